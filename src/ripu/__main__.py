@@ -1,0 +1,22 @@
+"""``python -m ripu``: what commands there are."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "train": "pre-train, ask for labels in rounds, adapt, evaluate",
+    "evaluate": "mIoU and predictions of a checkpoint",
+    "labels": "verify, summarise, compare, export or undo the labels of a run",
+    "datasets.streets": "generate the embedded street scenes by hand",
+}
+
+
+def main() -> None:
+    """Print the commands of the package, a line each."""
+    print("RIPU: active learning for domain-adaptive semantic segmentation\n")
+    for name, purpose in COMMANDS.items():
+        print(f"  python -m ripu.{name:<18} {purpose}")
+    print("\nEach command explains itself with --help.")
+
+
+if __name__ == "__main__":
+    main()
