@@ -1,0 +1,29 @@
+"""Acquisition scores: which pixels or regions are worth a label.
+
+A score is a frozen dataclass called as ``score(logits, size, keys)`` (plus ``images=`` where ``needs_image``) that returns
+:class:`ScoreMaps`; see :class:`Acquisition`. It holds its parameters and nothing else: no state, no device, no random
+generator. A new one is one file here and one YAML file in ``conf/acquisition`` with its ``_target_``; the tests find it there.
+"""
+
+from ripu.acquisition.canny_entropy import CannyEntropy
+from ripu.acquisition.impurity_only import ImpurityOnly
+from ripu.acquisition.margin import Margin
+from ripu.acquisition.protocol import Acquisition, ScoreMaps
+from ripu.acquisition.random import RandomScore
+from ripu.acquisition.ripu import RipuScore, ripu_maps, ripu_score
+from ripu.acquisition.softmax_confidence import SoftmaxConfidence
+from ripu.acquisition.uncertainty_only import UncertaintyOnly
+
+__all__ = [
+    "Acquisition",
+    "CannyEntropy",
+    "ImpurityOnly",
+    "Margin",
+    "RandomScore",
+    "RipuScore",
+    "ScoreMaps",
+    "SoftmaxConfidence",
+    "UncertaintyOnly",
+    "ripu_maps",
+    "ripu_score",
+]

@@ -1,0 +1,51 @@
+"""Margin: how close the second class comes to the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ripu.acquisition.protocol import ScoreMaps
+from ripu.functional import check_radius, map_pixels, window_mean
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Score 1 - (P_1st - P_2nd) in [0, 1]: its window mean for regions (RA), the pixel's own for pixels (PA).
+
+    With one class there is no second: the score is 0.
+
+    Attributes:
+        radius: k of the window; not used for pixels.
+        pixel: False for regions (RA), True for pixels (PA).
+    """
+
+    radius: int
+    pixel: bool = False
+    needs_image: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_radius(self.radius)
+
+    def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
+        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`."""
+        (closeness,) = map_pixels(logits, size, _closeness, (torch.float32,))
+        uncertainty = closeness if self.pixel else window_mean(closeness, self.radius)
+        return ScoreMaps(uncertainty, uncertainty=uncertainty)
+
+
+def _closeness(strip_CRW: Tensor) -> tuple[Tensor, ...]:
+    # A running best two: topk over planes is many times slower.
+    first, second = None, None
+    for probs in torch.softmax(strip_CRW, dim=0):
+        if first is None or second is None:
+            first, second = probs.clone(), torch.zeros_like(probs)
+            continue
+        second = torch.maximum(second, torch.minimum(first, probs))
+        first = torch.maximum(first, probs)
+    assert first is not None and second is not None
+    return (1.0 - (first - second),)

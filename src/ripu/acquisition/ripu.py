@@ -1,0 +1,121 @@
+"""The paper's score: region impurity times prediction uncertainty (Eq. 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ripu.acquisition.protocol import ScoreMaps
+from ripu.functional import LabelWindows, check_radius, entropy_and_label, for_each, label_dtype, map_pixels
+from ripu.functional import window_mean_rows
+
+RELEASED_EPSILON = 1e-6
+"""What the published program adds inside its logarithms."""
+
+RELEASED_NORMALIZER = math.log(19)
+"""By what the published program divides impurity and entropy, whatever the number of classes."""
+
+
+@dataclass(frozen=True)
+class RipuScore:
+    """A = P * U (Eq. 6): impurity of the window times the window's mean entropy (RA) or the pixel's own entropy (PA).
+
+    Attributes:
+        radius: k of the window.
+        pixel: False for regions (RA), True for pixels (PA).
+        numerics: ``exact`` is the equation. ``released`` reproduces the published program: 1e-6 inside both logarithms and
+            both factors divided by log 19; pure windows become slightly negative there, so that among them the least
+            uncertain wins.
+    """
+
+    radius: int
+    pixel: bool = False
+    numerics: Literal["exact", "released"] = "exact"
+    needs_image: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_radius(self.radius)
+        if self.numerics not in ("exact", "released"):
+            raise ValueError(f"numerics {self.numerics!r} must be 'exact' or 'released'.")
+
+    def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
+        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`. Ties go to the larger uncertainty."""
+        if self.numerics == "released":
+            return ripu_maps(logits, self.radius, size, self.pixel, RELEASED_EPSILON, RELEASED_NORMALIZER)
+        return ripu_maps(logits, self.radius, size, self.pixel)
+
+
+def ripu_score(logits: Tensor, radius: int, size: tuple[int, int] | None = None, pixel: bool = False) -> Tensor:
+    r"""The acquisition score :math:`A = P \odot U` (Eq. 6), up-sampling included.
+
+    Args:
+        logits: (B, C, h, w) floating; half precisions are computed in float32.
+        radius: k of the window N_k, in pixels of the result.
+        size: (H, W) of the result; the logits are up-sampled to it once (bilinear, align_corners). None: their own size.
+        pixel: False: U is the window mean of the pixel entropy (RA, Eq. 5); True: the pixel's own entropy (PA).
+
+    Returns:
+        (B, H, W) float32, nats squared, at least 0; exactly 0 where the window has one predicted class.
+
+    Raises:
+        ValueError: Wrong shape or dtype, negative radius, or logits that are not finite (batch positions named).
+
+    >>> logits = torch.tensor([[[[8.0, 0.0, 0.0]], [[0.0, 0.0, 8.0]]]])
+    >>> ripu_score(logits, radius=1, pixel=True).argmax().item()
+    1
+    """
+    return ripu_maps(logits, radius, (int(logits.shape[-2]), int(logits.shape[-1])) if size is None else size, pixel).score
+
+
+def ripu_maps(
+    logits: Tensor,
+    radius: int,
+    size: tuple[int, int],
+    pixel: bool,
+    epsilon: float = 0.0,
+    normalizer: float = 1.0,
+) -> ScoreMaps:
+    """Score, impurity and uncertainty of a batch; both factors are divided by ``normalizer``.
+
+    Args:
+        logits: As in :func:`ripu_score`.
+        radius: As in :func:`ripu_score`.
+        size: (H, W) of the maps.
+        pixel: As in :func:`ripu_score`.
+        epsilon: Added inside the logarithms of both factors.
+        normalizer: Divisor of both factors.
+
+    Returns:
+        All four maps; the tie break is the uncertainty.
+
+    Raises:
+        ValueError: As in :func:`ripu_score`.
+    """
+    check_radius(radius)
+    num_classes = int(logits.shape[1]) if logits.ndim == 4 else 1
+    entropy, label = map_pixels(
+        logits, size, lambda strip: entropy_and_label(strip, epsilon), (torch.float32, label_dtype(num_classes))
+    )
+    impurity = torch.empty_like(entropy)
+    uncertainty = entropy if pixel else torch.empty_like(entropy)
+    score = torch.empty_like(entropy)
+    windows = [LabelWindows(label_HW, num_classes, radius, epsilon) for label_HW in label]
+
+    def task(job: tuple[int, int, int]) -> None:
+        b, first, last = job
+        rows = slice(first, last)
+        windows[b].impurity_rows(first, last, impurity[b, rows])
+        if not pixel:
+            uncertainty[b, rows] = window_mean_rows(entropy[b], radius, first, last)
+        if normalizer != 1.0:
+            impurity[b, rows].div_(normalizer)
+            uncertainty[b, rows].div_(normalizer)
+        torch.mul(impurity[b, rows], uncertainty[b, rows], out=score[b, rows])
+
+    for_each(task, [(b, *band) for b, window in enumerate(windows) for band in window.bands()], score.device)
+    return ScoreMaps(score, tie_break=uncertainty, impurity=impurity, uncertainty=uncertainty)

@@ -1,0 +1,69 @@
+"""Pixel entropy H and the predicted label of a pixel.
+
+Legend: B batch, C classes, H W size, R rows of a strip. Entropies are in nats.
+
+With d_c = x_c - max x and p = softmax(x): H = -sum_c p_c log p_c = -log max p - sum_c p_c d_c. Both terms are
+non-negative, so nothing cancels, and 0 log 0 = 0 needs no special case.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ripu.functional.pixels import map_pixels
+
+_STEEP = 3e38
+
+
+def pixel_entropy(logits_BCHW: Tensor, *, epsilon: float = 0.0) -> Tensor:
+    r"""Predictive entropy of every pixel, :math:`H = -\sum_c P_c \log P_c` (Section 3.3), in nats.
+
+    Args:
+        logits_BCHW: (B, C, H, W) floating logits; half precisions are computed in float32.
+        epsilon: Added to the probability inside the logarithm. 0 is the equation; 1e-6 is the published program.
+
+    Returns:
+        (B, H, W) float32 in [0, log C]. One class gives 0; an empty batch gives an empty map.
+
+    Raises:
+        ValueError: Wrong shape or dtype, or logits that are not finite (the batch positions are named).
+
+    >>> pixel_entropy(torch.zeros(1, 4, 1, 1)).exp().round().item()
+    4.0
+    """
+
+    def kernel(strip_CRW: Tensor) -> tuple[Tensor, ...]:
+        return (entropy_and_label(strip_CRW, epsilon)[0],)
+
+    size = (int(logits_BCHW.shape[-2]), int(logits_BCHW.shape[-1])) if logits_BCHW.ndim == 4 else (1, 1)
+    (entropy,) = map_pixels(logits_BCHW, size, kernel, (torch.float32,))
+    return entropy
+
+
+def entropy_and_label(strip_CRW: Tensor, epsilon: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Entropy in nats (float32) and arg-max label (of :func:`label_dtype`) of a strip of finite float32 logits.
+
+    The strip is overwritten. Of equal logits the first class is the label.
+    """
+    strip_CRW.sub_(strip_CRW.amax(dim=0))
+    probs_CRW = torch.softmax(strip_CRW, dim=0)
+    if epsilon > 0.0:
+        entropy_RW = probs_CRW.mul_((probs_CRW + epsilon).log_()).sum(dim=0).neg_()
+    else:
+        log_peak_RW = probs_CRW.amax(dim=0).log_()
+        entropy_RW = 0.0 - (log_peak_RW + probs_CRW.mul_(strip_CRW).sum(dim=0))
+    return entropy_RW, _label_of_shifted(strip_CRW)
+
+
+def label_dtype(num_classes: int) -> torch.dtype:
+    """The smallest integer dtype for labels 0 .. num_classes-1 and one value more that is no class."""
+    return torch.uint8 if num_classes <= 255 else torch.int32
+
+
+def _label_of_shifted(shifted_CRW: Tensor) -> Tensor:
+    """First class whose shifted logit is 0. A maximum over codes: torch's arg-max over planes is some 30 times slower."""
+    num_classes = shifted_CRW.shape[0]
+    code_C11 = torch.arange(num_classes, 0, -1, dtype=torch.float32, device=shifted_CRW.device)[:, None, None]
+    code_RW = shifted_CRW.mul_(_STEEP).add_(code_C11).amax(dim=0)
+    return code_RW.neg_().add_(num_classes).to(label_dtype(num_classes))
