@@ -1,0 +1,315 @@
+"""From a composed configuration to objects; with the entry points the only place that knows Hydra."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:  # torch and Lightning take long to import: only when something is built
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from ripu.datamodule import RipuDataModule
+    from ripu.datasets.scenes import SceneDataset
+    from ripu.datasets.taxonomy import Taxonomy
+    from ripu.labelstore import LabelStore
+    from ripu.module import RipuModule
+    from ripu.plan import Plan
+    from ripu.selection.engine import SelectionEngine
+
+
+def config_dir() -> str:
+    """The absolute path of the configuration tree: ``conf/`` of a checkout, ``ripu/conf`` of an installed wheel."""
+    packed = Path(str(resources.files("ripu"))) / "conf"
+    return str(packed if packed.is_dir() else Path(__file__).resolve().parents[2] / "conf")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; names the key, its value, the cause and the remedy."""
+
+
+def make_plan(cfg: DictConfig) -> Plan:
+    """The schedule of a run.
+
+    Raises:
+        ConfigError: Steps that do not fit into the run.
+    """
+    from ripu.plan import Plan, scheduled_steps
+
+    max_steps = int(cfg.trainer.max_steps)
+    recipe = cfg.dataset.recipe
+    labels = cfg.setting.target_labels
+    if labels == "revealed":
+        steps = cfg.selection_steps
+        steps = scheduled_steps(list(recipe.selection_fractions), max_steps) if steps is None else tuple(steps)
+        pretrain = cfg.pretrain_steps
+        if pretrain is None:
+            pretrain = round(recipe.pretrain_fraction * max_steps)
+        if not steps:
+            raise ConfigError("selection_steps=[] asks for nothing; give steps, or use setting=source_only")
+        if steps[0] < 1:
+            raise ConfigError(f"selection_steps={list(steps)} begins before the first step; begin at 1 or later")
+    else:
+        for key in ("selection_steps", "pretrain_steps"):
+            if cfg[key] is not None:
+                raise ConfigError(f"{key}={cfg[key]} has no effect in setting={cfg.setting.name}; leave it out")
+        steps, pretrain = (), max_steps if labels == "none" else 0
+    try:
+        return Plan(max_steps, int(pretrain), tuple(int(step) for step in steps))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Refuse values that cannot be run, before any long work.
+
+    Raises:
+        ConfigError: Naming the key, its value, what is allowed and why.
+    """
+    objective = cfg.objective
+    if not 0.0 < objective.negative_threshold < 1.0:
+        raise ConfigError(
+            f"objective.negative_threshold={objective.negative_threshold} (tau) must lie between 0 and 1; the paper "
+            "uses 0.05"
+        )
+    positive = ("optimizer.learning_rate", "optimizer.head_lr_factor", "optimizer.poly_horizon_factor")
+    not_negative = (
+        "objective.consistency_weight",
+        "objective.negative_weight",
+        "optimizer.weight_decay",
+        "optimizer.momentum",
+        "optimizer.poly_power",
+        "data.num_workers",
+        "evaluation.pictures",
+        "seed",
+    )
+    at_least_one = ("data.source_batch", "data.target_batch", "evaluation.batch", "trainer.accumulate")
+    for keys, is_good, allowed in (
+        (positive, lambda value: value > 0, "above 0"),
+        (not_negative, lambda value: value >= 0, "0 or more"),
+        (at_least_one, lambda value: value >= 1 and value == int(value), "a whole number of 1 or more"),
+    ):
+        for key in keys:
+            value = OmegaConf.select(cfg, key)
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or not is_good(value):
+                raise ConfigError(f"{key}={value} is not allowed; it must be {allowed}")
+    for key in ("data.source_size", "data.target_size"):
+        size = list(OmegaConf.select(cfg, key))
+        if len(size) != 2 or not all(isinstance(side, int) and side >= 32 for side in size):
+            raise ConfigError(f"{key}={size} is not allowed; give [height, width], each 32 or more")
+    from ripu.datasets.taxonomy import TAXONOMIES
+
+    if cfg.dataset.taxonomy not in TAXONOMIES:
+        raise ConfigError(f"dataset.taxonomy={cfg.dataset.taxonomy} is unknown; there are {sorted(TAXONOMIES)}")
+    num_classes = TAXONOMIES[cfg.dataset.taxonomy].num_classes
+    if cfg.dataset.num_classes != num_classes:
+        raise ConfigError(
+            f"dataset.num_classes={cfg.dataset.num_classes}, but taxonomy {cfg.dataset.taxonomy} has {num_classes} classes"
+        )
+    make_plan(cfg)
+    if cfg.setting.target_labels == "revealed":
+        make_query(cfg)
+    elif cfg.budget != cfg.mode.budget:
+        raise ConfigError(f"budget={cfg.budget} has no effect in setting={cfg.setting.name}; leave it out")
+
+
+def make_query(cfg: DictConfig) -> Any:
+    """The labelling mode of a run, a :class:`ripu.selection.query.Query`.
+
+    Raises:
+        ConfigError: Radii or a budget that do not fit the mode.
+    """
+    from ripu.selection.query import Query
+
+    try:
+        return Query(
+            pixel=cfg.mode.pixel,
+            radius=int(cfg.mode.radius),
+            suppress_radius=int(cfg.mode.suppress_radius),
+            budget=float(cfg.budget),
+            num_rounds=len(make_plan(cfg).selection_steps),
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The scenes of a run: labelled source, target (with the labels that the oracle knows) and validation."""
+
+    source: SceneDataset
+    target: SceneDataset
+    val: SceneDataset
+    taxonomy: Taxonomy
+
+
+def make_scenes(cfg: DictConfig) -> Scenes:
+    """Find (or generate) the data of a run.
+
+    Raises:
+        DatasetNotFoundError: A data set is not there; says what to do.
+        ConfigError: The data do not fit the setting.
+    """
+    from hydra.utils import instantiate
+
+    from ripu.datasets.taxonomy import TAXONOMIES
+
+    if cfg.dataset.prepare is not None:
+        instantiate(cfg.dataset.prepare)
+    taxonomy = TAXONOMIES[cfg.dataset.taxonomy]
+    source, target, val = (instantiate(cfg.dataset[part]) for part in ("source", "target", "val"))
+    if cfg.setting.target_labels == "all" and not target.is_labelled:
+        raise ConfigError(f"setting=fully_supervised needs every label of {target.name}, and some are missing")
+    if not val.is_labelled:
+        raise ConfigError(f"{val.name} has scenes without labels; nothing can be measured on them")
+    return Scenes(source, target, val, taxonomy)
+
+
+def make_network(cfg: DictConfig | Mapping[str, Any]) -> nn.Module:
+    """The segmentation net of a ``model`` configuration.
+
+    Raises:
+        ConfigError: It cannot be built; the message is that of the network.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        network: nn.Module = instantiate(cfg)
+    except InstantiationException as error:
+        cause = error.__cause__
+        raise ConfigError(f"model: {cause if cause is not None else error}") from error
+    return network
+
+
+def make_store(cfg: DictConfig, scenes: Scenes, run: Path, *, write: bool) -> LabelStore:
+    """The label store of a run; made, or opened where the run goes on."""
+    from ripu.labelstore import LabelStore, TargetImage
+
+    if not write:
+        return LabelStore.open(run / "labels")
+    sizes = [scenes.target.label_size(index) for index in range(len(scenes.target))]
+    images = [
+        TargetImage(scene.image_id, height, width)
+        for scene, (height, width) in zip(scenes.target.scenes, sizes, strict=True)
+    ]
+    query, plan = make_query(cfg), make_plan(cfg)
+    train_size = tuple(cfg.data.target_size)
+    most = max(query.picks_per_round(size, train_size) for size in set(sizes))
+    return LabelStore.create(
+        run / "labels",
+        images,
+        scenes.taxonomy.class_names,
+        {"dataset": cfg.dataset.name, "mode": cfg.mode.name, "seed": cfg.seed},
+        planned_picks=most * len(plan.selection_steps),
+        exist_ok=True,
+    )
+
+
+def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> SelectionEngine:
+    """The selection engine of a run."""
+    from hydra.utils import instantiate
+
+    from ripu.selection.engine import SelectionEngine
+    from ripu.selection.oracle import GroundTruthOracle
+
+    return SelectionEngine(
+        acquisition=instantiate(cfg.acquisition),
+        query=make_query(cfg),
+        oracle=GroundTruthOracle(scenes.target),
+        image_ids=tuple(image.image_id for image in store.images),
+        label_sizes=tuple((image.height, image.width) for image in store.images),
+        train_size=tuple(cfg.data.target_size),
+        seed=cfg.seed,
+        excluded=_static_mask(cfg.dataset.static_mask, scenes) if cfg.dataset.static_mask else None,
+    )
+
+
+def _static_mask(path: str, scenes: Scenes) -> Any:
+    """A reader of the one mask (non-zero: never ask there) that holds for every target image."""
+    import numpy as np
+    from PIL import Image
+
+    from ripu.datamodule import resize_label
+
+    if not Path(path).exists():
+        raise ConfigError(f"dataset.static_mask={path} does not exist; give a grey PNG, non-zero where nothing is asked")
+    with Image.open(path) as file:
+        mask = np.asarray(file.convert("L"))
+
+    def excluded(index: int) -> NDArray[np.bool_]:
+        return resize_label(mask, scenes.target.label_size(index)) != 0
+
+    return excluded
+
+
+def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -> RipuDataModule:
+    """The data side of a run."""
+    from hydra.utils import instantiate
+
+    from ripu.datamodule import RipuDataModule
+
+    labels = cfg.setting.target_labels
+    return RipuDataModule(
+        scenes.source,
+        scenes.target if labels == "all" else scenes.target.without_labels(),
+        scenes.val,
+        plan=make_plan(cfg),
+        seed=cfg.seed,
+        source_size=tuple(cfg.data.source_size),
+        target_size=tuple(cfg.data.target_size),
+        source_batch=cfg.data.source_batch,
+        target_batch=cfg.data.target_batch,
+        uses_target=labels != "none",
+        store=store,
+        transforms=[instantiate(transform) for transform in cfg.data.transforms],
+        accumulate=cfg.trainer.accumulate,
+        num_workers=cfg.data.num_workers,
+        eval_batch=cfg.evaluation.batch,
+    )
+
+
+def make_module(cfg: DictConfig, taxonomy: Taxonomy) -> RipuModule:
+    """The network with its losses and optimiser."""
+    from ripu.module import RipuModule
+
+    plan = make_plan(cfg)
+    is_supervised = cfg.setting.target_labels == "all"
+    return RipuModule(
+        make_network(cfg.model),
+        taxonomy,
+        plan,
+        seed=cfg.seed,
+        learning_rate=cfg.optimizer.learning_rate,
+        head_lr_factor=cfg.optimizer.head_lr_factor,
+        momentum=cfg.optimizer.momentum,
+        weight_decay=cfg.optimizer.weight_decay,
+        poly_power=cfg.optimizer.poly_power,
+        poly_horizon=max(1, round(cfg.optimizer.poly_horizon_factor * plan.max_steps)),
+        consistency_weight=0.0 if is_supervised else cfg.objective.consistency_weight,
+        negative_weight=0.0 if is_supervised else cfg.objective.negative_weight,
+        negative_threshold=cfg.objective.negative_threshold,
+        supervised_average=cfg.protocol.supervised_average,
+        boundary_only=cfg.protocol.boundary_only,
+        boundary_detector=cfg.protocol.boundary_detector,
+        consistency_border=cfg.protocol.consistency_border,
+        accumulate=cfg.trainer.accumulate,
+        flip=cfg.evaluation.flip,
+        channels_last=cfg.trainer.channels_last,
+        compile_network=cfg.trainer.compile,
+        config=plain(cfg),
+    )
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as a plain container."""
+    container = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

@@ -1,0 +1,133 @@
+"""Checkpoints that a run can be picked up from: whole or not there, and checked before they are believed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from ripu.plan import Plan
+
+_log = logging.getLogger(__name__)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow(file)
+
+
+def _slow(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run.
+
+    Args:
+        folder: The run's ``checkpoints`` folder.
+
+    Returns:
+        Its path; None where there is none. Damaged ones are named in a warning and passed over.
+    """
+    for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
+        record = path.with_suffix(".sha256")
+        if record.exists() and record.read_text().strip() == _digest(path):
+            return path
+        _log.warning("checkpoint %s is damaged or was not finished; going back to the one before", path)
+    return None
+
+
+class RunCheckpoint(pl.Callback):
+    """Saves every N steps, every M minutes, at the end of every phase and on errors; keeps the newest ones.
+
+    A checkpoint at a step where a round is due is written after the round is committed, so that a run that is picked
+    up never misses one.
+    """
+
+    def __init__(
+        self, folder: Path, plan: Plan, *, every_steps: int | None = None, every_minutes: float = 15.0, keep: int = 2
+    ) -> None:
+        """Set up.
+
+        Args:
+            folder: Where checkpoints go.
+            plan: The phases of the run.
+            every_steps: Save after this many steps; None for no such saves.
+            every_minutes: Save when the last one is this old.
+            keep: How many to keep.
+
+        Raises:
+            ValueError: A number that makes no sense.
+        """
+        if keep < 1 or every_minutes <= 0 or (every_steps is not None and every_steps < 1):
+            raise ValueError(
+                f"checkpoint.every_steps={every_steps}, every_minutes={every_minutes}, keep={keep}: all must be positive"
+            )
+        self.folder = folder
+        self.plan = plan
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
+        self.keep = keep
+        self._last_time = time.monotonic()
+        self._settled = -1
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where a number of steps or minutes has passed."""
+        step = trainer.global_step
+        if step in self.plan.boundaries or step == self._settled:
+            return
+        due = self.every_steps is not None and step % self.every_steps == 0
+        late = time.monotonic() - self._last_time > 60 * self.every_minutes
+        if due or trainer.strategy.broadcast(late):
+            self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save at the end of a phase, after its round."""
+        self.save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Save what can be saved, where this process can do so alone."""
+        step = trainer.global_step
+        is_between_steps = not isinstance(exception, FloatingPointError)
+        if trainer.world_size == 1 and is_between_steps and 0 < step and step not in self.plan.boundaries:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Write a checkpoint of this step (all ranks call this; rank 0 writes)."""
+        step = trainer.global_step
+        self._last_time = time.monotonic()
+        if step == self._settled:
+            return
+        path = self.folder / f"step-{step:08d}.ckpt"
+        temporary = path.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            _sync(temporary)
+            record = path.with_suffix(".sha256")
+            record.with_suffix(".tmp256").write_text(_digest(temporary) + "\n")
+            path.unlink(missing_ok=True)  # a damaged one of the same step
+            os.replace(record.with_suffix(".tmp256"), record)
+            os.replace(temporary, path)
+            _sync(self.folder)
+            for old in sorted(self.folder.glob("step-*.ckpt"))[: -self.keep]:
+                old.with_suffix(".sha256").unlink(missing_ok=True)
+                old.unlink()
+        self._settled = step
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

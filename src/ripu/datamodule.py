@@ -1,0 +1,304 @@
+"""The data side of a run: mixed source and target batches, validation, and the pool that selection reads.
+
+Everything that training reads is a pure function of (seed, position in the stream, labels of the round), so a run that
+is picked up at any step reads what it would have read without the interruption, with any number of workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pytorch_lightning.utilities import CombinedLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ripu.datasets.scenes import SceneDataset
+from ripu.datasets.taxonomy import VOID
+from ripu.labelstore import LabelStore
+from ripu.plan import Plan
+from ripu.sampling import PhaseSampler, ShuffledStream, Stream, seed_of
+
+SOURCE, TARGET = 0, 1
+
+LabelReader = Callable[[int], NDArray[np.uint8]]
+Transform = Callable[..., dict[str, Any]]
+
+
+class TrainSample(TypedDict):
+    """What training reads of one image: uint8 (3, H, W) RGB, uint8 (H, W) train ids and the place in the stream."""
+
+    image: Tensor
+    label: Tensor
+    position: int
+
+
+class EvalSample(TypedDict):
+    """What evaluation and selection read of one image: uint8 (3, h, w) RGB at network size and the scene's index."""
+
+    image: Tensor
+    index: int
+
+
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize (H, W, 3) uint8 to ``size`` (height, width) with Pillow's antialiased bicubic filter."""
+    if image.shape[:2] == tuple(size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def resize_label(label: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize (H, W) uint8 ids to ``size`` (height, width) with Pillow's centre-sampled nearest filter."""
+    if label.shape == tuple(size):
+        return label
+    return np.asarray(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+@dataclass(frozen=True)
+class RevealedLabels:
+    """Reads the labels of target images that were revealed in the first rounds, and nothing else.
+
+    Attributes:
+        store: The label store of the run.
+        image_ids: Image ids in the order of the data set.
+        num_rounds: Rounds that count; later ones are not seen.
+    """
+
+    store: LabelStore
+    image_ids: tuple[str, ...]
+    num_rounds: int
+
+    def __call__(self, index: int) -> NDArray[np.uint8]:
+        """(H, W) uint8 train ids at label resolution, 255 = not revealed."""
+        return self.store.revealed_label(self.image_ids[index], self.num_rounds)
+
+
+class TrainScenes(Dataset[TrainSample]):
+    """Scenes as training sees them: resized, then augmented by a draw that depends on (seed, position) alone."""
+
+    def __init__(
+        self,
+        scenes: SceneDataset,
+        size: tuple[int, int],
+        read_label: LabelReader | None,
+        transforms: Sequence[Transform],
+        *key: int,
+    ) -> None:
+        """Describe the data set.
+
+        Args:
+            scenes: Where images come from.
+            size: (height, width) that images and labels are resized to.
+            read_label: Reads the label of a scene; None where there is no label at all.
+            transforms: Albumentations transforms, applied in order to image and label together.
+            *key: Non-negative integers that seed the augmentation together with the position.
+        """
+        import albumentations
+
+        self.scenes = scenes
+        self.size = size
+        self.read_label = read_label
+        self.key = key
+        self.augment = albumentations.Compose(list(transforms)) if transforms else None
+
+    def __getitem__(self, key: tuple[int, int]) -> TrainSample:
+        """The sample of a (position, index) pair."""
+        position, index = key
+        image = resize_image(self.scenes.read_image(index), self.size)
+        if self.read_label is None:
+            label = np.full(self.size, VOID, dtype=np.uint8)
+        else:
+            label = resize_label(self.read_label(index), self.size)
+        if self.augment is not None:
+            self.augment.set_random_seed(seed_of(*self.key, position) % 2**32)
+            drawn = self.augment(image=image, mask=label)
+            image, label = drawn["image"], drawn["mask"]
+        return {
+            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "label": torch.from_numpy(np.array(label)),
+            "position": position,
+        }
+
+
+class PoolScenes(Dataset[EvalSample]):
+    """Scenes without augmentation and without labels, at the size that the network is fed."""
+
+    def __init__(self, scenes: SceneDataset, size: tuple[int, int], indices: Sequence[int]) -> None:
+        """Describe the data set.
+
+        Args:
+            scenes: Where images come from.
+            size: (height, width) that images are resized to.
+            indices: The scenes to read, in this order.
+        """
+        self.scenes = scenes
+        self.size = size
+        self.indices = list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> EvalSample:
+        """The sample of the ``item``-th of the chosen scenes."""
+        index = self.indices[item]
+        image = resize_image(self.scenes.read_image(index), self.size)
+        return {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), "index": index}
+
+
+class EvalScenes(PoolScenes):
+    """Scenes for evaluation: the image at network size, the label at its own size."""
+
+    def __getitem__(self, item: int) -> EvalSample:
+        """The sample with its label, uint8 (H, W) train ids."""
+        sample = super().__getitem__(item)
+        label = torch.from_numpy(self.scenes.read_label(sample["index"]))
+        return {**sample, "label": label}  # type: ignore[typeddict-unknown-key]
+
+
+def collate_eval(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack the images; labels stay a list, since sizes may differ."""
+    batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
+    batch["image"] = torch.stack(batch["image"])
+    return batch
+
+
+class RipuDataModule(pl.LightningDataModule):
+    """Pairs source and target batches; serves validation images and the unaugmented pool."""
+
+    def __init__(
+        self,
+        source: SceneDataset,
+        target: SceneDataset,
+        val: SceneDataset,
+        *,
+        plan: Plan,
+        seed: int,
+        source_size: tuple[int, int],
+        target_size: tuple[int, int],
+        source_batch: int,
+        target_batch: int,
+        uses_target: bool,
+        store: LabelStore | None,
+        transforms: Sequence[Transform] = (),
+        accumulate: int = 1,
+        num_workers: int = 0,
+        eval_batch: int = 1,
+    ) -> None:
+        """Describe the data.
+
+        Args:
+            source: Labelled source scenes.
+            target: Target scenes for training. With a ``store`` their own labels are not used here, and should be
+                stripped (:meth:`SceneDataset.without_labels`).
+            val: Labelled target scenes that are reported on.
+            plan: When phases begin and end.
+            seed: Seed of order and augmentation.
+            source_size: (height, width) of source images in training.
+            target_size: (height, width) of target images in training, selection and evaluation.
+            source_batch: Source images a micro-batch and device.
+            target_batch: Target images a micro-batch and device.
+            uses_target: Whether target images are read after pre-training.
+            store: Where revealed labels are; None for training on all target labels.
+            transforms: Albumentations transforms for training.
+            accumulate: Micro-batches an optimiser step.
+            num_workers: Loader processes for each of source, target, validation and pool.
+            eval_batch: Images a forward in evaluation and selection.
+        """
+        super().__init__()
+        self.source, self.target, self.val = source, target, val
+        self.plan = plan
+        self.seed = seed
+        self.source_size, self.target_size = tuple(source_size), tuple(target_size)
+        self.source_batch, self.target_batch = source_batch, target_batch
+        self.uses_target = uses_target
+        self.store = store
+        self.transforms = list(transforms)
+        self.accumulate = accumulate
+        self.num_workers = num_workers
+        self.eval_batch = eval_batch
+        self.source_stream: Stream = ShuffledStream(len(source), seed, SOURCE)
+        self.target_stream: Stream = ShuffledStream(len(target), seed, TARGET)
+
+    def _loader(self, scenes: TrainScenes, stream: Stream, batch_size: int, steps: tuple[int, int]) -> DataLoader[Any]:
+        trainer = self._trainer
+        sampler = PhaseSampler(
+            stream,
+            steps,
+            batch_size=batch_size,
+            accumulate=self.accumulate,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return DataLoader(
+            scenes,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+        )
+
+    @property
+    def _trainer(self) -> pl.Trainer:
+        assert self.trainer is not None
+        return self.trainer
+
+    def target_labels(self, step: int) -> LabelReader | None:
+        """How training step ``step`` reads the labels of target scenes."""
+        if self.store is None:
+            return self.target.read_label
+        num_rounds = self.plan.num_rounds(step)
+        if num_rounds == 0:
+            return None
+        return RevealedLabels(self.store, tuple(scene.image_id for scene in self.target.scenes), num_rounds)
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Batches ``{"source": ..., "target": ...}`` of the phase that training is in."""
+        step = self._trainer.global_step
+        steps = (step, self.plan.phase(step)[1])
+        source = TrainScenes(
+            self.source, self.source_size, self.source.read_label, self.transforms, self.seed, SOURCE
+        )
+        loaders = {"source": self._loader(source, self.source_stream, self.source_batch, steps)}
+        if self.uses_target and not self.plan.is_pretraining(step):
+            target = TrainScenes(
+                self.target, self.target_size, self.target_labels(step), self.transforms, self.seed, TARGET
+            )
+            loaders["target"] = self._loader(target, self.target_stream, self.target_batch, steps)
+        return CombinedLoader(loaders, "min_size")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation scenes of this rank."""
+        return self.eval_loader(self.val)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Validation scenes of this rank."""
+        return self.eval_loader(self.val)
+
+    def eval_loader(self, scenes: SceneDataset, indices: Sequence[int] | None = None) -> DataLoader[Any]:
+        """Labelled scenes at network size, each on exactly one rank.
+
+        Args:
+            scenes: What to read.
+            indices: Which scenes; by default the share of this rank.
+        """
+        if indices is None:
+            indices = range(self._trainer.global_rank, len(scenes), self._trainer.world_size)
+        return self._eval(EvalScenes(scenes, self.target_size, indices))
+
+    def pool_loader(self, indices: Sequence[int]) -> DataLoader[Any]:
+        """Target scenes for selection: no augmentation, no labels, in the given order."""
+        return self._eval(PoolScenes(self.target, self.target_size, indices))
+
+    def _eval(self, scenes: PoolScenes) -> DataLoader[Any]:
+        return DataLoader(
+            scenes, batch_size=self.eval_batch, num_workers=self.num_workers, collate_fn=collate_eval  # type: ignore[arg-type]
+        )

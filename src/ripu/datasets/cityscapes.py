@@ -1,0 +1,43 @@
+"""Cityscapes in its own layout: ``leftImg8bit/SPLIT/CITY/*`` and ``gtFine/SPLIT/CITY/*_gtFine_labelIds.png``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ripu.datasets.scenes import DatasetNotFoundError, Scene, SceneDataset
+from ripu.datasets.taxonomy import TAXONOMIES
+
+_IMAGE_SUFFIX = "_leftImg8bit.png"
+
+
+def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19") -> SceneDataset:
+    """The scenes of one split.
+
+    Args:
+        root: The folder that holds ``leftImg8bit`` and ``gtFine``.
+        split: ``train`` or ``val``.
+        taxonomy: ``cityscapes19``, or ``cityscapes16`` for the classes shared with SYNTHIA.
+
+    Returns:
+        The scenes, sorted by city and name; image ids are ``CITY/CITY_SEQUENCE_FRAME``.
+
+    Raises:
+        DatasetNotFoundError: No image is there, or none has a label.
+    """
+    root = Path(root)
+    images = sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_SUFFIX}"))
+    labels = root / "gtFine" / split
+    if not images or not labels.is_dir():
+        raise DatasetNotFoundError(
+            "Cityscapes",
+            root,
+            f"leftImg8bit/{split}/CITY/*{_IMAGE_SUFFIX} and gtFine/{split}/CITY/*_gtFine_labelIds.png",
+            "register at https://www.cityscapes-dataset.com, packages leftImg8bit_trainvaltest.zip and "
+            "gtFine_trainvaltest.zip",
+        )
+    scenes = []
+    for image in images:
+        stem = image.name.removesuffix(_IMAGE_SUFFIX)
+        label = labels / image.parent.name / f"{stem}_gtFine_labelIds.png"
+        scenes.append(Scene(f"{image.parent.name}/{stem}", image, label if label.exists() else None))
+    return SceneDataset(f"cityscapes {split}", tuple(scenes), TAXONOMIES[taxonomy])

@@ -1,0 +1,173 @@
+"""What every data set is read into: a list of scenes with their taxonomy and the way their files are decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from ripu.datasets.taxonomy import Taxonomy
+
+MAX_PIXELS = 2**27
+"""Images with more pixels are refused: no camera makes them, a decompression bomb does."""
+
+
+class DatasetNotFoundError(ValueError):
+    """A data set is not where it was looked for; says what must be there, where to get it and what to do instead."""
+
+    def __init__(self, name: str, folder: Path, contents: str, where: str) -> None:
+        """Compose the message.
+
+        Args:
+            name: Name of the data set as it is known in the field.
+            folder: The folder that was looked for.
+            contents: What must be in it.
+            where: Where to register or download.
+        """
+        super().__init__(
+            f"{name} was not found: there is no usable data in {folder}\n"
+            f"  what must be there: {contents}\n"
+            f"  where to get it:    {where}\n"
+            "  other place:        paths.data_root=FOLDER, the parent of the data sets' folders\n"
+            "  without the data:   python -m ripu.train dataset=streets   (generated street scenes)"
+        )
+
+
+class SceneError(ValueError):
+    """A file of a data set cannot be used; names the file, the cause and the remedy."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image with its label.
+
+    Attributes:
+        image_id: Name of the scene, unique and stable within its data set, e.g. ``aachen/aachen_000000_000019``.
+        image: The image file.
+        label: The label file; None where nobody has labelled the scene.
+    """
+
+    image_id: str
+    image: Path
+    label: Path | None
+
+
+def decode_grey(path: Path) -> NDArray[np.integer]:
+    """Read an 8- or 16-bit single-channel or palette PNG as (H, W) ids."""
+    with Image.open(path) as file:
+        if file.mode not in ("L", "P", "I;16", "I"):
+            raise SceneError(
+                f"{path} holds a {file.mode} picture, not one id a pixel; give the id images, not the colour ones"
+            )
+        ids: NDArray[np.integer] = np.asarray(file)
+    return ids
+
+
+@dataclass(frozen=True)
+class SceneDataset:
+    """Scenes of one split of one data set.
+
+    Attributes:
+        name: Name for messages and reports.
+        scenes: The scenes in a stable order.
+        taxonomy: Classes, and how ids on disk become train ids.
+        decode_label: Reads a label file into (H, W) ids on disk.
+    """
+
+    name: str
+    scenes: tuple[Scene, ...]
+    taxonomy: Taxonomy
+    decode_label: Callable[[Path], NDArray[np.integer]] = decode_grey
+
+    def __post_init__(self) -> None:
+        ids = [scene.image_id for scene in self.scenes]
+        if len(set(ids)) != len(ids):
+            twice = sorted({image_id for image_id in ids if ids.count(image_id) > 1})
+            raise SceneError(f"{self.name} has scenes of the same name: {twice[:5]}; names must be unique")
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether every scene has a label file."""
+        return all(scene.label is not None for scene in self.scenes)
+
+    def read_image(self, index: int) -> NDArray[np.uint8]:
+        """The image of a scene.
+
+        Args:
+            index: Position of the scene.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            SceneError: The file is missing, damaged or absurdly large.
+        """
+        path = self.scenes[index].image
+        with _reading(path):
+            with Image.open(path) as file:
+                _refuse_bomb(path, file.size)
+                return np.asarray(file.convert("RGB"))
+
+    def read_label(self, index: int) -> NDArray[np.uint8]:
+        """The label of a scene in train ids.
+
+        Args:
+            index: Position of the scene.
+
+        Returns:
+            (H, W) uint8: 0..C-1, 255 for void.
+
+        Raises:
+            SceneError: The scene has no label, or its file is missing, damaged or absurdly large.
+        """
+        scene = self.scenes[index]
+        if scene.label is None:
+            raise SceneError(f"{scene.image_id} of {self.name} has no label file; it can be asked about, not scored")
+        with _reading(scene.label):
+            return self.taxonomy.to_train_ids(self.decode_label(scene.label))
+
+    def label_size(self, index: int) -> tuple[int, int]:
+        """(height, width) of a scene's label (of its image where it has none), from the file's head alone."""
+        scene = self.scenes[index]
+        path = scene.label or scene.image
+        with _reading(path):
+            with Image.open(path) as file:
+                _refuse_bomb(path, file.size)
+                width, height = file.size
+        return height, width
+
+    def without_labels(self) -> SceneDataset:
+        """The same scenes with the labels out of reach: what training on an unlabelled domain is given."""
+        return replace(self, scenes=tuple(replace(scene, label=None) for scene in self.scenes))
+
+
+class _reading:
+    """Turn the errors of image libraries into one that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, SceneError) or error is None:
+            return
+        if isinstance(error, FileNotFoundError):
+            raise SceneError(f"{self.path} does not exist; restore it or take the scene out of the data set") from error
+        if isinstance(error, (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)):
+            raise SceneError(
+                f"{self.path} cannot be read as an image ({error}); copy or download it again, or remove it"
+            ) from error
+
+
+def _refuse_bomb(path: Path, size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise SceneError(f"{path} claims {size[0]} x {size[1]} pixels, more than {MAX_PIXELS}; it is not decoded")

@@ -1,0 +1,328 @@
+"""The LightningModule: the segmentation net, the losses, the optimiser, and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from ripu.datasets.taxonomy import VOID, Taxonomy
+from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss
+from ripu.metrics import SegmentationScores, scores_from_confusion
+from ripu.plan import Plan
+from ripu.sampling import seed_of
+
+
+class SegmentationNetwork(Protocol):
+    """What a network of this package offers; any ``nn.Module`` with these members will do.
+
+    Attributes:
+        num_classes: Number of classes C.
+        mean: RGB mean (0..1 scale) that inputs are normalised with.
+        std: RGB standard deviation (0..1 scale) that inputs are normalised with.
+    """
+
+    num_classes: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Trainable parameters of the backbone and of the head."""
+
+
+def poly_factor(step: int, horizon: int, power: float) -> float:
+    """Poly learning-rate factor ``(1 - step / horizon) ** power``; 0 past the horizon."""
+    return float(max(0.0, 1.0 - step / horizon) ** power)
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules into evaluation mode; afterwards every submodule has exactly the mode that it had."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+class RipuModule(pl.LightningModule):
+    """Trains a segmentation net with the objective of Eq. 12 and measures it.
+
+    One optimiser step is the sum of a source part (cross-entropy + alpha1 x consistency) and a target part
+    (cross-entropy on what is revealed + alpha2 x negative learning). Their backward passes run one after the other, so
+    that two graphs are never held at once; the gradients are those of the sum.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        taxonomy: Taxonomy,
+        plan: Plan,
+        *,
+        seed: int,
+        learning_rate: float,
+        head_lr_factor: float = 10.0,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        poly_power: float = 0.9,
+        poly_horizon: int | None = None,
+        consistency_weight: float = 0.1,
+        negative_weight: float = 1.0,
+        negative_threshold: float = 0.05,
+        supervised_average: str = "labelled",
+        boundary_only: bool = True,
+        boundary_detector: str = "neighbors",
+        consistency_border: str = "clip",
+        loss_epsilon: float = 0.0,
+        accumulate: int = 1,
+        flip: bool = False,
+        channels_last: bool = False,
+        compile_network: bool = False,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Assemble the module.
+
+        Args:
+            network: A :class:`SegmentationNetwork`.
+            taxonomy: The classes.
+            plan: When pre-training ends and training stops.
+            seed: Seed of dropout.
+            learning_rate: Initial learning rate of the backbone.
+            head_lr_factor: Learning rate of the head over that of the backbone.
+            momentum: SGD momentum.
+            weight_decay: L2 penalty on every parameter.
+            poly_power: Exponent of the poly schedule.
+            poly_horizon: Step at which the poly schedule reaches 0; ``plan.max_steps`` by default.
+            consistency_weight: alpha1 of Eq. 12.
+            negative_weight: alpha2 of Eq. 12.
+            negative_threshold: tau of Eq. 10.
+            supervised_average: See :func:`ripu.losses.supervised_loss`.
+            boundary_only: See :func:`ripu.losses.consistency_loss`.
+            boundary_detector: See :func:`ripu.losses.label_boundary`.
+            consistency_border: ``border`` of :func:`ripu.losses.consistency_loss`.
+            loss_epsilon: ``epsilon`` of :func:`ripu.losses.negative_learning_loss`.
+            accumulate: Micro-batches an optimiser step.
+            flip: Average the softmax with that of the mirrored image in evaluation.
+            channels_last: Keep the network in channels-last memory format.
+            compile_network: Run the network through ``torch.compile``.
+            config: The resolved configuration as a plain container; kept in every checkpoint.
+        """
+        super().__init__()
+        self.save_hyperparameters({"config": dict(config)} if config is not None else {})
+        self.automatic_optimization = False
+        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        if compile_network:
+            self.network.compile()
+        self.taxonomy = taxonomy
+        self.plan = plan
+        self.seed = seed
+        self.learning_rate, self.head_lr_factor = learning_rate, head_lr_factor
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.poly_power, self.poly_horizon = poly_power, poly_horizon or plan.max_steps
+        self.consistency_weight, self.negative_weight = consistency_weight, negative_weight
+        self.negative_threshold = negative_threshold
+        self.supervised_average: Any = supervised_average
+        self.boundary_only = boundary_only
+        self.boundary_detector: Any = boundary_detector
+        self.consistency_border: Any = consistency_border
+        self.loss_epsilon = loss_epsilon
+        self.accumulate = accumulate
+        self.flip = flip
+        self.channels_last = channels_last
+        self.register_buffer("mean", torch.tensor(network.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(network.std).view(1, 3, 1, 1), persistent=False)
+        self.confusion = MulticlassConfusionMatrix(taxonomy.num_classes, ignore_index=VOID, validate_args=False)
+        self.scores: SegmentationScores | None = None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of raw images.
+
+        Args:
+            image: (B, 3, H, W) uint8 RGB.
+
+        Returns:
+            (B, C, H, W) float logits.
+        """
+        normalised = (image.float() / 255.0 - self.mean) / self.std
+        if self.channels_last:
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.network(normalised)
+        return logits
+
+    # ---------------------------------------------------------------- training
+
+    def source_loss(self, batch: Mapping[str, Tensor], *, with_consistency: bool) -> dict[str, Tensor]:
+        """The terms of Eq. 12 on a source batch, weights included.
+
+        Args:
+            batch: ``image`` (B, 3, H, W) uint8 and ``label`` (B, H, W) uint8 train ids.
+            with_consistency: Whether the consistency term counts; it does not in pre-training.
+        """
+        logits = self(batch["image"])
+        terms = {"source_ce": supervised_loss(logits, batch["label"], average=self.supervised_average)}
+        if with_consistency and self.consistency_weight:
+            terms["consistency"] = self.consistency_weight * consistency_loss(
+                logits,
+                batch["label"],
+                self.boundary_only,
+                boundary_detector=self.boundary_detector,
+                border=self.consistency_border,
+            )
+        return terms
+
+    def target_loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The terms of Eq. 12 on a target batch, weights included.
+
+        Args:
+            batch: ``image`` (B, 3, H, W) uint8 and ``label`` (B, H, W) uint8 train ids, 255 where not revealed.
+        """
+        logits = self(batch["image"])
+        terms = {"target_ce": supervised_loss(logits, batch["label"], average=self.supervised_average)}
+        if self.negative_weight:
+            terms["negative"] = self.negative_weight * negative_learning_loss(
+                logits, self.negative_threshold, epsilon=self.loss_epsilon
+            )
+        return terms
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed what is random in a step (dropout) from (seed, step, rank), so that a resumed run repeats it."""
+        torch.manual_seed(seed_of(self.seed, self.global_step, batch_idx % self.accumulate, self.global_rank))
+
+    def training_step(self, batch: dict[str, dict[str, Tensor]], batch_idx: int) -> None:
+        """One micro-batch: source backward, then target backward, then (when accumulated) the optimiser."""
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        is_adapting = not self.plan.is_pretraining(self.global_step)
+        parts = []
+        if "source" in batch:
+            parts.append(lambda: self.source_loss(batch["source"], with_consistency=is_adapting))
+        if "target" in batch:
+            parts.append(lambda: self.target_loss(batch["target"]))
+        terms: dict[str, Tensor] = {}
+        for part in parts:
+            part_terms = part()
+            total = torch.stack(list(part_terms.values())).sum() / self.accumulate
+            if total.requires_grad:
+                self.manual_backward(total)
+            terms |= {name: term.detach() for name, term in part_terms.items()}
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.global_step} "
+                f"({', '.join(f'{name} {term.item():.4g}' for name, term in terms.items())}; positions "
+                f"{ {name: part['position'].tolist() for name, part in batch.items()} }); lower optimizer.learning_rate "
+                "or train with trainer.precision=32-true, then go on with resume=true"
+            )
+        self.log_dict({f"train/{name}": term for name, term in terms.items()} | {"train/loss": loss})
+        if (batch_idx + 1) % self.accumulate == 0:
+            optimizer.step()  # type: ignore[union-attr]
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            scheduler.step()  # type: ignore[union-attr, call-arg]
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """SGD with one group for the backbone and one for the head, and the poly schedule."""
+        backbone, head = self.network.parameter_groups()  # type: ignore[operator]
+        groups = [
+            {"params": backbone, "lr": self.learning_rate, "name": "backbone"},
+            {"params": head, "lr": self.learning_rate * self.head_lr_factor, "name": "head"},
+        ]
+        optimizer = torch.optim.SGD(
+            groups, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: poly_factor(step, self.poly_horizon, self.poly_power)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on at the checkpoint's step with a fresh epoch.
+
+        Everything that training reads depends on the step alone, so of Lightning's loop state only the number of
+        steps is taken over: the place inside an epoch is found again from it.
+        """
+        trainer = self._trainer
+        if trainer is None or not trainer.state.fn == "fit":
+            return
+        checkpoint["loops"] = None
+        epoch_loop = trainer.fit_loop.epoch_loop
+        epoch_loop.manual_optimization.optim_step_progress.total.completed = checkpoint["global_step"]
+        epoch_loop._batches_that_stepped = checkpoint["global_step"]
+
+    # -------------------------------------------------------------- evaluation
+
+    def predict_probs(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Softmax at label resolution, averaged with the mirrored image where ``flip`` is set.
+
+        Args:
+            image: (1, 3, h, w) uint8 RGB at network size.
+            size: (height, width) of the result.
+
+        Returns:
+            (1, C, height, width) float32 probabilities.
+        """
+
+        def probs(pixels: Tensor) -> Tensor:
+            logits = self(pixels).float()
+            return F.interpolate(logits, size, mode="bilinear", align_corners=True).softmax(dim=1)
+
+        result = probs(image)
+        if self.flip:
+            result = (result + probs(image.flip(-1)).flip(-1)) / 2
+        return result
+
+    def predict_label(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Most probable class at label resolution.
+
+        Args:
+            image: (1, 3, h, w) uint8 RGB at network size.
+            size: (height, width) of the result.
+
+        Returns:
+            (1, height, width) int64 train ids.
+        """
+        if not self.flip:  # the softmax does not change which logit is largest
+            return F.interpolate(self(image).float(), size, mode="bilinear", align_corners=True).argmax(dim=1)
+        return self.predict_probs(image, size).argmax(dim=1)
+
+    def _evaluate_batch(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        predictions = []
+        for image, label in zip(batch["image"], batch["label"], strict=True):
+            prediction = self.predict_label(image[None], tuple(label.shape))
+            self.confusion.update(prediction, label[None].long())
+            predictions.append(prediction[0])
+        return predictions
+
+    def _finish_evaluation(self, stage: str) -> None:
+        self.scores = scores_from_confusion(self.confusion.compute(), self.taxonomy)
+        self.confusion.reset()
+        values = {"mIoU": self.scores.miou, "pixel_accuracy": self.scores.pixel_accuracy, **self.scores.subsets}
+        values |= {f"iou/{name}": iou for name, iou in self.scores.per_class_iou.items() if iou is not None}
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, rank_zero_only=True)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add a batch to the confusion matrix."""
+        self._evaluate_batch(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Turn the confusion matrix into ``val/mIoU`` and its parts."""
+        self._finish_evaluation("val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
+        """Add a batch to the confusion matrix; returns the predictions, (H, W) int64 each."""
+        return self._evaluate_batch(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Turn the confusion matrix into ``test/mIoU`` and its parts."""
+        self._finish_evaluation("test")

@@ -1,0 +1,107 @@
+"""The live line of a run: phase, round, step, losses, mIoU and what is left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
+from tqdm import tqdm
+
+from ripu.plan import Plan
+
+PLAIN_SECONDS = 15.0
+"""Without a terminal, a line is printed at most this often."""
+
+
+class ProgressBar(LightningProgressBar):
+    """One bar over the whole run on a terminal; plain lines now and then where there is none."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Follow a plan."""
+        super().__init__()
+        self.plan = plan
+        self._bar: tqdm[Any] | None = None
+        self._miou = ""
+        self._began = (0.0, 0)
+        self._last_line = 0.0
+        self._is_enabled = True
+
+    def disable(self) -> None:
+        """Show nothing (Lightning calls this on ranks other than 0)."""
+        self._is_enabled = False
+
+    def enable(self) -> None:
+        """Show the bar."""
+        self._is_enabled = True
+
+    def _say(self, text: str, *, now: bool = False) -> None:
+        if self._is_enabled and (now or time.monotonic() - self._last_line > PLAIN_SECONDS):
+            self._last_line = time.monotonic()
+            print(text, flush=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        step = trainer.global_step
+        self._began = (time.monotonic(), step)
+        if self._is_enabled and sys.stderr.isatty():
+            self._bar = tqdm(total=self.plan.max_steps, initial=step, dynamic_ncols=True, unit="step")
+            self._bar.set_description(self.plan.describe(step))
+        else:
+            self._say(f"step {step}/{self.plan.max_steps}: {self.plan.describe(step)}", now=True)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on to the trainer's step."""
+        step = trainer.global_step
+        loss = trainer.callback_metrics.get("train/loss")
+        facts = ([f"loss {float(loss):.3f}"] if loss is not None else []) + ([self._miou] if self._miou else [])
+        if self._bar is not None:
+            self._bar.set_description(self.plan.describe(max(step - 1, 0)), refresh=False)
+            self._bar.set_postfix_str(", ".join(facts), refresh=False)
+            self._bar.update(step - self._bar.n)
+        else:
+            started, first = self._began
+            left = (time.monotonic() - started) / max(step - first, 1) * (self.plan.max_steps - step)
+            self._say(
+                f"step {step}/{self.plan.max_steps}: {self.plan.describe(max(step - 1, 0))}, "
+                f"{', '.join(facts)}, about {left / 60:.1f} min left"
+            )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the new mIoU."""
+        value = trainer.callback_metrics.get("val/mIoU")
+        if value is not None:
+            self._miou = f"mIoU {float(value):.1f}"
+            self._say(f"step {trainer.global_step}/{self.plan.max_steps}: {self._miou}", now=self._bar is None)
+
+    def on_selection(self, index: int, num_rounds: int) -> Callable[[int, int], None]:
+        """A callable (images done, images in all) that shows how far a selection round is."""
+        started = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            speed = done / (time.monotonic() - started + 1e-9)
+            text = f"selecting, round {index + 1} of {num_rounds}: {done}/{total} images, {speed:.1f} images/s"
+            if self._bar is not None:
+                self._bar.set_description(text)
+            else:
+                self._say(text, now=done == total)
+
+        return show
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the message stands below it."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

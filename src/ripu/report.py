@@ -1,0 +1,248 @@
+"""What a person looks at after a run: the table, the learning curve and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ripu.build import Scenes
+from ripu.datamodule import EvalScenes, PoolScenes
+from ripu.datasets.scenes import SceneDataset
+from ripu.datasets.taxonomy import VOID, Taxonomy
+from ripu.labelstore import LabelStore, square_regions
+from ripu.module import RipuModule, evaluating
+from ripu.selection.engine import SelectionEngine
+from ripu.selection.picks import greedy_picks
+
+ROUND_COLORS = ((0, 114, 178), (86, 180, 233), (0, 158, 115), (240, 228, 66), (230, 159, 0), (213, 94, 0), (204, 121, 167))
+"""Okabe-Ito palette: colour-blind safe; one colour a round."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything that the report of a run is made from.
+
+    Attributes:
+        run: The run's folder.
+        results: The content of ``results.json``.
+        scenes: The data.
+        engine: The selection engine; None in settings without selection.
+        store: The label store; None in settings without selection.
+        module: The trained module.
+        target_size: (height, width) that target images are fed at.
+        num_pictures: How many validation and how many target images to picture.
+    """
+
+    run: Path
+    results: Mapping[str, Any]
+    scenes: Scenes
+    engine: SelectionEngine | None
+    store: LabelStore | None
+    module: RipuModule
+    target_size: tuple[int, int]
+    num_pictures: int
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """``count`` fixed indices spread over ``total`` items."""
+    count = min(count, total)
+    return [round((item + 0.5) * total / count - 0.5) for item in range(count)]
+
+
+class PredictionPanel(pl.Callback):
+    """Keeps the predictions of a few fixed images at the first evaluation: the "before" of the pictures."""
+
+    def __init__(self, folder: Path, num_pictures: int) -> None:
+        """Keep predictions in a folder."""
+        self.folder = folder
+        self.num_pictures = num_pictures
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Predict the fixed images, once."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or self.folder.exists():
+            return
+        assert isinstance(pl_module, RipuModule)
+        self.folder.mkdir(parents=True)
+        for name, scenes in (("val", data.val), ("target", data.target)):
+            for index in evenly(len(scenes), self.num_pictures):
+                label = predict(pl_module, scenes, index, data.target_size)
+                Image.fromarray(label).save(self.folder / f"{name}-{index:05d}.png")
+
+
+def predict(module: RipuModule, scenes: SceneDataset, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Predicted train ids of a scene at label resolution, (H, W) uint8."""
+    image = PoolScenes(scenes, size, [index])[0]["image"].to(module.device)
+    with torch.no_grad(), evaluating(module):
+        label = module.predict_label(image[None], scenes.label_size(index))[0]
+    return label.to("cpu", torch.uint8).numpy()
+
+
+def write_report(facts: RunFacts) -> None:
+    """Write the learning curve and the pictures of a run, and print its table."""
+    write_curve(facts.run / "learning_curve.png", facts.results)
+    write_pictures(facts)
+    print(summary(facts.results))
+    print(f"\nin {facts.run}: results.json, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml", end="")
+    print(", labels/" if facts.store is not None else "")
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The table of a run: mIoU after every phase, and the classes."""
+    lines = [f"\n{'':<22}{'step':>7}{'labelled':>10}{'mIoU':>8}"]
+
+    def row(name: str, step: int, labelled: float, miou: float) -> None:
+        lines.append(f"{name:<22}{step:>7}{100 * labelled:>9.2f}%{miou:>8.2f}")
+
+    done = 0
+    for entry in results["evaluations"]:
+        row(f"after round {done}" if done else "source only", entry["step"], entry["labelled_fraction"], entry["mIoU"])
+        done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
+    row("final", results["max_steps"], results["labelled_fraction"], results["mIoU"])
+    first = results["evaluations"][0]["per_class_iou"] if results["evaluations"] else {}
+    lines.append(f"\n{'IoU by class':<22}{'first':>8}{'final':>8}" if first else f"\n{'IoU by class':<22}{'final':>8}")
+    for name, iou in results["per_class_iou"].items():
+        columns = [first.get(name), iou] if first else [iou]
+        lines.append(f"  {name:<20}" + "".join(f"{'-' if value is None else f'{value:.1f}':>8}" for value in columns))
+    return "\n".join(lines)
+
+
+def write_curve(path: Path, results: Mapping[str, Any]) -> None:
+    """Picture mIoU against steps and against the labelled share."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    steps = [one["step"] for one in results["evaluations"]] + [results["max_steps"]]
+    mious = [one["mIoU"] for one in results["evaluations"]] + [results["mIoU"]]
+    shares = [100 * one["labelled_fraction"] for one in results["evaluations"]] + [100 * results["labelled_fraction"]]
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    axes[0].plot(steps, mious, "o-", color="#0072B2")
+    for number, entry in enumerate(results["rounds"], start=1):
+        axes[0].axvline(entry["step"], color="#999999", linewidth=0.8, linestyle=":")
+        axes[0].annotate(f"round {number}", (entry["step"], axes[0].get_ylim()[0]), rotation=90, fontsize=7, va="bottom")
+    axes[0].set(xlabel="step", ylabel="mIoU (%)")
+    axes[1].plot(shares, mious, "o-", color="#D55E00")
+    axes[1].set(xlabel="target pixels asked about (%)")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    figure.suptitle(
+        f"{results['dataset']} {results['mode']} {results['setting']} {results['acquisition']}, seed {results['seed']}"
+    )
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def write_pictures(facts: RunFacts) -> None:
+    """One picture for each of a few fixed validation and target images.
+
+    Validation images show where the method would ask at the end of training, target images where it did ask, coloured
+    by round; both show the prediction at the first evaluation (where there was one) and at the end.
+    """
+    folder = facts.run / "pictures"
+    folder.mkdir(exist_ok=True)
+    taxonomy = facts.scenes.taxonomy
+    for name, scenes in (("val", facts.scenes.val), ("target", facts.scenes.target)):
+        for index in evenly(len(scenes), facts.num_pictures):
+            image = scenes.read_image(index)
+            size = scenes.label_size(index)
+            tiles = {"image": _fit(image, size)}
+            if scenes.scenes[index].label is not None:
+                tiles["truth"] = taxonomy.colorize(scenes.read_label(index))
+            if name == "target" and facts.store is not None:
+                asked = facts.store.revealed_round(scenes.scenes[index].image_id)
+                tiles["asked, by round"] = paint_rounds(tiles["image"], asked)
+            elif name == "val" and facts.engine is not None:
+                tiles["would ask next"] = paint_rounds(tiles["image"], _would_ask(facts, scenes, index))
+            before = facts.run / "panel" / f"{name}-{index:05d}.png"
+            if before.exists():
+                with Image.open(before) as file:
+                    tiles["prediction before"] = taxonomy.colorize(np.asarray(file))
+            tiles["prediction after"] = taxonomy.colorize(predict(facts.module, scenes, index, facts.target_size))
+            _sheet(tiles).save(folder / f"{name}-{index:05d}.png")
+
+
+def _would_ask(facts: RunFacts, scenes: SceneDataset, index: int) -> NDArray[np.uint8]:
+    """Where one more round would ask on an image, as a map of rounds (255: nowhere)."""
+    engine = facts.engine
+    assert engine is not None
+    size = scenes.label_size(index)
+    sample = EvalScenes(scenes, facts.target_size, [index])[0]["image"]
+    with torch.no_grad(), evaluating(facts.module):
+        logits = facts.module(sample[None].to(facts.module.device))
+    images = {"images": sample.permute(1, 2, 0)[None].contiguous()} if engine.acquisition.needs_image else {}
+    maps = engine.acquisition(logits, size, [index], **images)
+    tie_break = None if maps.tie_break is None else maps.tie_break[0]
+    budget = engine.query.picks_per_round(size, facts.target_size)
+    picks = greedy_picks(maps.score[0], budget, engine.query.suppress_radius, None, tie_break).cpu().numpy()
+    asked = np.full(size, VOID, dtype=np.uint8)
+    asked.ravel()[square_regions(picks, engine.query.reveal_radius, *size).indices] = 0
+    return asked
+
+
+def paint_rounds(image: NDArray[np.uint8], asked: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Dim an image and paint what was asked in the colour of its round; lone pixels are enlarged to be seen.
+
+    Args:
+        image: (H, W, 3) uint8.
+        asked: (H, W) uint8 round numbers, 255 = not asked.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    painted: NDArray[np.uint8] = (image * 0.55 + 40).astype(np.uint8)
+    is_sparse = (asked != VOID).mean() < 0.005
+    reach = max(1, image.shape[1] // 250) if is_sparse else 0
+    rows, columns = np.nonzero(asked != VOID)
+    for row, column in zip(rows, columns, strict=True):
+        color = ROUND_COLORS[asked[row, column] % len(ROUND_COLORS)]
+        painted[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = color
+    return painted
+
+
+def _fit(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def _sheet(tiles: Mapping[str, NDArray[np.uint8]]) -> Image.Image:
+    """Tiles side by side in up to three columns, each under its name."""
+    height, width = next(iter(tiles.values())).shape[:2]
+    scale = max(1.0, 320 / width) if width < 320 else min(1.0, 768 / width)
+    size = (round(width * scale), round(height * scale))
+    columns = min(3, len(tiles))
+    rows = -(-len(tiles) // columns)
+    bar, gap = 22, 6
+    sheet = Image.new("RGB", (columns * (size[0] + gap) + gap, rows * (size[1] + bar + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(14)
+    for number, (name, tile) in enumerate(tiles.items()):
+        left = gap + (number % columns) * (size[0] + gap)
+        top = gap + (number // columns) * (size[1] + bar + gap)
+        draw.text((left, top + 2), name, fill="black", font=font)
+        how = Image.Resampling.NEAREST if name not in ("image",) else Image.Resampling.BILINEAR
+        sheet.paste(Image.fromarray(tile).resize(size, how), (left, top + bar))
+    return sheet
+
+
+def save_prediction(folder: Path, image_id: str, label: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
+    """Write a prediction as label ids (what the Cityscapes server and scripts take) and in colour.
+
+    Args:
+        folder: Gets ``labelIds/`` and ``color/``.
+        image_id: Names the files; only its last part is used, so nothing is written elsewhere.
+        label: (H, W) uint8 train ids.
+        taxonomy: Gives ids on disk and colours.
+    """
+    name = image_id.replace("\\", "/").rsplit("/", 1)[-1]
+    for kind, pixels in (("labelIds", taxonomy.to_disk_ids(label)), ("color", taxonomy.colorize(label))):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / kind / f"{name}.png")

@@ -1,0 +1,251 @@
+"""The frame of a run: its folder, its trainer, its callbacks, and what is left behind when it is over."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import LearningRateMonitor
+
+from ripu import __version__
+from ripu.build import ConfigError, Scenes
+from ripu.checkpointing import RunCheckpoint, newest_checkpoint
+from ripu.labelstore import LabelStore
+from ripu.loggers import MetricsFile
+from ripu.module import RipuModule
+from ripu.plan import Plan
+from ripu.progress import ProgressBar
+from ripu.report import PredictionPanel, RunFacts, write_report
+from ripu.selection.callback import SelectionCallback
+from ripu.selection.engine import SelectionEngine
+
+__all__ = ["Clock", "add_callbacks", "claim", "close", "make_trainer", "newest_checkpoint", "report"]
+
+CONFIG_FILE = "config.yaml"
+_MAY_CHANGE = ("resume", "paths", "logger", "trainer", "checkpoint", "evaluation", "data.num_workers")
+"""Keys that a run may be picked up with other values of: they do not change what is learnt, but for max_steps."""
+
+
+@dataclass
+class Clock:
+    """Seconds by phase of a run.
+
+    Attributes:
+        since: ``time.monotonic()`` of the last lap.
+        seconds: Seconds by phase.
+    """
+
+    since: float
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def lap(self, phase: str) -> None:
+        """Everything since the last lap was this phase."""
+        now = time.monotonic()
+        self.seconds[phase] = now - self.since
+        self.since = now
+
+
+def claim(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    """Make the folder of a run, or find that a run is there and may go on.
+
+    Args:
+        run: The folder.
+        config: The resolved configuration.
+        resume: Whether an existing run is gone on with.
+
+    Raises:
+        ConfigError: A run is there and ``resume`` is not set, or it was started with other settings.
+    """
+    if int(os.environ.get("LOCAL_RANK", 0)) != 0:
+        return
+    record = run / CONFIG_FILE
+    if record.exists():
+        if not resume:
+            raise ConfigError(
+                f"paths.output_dir={run} holds a run already; add resume=true to go on with it, or name another folder"
+            )
+        _check_same(OmegaConf.create(OmegaConf.to_container(OmegaConf.load(record))), OmegaConf.create(dict(config)), run)
+    run.mkdir(parents=True, exist_ok=True)
+    temporary = record.with_suffix(".tmp")
+    temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    os.replace(temporary, record)
+
+
+def _check_same(old: Any, new: Any, run: Path) -> None:
+    changed = []
+    for key in sorted(_leaves(old).keys() | _leaves(new).keys()):
+        is_free = any(key == free or key.startswith(f"{free}.") for free in _MAY_CHANGE) and key != "trainer.max_steps"
+        before, after = _leaves(old).get(key), _leaves(new).get(key)
+        if before != after and not is_free and not key.endswith(".root"):
+            changed.append(f"{key}: {before} -> {after}")
+    if changed:
+        raise ConfigError(
+            f"the run in {run} was started with other settings ({'; '.join(changed[:5])}); go on with the same ones, or "
+            "name another paths.output_dir"
+        )
+
+
+def _leaves(cfg: Any, prefix: str = "") -> dict[str, Any]:
+    container = OmegaConf.to_container(cfg) if not isinstance(cfg, dict) else cfg
+    assert isinstance(container, dict)
+    leaves: dict[str, Any] = {}
+    for key, value in container.items():
+        name = f"{prefix}{key}"
+        leaves |= _leaves(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return leaves
+
+
+def make_trainer(cfg: DictConfig, run: Path, plan: Plan) -> pl.Trainer:
+    """The Lightning trainer of a run, without callbacks."""
+    from hydra.utils import instantiate
+
+    loggers: list[Any] = [MetricsFile(run)]
+    if cfg.logger.wandb is not None:
+        loggers.append(instantiate(cfg.logger.wandb, config=OmegaConf.to_container(cfg, resolve=True)))
+    precision = cfg.trainer.precision
+    if precision not in ("32-true", "bf16-mixed", "16-mixed"):
+        raise ConfigError(f"trainer.precision={precision} is not allowed; use 32-true, bf16-mixed or 16-mixed")
+    return pl.Trainer(
+        max_steps=plan.max_steps,
+        accelerator=cfg.trainer.accelerator,
+        devices=cfg.trainer.devices,
+        strategy=cfg.trainer.strategy,
+        num_nodes=cfg.trainer.num_nodes,
+        precision=precision,
+        log_every_n_steps=cfg.trainer.log_every_n_steps,
+        deterministic=cfg.trainer.deterministic,
+        logger=loggers,
+        default_root_dir=run,
+        reload_dataloaders_every_n_epochs=1,  # a phase of the plan is one epoch
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+
+
+def add_callbacks(
+    trainer: pl.Trainer,
+    cfg: DictConfig,
+    run: Path,
+    plan: Plan,
+    engine: SelectionEngine | None,
+    store: LabelStore | None,
+) -> SelectionCallback:
+    """Give the trainer its callbacks, in the order in which they must act; returns the one that selects."""
+    selection = SelectionCallback(plan, engine, store)
+    bar = ProgressBar(plan)
+    if not trainer.is_global_zero:
+        bar.disable()
+    trainer.callbacks += [  # type: ignore[attr-defined]
+        bar,
+        LearningRateMonitor("step"),
+        PredictionPanel(run / "panel", cfg.evaluation.pictures),
+        selection,
+        RunCheckpoint(
+            run / "checkpoints",
+            plan,
+            every_steps=cfg.checkpoint.every_steps,
+            every_minutes=cfg.checkpoint.every_minutes,
+            keep=cfg.checkpoint.keep,
+        ),
+    ]
+    return selection
+
+
+def provenance() -> dict[str, Any]:
+    """Version, commit, device and threads that a result was made with."""
+    folder = Path(__file__).parent
+    git = subprocess.run(
+        ["git", "-C", str(folder), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "version": __version__,
+        "commit": git.stdout.strip() or None,
+        "torch": torch.__version__,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def report(
+    cfg: DictConfig,
+    run: Path,
+    trainer: pl.Trainer,
+    module: RipuModule,
+    selection: SelectionCallback,
+    scenes: Scenes,
+    engine: SelectionEngine | None,
+    store: LabelStore | None,
+    clock: Clock,
+) -> dict[str, Any]:
+    """Write ``results.json``, the learning curve and the pictures, and print the table.
+
+    Returns:
+        The content of ``results.json``; an empty mapping on ranks other than 0.
+    """
+    if not trainer.is_global_zero:
+        return {}
+    scores = module.scores
+    assert scores is not None
+    rounds = []
+    for position, entry in enumerate(selection.rounds):
+        later = selection.evaluations[_next_evaluation(selection, entry["step"]) :]
+        reached = later[0]["mIoU"] if later and position + 1 < len(selection.rounds) else scores.miou
+        before = next((one["mIoU"] for one in selection.evaluations if one["step"] == entry["step"]), None)
+        rounds.append({**entry, "mIoU_before": before, "mIoU": reached})
+    command = " ".join(["python -m ripu.train", *_overrides()])
+    results = {
+        "mIoU": scores.miou,
+        **scores.subsets,
+        "per_class_iou": dict(scores.per_class_iou),
+        "pixel_accuracy": scores.pixel_accuracy,
+        "dataset": cfg.dataset.name,
+        "mode": cfg.mode.name,
+        "setting": cfg.setting.name,
+        "acquisition": str(cfg.acquisition._target_).rsplit(".", 1)[-1],
+        "budget": cfg.budget,
+        "seed": cfg.seed,
+        "max_steps": cfg.trainer.max_steps,
+        "labelled_fraction": 1.0 if cfg.setting.target_labels == "all" else selection.labelled_fraction,
+        "evaluations": selection.evaluations,
+        "rounds": rounds,
+        "seconds": {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()},
+        "provenance": {**provenance(), "command": command},
+    }
+    temporary = run / "results.json.tmp"
+    temporary.write_text(json.dumps(results, indent=1) + "\n")
+    os.replace(temporary, run / "results.json")
+    write_report(RunFacts(run, results, scenes, engine, store, module, tuple(cfg.data.target_size), cfg.evaluation.pictures))
+    return results
+
+
+def _next_evaluation(selection: SelectionCallback, step: int) -> int:
+    return next((i for i, one in enumerate(selection.evaluations) if one["step"] > step), len(selection.evaluations))
+
+
+def _overrides() -> list[str]:
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def close(trainer: pl.Trainer, store: LabelStore | None) -> None:
+    """Finish loggers and give locks back, so that the next run of a sweep starts afresh."""
+    for logger in trainer.loggers:
+        logger.finalize("success")
+        if type(logger).__name__ == "WandbLogger":
+            logger.experiment.finish()
+    if store is not None:
+        store.close()

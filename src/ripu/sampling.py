@@ -1,0 +1,91 @@
+"""Which image is drawn when: pure functions of (seed, position), so that a run can be picked up at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+
+class Stream(Protocol):
+    """An endless sequence of image indices."""
+
+    def __getitem__(self, position: int) -> int:
+        """The index of the image that is drawn at a position."""
+
+
+def seed_of(*key: int) -> int:
+    """A 63-bit seed that depends on all parts of a key and on nothing else."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
+class ShuffledStream:
+    """Uniform sampling without replacement: one seeded permutation of the data set after the other."""
+
+    def __init__(self, length: int, *key: int) -> None:
+        """Describe the stream.
+
+        Args:
+            length: Number of images.
+            *key: Non-negative integers that determine the order, e.g. (seed, domain).
+        """
+        self.length = length
+        self.key = key
+
+    def __getitem__(self, position: int) -> int:
+        """The image index at a position >= 0."""
+        epoch, offset = divmod(position, self.length)
+        return int(_permutation(self.length, (*self.key, epoch))[offset])
+
+
+@lru_cache(maxsize=8)
+def _permutation(length: int, key: tuple[int, ...]) -> NDArray[np.int64]:
+    return np.random.default_rng(np.random.SeedSequence(key)).permutation(length)
+
+
+class PhaseSampler(Sampler[tuple[int, int]]):
+    """The (position, index) pairs that one rank reads in one phase.
+
+    Position ``p`` of the stream belongs to micro-batch ``p // (batch_size * world_size)`` and there to rank
+    ``(p // batch_size) % world_size``, wherever in the phase reading begins.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        steps: tuple[int, int],
+        *,
+        batch_size: int,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Describe the sampler.
+
+        Args:
+            stream: The sequence to read.
+            steps: First optimiser step that is still to be taken, and the end of the phase (exclusive).
+            batch_size: Images a micro-batch and rank.
+            accumulate: Micro-batches an optimiser step.
+            rank: This process.
+            world_size: Number of processes.
+        """
+        self.stream = stream
+        self.steps = steps
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return (self.steps[1] - self.steps[0]) * self.accumulate * self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for micro in range(self.steps[0] * self.accumulate, self.steps[1] * self.accumulate):
+            first = (micro * self.world_size + self.rank) * self.batch_size
+            for position in range(first, first + self.batch_size):
+                yield position, self.stream[position]

@@ -1,0 +1,127 @@
+"""The selection Callback: keeps the learning curve, and runs a round whenever training reaches a scheduled step."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from ripu.labelstore import LabelStore
+from ripu.module import RipuModule, evaluating
+from ripu.plan import Plan
+from ripu.progress import ProgressBar
+from ripu.selection.engine import SelectionEngine, report_round
+
+
+class TrainerRanks:
+    """The processes of a Lightning job, as a round needs them."""
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        """Wrap a trainer."""
+        self.rank = trainer.global_rank
+        self.world_size = trainer.world_size
+        self._strategy = trainer.strategy
+
+    def all_true(self, value: bool) -> bool:
+        """Whether the value is True on every rank; waits for all of them."""
+        return bool(self._strategy.reduce_boolean_decision(value, all=True))
+
+
+class SelectionCallback(pl.Callback):
+    """Selects at the plan's steps, right after the optimiser step and the evaluation that belong to the step.
+
+    A phase of the plan is one Lightning epoch, so the loaders of the next phase are made after the round is committed.
+
+    Attributes:
+        evaluations: One entry per evaluation during training: step, labelled_fraction, mIoU, per_class_iou.
+        rounds: One entry per round: the fields of :class:`ripu.selection.engine.RoundReport`.
+    """
+
+    def __init__(self, plan: Plan, engine: SelectionEngine | None, store: LabelStore | None) -> None:
+        """Set up.
+
+        Args:
+            plan: When rounds take place.
+            engine: Runs them; None in settings without selection.
+            store: Where they are committed; None in settings without selection.
+        """
+        self.plan = plan
+        self.engine = engine
+        self.store = store
+        self.evaluations: list[dict[str, Any]] = []
+        self.rounds: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The learning curve so far."""
+        return {"evaluations": self.evaluations, "rounds": self.rounds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the learning curve of a checkpoint."""
+        self.evaluations, self.rounds = list(state_dict["evaluations"]), list(state_dict["rounds"])
+
+    @property
+    def labelled_fraction(self) -> float:
+        """Share of the target pixels that have been asked about."""
+        return float(self.rounds[-1]["labelled_fraction"]) if self.rounds else 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate at the end of every phase but the last, where the test follows at once."""
+        is_last = self.plan.phase(trainer.global_step)[1] == self.plan.max_steps
+        trainer.limit_val_batches = 0.0 if is_last else 1.0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add an evaluation to the learning curve."""
+        assert isinstance(pl_module, RipuModule)
+        scores = pl_module.scores
+        assert scores is not None
+        self.evaluations.append(
+            {
+                "step": trainer.global_step,
+                "labelled_fraction": self.labelled_fraction,
+                "mIoU": scores.miou,
+                "per_class_iou": dict(scores.per_class_iou),
+                **scores.subsets,
+            }
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Run the round that is due at this step."""
+        step = trainer.global_step
+        if self.engine is None or self.store is None or step not in self.plan.selection_steps:
+            return
+        assert isinstance(pl_module, RipuModule)
+        index = self.plan.selection_steps.index(step)
+        bar = next((item for item in trainer.callbacks if isinstance(item, ProgressBar)), None)  # type: ignore[attr-defined]
+        started = time.monotonic()
+
+        def network(image: Tensor) -> Tensor:
+            with trainer.precision_plugin.forward_context():
+                return pl_module(image)  # type: ignore[no-any-return]
+
+        with evaluating(pl_module):
+            tally = self.engine.run(
+                self.store,
+                index,
+                step,
+                network=network,
+                pool=trainer.datamodule.pool_loader,  # type: ignore[attr-defined]
+                device=pl_module.device,
+                ranks=TrainerRanks(trainer),
+                progress=bar.on_selection(index, len(self.plan.selection_steps)) if bar else lambda done, total: None,
+            )
+        report = asdict(report_round(self.store, index, tally, started))
+        self.rounds.append(report)
+        shown = ("labelled_fraction", "void_fraction", "picks", "seconds", "images_per_second")
+        values = {f"al/{name}": float(report[name]) for name in shown}
+        values |= {
+            f"al/{name}": report[name] for name in ("mean_impurity", "mean_uncertainty") if report[name] is not None
+        }
+        values |= {f"al/pixels/{name}": float(count) for name, count in report["class_pixels"].items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=step)
+        if pl_module.device.type == "cuda":
+            torch.cuda.empty_cache()

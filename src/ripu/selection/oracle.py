@@ -1,0 +1,43 @@
+"""Who answers: the interface to the annotator, and the ground truth that stands in for one."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ripu.datasets.scenes import SceneDataset
+
+
+class Oracle(Protocol):
+    """Somebody who knows labels: ground truth today, a person tomorrow."""
+
+    def answer(self, image_id: str, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        """Labels of pixels of one image.
+
+        Args:
+            image_id: The image.
+            rows: (N,) rows at label resolution.
+            columns: (N,) columns at label resolution.
+
+        Returns:
+            (N,) uint8 train ids, 255 where the pixel has no class; None where nobody has answered yet.
+        """
+
+
+class GroundTruthOracle:
+    """Answers from label files; an image without a file stays unanswered."""
+
+    def __init__(self, scenes: SceneDataset) -> None:
+        """Answer for these scenes."""
+        self._scenes = scenes
+        self._index = {scene.image_id: index for index, scene in enumerate(scenes.scenes)}
+
+    def answer(self, image_id: str, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        """See :class:`Oracle`."""
+        index = self._index[image_id]
+        if self._scenes.scenes[index].label is None:
+            return None
+        answer: NDArray[np.uint8] = self._scenes.read_label(index)[rows, columns]
+        return answer

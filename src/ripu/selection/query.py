@@ -1,0 +1,73 @@
+"""What a round may ask of one image: the unit, its radii and the budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Query:
+    """The labelling mode of a run (Eq. 2).
+
+    Attributes:
+        pixel: True: a pick asks for its own pixel (PA). False: for its whole square (RA).
+        radius: k, the radius in pixels of the window N_k at label resolution.
+        suppress_radius: No later pick lies within this Chebyshev distance of a pick.
+        budget: RA: share of the label's pixels over all rounds, in (0, 1]. PA: pixels per image over all rounds,
+            counted at the training size.
+        num_rounds: Rounds that share the budget.
+    """
+
+    pixel: bool
+    radius: int
+    suppress_radius: int
+    budget: float
+    num_rounds: int
+
+    def __post_init__(self) -> None:
+        if self.radius < 0 or self.suppress_radius < 0:
+            raise ValueError(
+                f"mode.radius={self.radius} and mode.suppress_radius={self.suppress_radius} are pixels at label "
+                "resolution and must be 0 or more"
+            )
+        if not self.pixel and self.suppress_radius < 2 * self.radius:
+            raise ValueError(
+                f"mode.suppress_radius={self.suppress_radius} lets regions of radius {self.radius} overlap, and a pixel "
+                f"would be paid for twice; give {2 * self.radius} or more"
+            )
+        if self.pixel and (self.budget < 1 or self.budget != int(self.budget)):
+            raise ValueError(
+                f"budget={self.budget} is no number of pixels; mode=pa takes whole pixels per image (the paper: 40), "
+                "mode=ra a share of the image"
+            )
+        if not self.pixel and not 0.0 < self.budget <= 1.0:
+            raise ValueError(
+                f"budget={self.budget} is no share of an image; mode=ra takes a share in (0, 1] (the paper: 0.022 or "
+                "0.05), mode=pa whole pixels"
+            )
+
+    @property
+    def reveal_radius(self) -> int:
+        """Radius of the square that a pick asks for."""
+        return 0 if self.pixel else self.radius
+
+    def picks_per_round(self, label_size: tuple[int, int], train_size: tuple[int, int]) -> int:
+        """Picks per image and round.
+
+        RA: ``ceil(H * W * budget / rounds / (2k+1)^2)``. PA: ``ceil(budget / rounds * (H * W) / (h * w))``: the budget
+        counts pixels at the training size (h, w) and is scaled to the label's size (H, W).
+
+        Args:
+            label_size: (H, W) of the label.
+            train_size: (h, w) that target images are trained at.
+
+        Returns:
+            The number of picks, at least 1.
+        """
+        area = label_size[0] * label_size[1]
+        if self.pixel:
+            exact = self.budget / self.num_rounds * area / (train_size[0] * train_size[1])
+        else:
+            exact = area * self.budget / self.num_rounds / (2 * self.radius + 1) ** 2
+        return math.ceil(round(exact, 9))  # 9 digits: 0.05 * 100 / 5 is one pick, not two

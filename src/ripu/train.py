@@ -1,0 +1,90 @@
+"""``python -m ripu.train``: compose, build, fit, test, report. The main path of the package.
+
+python -m ripu.train                               the whole method on generated street scenes
+python -m ripu.train dataset=gtav mode=pa          the published task with 40 pixels an image
+python -m ripu.train -m mode=ra,pa seed=0,1        a sweep
+python -m ripu.train paths.output_dir=X resume=true   go on with the run in X
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, open_dict
+
+from ripu import build
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Run one experiment.
+
+    Args:
+        cfg: The composed configuration; ``paths.output_dir`` is the run.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        ValueError: Something that the user can put right, before any long work.
+    """
+    build.check_config(cfg)
+    run = Path(cfg.paths.output_dir)
+
+    from ripu import runs  # torch and Lightning are imported from here on
+
+    runs.claim(run, build.plain(cfg), resume=cfg.resume)
+    clock = runs.Clock(time.monotonic())
+    scenes = build.make_scenes(cfg)
+    plan = build.make_plan(cfg)
+    module = build.make_module(cfg, scenes.taxonomy)
+    is_active = cfg.setting.target_labels == "revealed"
+    trainer = runs.make_trainer(cfg, run, plan)
+    store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
+    engine = build.make_engine(cfg, scenes, store) if store is not None else None
+    datamodule = build.make_datamodule(cfg, scenes, store)
+    selection = runs.add_callbacks(trainer, cfg, run, plan, engine, store)
+    clock.lap("setup")
+    checkpoint = runs.newest_checkpoint(run / "checkpoints") if cfg.resume else None
+    trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    clock.lap("training")
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    trainer.save_checkpoint(run / "checkpoints" / "final.ckpt", weights_only=True)
+    trainer.test(module, datamodule, verbose=False)
+    clock.lap("evaluation")
+    results = runs.report(cfg, run, trainer, module, selection, scenes, engine, store, clock)
+    runs.close(trainer, store)
+    return results
+
+
+@hydra.main(version_base="1.3", config_path=build.config_dir(), config_name="train")
+def main(cfg: DictConfig) -> None:
+    """The command line."""
+    from hydra.core.hydra_config import HydraConfig
+
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data|torchmetrics")
+    with open_dict(cfg):
+        cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+    try:
+        train(cfg)
+    except KeyboardInterrupt:
+        print(
+            f"\nstopped; go on with: python -m ripu.train {' '.join(HydraConfig.get().overrides.task)} "
+            f"paths.output_dir={cfg.paths.output_dir} resume=true",
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None
+    except (ValueError, FloatingPointError, RuntimeError) as error:
+        if not type(error).__module__.startswith("ripu") and not isinstance(error, FloatingPointError):
+            raise
+        print(f"\nerror: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
