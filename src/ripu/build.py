@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -240,7 +241,9 @@ def _static_mask(path: str, scenes: Scenes) -> Any:
     from ripu.datamodule import resize_label
 
     if not Path(path).exists():
-        raise ConfigError(f"dataset.static_mask={path} does not exist; give a grey PNG, non-zero where nothing is asked")
+        raise ConfigError(
+            f"dataset.static_mask={path} does not exist; give a grey PNG, non-zero where nothing is asked"
+        )
     with Image.open(path) as file:
         mask = np.asarray(file.convert("L"))
 
@@ -313,3 +316,36 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of this package; nothing in it is unpickled.
+
+    Raises:
+        ConfigError: The file is damaged, or is not a checkpoint of ``ripu.train``.
+    """
+    import torch
+
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, depending on what is wrong with the bytes
+        raise ConfigError(
+            f"checkpoint={path} cannot be read ({type(error).__name__}); it is damaged or no checkpoint"
+        ) from error
+    if not isinstance(stored, dict) or "config" not in stored.get("hyper_parameters", {}):
+        raise ConfigError(f"checkpoint={path} was not written by ripu.train; give RUN/checkpoints/*.ckpt")
+    return stored
+
+
+def explain(error: Exception) -> None:
+    """Print an error that the user can do something about; raise any other again.
+
+    An error is the user's if this package raised it: it then names the value, the cause and the remedy.
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    is_ours = frame is not None and Path(frame.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
+    if not is_ours or not isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
+        raise error
+    print(f"\nerror: {error}", file=sys.stderr)

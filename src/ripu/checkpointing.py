@@ -99,7 +99,7 @@ class RunCheckpoint(pl.Callback):
         """Save what can be saved, where this process can do so alone."""
         step = trainer.global_step
         is_between_steps = not isinstance(exception, FloatingPointError)
-        if trainer.world_size == 1 and is_between_steps and 0 < step and step not in self.plan.boundaries:
+        if trainer.world_size == 1 and is_between_steps and step > 0 and step not in self.plan.boundaries:
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:

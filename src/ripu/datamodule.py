@@ -264,9 +264,7 @@ class RipuDataModule(pl.LightningDataModule):
         """Batches ``{"source": ..., "target": ...}`` of the phase that training is in."""
         step = self._trainer.global_step
         steps = (step, self.plan.phase(step)[1])
-        source = TrainScenes(
-            self.source, self.source_size, self.source.read_label, self.transforms, self.seed, SOURCE
-        )
+        source = TrainScenes(self.source, self.source_size, self.source.read_label, self.transforms, self.seed, SOURCE)
         loaders = {"source": self._loader(source, self.source_stream, self.source_batch, steps)}
         if self.uses_target and not self.plan.is_pretraining(step):
             target = TrainScenes(
@@ -300,5 +298,8 @@ class RipuDataModule(pl.LightningDataModule):
 
     def _eval(self, scenes: PoolScenes) -> DataLoader[Any]:
         return DataLoader(
-            scenes, batch_size=self.eval_batch, num_workers=self.num_workers, collate_fn=collate_eval  # type: ignore[arg-type]
+            scenes,
+            batch_size=self.eval_batch,
+            num_workers=self.num_workers,
+            collate_fn=collate_eval,  # type: ignore[arg-type]
         )

@@ -25,9 +25,7 @@ def _check(logits_BCHW: Tensor, label_BHW: Tensor) -> None:
         )
 
 
-def supervised_loss(
-    logits: Tensor, label: Tensor, *, average: Literal["labelled", "all"] = "labelled"
-) -> Tensor:
+def supervised_loss(logits: Tensor, label: Tensor, *, average: Literal["labelled", "all"] = "labelled") -> Tensor:
     """Cross-entropy over the labelled pixels (Eq. 8), for source and target alike.
 
     ``L_CE = -1/|I| * sum_ij sum_c Y_ijc log P_ijc``

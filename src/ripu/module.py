@@ -253,7 +253,7 @@ class RipuModule(pl.LightningModule):
         steps is taken over: the place inside an epoch is found again from it.
         """
         trainer = self._trainer
-        if trainer is None or not trainer.state.fn == "fit":
+        if trainer is None or trainer.state.fn != "fit":
             return
         checkpoint["loops"] = None
         epoch_loop = trainer.fit_loop.epoch_loop

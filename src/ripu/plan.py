@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Plan:
                 "train longer"
             )
         steps = self.selection_steps
-        if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(steps)):
             raise ValueError(f"selection_steps={list(steps)} must increase; a round takes place once at a step")
         if steps and (steps[0] < 0 or steps[-1] >= self.max_steps):
             raise ValueError(

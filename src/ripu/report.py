@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,15 @@ from ripu.module import RipuModule, evaluating
 from ripu.selection.engine import SelectionEngine
 from ripu.selection.picks import greedy_picks
 
-ROUND_COLORS = ((0, 114, 178), (86, 180, 233), (0, 158, 115), (240, 228, 66), (230, 159, 0), (213, 94, 0), (204, 121, 167))
+ROUND_COLORS = (
+    (0, 114, 178),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (230, 159, 0),
+    (213, 94, 0),
+    (204, 121, 167),
+)
 """Okabe-Ito palette: colour-blind safe; one colour a round."""
 
 
@@ -91,7 +99,9 @@ def write_report(facts: RunFacts) -> None:
     write_curve(facts.run / "learning_curve.png", facts.results)
     write_pictures(facts)
     print(summary(facts.results))
-    print(f"\nin {facts.run}: results.json, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml", end="")
+    print(
+        f"\nin {facts.run}: results.json, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml", end=""
+    )
     print(", labels/" if facts.store is not None else "")
 
 
@@ -107,11 +117,20 @@ def summary(results: Mapping[str, Any]) -> str:
         row(f"after round {done}" if done else "source only", entry["step"], entry["labelled_fraction"], entry["mIoU"])
         done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
     row("final", results["max_steps"], results["labelled_fraction"], results["mIoU"])
-    first = results["evaluations"][0]["per_class_iou"] if results["evaluations"] else {}
-    lines.append(f"\n{'IoU by class':<22}{'first':>8}{'final':>8}" if first else f"\n{'IoU by class':<22}{'final':>8}")
-    for name, iou in results["per_class_iou"].items():
-        columns = [first.get(name), iou] if first else [iou]
-        lines.append(f"  {name:<20}" + "".join(f"{'-' if value is None else f'{value:.1f}':>8}" for value in columns))
+    columns = [("final", results["per_class_iou"], results["mIoU"])]
+    if results["evaluations"]:
+        first = results["evaluations"][0]
+        columns.insert(0, ("first", first["per_class_iou"], first["mIoU"]))
+    return "\n".join(lines) + "\n\n" + table(columns)
+
+
+def table(columns: Sequence[tuple[str, Mapping[str, float | None], float]]) -> str:
+    """IoU by class, a column for each (name, IoU by class, mIoU)."""
+    lines = [f"{'IoU by class (%)':<22}" + "".join(f"{name:>8}" for name, _, _ in columns)]
+    for name in columns[0][1]:
+        values = [iou.get(name) for _, iou, _ in columns]
+        lines.append(f"  {name:<20}" + "".join(f"{'-' if value is None else f'{value:.1f}':>8}" for value in values))
+    lines.append(f"  {'mean':<20}" + "".join(f"{mean:>8.2f}" for _, _, mean in columns))
     return "\n".join(lines)
 
 
@@ -129,7 +148,9 @@ def write_curve(path: Path, results: Mapping[str, Any]) -> None:
     axes[0].plot(steps, mious, "o-", color="#0072B2")
     for number, entry in enumerate(results["rounds"], start=1):
         axes[0].axvline(entry["step"], color="#999999", linewidth=0.8, linestyle=":")
-        axes[0].annotate(f"round {number}", (entry["step"], axes[0].get_ylim()[0]), rotation=90, fontsize=7, va="bottom")
+        axes[0].annotate(
+            f"round {number}", (entry["step"], axes[0].get_ylim()[0]), rotation=90, fontsize=7, va="bottom"
+        )
     axes[0].set(xlabel="step", ylabel="mIoU (%)")
     axes[1].plot(shares, mious, "o-", color="#D55E00")
     axes[1].set(xlabel="target pixels asked about (%)")
@@ -246,3 +267,33 @@ def save_prediction(folder: Path, image_id: str, label: NDArray[np.uint8], taxon
     for kind, pixels in (("labelIds", taxonomy.to_disk_ids(label)), ("color", taxonomy.colorize(label))):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / kind / f"{name}.png")
+
+
+class PredictionWriter(pl.Callback):
+    """Writes every test prediction as label ids and in colour."""
+
+    def __init__(self, folder: Path, scenes: SceneDataset, taxonomy: Taxonomy) -> None:
+        """Write into a folder.
+
+        Args:
+            folder: Gets ``labelIds/`` and ``color/``.
+            scenes: The scenes that are tested on, which name the files.
+            taxonomy: Gives ids on disk and colours.
+        """
+        self.folder = folder
+        self.scenes = scenes
+        self.taxonomy = taxonomy
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the predictions of a batch."""
+        for index, label in zip(batch["index"], outputs, strict=True):
+            image_id = self.scenes.scenes[index].image_id
+            save_prediction(self.folder, image_id, label.to("cpu", torch.uint8).numpy(), self.taxonomy)

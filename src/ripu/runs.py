@@ -24,7 +24,7 @@ from ripu.loggers import MetricsFile
 from ripu.module import RipuModule
 from ripu.plan import Plan
 from ripu.progress import ProgressBar
-from ripu.report import PredictionPanel, RunFacts, write_report
+from ripu.report import PredictionPanel, PredictionWriter, RunFacts, write_report
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 
@@ -73,7 +73,9 @@ def claim(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
             raise ConfigError(
                 f"paths.output_dir={run} holds a run already; add resume=true to go on with it, or name another folder"
             )
-        _check_same(OmegaConf.create(OmegaConf.to_container(OmegaConf.load(record))), OmegaConf.create(dict(config)), run)
+        _check_same(
+            OmegaConf.create(OmegaConf.to_container(OmegaConf.load(record))), OmegaConf.create(dict(config)), run
+        )
     run.mkdir(parents=True, exist_ok=True)
     temporary = record.with_suffix(".tmp")
     temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
@@ -139,11 +141,14 @@ def add_callbacks(
     cfg: DictConfig,
     run: Path,
     plan: Plan,
+    scenes: Scenes,
     engine: SelectionEngine | None,
     store: LabelStore | None,
 ) -> SelectionCallback:
     """Give the trainer its callbacks, in the order in which they must act; returns the one that selects."""
     selection = SelectionCallback(plan, engine, store)
+    if cfg.evaluation.save_predictions:
+        trainer.callbacks.append(PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy))  # type: ignore[attr-defined]
     bar = ProgressBar(plan)
     if not trainer.is_global_zero:
         bar.disable()
@@ -227,7 +232,9 @@ def report(
     temporary = run / "results.json.tmp"
     temporary.write_text(json.dumps(results, indent=1) + "\n")
     os.replace(temporary, run / "results.json")
-    write_report(RunFacts(run, results, scenes, engine, store, module, tuple(cfg.data.target_size), cfg.evaluation.pictures))
+    write_report(
+        RunFacts(run, results, scenes, engine, store, module, tuple(cfg.data.target_size), cfg.evaluation.pictures)
+    )
     return results
 
 

@@ -47,7 +47,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
     engine = build.make_engine(cfg, scenes, store) if store is not None else None
     datamodule = build.make_datamodule(cfg, scenes, store)
-    selection = runs.add_callbacks(trainer, cfg, run, plan, engine, store)
+    selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store)
     clock.lap("setup")
     checkpoint = runs.newest_checkpoint(run / "checkpoints") if cfg.resume else None
     trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
@@ -79,10 +79,8 @@ def main(cfg: DictConfig) -> None:
             file=sys.stderr,
         )
         raise SystemExit(130) from None
-    except (ValueError, FloatingPointError, RuntimeError) as error:
-        if not type(error).__module__.startswith("ripu") and not isinstance(error, FloatingPointError):
-            raise
-        print(f"\nerror: {error}", file=sys.stderr)
+    except Exception as error:
+        build.explain(error)
         raise SystemExit(1) from None
 
 

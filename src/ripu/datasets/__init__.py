@@ -1,0 +1,1 @@
+"""Data sets: one file each, all read into :class:`ripu.datasets.scenes.SceneDataset`."""

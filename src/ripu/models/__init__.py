@@ -1,0 +1,1 @@
+"""Networks: one file each, all taking raw size and returning logits of that size."""

@@ -65,11 +65,11 @@ class SmpNetwork(nn.Module):
             raise ValueError(f"architecture {architecture!r} is unknown; segmentation-models-pytorch has {known}")
         packaged = encoder == LITE0 and weights == "imagenet"
         try:
-            self.net = build(
-                encoder, encoder_weights=None if packaged else weights, classes=num_classes, **options
-            )
+            self.net = build(encoder, encoder_weights=None if packaged else weights, classes=num_classes, **options)
         except (KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}: {error}") from error
+            raise ValueError(
+                f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}: {error}"
+            ) from error
         except OSError as error:
             raise ValueError(
                 f"the weights {weights!r} of encoder {encoder!r} could not be downloaded ({error}); use weights=null, "
@@ -83,7 +83,9 @@ class SmpNetwork(nn.Module):
         self.mean: tuple[float, float, float] = tuple(mean)
         self.std: tuple[float, float, float] = tuple(std)
         frozen_part = {"none": nn.Module(), "encoder": self.net.encoder, "all": self.net}[freeze_batchnorm]
-        self._frozen = [module for module in frozen_part.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        self._frozen = [
+            module for module in frozen_part.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
         for module in self._frozen:
             module.requires_grad_(False)
         self.train(self.training)

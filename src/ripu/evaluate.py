@@ -1,0 +1,130 @@
+"""``python -m ripu.evaluate checkpoint=...``: per-class IoU of a checkpoint, and its predictions as PNG.
+
+The data set, classes and network are those that the checkpoint was trained with; nothing else is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from ripu import build
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Measure one checkpoint on the validation scenes of its data set.
+
+    Args:
+        cfg: The composed configuration of ``conf/evaluate.yaml``.
+
+    Returns:
+        mIoU, per-class IoU and pixel accuracy, as written to ``evaluation.json``.
+
+    Raises:
+        ConfigError: The checkpoint is not one of this package, or is not there.
+    """
+    path = Path(cfg.checkpoint)
+    path = path / "checkpoints" / "final.ckpt" if path.is_dir() else path
+    if not path.exists():
+        raise build.ConfigError(
+            f"checkpoint={cfg.checkpoint}: {path} does not exist; name a .ckpt file or a finished run"
+        )
+
+    import pytorch_lightning as pl
+
+    from ripu.datamodule import RipuDataModule
+    from ripu.report import PredictionWriter, table
+
+    stored = build.read_checkpoint(path)
+    trained = OmegaConf.create(stored["hyper_parameters"]["config"])
+    trained.resume = False
+    if cfg.paths.data_root is not None:
+        _move_data(trained, str(cfg.paths.data_root))
+    if "weights" in trained.model:
+        trained.model.weights = None  # the checkpoint brings its own
+    scenes = build.make_scenes(trained)
+    module = build.make_module(trained, scenes.taxonomy)
+    module.load_state_dict(stored["state_dict"])
+    module.flip = cfg.flip
+    datamodule = RipuDataModule(
+        scenes.source,
+        scenes.target.without_labels(),
+        scenes.val,
+        plan=build.make_plan(trained),
+        seed=trained.seed,
+        source_size=tuple(trained.data.source_size),
+        target_size=tuple(trained.data.target_size),
+        source_batch=1,
+        target_batch=1,
+        uses_target=False,
+        store=None,
+        num_workers=cfg.num_workers,
+        eval_batch=cfg.batch,
+    )
+    run = Path(cfg.paths.output_dir)
+    run.mkdir(parents=True, exist_ok=True)
+    writer = [PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy)] if cfg.save_predictions else []
+    trainer = pl.Trainer(
+        accelerator=cfg.accelerator,
+        devices=1,
+        logger=False,
+        callbacks=writer,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=run,
+    )
+    trainer.test(module, datamodule, verbose=False)
+    scores = module.scores
+    assert scores is not None
+    results = {
+        "checkpoint": str(path),
+        "mIoU": scores.miou,
+        **scores.subsets,
+        "per_class_iou": dict(scores.per_class_iou),
+        "pixel_accuracy": scores.pixel_accuracy,
+        "flip": bool(cfg.flip),
+        "images": len(scenes.val),
+    }
+    (run / "evaluation.json").write_text(json.dumps(results, indent=1) + "\n")
+    print(table([("mIoU", results["per_class_iou"], scores.miou)]))
+    print(f"\nin {run}: evaluation.json" + (", predictions/" if writer else ""))
+    return results
+
+
+def _move_data(trained: DictConfig, data_root: str) -> None:
+    """Replace the data root of a stored configuration by another one, wherever it begins a path."""
+    old = str(trained.paths.data_root)
+    moved = _replaced(OmegaConf.to_container(trained.dataset), old, data_root)
+    trained.dataset = moved
+    trained.paths.data_root = data_root
+
+
+def _replaced(node: Any, old: str, new: str) -> Any:
+    if isinstance(node, dict):
+        return {key: _replaced(value, old, new) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_replaced(value, old, new) for value in node]
+    if isinstance(node, str) and (node == old or node.startswith(f"{old}/")):
+        return new + node[len(old) :]
+    return node
+
+
+@hydra.main(version_base="1.3", config_path=build.config_dir(), config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """The command line."""
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data|torchmetrics")
+    try:
+        evaluate(cfg)
+    except Exception as error:
+        build.explain(error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
