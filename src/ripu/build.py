@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -92,11 +92,12 @@ def check_config(cfg: DictConfig) -> None:
         "seed",
     )
     at_least_one = ("data.source_batch", "data.target_batch", "evaluation.batch", "trainer.accumulate")
-    for keys, is_good, allowed in (
+    rules: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
         (positive, lambda value: value > 0, "above 0"),
         (not_negative, lambda value: value >= 0, "0 or more"),
         (at_least_one, lambda value: value >= 1 and value == int(value), "a whole number of 1 or more"),
-    ):
+    )
+    for keys, is_good, allowed in rules:
         for key in keys:
             value = OmegaConf.select(cfg, key)
             if not isinstance(value, (int, float)) or not math.isfinite(value) or not is_good(value):
@@ -248,7 +249,8 @@ def _static_mask(path: str, scenes: Scenes) -> Any:
         mask = np.asarray(file.convert("L"))
 
     def excluded(index: int) -> NDArray[np.bool_]:
-        return resize_label(mask, scenes.target.label_size(index)) != 0
+        nothing: NDArray[np.bool_] = resize_label(mask, scenes.target.label_size(index)) != 0
+        return nothing
 
     return excluded
 

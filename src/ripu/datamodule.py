@@ -217,7 +217,7 @@ class RipuDataModule(pl.LightningDataModule):
         self.source, self.target, self.val = source, target, val
         self.plan = plan
         self.seed = seed
-        self.source_size, self.target_size = tuple(source_size), tuple(target_size)
+        self.source_size, self.target_size = source_size, target_size
         self.source_batch, self.target_batch = source_batch, target_batch
         self.uses_target = uses_target
         self.store = store
@@ -301,5 +301,5 @@ class RipuDataModule(pl.LightningDataModule):
             scenes,
             batch_size=self.eval_batch,
             num_workers=self.num_workers,
-            collate_fn=collate_eval,  # type: ignore[arg-type]
+            collate_fn=collate_eval,
         )

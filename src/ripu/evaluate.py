@@ -69,7 +69,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     )
     run = Path(cfg.paths.output_dir)
     run.mkdir(parents=True, exist_ok=True)
-    writer = [PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy)] if cfg.save_predictions else []
+    writer: list[pl.Callback] = (
+        [PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy)] if cfg.save_predictions else []
+    )
     trainer = pl.Trainer(
         accelerator=cfg.accelerator,
         devices=1,
@@ -82,7 +84,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trainer.test(module, datamodule, verbose=False)
     scores = module.scores
     assert scores is not None
-    results = {
+    results: dict[str, Any] = {
         "checkpoint": str(path),
         "mIoU": scores.miou,
         **scores.subsets,

@@ -142,6 +142,8 @@ class RipuModule(pl.LightningModule):
         self.accumulate = accumulate
         self.flip = flip
         self.channels_last = channels_last
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(network.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(network.std).view(1, 3, 1, 1), persistent=False)
         self.confusion = MulticlassConfusionMatrix(taxonomy.num_classes, ignore_index=VOID, validate_args=False)
@@ -205,14 +207,12 @@ class RipuModule(pl.LightningModule):
         """One micro-batch: source backward, then target backward, then (when accumulated) the optimiser."""
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         is_adapting = not self.plan.is_pretraining(self.global_step)
-        parts = []
-        if "source" in batch:
-            parts.append(lambda: self.source_loss(batch["source"], with_consistency=is_adapting))
-        if "target" in batch:
-            parts.append(lambda: self.target_loss(batch["target"]))
         terms: dict[str, Tensor] = {}
-        for part in parts:
-            part_terms = part()
+        for domain in batch:  # a forward each, right before its backward
+            if domain == "source":
+                part_terms = self.source_loss(batch[domain], with_consistency=is_adapting)
+            else:
+                part_terms = self.target_loss(batch[domain])
             total = torch.stack(list(part_terms.values())).sum() / self.accumulate
             if total.requires_grad:
                 self.manual_backward(total)
@@ -229,7 +229,7 @@ class RipuModule(pl.LightningModule):
         if (batch_idx + 1) % self.accumulate == 0:
             optimizer.step()  # type: ignore[union-attr]
             optimizer.zero_grad()  # type: ignore[union-attr]
-            scheduler.step()  # type: ignore[union-attr, call-arg]
+            scheduler.step()  # type: ignore[union-attr]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """SGD with one group for the backbone and one for the head, and the poly schedule."""
@@ -319,7 +319,7 @@ class RipuModule(pl.LightningModule):
         """Turn the confusion matrix into ``val/mIoU`` and its parts."""
         self._finish_evaluation("val")
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:  # type: ignore[override]
         """Add a batch to the confusion matrix; returns the predictions, (H, W) int64 each."""
         return self._evaluate_batch(batch)
 

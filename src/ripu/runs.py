@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.loggers import WandbLogger
 
 from ripu import __version__
 from ripu.build import ConfigError, Scenes
@@ -97,11 +98,10 @@ def _check_same(old: Any, new: Any, run: Path) -> None:
 
 
 def _leaves(cfg: Any, prefix: str = "") -> dict[str, Any]:
-    container = OmegaConf.to_container(cfg) if not isinstance(cfg, dict) else cfg
-    assert isinstance(container, dict)
+    container: Any = OmegaConf.to_container(cfg) if not isinstance(cfg, dict) else cfg
     leaves: dict[str, Any] = {}
     for key, value in container.items():
-        name = f"{prefix}{key}"
+        name = prefix + str(key)
         leaves |= _leaves(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return leaves
 
@@ -112,7 +112,7 @@ def make_trainer(cfg: DictConfig, run: Path, plan: Plan) -> pl.Trainer:
 
     loggers: list[Any] = [MetricsFile(run)]
     if cfg.logger.wandb is not None:
-        loggers.append(instantiate(cfg.logger.wandb, config=OmegaConf.to_container(cfg, resolve=True)))
+        loggers.append(instantiate(cfg.logger.wandb))
     precision = cfg.trainer.precision
     if precision not in ("32-true", "bf16-mixed", "16-mixed"):
         raise ConfigError(f"trainer.precision={precision} is not allowed; use 32-true, bf16-mixed or 16-mixed")
@@ -252,7 +252,7 @@ def close(trainer: pl.Trainer, store: LabelStore | None) -> None:
     """Finish loggers and give locks back, so that the next run of a sweep starts afresh."""
     for logger in trainer.loggers:
         logger.finalize("success")
-        if type(logger).__name__ == "WandbLogger":
+        if isinstance(logger, WandbLogger):
             logger.experiment.finish()
     if store is not None:
         store.close()

@@ -67,7 +67,8 @@ class Taxonomy:
         table = np.full(size, VOID, dtype=np.uint8)
         for disk_id, train_id in self.disk_to_train.items():
             table[disk_id] = train_id
-        return table[disk_ids]
+        train_ids: NDArray[np.uint8] = table[disk_ids]
+        return train_ids
 
     def to_disk_ids(self, train_ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Map train ids back to the ids on disk; void becomes 0 (the smallest disk id of a class is used).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +32,8 @@ class SmpNetwork(nn.Module):
         encoder: str = LITE0,
         weights: str | None = "imagenet",
         freeze_batchnorm: Literal["none", "encoder", "all"] = "none",
-        mean: tuple[float, float, float] | None = None,
-        std: tuple[float, float, float] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         **options: Any,
     ) -> None:
         """Build the network.
@@ -65,7 +66,9 @@ class SmpNetwork(nn.Module):
             raise ValueError(f"architecture {architecture!r} is unknown; segmentation-models-pytorch has {known}")
         packaged = encoder == LITE0 and weights == "imagenet"
         try:
-            self.net = build(encoder, encoder_weights=None if packaged else weights, classes=num_classes, **options)
+            self.net: Any = build(
+                encoder, encoder_weights=None if packaged else weights, classes=num_classes, **options
+            )
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}: {error}"
@@ -76,19 +79,24 @@ class SmpNetwork(nn.Module):
                 f"or encoder={LITE0} whose weights are installed with the package"
             ) from error
         if packaged:
-            load_lite0(self.net.encoder)
-        if mean is None or std is None:
-            mean, std = _normalisation(encoder, weights)
+            load_lite0(self.encoder)
+        own_mean, own_std = _normalisation(encoder, weights)
         self.num_classes = num_classes
-        self.mean: tuple[float, float, float] = tuple(mean)
-        self.std: tuple[float, float, float] = tuple(std)
-        frozen_part = {"none": nn.Module(), "encoder": self.net.encoder, "all": self.net}[freeze_batchnorm]
+        self.mean, self.std = _triple("mean", mean or own_mean), _triple("std", std or own_std)
+        frozen_part: nn.Module = {"none": nn.Module(), "encoder": self.encoder, "all": self.net}[freeze_batchnorm]
         self._frozen = [
             module for module in frozen_part.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
         ]
         for module in self._frozen:
             module.requires_grad_(False)
         self.train(self.training)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The backbone inside the network."""
+        encoder = self.net.encoder
+        assert isinstance(encoder, nn.Module)
+        return encoder
 
     def train(self, mode: bool = True) -> SmpNetwork:
         """Set training mode; frozen batch norms stay in evaluation mode."""
@@ -106,12 +114,18 @@ class SmpNetwork(nn.Module):
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Trainable parameters of the encoder and of everything behind it."""
-        backbone = [parameter for parameter in self.net.encoder.parameters() if parameter.requires_grad]
-        inside = {id(parameter) for parameter in self.net.encoder.parameters()}
+        backbone = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+        inside = {id(parameter) for parameter in self.encoder.parameters()}
         head = [
             parameter for parameter in self.net.parameters() if id(parameter) not in inside and parameter.requires_grad
         ]
         return backbone, head
+
+
+def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) != 3:
+        raise ValueError(f"model.{name}={list(values)} must be three numbers, one for each of R, G and B")
+    return values[0], values[1], values[2]
 
 
 def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -105,7 +105,8 @@ def _halve(layer: NDArray[np.uint8]) -> Floats:
     """Mean of each 2x2 block."""
     wide = layer.astype(np.uint16)
     total = wide[0::2, 0::2] + wide[0::2, 1::2] + wide[1::2, 0::2] + wide[1::2, 1::2]
-    return total.astype(np.float32) * np.float32(0.25)
+    mean: Floats = total.astype(np.float32) * np.float32(0.25)
+    return mean
 
 
 def _value_noise(dice: Dice, height: int, width: int, cell: int) -> Floats:
