@@ -1,0 +1,36 @@
+# make demo: set up and run the whole method on generated street scenes. make test: set up and run the tests.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+ARGS ?=
+
+.PHONY: demo test lint bench compare install clean
+
+demo: install
+	$(RUN) -m ripu.train $(ARGS)
+
+test: install
+	$(RUN) -m pytest $(ARGS)
+
+lint: install
+	$(RUN) -m ruff check src tests scripts
+	$(RUN) -m mypy
+
+bench: install
+	$(RUN) scripts/bench.py $(ARGS)
+
+compare: install
+	$(RUN) scripts/compare.py --out runs/compare $(ARGS)
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "Python 3.10 or newer is needed; choose one with: make PYTHON=/path/to/python3 demo"; exit 1; }
+	@echo "setting up $(VENV): PyTorch and friends, some minutes and 6 GB the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) data/streets outputs runs
