@@ -11,8 +11,15 @@ import torch
 from torch import Tensor
 
 from ripu.acquisition.protocol import ScoreMaps
-from ripu.functional import LabelWindows, check_radius, entropy_and_label, for_each, label_dtype, map_pixels
-from ripu.functional import window_mean_rows
+from ripu.functional import (
+    LabelWindows,
+    check_radius,
+    entropy_and_label,
+    for_each,
+    label_dtype,
+    map_pixels,
+    window_mean_rows,
+)
 
 RELEASED_EPSILON = 1e-6
 """What the published program adds inside its logarithms."""

@@ -1,9 +1,9 @@
 """How the kernels use the cores: strips of rows, one worker thread per core, no barrier between operations.
 
 A strip is small enough to stay in the cache through all operations on it. Torch's own intra-operation parallelism would
-split every single operation over the cores and wait for the slowest each time; here a worker takes a whole strip through
-all of its operations on one core. The number of workers is :func:`torch.get_num_threads`. Which rows make up a strip
-never depends on it, so neither do the results.
+split every single operation over the cores and wait for the slowest each time; here a worker takes a whole strip
+through all of its operations on one core. The number of workers is :func:`torch.get_num_threads`. Which rows make up a
+strip never depends on it, so neither do the results.
 """
 
 from __future__ import annotations
@@ -39,26 +39,28 @@ def split_rows(height: int, rows: int) -> list[tuple[int, int]]:
 
 
 def for_each(task: Callable[[_Job], None], jobs: Iterable[_Job], device: torch.device) -> None:
-    """Call ``task`` on every job; on a CPU in parallel, with one intra-operation thread per worker.
+    """Call ``task`` on every job; on a CPU in parallel, every job on one core.
 
     Gradients are off and autocast does not apply. Jobs must write to disjoint places. The first error is re-raised.
     """
     todo: Sequence[_Job] = list(jobs)
-    num_workers = min(torch.get_num_threads(), len(todo)) if device.type == "cpu" else 1
+    num_threads = torch.get_num_threads()
+    is_inference = torch.is_inference_mode_enabled()
 
     def run(job: _Job) -> None:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        # These modes belong to a thread: a worker has to enter them anew.
+        with torch.inference_mode(is_inference), torch.no_grad(), torch.autocast(device.type, enabled=False):
             task(job)
 
-    if num_workers <= 1:
+    if device.type != "cpu" or num_threads == 1:
         for job in todo:
             run(job)
         return
-    num_threads = torch.get_num_threads()
     try:
-        # The setting is per thread for OpenMP; torch also keeps the last value for threads yet to come, hence `finally`.
-        with ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        # A single job goes to a worker as well: on one core its bytes do not depend on how torch would split it.
+        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for _ in pool.map(run, todo):
                 pass
     finally:
+        # With OpenMP the setting belongs to a thread, but torch keeps the last value for threads yet to start.
         torch.set_num_threads(num_threads)

@@ -9,8 +9,6 @@ of blocked pixels; only if they run out are the next best fetched. The result is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -98,7 +96,9 @@ def _best(score: Tensor, tie_break: Tensor | None, at_least: int) -> NDArray[np.
         # A plateau: the second key decides which of it come first.
         if tie_break is not None:
             position = position[_leading(tie_break[position], at_least, None)]
-            if position.numel() > 8 * at_least + _SAMPLES and bool((tie_break[position] == tie_break[position[0]]).all()):
+            if position.numel() > 8 * at_least + _SAMPLES and bool(
+                (tie_break[position] == tie_break[position[0]]).all()
+            ):
                 position = position[:at_least]
         else:
             position = position[:at_least]

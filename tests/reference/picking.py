@@ -1,0 +1,33 @@
+"""The literal greedy picker: one arg-max over everything that is left for every pick."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def greedy_picks(
+    score: NDArray[np.floating],
+    num_picks: int,
+    suppress_radius: int,
+    available: NDArray[np.bool_] | None = None,
+    tie_break: NDArray[np.floating] | None = None,
+) -> list[list[int]]:
+    """Eq. (2): best score, then larger tie break, then smaller row, then smaller column; suppress; repeat."""
+    left = score > -np.inf
+    if available is not None:
+        left = left & available
+    tie = np.zeros_like(score) if tie_break is None else tie_break
+    picks: list[list[int]] = []
+    for _ in range(num_picks):
+        if not left.any():
+            break
+        best = left & (score == score[left].max())
+        best &= tie == tie[best].max()
+        row, column = (int(value) for value in np.argwhere(best)[0])
+        picks.append([row, column])
+        left[
+            max(0, row - suppress_radius) : row + suppress_radius + 1,
+            max(0, column - suppress_radius) : column + suppress_radius + 1,
+        ] = False
+    return picks
