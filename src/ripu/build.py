@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 if TYPE_CHECKING:  # torch and Lightning take long to import: only when something is built
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
 
     from ripu.datamodule import RipuDataModule
     from ripu.datasets.scenes import SceneDataset
@@ -159,8 +158,6 @@ def make_scenes(cfg: DictConfig) -> Scenes:
         DatasetNotFoundError: A data set is not there; says what to do.
         ConfigError: The data do not fit the setting.
     """
-    from hydra.utils import instantiate
-
     from ripu.datasets.taxonomy import TAXONOMIES
 
     if cfg.dataset.prepare is not None:
@@ -174,21 +171,21 @@ def make_scenes(cfg: DictConfig) -> Scenes:
     return Scenes(source, target, val, taxonomy)
 
 
-def make_network(cfg: DictConfig | Mapping[str, Any]) -> nn.Module:
-    """The segmentation net of a ``model`` configuration.
+def instantiate(node: Any) -> Any:
+    """Make the object that a configuration node describes by its ``_target_``.
 
     Raises:
-        ConfigError: It cannot be built; the message is that of the network.
+        ValueError: What the object's own code refuses, as it says it.
     """
     from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
+    from hydra.utils import instantiate as make
 
     try:
-        network: nn.Module = instantiate(cfg)
+        return make(node)
     except InstantiationException as error:
-        cause = error.__cause__
-        raise ConfigError(f"model: {cause if cause is not None else error}") from error
-    return network
+        if isinstance(error.__cause__, (ValueError, RuntimeError)):
+            raise error.__cause__ from None
+        raise ConfigError(str(error)) from error
 
 
 def make_store(cfg: DictConfig, scenes: Scenes, run: Path, *, write: bool) -> LabelStore:
@@ -217,8 +214,6 @@ def make_store(cfg: DictConfig, scenes: Scenes, run: Path, *, write: bool) -> La
 
 def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> SelectionEngine:
     """The selection engine of a run."""
-    from hydra.utils import instantiate
-
     from ripu.selection.engine import SelectionEngine
     from ripu.selection.oracle import GroundTruthOracle
 
@@ -257,8 +252,6 @@ def _static_mask(path: str, scenes: Scenes) -> Any:
 
 def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -> RipuDataModule:
     """The data side of a run."""
-    from hydra.utils import instantiate
-
     from ripu.datamodule import RipuDataModule
 
     labels = cfg.setting.target_labels
@@ -288,7 +281,7 @@ def make_module(cfg: DictConfig, taxonomy: Taxonomy) -> RipuModule:
     plan = make_plan(cfg)
     is_supervised = cfg.setting.target_labels == "all"
     return RipuModule(
-        make_network(cfg.model),
+        instantiate(cfg.model),
         taxonomy,
         plan,
         seed=cfg.seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -58,12 +58,27 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+@contextmanager
+def keeping_statistics(module: nn.Module) -> Iterator[None]:
+    """Let batch norms in training mode normalise by the batch, but leave their running statistics as they are."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
 class RipuModule(pl.LightningModule):
     """Trains a segmentation net with the objective of Eq. 12 and measures it.
 
     One optimiser step is the sum of a source part (cross-entropy + alpha1 x consistency) and a target part
     (cross-entropy on what is revealed + alpha2 x negative learning). Their backward passes run one after the other, so
-    that two graphs are never held at once; the gradients are those of the sum.
+    that two graphs are never held at once; the gradients are those of the sum. Batch norms that are not frozen normalise
+    each domain by its own batch; their running statistics follow the target as soon as target images are read.
     """
 
     def __init__(
@@ -210,7 +225,9 @@ class RipuModule(pl.LightningModule):
         terms: dict[str, Tensor] = {}
         for domain in batch:  # a forward each, right before its backward
             if domain == "source":
-                part_terms = self.source_loss(batch[domain], with_consistency=is_adapting)
+                # Evaluation and selection see target images: where both are read, the target's statistics count.
+                with keeping_statistics(self.network) if "target" in batch else nullcontext():
+                    part_terms = self.source_loss(batch[domain], with_consistency=is_adapting)
             else:
                 part_terms = self.target_loss(batch[domain])
             total = torch.stack(list(part_terms.values())).sum() / self.accumulate

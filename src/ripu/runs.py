@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import WandbLogger
 
 from ripu import __version__
-from ripu.build import ConfigError, Scenes
+from ripu.build import ConfigError, Scenes, instantiate
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint
 from ripu.labelstore import LabelStore
 from ripu.loggers import MetricsFile
@@ -108,8 +108,6 @@ def _leaves(cfg: Any, prefix: str = "") -> dict[str, Any]:
 
 def make_trainer(cfg: DictConfig, run: Path, plan: Plan) -> pl.Trainer:
     """The Lightning trainer of a run, without callbacks."""
-    from hydra.utils import instantiate
-
     loggers: list[Any] = [MetricsFile(run)]
     if cfg.logger.wandb is not None:
         loggers.append(instantiate(cfg.logger.wandb))

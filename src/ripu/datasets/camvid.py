@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ripu.datasets.scenes import DatasetNotFoundError, Scene, SceneDataset
+from ripu.datasets.scenes import DatasetNotFoundError, Scene, SceneDataset, SceneError
 from ripu.datasets.taxonomy import CAMVID11
 
 
@@ -24,9 +24,13 @@ def load_camvid(root: str | Path, splits: Sequence[str], sequences: Sequence[str
         The scenes sorted by split and name; image ids are ``SPLIT/NAME``.
 
     Raises:
+        SceneError: A sequence is no text.
         DatasetNotFoundError: No scene of these sequences is in these splits.
     """
     root = Path(root)
+    numbers = [sequence for sequence in sequences if not isinstance(sequence, str)]
+    if numbers:
+        raise SceneError(f"sequence {numbers[0]!r} was read as a number; put it into quotes, e.g. \"'0016E5'\"")
     scenes = []
     for split in splits:
         for image in sorted((root / split).glob("*.png")):

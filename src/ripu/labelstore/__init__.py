@@ -1,0 +1,53 @@
+"""The on-disk label ledger of a run: rounds of picks, answers, and what is revealed as of each round.
+
+Annotation is the expensive thing: nothing that was answered is lost or asked twice, and a reader sees all of a round
+or none of it. The format is described in docs/labelstore.md. numpy and the standard library only.
+"""
+
+from ripu.labelstore.errors import (
+    AnswerConflictError,
+    BadLabelError,
+    BadPickError,
+    CorruptStoreError,
+    LabelStoreError,
+    OverBudgetError,
+    RevealedTwiceError,
+    RoundConflictError,
+    RoundOrderError,
+    ShardMissingError,
+    StoreExistsError,
+    StoreLockedError,
+    StoreMissingError,
+    StoreWriteError,
+    UnknownImageError,
+)
+from ripu.labelstore.reader import NO_ROUND
+from ripu.labelstore.records import VOID, ImageAnswers, ImagePicks, Regions, Round, TargetImage, square_regions
+from ripu.labelstore.store import LabelStore
+
+__all__ = [
+    "NO_ROUND",
+    "VOID",
+    "AnswerConflictError",
+    "BadLabelError",
+    "BadPickError",
+    "CorruptStoreError",
+    "ImageAnswers",
+    "ImagePicks",
+    "LabelStore",
+    "LabelStoreError",
+    "OverBudgetError",
+    "Regions",
+    "RevealedTwiceError",
+    "Round",
+    "RoundConflictError",
+    "RoundOrderError",
+    "ShardMissingError",
+    "StoreExistsError",
+    "StoreLockedError",
+    "StoreMissingError",
+    "StoreWriteError",
+    "TargetImage",
+    "UnknownImageError",
+    "square_regions",
+]

@@ -1,0 +1,63 @@
+"""Errors of the label store: each names the file or value, the cause and the remedy."""
+
+from __future__ import annotations
+
+
+class LabelStoreError(ValueError):
+    """Base of every error that the label store raises for its user."""
+
+
+class StoreMissingError(LabelStoreError):
+    """The folder holds no label store."""
+
+
+class StoreExistsError(LabelStoreError):
+    """The folder holds a label store already, and of other images, classes or metadata."""
+
+
+class CorruptStoreError(LabelStoreError):
+    """A file of the store is missing, truncated or does not match its checksum."""
+
+
+class StoreLockedError(LabelStoreError):
+    """Another process writes to the store, or the store was opened for reading only."""
+
+
+class StoreWriteError(LabelStoreError):
+    """A write failed, e.g. on a full disk; what was committed before is intact."""
+
+
+class UnknownImageError(LabelStoreError):
+    """The image id is not one of those that the store was created with."""
+
+
+class BadPickError(LabelStoreError):
+    """A pick, or a pixel that it asks for, is malformed or lies outside the image."""
+
+
+class BadLabelError(LabelStoreError):
+    """An answer is neither a class index nor 255 (void), or lies outside the image."""
+
+
+class RevealedTwiceError(LabelStoreError):
+    """A pick asks for a pixel that another pick of this or an earlier round asks for."""
+
+
+class OverBudgetError(LabelStoreError):
+    """An image has more picks than the round's budget."""
+
+
+class RoundOrderError(LabelStoreError):
+    """A round index or step is out of order, or the round does not exist."""
+
+
+class RoundConflictError(LabelStoreError):
+    """The round is committed already with other content, or the shards of a round contradict each other."""
+
+
+class AnswerConflictError(LabelStoreError):
+    """A pixel that was answered before is given another answer."""
+
+
+class ShardMissingError(LabelStoreError):
+    """A rank has not written its part of the round."""

@@ -1,0 +1,287 @@
+"""Files that are whole or absent: atomic JSON documents and record files with a checksum per record.
+
+A record file (docs/labelstore.md) is a JSON header, zlib-compressed records, an index of (image, byte range, SHA-256)
+and a footer that carries the checksum of header and index, so that one image is read and checked without the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ripu.labelstore.errors import CorruptStoreError, StoreWriteError
+
+MAGIC = b"RIPULAB\x01"
+TMP_PREFIX = ".tmp-"
+ZLIB_LEVEL = 6
+_FOOTER = struct.Struct("<QQ32s8s")
+_INDEX = np.dtype([("image", "<u4"), ("raw_bytes", "<u4"), ("offset", "<u8"), ("bytes", "<u8"), ("sha256", "V32")])
+_RESTORE = "restore the file from a copy of the run, or undo the round and commit it again"
+
+
+def canonical_json(value: Any) -> bytes:
+    """One spelling per value: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def atomic_file(folder: Path, label: str) -> Iterator[tuple[BinaryIO, Path]]:
+    """Open a temporary file in ``folder``; it is removed unless the body renames it away.
+
+    Args:
+        folder: Where the file shall end up.
+        label: What is being written, for the name of the temporary file and for error messages.
+
+    Yields:
+        The open binary file and its path.
+
+    Raises:
+        StoreWriteError: If the operating system refuses (full disk, quota, permissions).
+    """
+    path = folder / f"{TMP_PREFIX}{label}-{os.urandom(6).hex()}"  # ranks may share a pid across hosts
+    try:
+        with open(path, "w+b") as handle:
+            yield handle, path
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        cause = "the disk (or quota, or file size limit) is full" if full else (error.strerror or str(error))
+        remedy = "free some space" if full else "make the folder writable"
+        raise StoreWriteError(
+            f"{folder}: writing {label} failed: {cause}; what was committed before is intact, {remedy} and repeat"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def publish(handle: BinaryIO, temporary: Path, final: Path) -> None:
+    """Flush, sync, rename and sync the folder: afterwards ``final`` is whole and durable."""
+    handle.flush()
+    os.fsync(handle.fileno())
+    os.replace(temporary, final)
+    sync_folder(final.parent)
+
+
+def write_document(path: Path, body: dict[str, Any]) -> str:
+    """Write a JSON document with its own checksum, atomically.
+
+    Returns:
+        The SHA-256 (hex) of the body.
+    """
+    digest = hashlib.sha256(canonical_json(body)).hexdigest()
+    text = canonical_json({"body": body, "sha256": digest}) + b"\n"
+    with atomic_file(path.parent, path.name) as (handle, temporary):
+        handle.write(text)
+        publish(handle, temporary, path)
+    return digest
+
+
+def read_document(path: Path) -> tuple[dict[str, Any], str]:
+    """Read a document of :func:`write_document`.
+
+    Returns:
+        The body and its SHA-256 (hex).
+
+    Raises:
+        CorruptStoreError: If it is missing, is no such document or does not match its checksum.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CorruptStoreError(f"{path}: the file is missing; {_RESTORE}") from error
+    try:
+        document = json.loads(text)
+        body, digest = document["body"], document["sha256"]
+        # Byte for byte: a change that JSON does not see (white space) is damage all the same.
+        is_intact = text == canonical_json({"body": body, "sha256": digest}) + b"\n"
+        is_intact = is_intact and isinstance(body, dict) and digest == hashlib.sha256(canonical_json(body)).hexdigest()
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CorruptStoreError(f"{path}: not a document of a label store ({error}); {_RESTORE}") from error
+    if not is_intact:
+        raise CorruptStoreError(f"{path}: the checksum does not match, bytes were changed; {_RESTORE}")
+    return body, digest
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What the manifest knows of a record file.
+
+    Attributes:
+        name: File name inside the store's folder.
+        num_bytes: Size of the whole file.
+        sha256: Checksum (hex) of the whole file.
+        index_sha256: Checksum (hex) of header and index, as in the footer.
+    """
+
+    name: str
+    num_bytes: int
+    sha256: str
+    index_sha256: str
+
+
+class RecordWriter:
+    """Writes a record file into an open temporary file.
+
+    Args:
+        handle: Empty binary file, open for reading and writing.
+        header: JSON object that goes to the front.
+    """
+
+    def __init__(self, handle: BinaryIO, header: dict[str, Any]) -> None:
+        self._handle = handle
+        text = canonical_json(header)
+        self._front = MAGIC + struct.pack("<I", len(text)) + text
+        self._rows: list[tuple[int, int, int, int, bytes]] = []
+        self._offset = len(self._front)
+        self._sha256 = hashlib.sha256(self._front)
+        handle.write(self._front)
+
+    def add(self, image: int, payload: bytes) -> None:
+        """Compress and append the record of one image (index); at most one record per image."""
+        blob = zlib.compress(payload, ZLIB_LEVEL)
+        self._rows.append((image, len(payload), self._offset, len(blob), hashlib.sha256(blob).digest()))
+        self._put(blob)
+        self._offset += len(blob)
+
+    def finish(self, stem: str) -> FileEntry:
+        """Append index and footer; the entry's name is ``<stem>-<16 hex digits of the checksum>.dat``."""
+        index = np.array(sorted(self._rows), dtype=_INDEX)
+        digest = hashlib.sha256(self._front + index.tobytes()).digest()
+        offset = self._offset
+        self._put(index.tobytes())
+        self._put(_FOOTER.pack(offset, len(index), digest, MAGIC))
+        total = offset + index.nbytes + _FOOTER.size
+        sha256 = self._sha256.hexdigest()
+        return FileEntry(f"{stem}-{sha256[:16]}.dat", total, sha256, digest.hex())
+
+    @property
+    def num_records(self) -> int:
+        """Records so far."""
+        return len(self._rows)
+
+    def _put(self, data: bytes) -> None:
+        self._handle.write(data)
+        self._sha256.update(data)
+
+
+class RecordFile:
+    """Reads single records of a record file; holds the index, never an open handle.
+
+    Args:
+        path: The file.
+        entry: What the manifest says about it; None for a file that has to vouch for itself (a shard).
+
+    Raises:
+        CorruptStoreError: If it is missing, truncated or its index does not match.
+    """
+
+    def __init__(self, path: Path, entry: FileEntry | None = None) -> None:
+        self.path = path
+        with _reading(path) as handle:
+            size = handle.seek(0, os.SEEK_END)
+            if entry is not None and size != entry.num_bytes:
+                raise CorruptStoreError(f"{path}: {size} bytes instead of {entry.num_bytes}; {_RESTORE}")
+            if size < len(MAGIC) + 4 + _FOOTER.size:
+                raise CorruptStoreError(f"{path}: {size} bytes, too short for a record file; {_RESTORE}")
+            handle.seek(size - _FOOTER.size)
+            offset, count, digest, magic = _FOOTER.unpack(handle.read(_FOOTER.size))
+            if magic != MAGIC or offset + count * _INDEX.itemsize + _FOOTER.size != size:
+                raise CorruptStoreError(f"{path}: the footer is damaged; {_RESTORE}")
+            handle.seek(0)
+            front = handle.read(len(MAGIC) + 4)
+            header_bytes = int.from_bytes(front[len(MAGIC) :], "little")
+            if header_bytes > offset:
+                raise CorruptStoreError(f"{path}: the header is damaged; {_RESTORE}")
+            front += handle.read(header_bytes)
+            handle.seek(offset)
+            index = handle.read(count * _INDEX.itemsize)
+        if hashlib.sha256(front + index).digest() != digest or (entry and entry.index_sha256 != digest.hex()):
+            raise CorruptStoreError(f"{path}: header or index does not match its checksum; {_RESTORE}")
+        self.header: dict[str, Any] = json.loads(front[len(MAGIC) + 4 :])
+        rows = np.frombuffer(index, dtype=_INDEX)
+        self._rows = {
+            image: (offset, num_bytes, raw_bytes, sha256.tobytes())
+            for image, raw_bytes, offset, num_bytes, sha256 in zip(
+                rows["image"].tolist(),
+                rows["raw_bytes"].tolist(),
+                rows["offset"].tolist(),
+                rows["bytes"].tolist(),
+                rows["sha256"],
+                strict=True,
+            )
+        }
+
+    @property
+    def images(self) -> list[int]:
+        """Image indices that have a record, ascending."""
+        return list(self._rows)
+
+    def __contains__(self, image: int) -> bool:
+        return image in self._rows
+
+    def read(self, image: int) -> bytes | None:
+        """The record of an image, None where there is none.
+
+        Raises:
+            CorruptStoreError: If the file is missing or the record does not match its checksum.
+        """
+        row = self._rows.get(image)
+        if row is None:
+            return None
+        offset, num_bytes, raw_bytes, sha256 = row
+        with _reading(self.path) as handle:
+            handle.seek(offset)
+            blob = handle.read(num_bytes)
+        if hashlib.sha256(blob).digest() != sha256:
+            raise CorruptStoreError(f"{self.path}: the record of image number {image} is damaged; {_RESTORE}")
+        payload = zlib.decompress(blob, bufsize=max(raw_bytes, 1))
+        assert len(payload) == raw_bytes
+        return payload
+
+
+def check_whole_file(path: Path, entry: FileEntry) -> None:
+    """Compare a file with the size and checksum of the manifest.
+
+    Raises:
+        CorruptStoreError: If it is missing or differs.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    with _reading(path) as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    if size != entry.num_bytes:
+        raise CorruptStoreError(f"{path}: {size} bytes instead of {entry.num_bytes}; {_RESTORE}")
+    if digest.hexdigest() != entry.sha256:
+        raise CorruptStoreError(f"{path}: the checksum does not match, bytes were changed; {_RESTORE}")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    try:
+        handle = open(path, "rb")  # noqa: SIM115 (closed below)
+    except FileNotFoundError as error:
+        raise CorruptStoreError(f"{path}: the file is missing; {_RESTORE}") from error
+    with handle:
+        yield handle

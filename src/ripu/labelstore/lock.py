@@ -1,0 +1,64 @@
+"""One writing process per store: a POSIX record lock that dies with its process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from ripu.labelstore.errors import StoreLockedError
+
+_held: dict[str, int] = {}
+"""Locked file -> pid that locked it. A POSIX lock does not exclude its own process, this table does."""
+
+
+class WriterLock:
+    """The exclusive right to write to a store.
+
+    The lock is ``fcntl.lockf`` on a file that stays in place: the kernel drops it when the process ends, however it
+    ends, and forked children (data loader workers) do not inherit it.
+
+    Args:
+        path: The lock file; created where it is missing.
+
+    Raises:
+        StoreLockedError: If another process, or this one, holds the lock; names its pid and host.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._key = os.path.realpath(path)
+        self._pid = os.getpid()
+        # Closing any handle of the file would drop this process's lock: look before opening.
+        if _held.get(self._key) == self._pid:
+            raise StoreLockedError(
+                f"{path}: this process (pid {self._pid}) writes to the store already; close that writer first"
+            )
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip() or "an unnamed process"
+            os.close(self._fd)
+            raise StoreLockedError(
+                f"{path}: locked by {holder} ({error.strerror}); wait for it to end or stop it, "
+                "there is no file to delete: the lock goes with its process"
+            ) from error
+        _held[self._key] = self._pid
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"pid {self._pid} on {socket.gethostname()}\n".encode(), 0)
+        except OSError:  # a full disk: the note is for people, the lock holds without it
+            pass
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process holds the lock (False in a forked child and after :meth:`release`)."""
+        return self._pid == os.getpid() and _held.get(self._key) == self._pid
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        if self.is_held:
+            del _held[self._key]
+            os.close(self._fd)

@@ -1,0 +1,447 @@
+"""What a round asks for and what is answered, per image, in memory and as bytes.
+
+Legend: N picks, M pixels, (H, W) the label's full size; a flat index is ``row * W + column``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ripu.labelstore.errors import BadLabelError, BadPickError, CorruptStoreError, OverBudgetError, RevealedTwiceError
+from ripu.labelstore.files import canonical_json
+
+VOID = 255
+"""The answer "this pixel has no class"; in a revealed label also: not revealed."""
+
+MAX_CLASSES = 254
+"""254 marks "not answered" in memory and 255 is void."""
+
+_PICKS = struct.Struct("<IBBHI")
+_ANSWERS = struct.Struct("<III")
+
+IntArray = NDArray[np.int64]
+LabelArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TargetImage:
+    """A target image of the run.
+
+    Attributes:
+        image_id: Any text, unique in the store; never used as a path.
+        height: Rows of the full-resolution label.
+        width: Columns of the full-resolution label.
+    """
+
+    image_id: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """The part of a round that all images share.
+
+    Attributes:
+        index: Number of the round, 0 first, without gaps.
+        step: Training step at which it was selected; increases from round to round.
+        budget: Most picks per image in this round.
+        reveal_radius: A pick asks for the square of side ``2 * reveal_radius + 1`` around it, clipped at the border
+            (0: one pixel), unless its record brings regions of its own.
+        suppress_radius: Later picks keep a Chebyshev distance of more than this from every pick.
+        info: Free JSON data, e.g. the acquisition's name and a digest of its inputs.
+    """
+
+    index: int
+    step: int
+    budget: int
+    reveal_radius: int
+    suppress_radius: int
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a JSON object."""
+        return {
+            "index": self.index,
+            "step": self.step,
+            "budget": self.budget,
+            "reveal_radius": self.reveal_radius,
+            "suppress_radius": self.suppress_radius,
+            "info": dict(self.info),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Round:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{name: value[name] for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Regions:
+    """One set of pixels per pick, ragged.
+
+    Attributes:
+        offsets: (N + 1,) int64; pick n asks for ``indices[offsets[n]:offsets[n + 1]]``.
+        indices: (M,) int64 flat indices, ascending inside a pick.
+    """
+
+    offsets: IntArray
+    indices: IntArray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def pick_of_pixel(self) -> IntArray:
+        """(M,) int64: the number of the pick that asks for each pixel."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
+
+    @classmethod
+    def from_sets(cls, sets: Sequence[ArrayLike]) -> Regions:
+        """Build from one array of flat indices per pick."""
+        arrays = [np.sort(np.asarray(one, dtype=np.int64).ravel()) for one in sets]
+        offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
+        np.cumsum([len(one) for one in arrays], out=offsets[1:])
+        return cls(offsets, np.concatenate([np.zeros(0, np.int64), *arrays]))
+
+
+@dataclass(frozen=True)
+class ImagePicks:
+    """What a round asks of one image.
+
+    Attributes:
+        image_id: The image.
+        picks: (N, 2) integer rows and columns in picking order.
+        scores: (N,) float32 score of each pick; None where they are not kept.
+        regions: The pixels that each pick asks for; None for the round's squares.
+        digest: Free ASCII text, at most 200 characters, e.g. a digest of the score map.
+    """
+
+    image_id: str
+    picks: NDArray[np.integer]
+    scores: NDArray[np.floating] | None = None
+    regions: Regions | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class ImageAnswers:
+    """Answers for pixels of one image.
+
+    Attributes:
+        image_id: The image.
+        indices: (M,) integer flat indices, each once, in any order.
+        labels: (M,) uint8 class indices or 255 for void.
+    """
+
+    image_id: str
+    indices: NDArray[np.integer]
+    labels: NDArray[np.integer]
+
+
+def square_regions(picks: NDArray[np.integer], radius: int, height: int, width: int) -> Regions:
+    """The squares around picks, clipped at the image border.
+
+    Args:
+        picks: (N, 2) integer rows and columns inside the image.
+        radius: k; the side is ``2 * radius + 1`` pixels, 0 is the pixel itself.
+        height: H.
+        width: W.
+
+    Returns:
+        Regions with the pixels of each square in row-major order.
+
+    Example:
+        >>> square_regions(np.array([[0, 0], [2, 2]]), 1, 4, 4).indices.tolist()
+        [0, 1, 4, 5, 5, 6, 7, 9, 10, 11, 13, 14, 15]
+    """
+    centres = np.asarray(picks, dtype=np.int64).reshape(-1, 2)
+    span = np.arange(-radius, radius + 1, dtype=np.int64)
+    rows, cols = centres[:, :1] + span, centres[:, 1:] + span
+    flat = (rows * width)[:, :, None] + cols[:, None, :]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((cols >= 0) & (cols < width))[:, None, :]
+    offsets = np.zeros(len(centres) + 1, dtype=np.int64)
+    np.cumsum(inside.sum(axis=(1, 2)), out=offsets[1:])
+    return Regions(offsets, flat.ravel() if inside.all() else flat[inside])
+
+
+def regions_of(picks: ImagePicks, spec: Round, image: TargetImage) -> Regions:
+    """The pixels that each pick of a record asks for, squares written out."""
+    if picks.regions is not None:
+        return picks.regions
+    return square_regions(picks.picks, spec.reveal_radius, image.height, image.width)
+
+
+def check_picks(picks: ImagePicks, spec: Round, image: TargetImage) -> ImagePicks:
+    """Check a record against its round and image and bring it to canonical form.
+
+    Args:
+        picks: As the user gave it.
+        spec: The round.
+        image: The image.
+
+    Returns:
+        The record with int64 picks, float32 scores and regions that are ascending inside each pick.
+
+    Raises:
+        BadPickError: If shapes are wrong, or a pick or pixel lies outside the image.
+        OverBudgetError: If there are more picks than the budget.
+        RevealedTwiceError: If two picks of the record ask for one pixel.
+    """
+    where = f"round {spec.index}, image {image.image_id!r}"
+    array = _integers(picks.picks, f"{where}: picks")
+    array = array.reshape(0, 2) if array.size == 0 else array
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise BadPickError(f"{where}: picks have shape {array.shape}; give (N, 2) rows and columns")
+    outside = ((array < 0) | (array >= (image.height, image.width))).any(axis=1)
+    if outside.any():
+        row, col = array[outside][0].tolist()
+        raise BadPickError(
+            f"{where}: pick (row {row}, column {col}) lies outside the {image.height} x {image.width} label; "
+            "picks are rows and columns at full label resolution"
+        )
+    if len(array) > spec.budget:
+        raise OverBudgetError(f"{where}: {len(array)} picks, the budget of the round is {spec.budget} per image")
+    scores = picks.scores
+    if scores is not None:
+        scores = np.ascontiguousarray(scores, dtype=np.float32)
+        if scores.shape != (len(array),):
+            raise BadPickError(f"{where}: scores have shape {scores.shape} for {len(array)} picks; give one per pick")
+    if len(picks.digest) > 200 or not picks.digest.isascii():
+        raise BadPickError(f"{where}: the digest has to be ASCII and at most 200 characters long")
+    regions = picks.regions
+    if regions is not None:
+        regions = _check_regions(regions, len(array), image, where)
+    record = ImagePicks(image.image_id, array, scores, regions, picks.digest)
+    check_disjoint(regions_of(record, spec, image).indices, None, where, image.width)
+    return record
+
+
+def check_disjoint(indices: IntArray, asked: NDArray[np.bool_] | None, where: str, width: int) -> None:
+    """Raise where a pixel is asked for twice.
+
+    Args:
+        indices: (M,) int64 flat indices that are asked for now.
+        asked: (H * W,) bool, asked for before; None for nothing.
+        where: Round and image, for the message.
+        width: W.
+
+    Raises:
+        RevealedTwiceError: Naming the first such pixel.
+    """
+    if asked is None:
+        ordered = np.sort(indices)
+        again = ordered[1:][ordered[1:] == ordered[:-1]]
+        by = "two picks of this round"
+    else:
+        again = indices[asked[indices]]
+        by = "an earlier round"
+    if again.size:
+        row, col = divmod(int(again[0]), width)
+        raise RevealedTwiceError(
+            f"{where}: pixel (row {row}, column {col}) is asked for again, {by} asked for it; "
+            "keep squares apart with a suppress_radius of at least twice the reveal_radius"
+        )
+
+
+def check_answers(answers: ImageAnswers, num_classes: int, image: TargetImage) -> tuple[IntArray, LabelArray]:
+    """Check answers and sort them by pixel.
+
+    Args:
+        answers: As the user gave them.
+        num_classes: C.
+        image: The image.
+
+    Returns:
+        (M,) int64 ascending flat indices and (M,) uint8 labels.
+
+    Raises:
+        BadLabelError: If shapes differ, a pixel lies outside or occurs twice, or a label is neither below
+            ``num_classes`` nor 255.
+    """
+    where = f"answers for image {image.image_id!r}"
+    try:
+        indices, labels = _integers(answers.indices, "indices"), _integers(answers.labels, "labels")
+    except BadPickError as error:
+        raise BadLabelError(f"{where}: {error}") from error
+    if indices.ndim != 1 or indices.shape != labels.shape:
+        raise BadLabelError(f"{where}: {indices.shape} indices and {labels.shape} labels; give two (M,) arrays")
+    if indices.size and not 0 <= indices.min() <= indices.max() < image.height * image.width:
+        raise BadLabelError(
+            f"{where}: flat indices {indices.min()}..{indices.max()} leave the {image.height} x {image.width} label"
+        )
+    wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != VOID)]
+    if wrong.size:
+        raise BadLabelError(
+            f"{where}: label {wrong[0]} is neither a class 0..{num_classes - 1} nor {VOID} (void); give train ids"
+        )
+    order = np.argsort(indices, kind="stable")
+    indices = indices[order]
+    if (indices[1:] == indices[:-1]).any():
+        raise BadLabelError(f"{where}: a pixel occurs twice; give each pixel one answer")
+    return indices, labels[order].astype(np.uint8)
+
+
+def encode_picks(picks: ImagePicks) -> bytes:
+    """The bytes of a canonical record (see :func:`check_picks`)."""
+    regions = picks.regions
+    digest = picks.digest.encode("ascii")
+    num_pixels = 0 if regions is None else len(regions.indices)
+    parts = [
+        _PICKS.pack(len(picks.picks), picks.scores is not None, regions is not None, len(digest), num_pixels),
+        digest,
+        _planes(picks.picks[:, 0]),
+        _planes(picks.picks[:, 1]),
+    ]
+    if picks.scores is not None:
+        # Scores mostly fall: neighbours share their leading bytes.
+        parts.append(_planes(_differences(np.ascontiguousarray(picks.scores, dtype="<f4").view("<u4"))))
+    if regions is not None:
+        parts += [_planes(np.diff(regions.offsets)), _planes(_differences(regions.indices))]
+    return b"".join(parts)
+
+
+def decode_picks(payload: bytes, image_id: str) -> ImagePicks:
+    """The inverse of :func:`encode_picks`."""
+    reader = _Reader(payload, _PICKS.size)
+    count, has_scores, has_regions, digest_bytes, num_pixels = _PICKS.unpack_from(payload)
+    digest = reader.take(digest_bytes).decode("ascii")
+    picks = np.stack([reader.planes(count), reader.planes(count)], axis=1).astype(np.int64)
+    scores = np.cumsum(reader.planes(count), dtype=np.uint32).view(np.float32) if has_scores else None
+    regions = None
+    if has_regions:
+        offsets = np.zeros(count + 1, dtype=np.int64)
+        np.cumsum(reader.planes(count), out=offsets[1:])
+        regions = Regions(offsets, np.cumsum(reader.planes(num_pixels), dtype=np.uint32).astype(np.int64))
+    reader.end()
+    return ImagePicks(image_id, picks, scores, regions, digest)
+
+
+def encode_answers(
+    indices: IntArray, labels: LabelArray, image: TargetImage, squares: tuple[IntArray, int] | None = None
+) -> bytes:
+    """The bytes of answers: whole squares by their centre, the other pixels one by one.
+
+    Args:
+        indices: (M,) int64 ascending flat indices.
+        labels: (M,) uint8.
+        image: The image.
+        squares: (N, 2) centres and the radius of disjoint squares that may be among the pixels; a hint for
+            compactness only.
+
+    Returns:
+        The uncompressed record.
+    """
+    is_single = np.ones(len(indices), dtype=bool)
+    centres = np.zeros(0, dtype=np.int64)
+    radius = 0
+    order = np.zeros(0, dtype=np.int64)
+    if squares is not None and squares[1] > 0 and len(indices) and len(squares[0]):
+        radius = squares[1]
+        picks = squares[0][np.lexsort((squares[0][:, 1], squares[0][:, 0]))]
+        regions = square_regions(picks, radius, image.height, image.width)
+        position = np.minimum(np.searchsorted(indices, regions.indices), len(indices) - 1)
+        found = indices[position] == regions.indices
+        is_whole = np.logical_and.reduceat(found, regions.offsets[:-1])
+        order = position[np.repeat(is_whole, np.diff(regions.offsets))]
+        centres = picks[is_whole] @ np.array([image.width, 1])
+        is_single[order] = False
+    labels = np.concatenate([labels[order], labels[is_single]])
+    singles = indices[is_single]
+    return b"".join(
+        [
+            _ANSWERS.pack(len(centres), radius, len(singles)),
+            _planes(_differences(centres)),
+            _planes(_differences(singles)),
+            labels.tobytes(),
+        ]
+    )
+
+
+def decode_answers(payload: bytes, image: TargetImage) -> tuple[IntArray, LabelArray]:
+    """The inverse of :func:`encode_answers`, but for the order: squares come first.
+
+    Returns:
+        (M,) int64 flat indices, each once, and (M,) uint8 labels.
+    """
+    reader = _Reader(payload, _ANSWERS.size)
+    num_squares, radius, num_singles = _ANSWERS.unpack_from(payload)
+    centres = np.cumsum(reader.planes(num_squares), dtype=np.uint32).astype(np.int64)
+    singles = np.cumsum(reader.planes(num_singles), dtype=np.uint32).astype(np.int64)
+    if num_squares:
+        picks = np.stack(np.divmod(centres, image.width), axis=1)
+        indices = np.concatenate([square_regions(picks, radius, image.height, image.width).indices, singles])
+    else:
+        indices = singles
+    labels = np.frombuffer(reader.take(len(indices)), dtype=np.uint8)
+    reader.end()
+    return indices, labels
+
+
+def content_digest(spec: Round) -> hashlib._Hash:
+    """A running SHA-256 of a round's content, started with its shared part."""
+    return hashlib.sha256(canonical_json(spec.to_json()))
+
+
+def _check_regions(regions: Regions, num_picks: int, image: TargetImage, where: str) -> Regions:
+    offsets = _integers(regions.offsets, f"{where}: region offsets")
+    indices = _integers(regions.indices, f"{where}: region indices")
+    is_ragged = offsets.shape == (num_picks + 1,) and indices.ndim == 1
+    if not is_ragged or offsets[0] != 0 or offsets[-1] != len(indices) or (np.diff(offsets) < 1).any():
+        raise BadPickError(
+            f"{where}: region offsets do not cut {indices.shape} pixels into {num_picks} non-empty sets; "
+            "build regions with Regions.from_sets"
+        )
+    if indices.size and not 0 <= indices.min() <= indices.max() < image.height * image.width:
+        raise BadPickError(
+            f"{where}: region pixels {indices.min()}..{indices.max()} leave the {image.height} x {image.width} label"
+        )
+    canonical = Regions(offsets, indices)
+    return Regions(offsets, indices[np.lexsort((indices, canonical.pick_of_pixel))])
+
+
+def _integers(values: ArrayLike, what: str) -> IntArray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu" and array.size:
+        raise BadPickError(f"{what}: dtype {array.dtype} is not an integer type; cast explicitly")
+    return array.astype(np.int64)
+
+
+def _differences(values: NDArray[np.integer]) -> NDArray[np.uint32]:
+    words = values.astype(np.uint32)
+    return np.diff(words, prepend=np.uint32(0))
+
+
+def _planes(values: NDArray[np.integer]) -> bytes:
+    """32-bit words, little-endian, all lowest bytes first: the upper planes are nearly constant and compress away."""
+    words: NDArray[np.uint8] = np.ascontiguousarray(values.astype("<u4")).view(np.uint8)
+    return words.reshape(-1, 4).T.tobytes()
+
+
+class _Reader:
+    """Cuts a payload into its parts."""
+
+    def __init__(self, payload: bytes, position: int) -> None:
+        self._payload = payload
+        self._position = position
+
+    def take(self, count: int) -> bytes:
+        start, self._position = self._position, self._position + count
+        if self._position > len(self._payload):
+            raise CorruptStoreError("a record is shorter than its own counts; the store was written by other software")
+        return self._payload[start : self._position]
+
+    def planes(self, count: int) -> NDArray[np.uint32]:
+        planes = np.frombuffer(self.take(4 * count), dtype=np.uint8).reshape(4, count)
+        return np.ascontiguousarray(planes.T).view("<u4").reshape(count).astype(np.uint32, copy=False)
+
+    def end(self) -> None:
+        if self._position != len(self._payload):
+            raise CorruptStoreError("a record is longer than its own counts; the store was written by other software")

@@ -1,0 +1,602 @@
+"""Writing a label store: atomic, idempotent rounds; answers that are never lost; one writing process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ripu.labelstore.errors import (
+    AnswerConflictError,
+    CorruptStoreError,
+    LabelStoreError,
+    RoundConflictError,
+    RoundOrderError,
+    ShardMissingError,
+    StoreExistsError,
+    StoreLockedError,
+    StoreWriteError,
+)
+from ripu.labelstore.files import (
+    TMP_PREFIX,
+    FileEntry,
+    RecordFile,
+    RecordWriter,
+    atomic_file,
+    canonical_json,
+    publish,
+    write_document,
+)
+from ripu.labelstore.lock import WriterLock
+from ripu.labelstore.log import (
+    LOCK_FILE,
+    MANIFEST_FILE,
+    STORE_FILE,
+    AnswersEvent,
+    Event,
+    Log,
+    RoundEvent,
+    UndoEvent,
+    header_body,
+    write_log,
+)
+from ripu.labelstore.reader import LabelReader
+from ripu.labelstore.records import (
+    MAX_CLASSES,
+    VOID,
+    ImageAnswers,
+    ImagePicks,
+    IntArray,
+    LabelArray,
+    Round,
+    TargetImage,
+    check_answers,
+    check_disjoint,
+    check_picks,
+    content_digest,
+    decode_answers,
+    decode_picks,
+    encode_answers,
+    encode_picks,
+    regions_of,
+)
+
+MAX_ROUNDS = 255
+_OWN_FILE = re.compile(r"(round-\d{3}-[0-9a-f]{16}|answers-[0-9a-f]{16}|shard-\d{3}-\d{5}-(picks|answers))\.dat")
+
+_Batch = tuple[int, IntArray, LabelArray]
+"""Answers of one image: its number, flat indices and labels."""
+
+
+class LabelStore(LabelReader):
+    """The label ledger of a run: rounds of picks and the answers to them, on disk.
+
+    Make one with :meth:`create` or :meth:`open`. Only one process writes (rank 0 of a job); every rank may
+    :meth:`write_shard`. Use as a context manager or call :meth:`close` to give the writer's lock back.
+
+    Example:
+        >>> import tempfile
+        >>> images = [TargetImage("aachen/0", 4, 6)]
+        >>> with LabelStore.create(tempfile.mkdtemp(), images, ["road", "car"]) as store:
+        ...     spec = store.begin_round(0, step=10, budget=1, reveal_radius=0, suppress_radius=2)
+        ...     picks = ImagePicks("aachen/0", np.array([[1, 2]]))
+        ...     answers = ImageAnswers("aachen/0", np.array([1 * 6 + 2]), np.array([1]))
+        ...     store.add_round(spec, [picks, answers])
+        ...     int(store.revealed_label("aachen/0")[1, 2])
+        True
+        1
+    """
+
+    _lock: WriterLock | None = None
+
+    # ---- making and closing
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        images: Iterable[TargetImage],
+        class_names: Sequence[str],
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        planned_picks: int | None = None,
+        exist_ok: bool = False,
+    ) -> LabelStore:
+        """Create an empty store and open it for writing.
+
+        Args:
+            path: The folder; made where it is missing.
+            images: The target images; their order is kept.
+            class_names: Names in train-id order, at most 254.
+            metadata: Free JSON object.
+            planned_picks: Picks per image over all rounds that the run means to spend, for :meth:`stats`.
+            exist_ok: Open an existing store of the same images, classes, metadata and plan instead of failing.
+
+        Returns:
+            The store; this process holds the writer's lock.
+
+        Raises:
+            LabelStoreError: If an image id occurs twice, or a size, the class names or the metadata are not usable.
+            StoreExistsError: If there is a store already and ``exist_ok`` is False or it differs.
+            StoreLockedError: If another process writes to it.
+        """
+        folder = Path(path)
+        body = header_body(tuple(images), tuple(class_names), metadata or {}, planned_picks)
+        _check_header(folder, body)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreWriteError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+        lock = WriterLock(folder / LOCK_FILE)
+        try:
+            if not (folder / MANIFEST_FILE).exists():
+                digest = write_document(folder / STORE_FILE, body)
+                write_log(folder, digest, Log(()))
+            elif not exist_ok:
+                raise StoreExistsError(f"{folder}: holds a label store already; open it, or choose another folder")
+            store = cls(folder)
+            if store.header.sha256 != hashlib.sha256(canonical_json(body)).hexdigest():
+                mine = header_body(store.images, store.class_names, store.metadata, store.planned_picks)
+                names = ", ".join(key for key in body if body[key] != mine[key])
+                raise StoreExistsError(
+                    f"{folder}: holds a label store with other {names}; continue the run with the settings that it was "
+                    "started with, or choose another output folder"
+                )
+            store._lock = lock
+            store._clean()
+        except BaseException:
+            lock.release()
+            raise
+        return store
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> LabelStore:
+        """Open a store.
+
+        Args:
+            path: Its folder.
+            write: Take the writer's lock, remove leftovers of a crash and save the answers among them. Without, the
+                store is for reading and :meth:`write_shard`, nothing is locked, and opening costs one ``stat``.
+
+        Raises:
+            StoreMissingError: If there is none.
+            StoreLockedError: If ``write`` and another process writes to it.
+        """
+        store = cls(path)
+        if write:
+            lock = store._lock = WriterLock(store.path / LOCK_FILE)
+            try:
+                store._clean()
+            except BaseException:
+                lock.release()
+                raise
+        return store
+
+    def close(self) -> None:
+        """Give the writer's lock back; reading goes on."""
+        if self._lock is not None:
+            self._lock.release()
+        self._lock = None
+
+    def __enter__(self) -> LabelStore:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether this process may commit (it holds the lock)."""
+        return self._lock is not None and self._lock.is_held
+
+    # ---- rounds
+
+    def begin_round(
+        self,
+        index: int,
+        step: int,
+        budget: int,
+        *,
+        reveal_radius: int = 0,
+        suppress_radius: int = 0,
+        info: Mapping[str, Any] | None = None,
+    ) -> Round:
+        """Describe a round; touches no file, so that every rank can call it with the same values.
+
+        Args:
+            index: :attr:`num_rounds`, or an earlier round to repeat a commit.
+            step: Training step; above that of the round before.
+            budget: Most picks per image.
+            reveal_radius: See :class:`Round`.
+            suppress_radius: See :class:`Round`.
+            info: Free JSON object that is part of the round's content (no times, no host names).
+
+        Returns:
+            The description for :meth:`write_shard` and :meth:`commit_round`.
+
+        Raises:
+            RoundOrderError: If index or step are out of order.
+            LabelStoreError: If a number is negative or ``info`` is not JSON.
+        """
+        for name, value in (
+            ("index", index),
+            ("step", step),
+            ("budget", budget),
+            ("reveal_radius", reveal_radius),
+            ("suppress_radius", suppress_radius),
+        ):
+            if not 0 <= value < 2**31 or int(value) != value:
+                raise LabelStoreError(f"round {index}: {name} is {value!r}; give an integer of at least 0")
+        spec = Round(int(index), int(step), int(budget), int(reveal_radius), int(suppress_radius), dict(info or {}))
+        _check_json(spec.info, f"round {index}: info")
+        self._check_order(spec)
+        return spec
+
+    def write_shard(self, spec: Round, rank: int, records: Iterable[ImagePicks | ImageAnswers]) -> None:
+        """Write one rank's part of a round; needs no lock and replaces an earlier shard of this rank.
+
+        Rank 0 must have opened the store for writing before any rank gets here (opening removes stale shards). Each
+        image belongs to one rank. Answers are more compact when they follow the picks of their image.
+
+        Args:
+            spec: From :meth:`begin_round`.
+            rank: 0 .. world size - 1.
+            records: Picks, and answers where there are any already; may be a generator.
+
+        Raises:
+            RoundOrderError: If the round is out of order.
+            UnknownImageError, BadPickError, OverBudgetError, RevealedTwiceError: On bad picks.
+            BadLabelError, AnswerConflictError: On bad answers.
+            RoundConflictError: If an image has two records of one kind.
+            StoreWriteError: If the disk is full.
+        """
+        self._check_order(spec)
+        squares: dict[int, IntArray] = {}
+        done: set[tuple[type, int]] = set()
+        with self._record_file("picks", spec) as (picks_out, picks_handle, picks_tmp):
+            with self._record_file("answers", None) as (answers_out, answers_handle, answers_tmp):
+                for record in records:
+                    number = self._number(record.image_id)
+                    if (type(record), number) in done:
+                        raise RoundConflictError(
+                            f"round {spec.index}: two records of one kind for image {record.image_id!r}; give one"
+                        )
+                    done.add((type(record), number))
+                    if isinstance(record, ImagePicks):
+                        checked = self._checked(record, spec)
+                        if checked.regions is None:
+                            squares[number] = checked.picks.astype(np.int64)
+                        picks_out.add(number, encode_picks(checked))
+                    else:
+                        image = self.images[number]
+                        indices, labels = check_answers(record, len(self.class_names), image)
+                        self._is_new(number, indices, labels)
+                        hint = (squares[number], spec.reveal_radius) if number in squares else None
+                        answers_out.add(number, encode_answers(indices, labels, image, hint))
+                picks_out.finish("shard")
+                answers_out.finish("shard")
+                publish(answers_handle, answers_tmp, self._shard(spec.index, rank, "answers"))
+            publish(picks_handle, picks_tmp, self._shard(spec.index, rank, "picks"))
+
+    def commit_round(self, spec: Round, world_size: int = 1) -> bool:
+        """Merge the shards of all ranks into the round and commit it together with their answers.
+
+        Call on rank 0, after a barrier behind :meth:`write_shard`. The committed bytes depend on neither the world
+        size nor the order of the records. A crash before the end leaves the store as it was.
+
+        Args:
+            spec: From :meth:`begin_round`.
+            world_size: Number of shards.
+
+        Returns:
+            True if the round is new, False if it was committed before with the same content.
+
+        Raises:
+            ShardMissingError: If a rank has written none.
+            RoundConflictError: If the round exists with other content, or shards contradict each other.
+            RoundOrderError, RevealedTwiceError, OverBudgetError, AnswerConflictError: If an invariant would break.
+            StoreLockedError: If this store was not opened for writing.
+            StoreWriteError: If the disk is full.
+        """
+        self._require_lock()
+        self._check_order(spec)
+        picks_in = [self._open_shard(spec, rank, "picks") for rank in range(world_size)]
+        answers_in = [self._open_shard(spec, rank, "answers") for rank in range(world_size)]
+        content = content_digest(spec)
+        squares: dict[int, IntArray] = {}
+        events: list[Event] = []
+        with self._record_file("picks", spec) as (out, handle, temporary):
+            for number in sorted({number for file in picks_in for number in file.images}):
+                payloads = {file.read(number) for file in picks_in if number in file}
+                payload = payloads.pop()
+                assert payload is not None
+                image_id = self.images[number].image_id
+                if payloads:
+                    raise RoundConflictError(
+                        f"round {spec.index}: two ranks bring different picks for image {image_id!r}; "
+                        "give each image to one rank"
+                    )
+                record = self._checked(decode_picks(payload, image_id), spec)
+                if record.regions is None:
+                    squares[number] = record.picks.astype(np.int64)
+                content.update(number.to_bytes(4, "little") + hashlib.sha256(payload).digest())
+                out.add(number, payload)
+            entry = out.finish(f"round-{spec.index:03d}")
+            event = RoundEvent(spec, content.hexdigest(), entry)
+            is_new = spec.index == len(self._rounds)
+            if not is_new and self._rounds[spec.index].content_sha256 != event.content_sha256:
+                raise RoundConflictError(
+                    f"{self.path}: round {spec.index} is committed already with other content; "
+                    "undo it first if it shall be replaced"
+                )
+            batches = (
+                (number, *decode_answers(payload, self.images[number]))
+                for file in answers_in
+                for number in file.images
+                if (payload := file.read(number)) is not None
+            )
+            answers_entry = self._write_answers(batches, {n: (p, spec.reveal_radius) for n, p in squares.items()})
+            if answers_entry is not None:
+                events.append(AnswersEvent(answers_entry))
+            if is_new:
+                publish(handle, temporary, self.path / entry.name)
+                events.append(event)
+        self._append(events)
+        for file in (*picks_in, *answers_in):
+            with contextlib.suppress(OSError):  # the round is committed; a leftover goes when a writer opens
+                file.path.unlink()
+        return is_new
+
+    def add_round(self, spec: Round, records: Iterable[ImagePicks | ImageAnswers]) -> bool:
+        """:meth:`write_shard` and :meth:`commit_round` for a job of one process."""
+        self._require_lock()
+        self.write_shard(spec, 0, records)
+        return self.commit_round(spec, 1)
+
+    def undo_round(self, index: int) -> Round:
+        """Take the last round back: readers no longer see it, its answers stay, its index is free again.
+
+        Returns:
+            The round that was undone.
+
+        Raises:
+            RoundOrderError: If it is not the last committed round.
+            StoreLockedError: If this store was not opened for writing.
+        """
+        self._require_lock()
+        event = self._round(index)
+        if index != len(self._rounds) - 1:
+            raise RoundOrderError(
+                f"{self.path}: round {index} is not the last one; undo round {len(self._rounds) - 1} first"
+            )
+        self._append([UndoEvent(index)])
+        return event.spec
+
+    # ---- answers
+
+    def append_answers(self, answers: Iterable[ImageAnswers]) -> int:
+        """Commit answers, whenever they come; what is known already and agrees is skipped.
+
+        Args:
+            answers: Any number of records, several for one image allowed; pixels need not be asked for.
+
+        Returns:
+            Number of pixels that were not answered before.
+
+        Raises:
+            BadLabelError, UnknownImageError: On a bad record; nothing is committed.
+            AnswerConflictError: If a pixel has another answer already; nothing is committed.
+            StoreLockedError: If this store was not opened for writing.
+            StoreWriteError: If the disk is full.
+        """
+        self._require_lock()
+        batches = []
+        for record in answers:
+            number = self._number(record.image_id)
+            batches.append((number, *check_answers(record, len(self.class_names), self.images[number])))
+        return self._commit_answers(batches)
+
+    # ---- inside
+
+    def _require_lock(self) -> None:
+        if not self.is_writable:
+            raise StoreLockedError(f"{self.path}: opened for reading; open it with write=True in one process (rank 0)")
+
+    def _check_order(self, spec: Round) -> None:
+        self._refresh()
+        if spec.index > len(self._rounds):
+            raise RoundOrderError(
+                f"{self.path}: round {spec.index} comes too early, round {len(self._rounds)} is the next one"
+            )
+        if spec.index >= MAX_ROUNDS:
+            raise RoundOrderError(
+                f"{self.path}: round {spec.index} is beyond the {MAX_ROUNDS} rounds that a store holds"
+            )
+        if spec.index and spec.step <= self._rounds[spec.index - 1].spec.step:
+            raise RoundOrderError(
+                f"{self.path}: round {spec.index} at step {spec.step} does not come after round {spec.index - 1} "
+                f"at step {self._rounds[spec.index - 1].spec.step}; steps have to increase"
+            )
+
+    def _checked(self, record: ImagePicks, spec: Round) -> ImagePicks:
+        """Every invariant of a record: form, budget, and nothing asked for twice."""
+        image = self.image(record.image_id)
+        checked = check_picks(record, spec, image)
+        asked = self.asked_mask(image.image_id, spec.index).reshape(-1)
+        where = f"round {spec.index}, image {image.image_id!r}"
+        check_disjoint(regions_of(checked, spec, image).indices, asked, where, image.width)
+        return checked
+
+    def _is_new(self, number: int, indices: IntArray, labels: LabelArray) -> NDArray[np.bool_]:
+        image = self.images[number]
+        found, known = self.answered(image.image_id, indices)
+        differs = known & (found != labels)
+        if differs.any():
+            row, col = divmod(int(indices[differs][0]), image.width)
+            raise AnswerConflictError(
+                f"image {image.image_id!r}: pixel (row {row}, column {col}) was answered {found[differs][0]} and now "
+                f"{labels[differs][0]}; answers are never replaced, ask the store with answered() before asking again"
+            )
+        return ~known
+
+    def _merge_answers(self, batches: Iterable[_Batch]) -> dict[int, tuple[IntArray, LabelArray]]:
+        """Per image, ascending: what is new, each pixel once."""
+        merged: dict[int, tuple[IntArray, LabelArray]] = {}
+        for number, indices, labels in batches:
+            if number in merged:
+                indices = np.concatenate([merged[number][0], indices])
+                labels = np.concatenate([merged[number][1], labels])
+            order = np.argsort(indices, kind="stable")
+            indices, labels = indices[order], labels[order]
+            is_first = np.ones(len(indices), dtype=bool)
+            is_first[1:] = indices[1:] != indices[:-1]
+            clash = ~is_first[1:] & (labels[1:] != labels[:-1])
+            if clash.any():
+                image = self.images[number]
+                row, col = divmod(int(indices[1:][clash][0]), image.width)
+                raise AnswerConflictError(
+                    f"image {image.image_id!r}: pixel (row {row}, column {col}) is given two different answers at once"
+                )
+            merged[number] = (indices[is_first], labels[is_first])
+        fresh: dict[int, tuple[IntArray, LabelArray]] = {}
+        for number in sorted(merged):
+            indices, labels = merged[number]
+            is_new = self._is_new(number, indices, labels)
+            if is_new.any():
+                fresh[number] = (indices[is_new], labels[is_new])
+        return fresh
+
+    def _write_answers(
+        self, batches: Iterable[_Batch], squares: Mapping[int, tuple[IntArray, int]]
+    ) -> FileEntry | None:
+        """Write a file with the answers that are new; the caller commits it."""
+        fresh = self._merge_answers(batches)
+        if not fresh:
+            return None
+        with self._record_file("answers", None) as (out, handle, temporary):
+            for number, (indices, labels) in fresh.items():
+                out.add(number, encode_answers(indices, labels, self.images[number], squares.get(number)))
+            entry = out.finish("answers")
+            publish(handle, temporary, self.path / entry.name)
+        return entry
+
+    def _commit_answers(self, batches: Iterable[_Batch]) -> int:
+        fresh = self._merge_answers(batches)
+        squares = {number: hint for number in fresh if (hint := self._squares(number)) is not None}
+        entry = self._write_answers(((n, *pair) for n, pair in fresh.items()), squares)
+        if entry is not None:
+            self._append([AnswersEvent(entry)])
+        return sum(len(indices) for indices, _ in fresh.values())
+
+    def _squares(self, number: int) -> tuple[IntArray, int] | None:
+        """Square picks of one radius in the live rounds: a hint for the encoding of their answers."""
+        found: list[IntArray] = []
+        radius = None
+        for event in self._as_of(None):
+            record = self._picks(number, event)
+            if record.regions is None and radius in (None, event.spec.reveal_radius):
+                radius = event.spec.reveal_radius
+                found.append(record.picks.astype(np.int64))
+        return (np.concatenate(found), radius) if radius else None
+
+    def _append(self, events: Sequence[Event]) -> None:
+        if events:
+            self._require_lock()
+            self._refresh()
+            write_log(self.path, self.header.sha256, Log((*self._log.events, *events)))
+            self._refresh()
+
+    @contextlib.contextmanager
+    def _record_file(self, kind: str, spec: Round | None) -> Iterator[tuple[RecordWriter, BinaryIO, Path]]:
+        with atomic_file(self.path, kind) as (handle, temporary):
+            yield RecordWriter(handle, self._file_header(kind, spec)), handle, temporary
+
+    def _file_header(self, kind: str, spec: Round | None) -> dict[str, Any]:
+        return {"kind": kind, "store": self.header.sha256, "round": None if spec is None else spec.to_json()}
+
+    def _shard(self, index: int, rank: int, kind: str) -> Path:
+        return self.path / f"shard-{index:03d}-{rank:05d}-{kind}.dat"
+
+    def _open_shard(self, spec: Round, rank: int, kind: str) -> RecordFile:
+        path = self._shard(spec.index, rank, kind)
+        if not path.exists():
+            raise ShardMissingError(f"{path}: rank {rank} has not written its part of round {spec.index}; wait for it")
+        file = RecordFile(path)
+        if file.header != self._file_header(kind, spec if kind == "picks" else None):
+            raise RoundConflictError(
+                f"{path}: written for another round or store; begin_round with the same values on all ranks"
+            )
+        return file
+
+    def _clean(self) -> None:
+        """Remove what a crash left behind, after committing the answers in it."""
+        self._refresh()
+        listed = self._log.files
+        stale: list[Path] = []
+        batches: list[_Batch] = []
+        for path in sorted(self.path.iterdir()):
+            if path.name.startswith(TMP_PREFIX):
+                stale.append(path)
+            elif path.name not in listed and _OWN_FILE.fullmatch(path.name):
+                try:
+                    saved = self._answers_in(path) if "answers" in path.name else []
+                except AnswerConflictError as error:
+                    warnings.warn(
+                        f"{path}: left in place, its answers contradict committed ones: {error}", stacklevel=4
+                    )
+                    continue
+                batches += saved
+                stale.append(path)
+        self._commit_answers(batches)
+        for path in stale:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _answers_in(self, path: Path) -> list[_Batch]:
+        try:
+            file = RecordFile(path)
+            if file.header != self._file_header("answers", None):
+                return []
+            found = []
+            for number in file.images:
+                payload = file.read(number)
+                assert payload is not None
+                indices, labels = decode_answers(payload, self.images[number])
+                self._is_new(number, indices, labels)
+                found.append((number, indices, labels))
+            return found
+        except CorruptStoreError:  # the crash cut it off: these answers were never acknowledged
+            return []
+
+
+def _check_json(value: Mapping[str, Any], what: str) -> None:
+    try:
+        canonical_json(dict(value))
+    except (TypeError, ValueError) as error:
+        raise LabelStoreError(f"{what} is not plain JSON ({error}); use strings, numbers, lists and dicts") from error
+
+
+def _check_header(folder: Path, body: Mapping[str, Any]) -> None:
+    seen: set[str] = set()
+    for image_id, height, width in body["images"]:
+        if not isinstance(image_id, str) or not image_id or image_id in seen:
+            raise LabelStoreError(
+                f"{folder}: image id {image_id!r} is empty, no text or occurs twice; give unique texts"
+            )
+        seen.add(image_id)
+        if not (
+            isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0 and height * width < 2**31
+        ):
+            raise LabelStoreError(f"{folder}: image {image_id!r} has size {height!r} x {width!r}; give pixels as int")
+    names = body["class_names"]
+    if not 1 <= len(names) <= MAX_CLASSES or not all(isinstance(name, str) for name in names):
+        raise LabelStoreError(f"{folder}: {len(names)} class names; give 1..{MAX_CLASSES} texts ({VOID} is void)")
+    _check_json(body["metadata"], f"{folder}: metadata")
