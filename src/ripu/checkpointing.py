@@ -110,7 +110,7 @@ class RunCheckpoint(pl.Callback):
             return
         path = self.folder / f"step-{step:08d}.ckpt"
         temporary = path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:
             _sync(temporary)
             record = path.with_suffix(".sha256")

@@ -8,6 +8,7 @@ python -m ripu.train paths.output_dir=X resume=true   go on with the run in X
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import warnings
@@ -50,10 +51,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store)
     clock.lap("setup")
     checkpoint = runs.newest_checkpoint(run / "checkpoints") if cfg.resume else None
-    trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    try:
+        trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    except SystemExit:  # Lightning's answer to Ctrl-C, after a checkpoint was written
+        raise KeyboardInterrupt from None
     clock.lap("training")
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     trainer.save_checkpoint(run / "checkpoints" / "final.ckpt", weights_only=True)
     trainer.test(module, datamodule, verbose=False)
     clock.lap("evaluation")
@@ -67,17 +69,18 @@ def main(cfg: DictConfig) -> None:
     """The command line."""
     from hydra.core.hydra_config import HydraConfig
 
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data|torchmetrics")
     with open_dict(cfg):
         cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
     try:
         train(cfg)
     except KeyboardInterrupt:
-        print(
-            f"\nstopped; go on with: python -m ripu.train {' '.join(HydraConfig.get().overrides.task)} "
-            f"paths.output_dir={cfg.paths.output_dir} resume=true",
-            file=sys.stderr,
-        )
+        again = [
+            word for word in HydraConfig.get().overrides.task if not word.startswith(("paths.output_dir", "resume"))
+        ]
+        again += [f"paths.output_dir={cfg.paths.output_dir}", "resume=true"]
+        print(f"\nstopped; go on with: python -m ripu.train {' '.join(again)}", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
         build.explain(error)
