@@ -421,8 +421,8 @@ def _differences(values: NDArray[np.integer]) -> NDArray[np.uint32]:
 
 def _planes(values: NDArray[np.integer]) -> bytes:
     """32-bit words, little-endian, all lowest bytes first: the upper planes are nearly constant and compress away."""
-    words: NDArray[np.uint8] = np.ascontiguousarray(values.astype("<u4")).view(np.uint8)
-    return words.reshape(-1, 4).T.tobytes()
+    planes: bytes = np.ascontiguousarray(values.astype("<u4")).view(np.uint8).reshape(-1, 4).T.tobytes()
+    return planes
 
 
 class _Reader:
