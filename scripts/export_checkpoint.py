@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         export(options.checkpoint, options.out, options.model, options.num_classes)
-    except (CheckpointError, OSError, RuntimeError) as error:  # torch.save reports a full or missing folder as RuntimeError
+    except (CheckpointError, OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a missing folder
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

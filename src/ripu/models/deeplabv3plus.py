@@ -110,9 +110,7 @@ def _conv_norm_relu(
     return nn.Sequential(conv, norm(out_channels), nn.ReLU(inplace=True))
 
 
-def _separable(
-    in_channels: int, out_channels: int, dilation: int, norm: partial[FrozenBatchNorm2d]
-) -> nn.Sequential:
+def _separable(in_channels: int, out_channels: int, dilation: int, norm: partial[FrozenBatchNorm2d]) -> nn.Sequential:
     """A 3x3 convolution of each channel, then a 1x1 convolution across them, each with norm and ReLU."""
     block = nn.Sequential()
     block.depthwise_conv = nn.Conv2d(
