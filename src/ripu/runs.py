@@ -16,6 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from ripu import __version__
 from ripu.build import ConfigError, Scenes, instantiate
@@ -66,7 +67,7 @@ def claim(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     Raises:
         ConfigError: A run is there and ``resume`` is not set, or it was started with other settings.
     """
-    if int(os.environ.get("LOCAL_RANK", 0)) != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:  # only one process of a job makes the folder
         return
     record = run / CONFIG_FILE
     if record.exists():

@@ -113,7 +113,8 @@ class SelectionCallback(pl.Callback):
                 ranks=TrainerRanks(trainer),
                 progress=bar.on_selection(index, len(self.plan.selection_steps)) if bar else lambda done, total: None,
             )
-        report = asdict(report_round(self.store, index, tally, started))
+        report = asdict(report_round(self.store, index, tally, started)) if trainer.is_global_zero else {}
+        report = trainer.strategy.broadcast(report)
         self.rounds.append(report)
         shown = ("labelled_fraction", "void_fraction", "picks", "seconds", "images_per_second")
         values = {f"al/{name}": float(report[name]) for name in shown}

@@ -271,12 +271,12 @@ def report_round(store: LabelStore, index: int, tally: RoundTally, started: floa
     counts = np.zeros(256, dtype=np.int64)
     picks = asked = total = 0
     for image in store.images:
-        picks += len(store.picks(image.image_id, index).picks)
-        mask = store.asked_mask(image.image_id, index + 1)
-        asked += int(mask.sum())
-        total += mask.size
-        labels = store.revealed_label(image.image_id, index + 1)
-        counts += np.bincount(labels[mask], minlength=256)
+        total += image.height * image.width
+        regions = [store.asked(image.image_id, earlier) for earlier in range(index + 1)]
+        picks += len(regions[index])
+        labels, is_known = store.answered(image.image_id, np.concatenate([region.indices for region in regions]))
+        asked += len(labels)
+        counts += np.bincount(labels[is_known], minlength=256)
     return RoundReport(
         index=index,
         step=spec.step,
