@@ -30,7 +30,7 @@ from ripu.report import PredictionPanel, PredictionWriter, RunFacts, write_repor
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 
-__all__ = ["Clock", "add_callbacks", "claim", "close", "make_trainer", "newest_checkpoint", "report"]
+__all__ = ["Clock", "add_callbacks", "check_free", "claim", "close", "make_trainer", "newest_checkpoint", "report"]
 
 CONFIG_FILE = "config.yaml"
 _MAY_CHANGE = ("resume", "paths", "logger", "trainer", "checkpoint", "evaluation", "data.num_workers")
@@ -56,8 +56,8 @@ class Clock:
         self.since = now
 
 
-def claim(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
-    """Make the folder of a run, or find that a run is there and may go on.
+def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    """Find that a folder can take a run: it holds none, or one that may go on.
 
     Args:
         run: The folder.
@@ -67,21 +67,34 @@ def claim(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     Raises:
         ConfigError: A run is there and ``resume`` is not set, or it was started with other settings.
     """
-    if getattr(rank_zero_only, "rank", 0) != 0:  # only one process of a job makes the folder
-        return
     record = run / CONFIG_FILE
-    if record.exists():
-        if not resume:
-            raise ConfigError(
-                f"paths.output_dir={run} holds a run already; add resume=true to go on with it, or name another folder"
-            )
-        _check_same(
-            OmegaConf.create(OmegaConf.to_container(OmegaConf.load(record))), OmegaConf.create(dict(config)), run
+    if not record.exists() or _rank() != 0:
+        return
+    if not resume:
+        raise ConfigError(
+            f"paths.output_dir={run} holds a run already; add resume=true to go on with it, or name another folder"
         )
+    _check_same(OmegaConf.create(OmegaConf.to_container(OmegaConf.load(record))), OmegaConf.create({**config}), run)
+
+
+def claim(run: Path, config: Mapping[str, Any]) -> None:
+    """Make the folder of a run and write its configuration, which marks it as one.
+
+    Args:
+        run: The folder.
+        config: The resolved configuration.
+    """
+    if _rank() != 0:
+        return
     run.mkdir(parents=True, exist_ok=True)
-    temporary = record.with_suffix(".tmp")
-    temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-    os.replace(temporary, record)
+    temporary = run / f"{CONFIG_FILE}.tmp"
+    temporary.write_text(OmegaConf.to_yaml(OmegaConf.create({**config})))
+    os.replace(temporary, run / CONFIG_FILE)
+
+
+def _rank() -> int:
+    """The rank of this process, known before the trainer is."""
+    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def _check_same(old: Any, new: Any, run: Path) -> None:

@@ -38,11 +38,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     from ripu import runs  # torch and Lightning are imported from here on
 
-    runs.claim(run, build.plain(cfg), resume=cfg.resume)
+    runs.check_free(run, build.plain(cfg), resume=cfg.resume)
     clock = runs.Clock(time.monotonic())
     scenes = build.make_scenes(cfg)
     plan = build.make_plan(cfg)
     module = build.make_module(cfg, scenes.taxonomy)
+    runs.claim(run, build.plain(cfg))
     is_active = cfg.setting.target_labels == "revealed"
     trainer = runs.make_trainer(cfg, run, plan)
     store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
