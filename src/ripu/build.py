@@ -117,6 +117,7 @@ def check_config(cfg: DictConfig) -> None:
     make_plan(cfg)
     if cfg.setting.target_labels == "revealed":
         make_query(cfg)
+        make_region(cfg)
     elif cfg.budget != cfg.mode.budget:
         raise ConfigError(f"budget={cfg.budget} has no effect in setting={cfg.setting.name}; leave it out")
 
@@ -136,9 +137,38 @@ def make_query(cfg: DictConfig) -> Any:
             suppress_radius=int(cfg.mode.suppress_radius),
             budget=float(cfg.budget),
             num_rounds=len(make_plan(cfg).selection_steps),
+            **_shared_budget(cfg),
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _shared_budget(cfg: DictConfig) -> dict[str, Any]:
+    per, cap = cfg.mode.get("budget_per", "image"), cfg.mode.get("image_cap")
+    if cap is None:
+        return {"budget_per": per}
+    if per == "image":
+        raise ConfigError(f"mode.image_cap={cap} has no effect with mode.budget_per=image; leave it out")
+    return {"budget_per": per, "image_cap": float(cap)}
+
+
+def make_region(cfg: DictConfig) -> Any:
+    """The shape of regions, a :class:`ripu.regions.RegionShape`; None where the run is older than the choice.
+
+    Raises:
+        ConfigError: Whole regions where single pixels are asked for.
+        ValueError: A shape of impossible size, or one whose library is missing.
+    """
+    node = cfg.get("region")
+    if node is None:
+        return None
+    shape = instantiate(node)
+    if shape.is_fixed and cfg.mode.pixel:
+        raise ConfigError(
+            f"region._target_={node._target_} cuts images into regions, and mode={cfg.mode.name} asks for single pixels; "
+            "use mode=ra, or region=square"
+        )
+    return shape
 
 
 @dataclass(frozen=True)
@@ -201,7 +231,13 @@ def make_store(cfg: DictConfig, scenes: Scenes, run: Path, *, write: bool) -> La
     ]
     query, plan = make_query(cfg), make_plan(cfg)
     train_size = tuple(cfg.data.target_size)
-    most = max(query.picks_per_round(size, train_size) for size in set(sizes))
+    region = make_region(cfg)
+    most = max(
+        query.picks_per_round(size, train_size)
+        if region is None or not region.is_fixed
+        else -(-query.pixels_until(size, 0) // region.region_px())
+        for size in set(sizes)
+    )
     return LabelStore.create(
         run / "labels",
         images,
@@ -217,16 +253,30 @@ def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> Selection
     from ripu.selection.engine import SelectionEngine
     from ripu.selection.oracle import GroundTruthOracle
 
+    query, region = make_query(cfg), make_region(cfg)
+    if region is not None and region.is_fixed:
+        _check_fits(region, query, {(image.height, image.width) for image in store.images})
     return SelectionEngine(
         acquisition=instantiate(cfg.acquisition),
-        query=make_query(cfg),
+        query=query,
         oracle=GroundTruthOracle(scenes.target),
         image_ids=tuple(image.image_id for image in store.images),
         label_sizes=tuple((image.height, image.width) for image in store.images),
         train_size=tuple(cfg.data.target_size),
         seed=cfg.seed,
         excluded=_static_mask(cfg.dataset.static_mask, scenes) if cfg.dataset.static_mask else None,
+        region=region,
     )
+
+
+def _check_fits(region: Any, query: Any, sizes: set[tuple[int, int]]) -> None:
+    for height, width in sizes:
+        whole = query.pixels_until((height, width), query.num_rounds - 1)
+        if region.region_px() > whole:
+            raise ConfigError(
+                f"budget={query.budget} is {whole} pixels of a {height} x {width} label, and a region "
+                f"(region._target_={type(region).__name__}) has {region.region_px()}; make regions smaller or the budget larger"
+            )
 
 
 def _static_mask(path: str, scenes: Scenes) -> Any:

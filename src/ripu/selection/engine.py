@@ -6,8 +6,9 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,12 +19,19 @@ from torch.utils.data import DataLoader
 from ripu.acquisition import Acquisition, ScoreMaps
 from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, square_regions
+from ripu.labelstore.files import TMP_PREFIX
+from ripu.regions import RegionShape
 from ripu.sampling import seed_of
+from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, global_cut, window_candidates
 from ripu.selection.oracle import Oracle
-from ripu.selection.picks import greedy_picks
 from ripu.selection.query import Query
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+# Named so since PyTorch 2.5; on the CPU memory runs out in other ways.
+_OutOfMemoryError: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 
 class SelectionError(RuntimeError):
@@ -83,6 +91,7 @@ class SelectionEngine:
         train_size: (h, w) that images are fed at.
         seed: Seed of random scores.
         excluded: Reads the static mask of an image, (H, W) bool, True where nothing may be asked; None for no mask.
+        region: The shape of regions; None for the squares of the query.
     """
 
     acquisition: Acquisition
@@ -93,6 +102,27 @@ class SelectionEngine:
     train_size: tuple[int, int]
     seed: int
     excluded: Callable[[int], NDArray[np.bool_]] | None = None
+    region: RegionShape | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_fixed:
+            if self.query.pixel:
+                raise ValueError(
+                    "mode.pixel=true asks for single pixels and region._target_="
+                    f"{type(self.region).__name__} for whole regions; use mode=ra, or region=square"
+                )
+            check_fixed(self.acquisition)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether images are cut into regions beforehand."""
+        return self.region is not None and self.region.is_fixed
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether scores or regions read the image itself, not its logits alone."""
+        is_cut_by_image = self.is_fixed and self.region is not None and self.region.needs_image
+        return self.acquisition.needs_image or is_cut_by_image
 
     def run(
         self,
@@ -108,12 +138,17 @@ class SelectionEngine:
     ) -> RoundTally:
         """Score, pick, ask and commit one round.
 
+        Whole forward batches are dealt to the ranks in turn, in the order of the images, so that an image is in the same
+        batch whatever the number of ranks.
+
         Args:
             store: The run's label store; open for writing on rank 0.
             index: Number of the round, from 0.
             step: Training step of the round.
             network: uint8 images (B, 3, h, w) -> logits (B, C, h, w), without gradient, in evaluation mode.
-            pool: Makes a loader over the images of the given indices, in that order.
+            pool: Makes a loader over the images of the given indices, in that order. Its batches hold ``index`` and
+                ``image``; one that holds ``logits`` as well is not sent through the network, and needs an ``image`` only
+                where :attr:`needs_image`.
             device: Where images are put.
             ranks: The processes that share the work; this one alone by default.
             progress: Called with images done and images of this rank.
@@ -126,31 +161,53 @@ class SelectionEngine:
         """
         ranks = ranks or OneProcess()
         tally = RoundTally()
-        spec = store.begin_round(
-            index,
-            step,
-            max(self.query.picks_per_round(size, self.train_size) for size in self.label_sizes),
-            reveal_radius=self.query.reveal_radius,
-            suppress_radius=self.query.suppress_radius,
-            info={"acquisition": type(self.acquisition).__name__},
-        )
-        mine = list(range(ranks.rank, len(self.image_ids), ranks.world_size))
 
-        def attempt(work: Callable[[], Any]) -> None:
+        def attempt(work: Callable[[], _T]) -> _T:
             failure: Exception | None = None
+            result: Any = None
             try:
-                work()
+                result = work()
             except Exception as error:
                 failure = error
             if not ranks.all_true(failure is None):
                 cause = f"{type(failure).__name__}: {failure}" if failure else "another process of the job failed"
                 raise SelectionError(f"round {index} at step {step} was not committed: {cause}") from failure
+            return result  # type: ignore[no-any-return]
 
-        attempt(
-            lambda: store.write_shard(
-                spec, ranks.rank, self._records(store, spec, mine, network, pool, device, tally, progress)
-            )
-        )
+        spec = attempt(lambda: self._begin(store, index, step))
+        images = list(range(len(self.image_ids)))
+        size = getattr(pool(images), "batch_size", None) or 1
+        batches = [images[first : first + size] for first in range(0, len(images), size)]
+        mine = [image for batch in batches[ranks.rank :: ranks.world_size] for image in batch]
+        forward = _Forward(network, device)
+
+        def candidates() -> Iterator[Candidates]:
+            for batch in pool(mine):
+                for item, (image, logits) in enumerate(zip(batch["index"], forward(batch), strict=True)):
+                    pixels = batch["image"][item] if self.needs_image else None
+                    yield self._candidates(store, spec, int(image), logits, pixels)
+                    tally.images += 1
+                    progress(tally.images, len(mine))
+
+        def records(offers: Iterator[Candidates]) -> Iterator[ImagePicks | ImageAnswers]:
+            for offer in offers:
+                yield from self._ask(store, spec, offer, tally)
+
+        if self.query.budget_per == "image":
+            attempt(lambda: store.write_shard(spec, ranks.rank, records(candidates())))
+        else:
+            exchange = _Exchange(store.path, index, ranks)
+            try:
+                held: list[Candidates] = []
+                attempt(lambda: exchange.write(held, candidates(), self._spent(store, spec)))
+                kept = attempt(lambda: self._kept(spec, exchange))
+                attempt(
+                    lambda: store.write_shard(
+                        spec, ranks.rank, records(offer.first(int(kept[offer.index])) for offer in held)
+                    )
+                )
+            finally:
+                exchange.remove()
         attempt(lambda: store.commit_round(spec, ranks.world_size) if ranks.rank == 0 else None)
         if tally.short:
             _log.warning(
@@ -162,59 +219,145 @@ class SelectionEngine:
             )
         return tally
 
-    def _records(
-        self,
-        store: LabelStore,
-        spec: Round,
-        indices: list[int],
-        network: Callable[[Tensor], Tensor],
-        pool: Callable[[list[int]], DataLoader[Any]],
-        device: torch.device,
-        tally: RoundTally,
-        progress: Callable[[int, int], None],
-    ) -> Iterator[ImagePicks | ImageAnswers]:
-        for batch in pool(indices):
-            with torch.no_grad():
-                logits = network(batch["image"].to(device))
-            for item, index in enumerate(batch["index"]):
-                maps = self._score(logits[item : item + 1], batch["image"][item], index, spec.index)
-                yield from self._ask(store, spec, index, maps, tally)
-                tally.images += 1
-                progress(tally.images, len(indices))
+    def would_ask(self, logits: Tensor, image: Tensor | None, size: tuple[int, int]) -> NDArray[np.int64]:
+        """Where the first round would ask on an image outside the pool, e.g. for a picture.
 
-    def _score(self, logits: Tensor, image: Tensor, index: int, round_index: int) -> ScoreMaps:
-        extra: Mapping[str, Any] = {}
-        if self.acquisition.needs_image:
-            extra = {"images": image.permute(1, 2, 0)[None].contiguous()}
-        key = seed_of(self.seed, round_index, zlib.crc32(self.image_ids[index].encode()), index)
+        Args:
+            logits: (1, C, h, w).
+            image: (3, h, w) uint8 where :attr:`needs_image`.
+            size: (H, W) of the result.
+
+        Returns:
+            (M,) int64 flat indices of pixels.
+        """
+        nothing = np.zeros(size, dtype=np.bool_)
+        if self.is_fixed:
+            limit = self.query.pixels_until(size, 0)
+            regions = self._fixed(-1, logits, image, size, 0, nothing, None, limit, at_least_one=True).regions
+            assert regions is not None
+            return regions.indices
+        maps = self._score(logits, image, size, 0)
+        picks = self.query.picks_per_round(size, self.train_size)
+        places = window_candidates(-1, maps, nothing, picks, self.query.suppress_radius).places
+        return square_regions(places, self.query.reveal_radius, *size).indices
+
+    def _begin(self, store: LabelStore, index: int, step: int) -> Round:
+        query, sizes = self.query, set(self.label_sizes)
+        info: dict[str, Any] = {"acquisition": type(self.acquisition).__name__}
+        if query.budget_per != "image":
+            info["budget_per"] = query.budget_per
+        if not self.is_fixed:
+            most = max(query.most_picks(size, self.train_size) for size in sizes)
+            return store.begin_round(
+                index, step, most, reveal_radius=query.reveal_radius, suppress_radius=query.suppress_radius, info=info
+            )
+        info["region"] = {"shape": type(self.region).__name__, **asdict(self.region)}  # type: ignore[call-overload]
+        most = max(1, *(self._most_pixels(size, index) for size in sizes))  # if each were one pixel large
+        return store.begin_round(index, step, most, info=info)
+
+    def _candidates(
+        self, store: LabelStore, spec: Round, index: int, logits: Tensor, image: Tensor | None
+    ) -> Candidates:
+        image_id, size = self.image_ids[index], self.label_sizes[index]
+        key = seed_of(self.seed, spec.index, zlib.crc32(image_id.encode()), index)
+        excluded = None if self.excluded is None else self.excluded(index)
+        is_shared = self.query.budget_per != "image"
         try:
-            return self.acquisition(logits, self.label_sizes[index], [key], **extra)
+            if self.is_fixed:
+                asked = store.asked_mask(image_id, spec.index)
+                limit = self._most_pixels(size, spec.index) - (0 if is_shared else int(asked.sum()))
+                return self._fixed(index, logits, image, size, key, asked, excluded, limit, at_least_one=is_shared)
+            blocked = store.suppressed(image_id, spec.index)
+            if excluded is not None:
+                blocked |= excluded
+            maps = self._score(logits, image, size, key)
         except ValueError as error:
-            raise SelectionError(f"image {self.image_ids[index]!r} cannot be scored: {error}") from error
+            raise SelectionError(f"image {image_id!r} cannot be scored: {error}") from error
+        most = self.query.most_picks(size, self.train_size)
+        return window_candidates(index, maps, blocked, most, self.query.suppress_radius)
+
+    def _most_pixels(self, size: tuple[int, int], round_index: int) -> int:
+        """Most pixels of fixed regions: until the round's end, or in the round where images share the budget."""
+        if self.query.budget_per == "image":
+            return self.query.pixels_until(size, round_index)
+        return int(round(self.query.image_cap * size[0] * size[1] * self.query.budget / self.query.num_rounds, 9))
+
+    def _fixed(
+        self,
+        index: int,
+        logits: Tensor,
+        image: Tensor | None,
+        size: tuple[int, int],
+        key: int,
+        asked: NDArray[np.bool_],
+        excluded: NDArray[np.bool_] | None,
+        limit_px: int,
+        *,
+        at_least_one: bool,
+    ) -> Candidates:
+        assert self.region is not None
+        picture = (
+            image.permute(1, 2, 0).contiguous().cpu().numpy() if self.region.needs_image and image is not None else None
+        )
+        partition = self.region.partition(size, picture)
+        if excluded is not None:
+            partition = np.where(excluded, np.int32(-1), partition)
+        return fixed_candidates(
+            index,
+            self.acquisition,
+            logits,
+            partition,
+            key,
+            asked,
+            limit_px,
+            at_least_one=at_least_one,
+            extra=self._extra(image),
+        )
+
+    def _extra(self, image: Tensor | None) -> dict[str, Any]:
+        if not self.acquisition.needs_image:
+            return {}
+        assert image is not None
+        return {"images": image.permute(1, 2, 0)[None].contiguous()}
+
+    def _score(self, logits: Tensor, image: Tensor | None, size: tuple[int, int], key: int) -> ScoreMaps:
+        return self.acquisition(logits, size, [key], **self._extra(image))
+
+    def _spent(self, store: LabelStore, spec: Round) -> Callable[[int], int]:
+        """Pixels of an image that earlier rounds asked for; 0 where the budget counts picks."""
+        if not self.is_fixed:
+            return lambda index: 0
+        return lambda index: int(store.asked_mask(self.image_ids[index], spec.index).sum())
+
+    def _kept(self, spec: Round, exchange: _Exchange) -> NDArray[np.int64]:
+        """How many candidates of each image are asked for, after every rank has written its own."""
+        scores, costs, spent = exchange.read(len(self.image_ids))
+        if self.is_fixed:
+            budget = sum(self.query.pixels_until(size, spec.index) for size in self.label_sizes) - spent
+        else:
+            budget = sum(self.query.picks_per_round(size, self.train_size) for size in self.label_sizes)
+            offered = sum(len(one) for one in scores)
+            if offered < budget and exchange.ranks.rank == 0:
+                _log.warning("round %d: only %d places are left for a budget of %d picks", spec.index, offered, budget)
+        return global_cut(scores, costs, budget)
 
     def _ask(
-        self, store: LabelStore, spec: Round, index: int, maps: ScoreMaps, tally: RoundTally
+        self, store: LabelStore, spec: Round, offer: Candidates, tally: RoundTally
     ) -> Iterator[ImagePicks | ImageAnswers]:
-        image_id, (height, width) = self.image_ids[index], self.label_sizes[index]
-        blocked = store.suppressed(image_id, spec.index)
-        if self.excluded is not None:
-            blocked |= self.excluded(index)
-        budget = self.query.picks_per_round((height, width), self.train_size)
-        score = maps.score[0]
-        tie_break = None if maps.tie_break is None else maps.tie_break[0]
-        available = torch.from_numpy(~blocked).to(score.device)
-        picks = greedy_picks(score, budget, self.query.suppress_radius, available, tie_break)
-        rows, columns = picks[:, 0], picks[:, 1]
-        if len(picks) < budget:
-            tally.short[image_id] = len(picks)
-        tally.picks += len(picks)
-        if maps.impurity is not None:
-            tally.impurity += float(maps.impurity[0][rows, columns].double().sum())
-        if maps.uncertainty is not None:
-            tally.uncertainty += float(maps.uncertainty[0][rows, columns].double().sum())
-        places = picks.cpu().numpy()
-        yield ImagePicks(image_id, places, score[rows, columns].float().cpu().numpy())
-        pixels = square_regions(places, self.query.reveal_radius, height, width).indices
+        image_id, (height, width) = self.image_ids[offer.index], self.label_sizes[offer.index]
+        has_own_budget = not self.is_fixed and self.query.budget_per == "image"
+        if has_own_budget and len(offer) < self.query.picks_per_round((height, width), self.train_size):
+            tally.short[image_id] = len(offer)
+        tally.picks += len(offer)
+        if offer.impurity is not None:
+            tally.impurity += float(torch.from_numpy(offer.impurity).sum())
+        if offer.uncertainty is not None:
+            tally.uncertainty += float(torch.from_numpy(offer.uncertainty).sum())
+        yield ImagePicks(image_id, offer.places, offer.scores, offer.regions)
+        if offer.regions is None:
+            pixels = square_regions(offer.places, self.query.reveal_radius, height, width).indices
+        else:
+            pixels = offer.regions.indices
         labels, is_known = store.answered(image_id, pixels)
         missing = pixels[~is_known]
         if len(missing):
@@ -226,6 +369,98 @@ class SelectionEngine:
                 labels[~is_known] = answer
         if len(pixels):
             yield ImageAnswers(image_id, pixels, labels)
+
+
+class _Forward:
+    """Batches through the network; where memory runs out, in halves from then on."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self._network = network
+        self._device = device
+        self._limit: int | None = None
+
+    def __call__(self, batch: Mapping[str, Any]) -> Iterator[Tensor]:
+        """(1, C, h, w) logits, image by image."""
+        if "logits" in batch:
+            for logits in batch["logits"]:
+                yield logits[None].to(self._device)
+            return
+        images: Tensor = batch["image"]
+        done = 0
+        while done < len(images):
+            part = images[done : done + (self._limit or len(images))]
+            is_out_of_memory = False
+            try:
+                with torch.no_grad():
+                    logits = self._network(part.to(self._device))
+            except _OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise SelectionError(
+                        "there is not enough memory on the device for a forward of one image; give a smaller "
+                        "data.target_size, or trainer.precision=bf16-mixed"
+                    ) from error
+                is_out_of_memory = True  # tried again below, where the error no longer holds on to its tensors
+            if is_out_of_memory:
+                self._limit = len(part) // 2
+                _log.warning(
+                    "not enough memory for a forward of %d images; going on with %d (evaluation.batch=%d avoids this)",
+                    len(part),
+                    self._limit,
+                    self._limit,
+                )
+                if self._device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            for item in range(len(part)):
+                yield logits[item : item + 1]
+            done += len(part)
+
+
+class _Exchange:
+    """The candidates' scores, told to all ranks by files beside the shards.
+
+    A crash leaves them behind under the name of a temporary file, which goes when the store is next opened for writing.
+    """
+
+    def __init__(self, folder: Path, index: int, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self._folder = folder
+        self._index = index
+
+    def _path(self, rank: int) -> Path:
+        return self._folder / f"{TMP_PREFIX}candidates-{self._index:03d}-{rank:05d}.npz"
+
+    def write(self, held: list[Candidates], offers: Iterator[Candidates], spent: Callable[[int], int]) -> None:
+        """Collect this rank's candidates in ``held`` and write what the others have to know of them."""
+        held.extend(offers)
+        np.savez(
+            self._path(self.ranks.rank),
+            image=np.array([offer.index for offer in held], dtype=np.int64),
+            count=np.array([len(offer) for offer in held], dtype=np.int64),
+            spent=np.array([spent(offer.index) for offer in held], dtype=np.int64),
+            score=np.concatenate([np.zeros(0, np.float32), *(offer.scores for offer in held)]),
+            cost=np.concatenate([np.zeros(0, np.int64), *(offer.pixels for offer in held)]),
+        )
+
+    def read(self, num_images: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]], int]:
+        """Scores and costs by image, and the pixels asked for before, from all ranks."""
+        scores = [np.zeros(0, np.float32)] * num_images
+        costs = [np.zeros(0, np.int64)] * num_images
+        spent = 0
+        for rank in range(self.ranks.world_size):
+            with np.load(self._path(rank), allow_pickle=False) as part:
+                ends = np.cumsum(part["count"])[:-1]
+                spent += int(part["spent"].sum())
+                split = zip(
+                    part["image"].tolist(), np.split(part["score"], ends), np.split(part["cost"], ends), strict=True
+                )
+                for image, score, cost in split if len(part["image"]) else ():
+                    scores[image], costs[image] = score, cost
+        return scores, costs, spent
+
+    def remove(self) -> None:
+        """Remove this rank's file."""
+        self._path(self.ranks.rank).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+DEFAULT_IMAGE_CAP = 4.0
+
 
 @dataclass(frozen=True)
 class Query:
@@ -17,6 +19,9 @@ class Query:
         budget: RA: share of the label's pixels over all rounds, in (0, 1]. PA: pixels per image over all rounds,
             counted at the training size.
         num_rounds: Rounds that share the budget.
+        budget_per: ``image``: every image has the same share of the budget. ``dataset``: the best of all images together
+            get the same total.
+        image_cap: With ``dataset``, the most that one image gets in a round, in multiples of its share; at least 1.
     """
 
     pixel: bool
@@ -24,8 +29,17 @@ class Query:
     suppress_radius: int
     budget: float
     num_rounds: int
+    budget_per: str = "image"
+    image_cap: float = DEFAULT_IMAGE_CAP
 
     def __post_init__(self) -> None:
+        if self.budget_per not in ("image", "dataset"):
+            raise ValueError(f"mode.budget_per={self.budget_per} is unknown; use image or dataset")
+        if not (math.isfinite(self.image_cap) and self.image_cap >= 1):
+            raise ValueError(
+                f"mode.image_cap={self.image_cap} must be 1 or more: the most that one image gets in a round, in multiples "
+                "of its share"
+            )
         if self.radius < 0 or self.suppress_radius < 0:
             raise ValueError(
                 f"mode.radius={self.radius} and mode.suppress_radius={self.suppress_radius} are pixels at label "
@@ -71,3 +85,16 @@ class Query:
         else:
             exact = area * self.budget / self.num_rounds / (2 * self.radius + 1) ** 2
         return math.ceil(round(exact, 9))  # 9 digits: 0.05 * 100 / 5 is one pick, not two
+
+    def most_picks(self, label_size: tuple[int, int], train_size: tuple[int, int]) -> int:
+        """The most picks that one image may get in a round: its share, or the cap where images share the budget."""
+        share = self.picks_per_round(label_size, train_size)
+        return share if self.budget_per == "image" else math.ceil(round(self.image_cap * share, 9))
+
+    def pixels_until(self, label_size: tuple[int, int], round_index: int) -> int:
+        """Pixels of an image that may have been asked when a round is over; what a round leaves is there for the next.
+
+        This is the budget of regions of fixed shape, whose sizes differ: ``floor(H * W * budget * (round + 1) / rounds)``.
+        """
+        exact = label_size[0] * label_size[1] * self.budget * (round_index + 1) / self.num_rounds
+        return math.floor(round(exact, 9))

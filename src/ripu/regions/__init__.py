@@ -1,0 +1,12 @@
+"""Region shapes (Table 6): what a pick of region-based annotating shows the annotator.
+
+A shape is a frozen dataclass; see :class:`RegionShape`. A new one is one file here and one YAML file in ``conf/region`` with
+its ``_target_``; the tests find it there.
+"""
+
+from ripu.regions.protocol import RegionShape
+from ripu.regions.rectangles import Rectangles
+from ripu.regions.square import Square
+from ripu.regions.superpixels import Superpixels
+
+__all__ = ["Rectangles", "RegionShape", "Square", "Superpixels"]

@@ -1,0 +1,40 @@
+"""What a region shape is."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RegionShape(Protocol):
+    """How an image is cut into regions. One file and one ``conf/region/*.yaml`` make a new one.
+
+    Attributes:
+        is_fixed: False: regions are the windows around the picks, wherever these lie (then :meth:`partition` is never
+            called). True: the image is cut once and a pick is one of the pieces.
+        needs_image: True where :meth:`partition` wants the image.
+    """
+
+    is_fixed: ClassVar[bool]
+    needs_image: ClassVar[bool]
+
+    def region_px(self) -> int:
+        """Pixels of a region (the mean where they differ), at label resolution."""
+        ...
+
+    def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
+        """Cut an image; the same arguments give the same regions on every machine and in every round.
+
+        Args:
+            size: (H, W) of the label.
+            image: (h, w, 3) uint8 RGB at any size where ``needs_image``, otherwise ignored.
+
+        Returns:
+            (H, W) int32 region numbers from 0; a number may be unused; -1 marks pixels of no region.
+
+        Raises:
+            ValueError: An image is needed and missing.
+        """
+        ...

@@ -1,0 +1,45 @@
+"""Fixed rectangles (Table 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Rectangles:
+    """A grid of rectangles from the top left corner; those at the right and lower border may be smaller.
+
+    Attributes:
+        height: Rows of a rectangle, pixels at label resolution.
+        width: Columns of a rectangle.
+    """
+
+    height: int
+    width: int
+    is_fixed: ClassVar[bool] = True
+    needs_image: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("height", self.height), ("width", self.width)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"region.{name}={value} must be a whole number of pixels, 1 or more")
+
+    def region_px(self) -> int:
+        """Pixels of a rectangle away from the border."""
+        return self.height * self.width
+
+    def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
+        """See :meth:`ripu.regions.RegionShape.partition`; rectangles are numbered row by row.
+
+        >>> Rectangles(1, 2).partition((2, 3)).tolist()
+        [[0, 0, 1], [2, 2, 3]]
+        """
+        rows = np.arange(size[0], dtype=np.int32) // self.height
+        columns = np.arange(size[1], dtype=np.int32) // self.width
+        per_row = np.int32(-(-size[1] // self.width))
+        numbers: NDArray[np.int32] = rows[:, None] * per_row + columns[None, :]
+        return numbers

@@ -1,0 +1,247 @@
+"""What an image has to offer in a round: places in the order in which they would be asked, with their scores.
+
+Legend: N candidates, H W label size, R regions, C classes.
+
+Two kinds of region lead here: windows around picks (:func:`window_candidates`), and the pieces of a partition
+(:func:`fixed_candidates`). Scores never rise from a candidate to the next, so that any cut takes the first few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ripu.acquisition import Acquisition, ScoreMaps
+from ripu.functional import entropy_and_label, label_dtype, map_pixels
+from ripu.labelstore import Regions
+from ripu.selection.picks import greedy_picks
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Places of one image in the order in which they would be asked.
+
+    Attributes:
+        index: The image.
+        places: (N, 2) int64 rows and columns.
+        scores: (N,) float32, never rising.
+        pixels: (N,) int64 pixels that each asks for, counted in the unit of the budget: 1 for windows, whose budget counts
+            picks.
+        regions: The pixels of each where the shape is fixed; None for the round's squares.
+        impurity: (N,) float64 nats; None where the score has none.
+        uncertainty: (N,) float64; None where the score has none.
+    """
+
+    index: int
+    places: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    pixels: NDArray[np.int64]
+    regions: Regions | None = None
+    impurity: FloatArray | None = None
+    uncertainty: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def first(self, count: int) -> Candidates:
+        """The first few."""
+        regions = self.regions
+        if regions is not None:
+            regions = Regions(regions.offsets[: count + 1], regions.indices[: regions.offsets[min(count, len(self))]])
+        return Candidates(
+            self.index,
+            self.places[:count],
+            self.scores[:count],
+            self.pixels[:count],
+            regions,
+            None if self.impurity is None else self.impurity[:count],
+            None if self.uncertainty is None else self.uncertainty[:count],
+        )
+
+
+def window_candidates(
+    index: int, maps: ScoreMaps, blocked: NDArray[np.bool_], limit: int, suppress_radius: int
+) -> Candidates:
+    """The greedy picks of an image.
+
+    Args:
+        index: The image.
+        maps: Score maps of a batch of one.
+        blocked: (H, W) bool, True where nothing may be picked.
+        limit: Most candidates.
+        suppress_radius: See :func:`ripu.selection.greedy_picks`.
+    """
+    score = maps.score[0]
+    tie_break = None if maps.tie_break is None else maps.tie_break[0]
+    available = torch.from_numpy(~blocked).to(score.device)
+    picks = greedy_picks(score, limit, suppress_radius, available, tie_break)
+    rows, columns = picks[:, 0], picks[:, 1]
+
+    def at_picks(batch: Tensor | None) -> FloatArray | None:
+        return None if batch is None else batch[0][rows, columns].double().cpu().numpy()
+
+    return Candidates(
+        index,
+        picks.cpu().numpy(),
+        score[rows, columns].float().cpu().numpy(),
+        np.ones(len(picks), dtype=np.int64),
+        None,
+        at_picks(maps.impurity),
+        at_picks(maps.uncertainty),
+    )
+
+
+def fixed_candidates(
+    index: int,
+    acquisition: Acquisition,
+    logits: Tensor,
+    partition: NDArray[np.int32],
+    key: int,
+    asked: NDArray[np.bool_],
+    limit_px: int,
+    *,
+    at_least_one: bool = False,
+    extra: dict[str, Any] | None = None,
+) -> Candidates:
+    """The regions of a partition, best first, as many as fit.
+
+    Regions are taken in the order of their score until one no longer fits; equal scores are decided by the larger
+    uncertainty, then by the region's number.
+
+    Args:
+        index: The image.
+        acquisition: The score.
+        logits: (1, C, h, w).
+        partition: (H, W) int32 region numbers, -1 for no region.
+        key: Key of random scores.
+        asked: (H, W) bool: a region with a pixel of these is not offered.
+        limit_px: Most pixels in all.
+        at_least_one: Offer the best region even where it alone is more than that.
+        extra: Further arguments of the score, e.g. ``images``.
+
+    Raises:
+        ValueError: As the acquisition raises it.
+    """
+    flat = partition.reshape(-1)
+    order = np.argsort(flat, kind="stable")[int((flat < 0).sum()) :]  # pixels by region, ascending inside one
+    counts = np.bincount(flat[order], minlength=1).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    place = np.zeros(len(counts), dtype=np.int64)
+    is_used = counts > 0
+    place[is_used] = order[(starts[:-1] + counts // 2)[is_used]]
+    score, impurity, uncertainty = _region_scores(acquisition, logits, partition, counts, place, key, extra or {})
+    is_open = is_used & (np.bincount(flat[order], asked.reshape(-1)[order], len(counts)) == 0)
+    regions = np.flatnonzero(is_open)
+    tie_break = np.zeros(len(counts)) if uncertainty is None else uncertainty
+    ranked = regions[np.lexsort((-tie_break[regions], -score[regions]))]
+    fits = int(np.searchsorted(np.cumsum(counts[ranked]), limit_px, side="right"))
+    chosen = ranked[: max(fits, int(at_least_one))]
+    return Candidates(
+        index,
+        np.stack(np.divmod(place[chosen], partition.shape[1]), axis=1).reshape(-1, 2),
+        score[chosen],
+        counts[chosen],
+        Regions.from_sets([order[starts[one] : starts[one + 1]] for one in chosen.tolist()]),
+        None if impurity is None else impurity[chosen],
+        None if uncertainty is None else uncertainty[chosen],
+    )
+
+
+def check_fixed(acquisition: Acquisition) -> None:
+    """Raise ValueError where a score is not defined on regions of fixed shape."""
+    numerics = getattr(acquisition, "numerics", "exact")
+    if numerics != "exact":
+        raise ValueError(
+            f"acquisition.numerics={numerics} is defined for square windows alone; leave it out, or use region=square"
+        )
+
+
+def _region_scores(
+    acquisition: Acquisition,
+    logits: Tensor,
+    partition: NDArray[np.int32],
+    counts: NDArray[np.int64],
+    place: NDArray[np.int64],
+    key: int,
+    extra: dict[str, Any],
+) -> tuple[NDArray[np.float32], FloatArray | None, FloatArray | None]:
+    """(R,) score, impurity and uncertainty: Eq. (4) to (6) with the region in the place of the window.
+
+    Which of them a score is made of is told by the maps that it returns: impurity is taken over the region's predicted
+    labels, and times the mean uncertainty of its pixels where there is one; without impurity it is the mean of the
+    pixels' own scores. A score with neither (random) is that of the region's middle pixel, since a mean of random numbers
+    would depend on the region's size.
+    """
+    size = (partition.shape[0], partition.shape[1])
+    maps = _of_pixels(acquisition)(logits, size, [key], **extra)
+    if maps.impurity is None and maps.uncertainty is None:
+        return maps.score[0].reshape(-1).float().cpu().numpy()[place], None, None
+    flat = partition.reshape(-1)
+    inside = flat >= 0
+    numbers = flat[inside].astype(np.int64)
+    uncertainty = None if maps.uncertainty is None else _means(maps.uncertainty, inside, numbers, counts)
+    if maps.impurity is None:
+        return _means(maps.score, inside, numbers, counts).astype(np.float32), None, uncertainty
+    num_classes = int(logits.shape[1])
+    _, label = map_pixels(logits, size, entropy_and_label, (torch.float32, label_dtype(num_classes)))
+    label_M = label[0].reshape(-1).cpu().numpy().astype(np.int64)[inside]
+    class_RC = np.bincount(numbers * num_classes + label_M, minlength=len(counts) * num_classes)
+    nlogn_R = _nlogn(class_RC.reshape(len(counts), num_classes)).sum(axis=1)
+    impurity = np.maximum(0.0, (_nlogn(counts) - nlogn_R) / np.maximum(counts, 1))
+    score = impurity if uncertainty is None else impurity * uncertainty
+    return score.astype(np.float32), impurity, uncertainty
+
+
+def _of_pixels(acquisition: Acquisition) -> Acquisition:
+    """The same score of a pixel alone: PA where it has that mode, with a window of one pixel."""
+    names = {field.name for field in fields(acquisition)}  # type: ignore[arg-type]
+    changes: dict[str, Any] = {name: value for name, value in (("pixel", True), ("radius", 0)) if name in names}
+    return replace(acquisition, **changes)  # type: ignore[type-var]
+
+
+def _means(
+    batch: Tensor, inside: NDArray[np.bool_], numbers: NDArray[np.int64], counts: NDArray[np.int64]
+) -> FloatArray:
+    values = batch[0].reshape(-1).double().cpu().numpy()[inside]
+    means: FloatArray = np.bincount(numbers, values, len(counts)) / np.maximum(counts, 1)
+    return means
+
+
+def _nlogn(counts: NDArray[np.integer]) -> FloatArray:
+    result: FloatArray = counts * np.log(np.maximum(counts, 1))
+    return result
+
+
+def global_cut(
+    scores: Sequence[NDArray[np.float32]], costs: Sequence[NDArray[np.int64]], budget: int
+) -> NDArray[np.int64]:
+    """How many candidates of each image are asked where all images share one budget.
+
+    All candidates are put in order: higher scores first; of equal ones the image that comes first, then its own order.
+    They are taken until one no longer fits.
+
+    Args:
+        scores: (N_i,) scores of each image, never rising.
+        costs: (N_i,) what each candidate takes from the budget.
+        budget: What there is.
+
+    Returns:
+        (number of images,) int64.
+
+    >>> high, low = np.float32([3, 1]), np.float32([2, 1, 1])
+    >>> global_cut([high, low], [np.int64([1, 1]), np.int64([1, 1, 1])], 3).tolist()
+    [2, 1]
+    """
+    image = np.repeat(np.arange(len(scores)), [len(one) for one in scores])
+    order = np.argsort(-np.concatenate([np.zeros(0, np.float32), *scores]), kind="stable")
+    spent = np.cumsum(np.concatenate([np.zeros(0, np.int64), *costs])[order])
+    taken = image[order[: int(np.searchsorted(spent, budget, side="right"))]]
+    return np.bincount(taken, minlength=len(scores)).astype(np.int64)
