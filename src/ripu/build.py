@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -33,6 +34,32 @@ def config_dir() -> str:
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; names the key, its value, the cause and the remedy."""
+
+
+def sweep_name(overrides: Sequence[str], number: int) -> str:
+    """Name of a job of a multirun: those of its overrides that the command line gives several values.
+
+    Args:
+        overrides: The overrides of the job, ``key=value``.
+        number: Its number, the name where nothing can be told apart.
+
+    Example:
+        >>> import sys
+        >>> sys.argv = ["train", "-m", "mode=ra,pa", "seed=1", "data.target_size=[64,96]"]
+        >>> sweep_name(["mode=pa", "seed=1", "data.target_size=[64,96]"], 1)
+        'mode=pa'
+    """
+    swept = set()
+    for word in sys.argv[1:]:
+        key, _, value = word.partition("=")
+        flat = re.sub(r"[\[{(][^\[{(]*[\])}]", "", value)
+        if "," in flat or value.startswith(("choice(", "range(", "interval(", "glob(")):
+            swept.add(key.lstrip("+"))
+    parts = [item.replace("/", "-") for item in overrides if item.partition("=")[0].lstrip("+") in swept]
+    return ",".join(parts)[:200] or str(number)
+
+
+OmegaConf.register_new_resolver("ripu.sweep_name", sweep_name, replace=True)
 
 
 def make_plan(cfg: DictConfig) -> Plan:
@@ -79,7 +106,12 @@ def check_config(cfg: DictConfig) -> None:
             f"objective.negative_threshold={objective.negative_threshold} (tau) must lie between 0 and 1; the paper "
             "uses 0.05"
         )
-    positive = ("optimizer.learning_rate", "optimizer.head_lr_factor", "optimizer.poly_horizon_factor")
+    positive = (
+        "optimizer.learning_rate",
+        "optimizer.head_lr_factor",
+        "optimizer.poly_horizon_factor",
+        "trainer.timeout_minutes",
+    )
     not_negative = (
         "objective.consistency_weight",
         "objective.negative_weight",

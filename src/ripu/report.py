@@ -114,7 +114,11 @@ def summary(results: Mapping[str, Any]) -> str:
 
     done = 0
     for entry in results["evaluations"]:
-        row(f"after round {done}" if done else "source only", entry["step"], entry["labelled_fraction"], entry["mIoU"])
+        if done:
+            name = f"after round {done}"
+        else:
+            name = "source only" if entry is results["evaluations"][0] else "before round 1"
+        row(name, entry["step"], entry["labelled_fraction"], entry["mIoU"])
         done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
     row("final", results["max_steps"], results["labelled_fraction"], results["mIoU"])
     columns = [("final", results["per_class_iou"], results["mIoU"])]
