@@ -119,7 +119,10 @@ class RunCheckpoint(pl.Callback):
             os.replace(record.with_suffix(".tmp256"), record)
             os.replace(temporary, path)
             _sync(self.folder)
-            for old in sorted(self.folder.glob("step-*.ckpt"))[: -self.keep]:
+            found = sorted(self.folder.glob("step-*.ckpt"))
+            done = [one for one in found if one <= path]
+            # What lies behind this step was damaged when the run was picked up, and must not count as kept.
+            for old in done[: -self.keep] + found[len(done) :]:
                 old.with_suffix(".sha256").unlink(missing_ok=True)
                 old.unlink()
         self._settled = step

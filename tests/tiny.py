@@ -1,0 +1,43 @@
+"""A network small enough for tests that train; ``model._target_=tiny.TinyNetwork`` in a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class TinyNetwork(nn.Module):
+    """Two convolutions, one batch norm that learns and one that is frozen, dropout. Ignores other networks' options."""
+
+    mean = (0.5, 0.5, 0.5)
+    std = (0.25, 0.25, 0.25)
+
+    def __init__(self, num_classes: int, dropout: float = 0.1, **_: Any) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.num_classes = num_classes
+        self.body = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.frozen = nn.BatchNorm2d(8).requires_grad_(False)
+        self.dropout = nn.Dropout2d(dropout)
+        self.head = nn.Conv2d(8, num_classes, 3, padding=1)
+        for parameter in (self.body.weight, self.head.weight):
+            with torch.no_grad():
+                parameter.normal_(0.0, 0.3, generator=generator)
+        for parameter in (self.body.bias, self.head.bias):
+            nn.init.zeros_(parameter)
+        self.train()
+
+    def train(self, mode: bool = True) -> TinyNetwork:
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.dropout(self.frozen(self.norm(self.body(image)).relu())))
+        return logits
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        return [*self.body.parameters(), *self.norm.parameters()], list(self.head.parameters())
