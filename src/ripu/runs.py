@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from ripu import __version__
@@ -120,6 +122,20 @@ def _leaves(cfg: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def _strategy(cfg: DictConfig) -> str | DDPStrategy:
+    """The strategy, with the time that processes wait for each other where there are several."""
+    devices = cfg.trainer.devices
+    if devices in ("auto", -1, "-1"):
+        count = 1 if cfg.trainer.accelerator == "cpu" else torch.cuda.device_count()
+    elif isinstance(devices, str):
+        count = devices.count(",") + 1 if "," in devices else int(devices)
+    else:
+        count = devices if isinstance(devices, int) else len(devices)
+    if cfg.trainer.strategy in ("auto", "ddp") and (count > 1 or cfg.trainer.num_nodes > 1):
+        return DDPStrategy(timeout=timedelta(minutes=cfg.trainer.timeout_minutes))
+    return str(cfg.trainer.strategy)
+
+
 def make_trainer(cfg: DictConfig, run: Path, plan: Plan) -> pl.Trainer:
     """The Lightning trainer of a run, without callbacks."""
     loggers: list[Any] = [MetricsFile(run)]
@@ -132,7 +148,7 @@ def make_trainer(cfg: DictConfig, run: Path, plan: Plan) -> pl.Trainer:
         max_steps=plan.max_steps,
         accelerator=cfg.trainer.accelerator,
         devices=cfg.trainer.devices,
-        strategy=cfg.trainer.strategy,
+        strategy=_strategy(cfg),
         num_nodes=cfg.trainer.num_nodes,
         precision=precision,
         log_every_n_steps=cfg.trainer.log_every_n_steps,
