@@ -44,42 +44,66 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-@contextlib.contextmanager
-def atomic_file(folder: Path, label: str) -> Iterator[tuple[BinaryIO, Path]]:
-    """Open a temporary file in ``folder``; it is removed unless the body renames it away.
+class AtomicFile:
+    """A temporary file in a folder that :meth:`publish` renames; without that it goes away on leaving.
+
+    Only the operating system's refusals to write become :class:`StoreWriteError`; errors of the code that produces the
+    data pass through untouched.
 
     Args:
         folder: Where the file shall end up.
-        label: What is being written, for the name of the temporary file and for error messages.
-
-    Yields:
-        The open binary file and its path.
+        label: What is being written, for the name of the temporary file and for messages.
 
     Raises:
-        StoreWriteError: If the operating system refuses (full disk, quota, permissions).
+        StoreWriteError: On entering and in every method, if the operating system refuses (full disk, permissions).
     """
-    path = folder / f"{TMP_PREFIX}{label}-{os.urandom(6).hex()}"  # ranks may share a pid across hosts
-    try:
-        with open(path, "w+b") as handle:
-            yield handle, path
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        cause = "the disk (or quota, or file size limit) is full" if full else (error.strerror or str(error))
-        remedy = "free some space" if full else "make the folder writable"
-        raise StoreWriteError(
-            f"{folder}: writing {label} failed: {cause}; what was committed before is intact, {remedy} and repeat"
-        ) from error
-    finally:
+
+    def __init__(self, folder: Path, label: str) -> None:
+        self.folder = folder
+        self._label = label
+        # Not the pid: ranks on two hosts may share one.
+        self._path = folder / f"{TMP_PREFIX}{label}-{os.urandom(6).hex()}"
+        self._handle: BinaryIO | None = None
+
+    def __enter__(self) -> AtomicFile:
+        with self._explained():
+            self._handle = open(self._path, "xb")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
         with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            if self._handle is not None:
+                self._handle.close()
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        assert self._handle is not None
+        with self._explained():
+            self._handle.write(data)
 
-def publish(handle: BinaryIO, temporary: Path, final: Path) -> None:
-    """Flush, sync, rename and sync the folder: afterwards ``final`` is whole and durable."""
-    handle.flush()
-    os.fsync(handle.fileno())
-    os.replace(temporary, final)
-    sync_folder(final.parent)
+    def publish(self, name: str) -> None:
+        """Flush, sync, rename to ``name`` and sync the folder: afterwards the file is whole and durable."""
+        assert self._handle is not None
+        with self._explained():
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+            os.replace(self._path, self.folder / name)
+            sync_folder(self.folder)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            cause = "the disk (or quota, or file size limit) is full" if is_full else (error.strerror or str(error))
+            remedy = "free some space" if is_full else "make the folder writable"
+            raise StoreWriteError(
+                f"{self.folder}: writing {self._label} failed: {cause}; what was committed before is intact, "
+                f"{remedy} and repeat"
+            ) from error
 
 
 def write_document(path: Path, body: dict[str, Any]) -> str:
@@ -90,9 +114,9 @@ def write_document(path: Path, body: dict[str, Any]) -> str:
     """
     digest = hashlib.sha256(canonical_json(body)).hexdigest()
     text = canonical_json({"body": body, "sha256": digest}) + b"\n"
-    with atomic_file(path.parent, path.name) as (handle, temporary):
-        handle.write(text)
-        publish(handle, temporary, path)
+    with AtomicFile(path.parent, path.name) as file:
+        file.write(text)
+        file.publish(path.name)
     return digest
 
 
@@ -140,21 +164,21 @@ class FileEntry:
 
 
 class RecordWriter:
-    """Writes a record file into an open temporary file.
+    """Writes a record file.
 
     Args:
-        handle: Empty binary file, open for reading and writing.
+        file: Where to; entered and empty.
         header: JSON object that goes to the front.
     """
 
-    def __init__(self, handle: BinaryIO, header: dict[str, Any]) -> None:
-        self._handle = handle
+    def __init__(self, file: AtomicFile, header: dict[str, Any]) -> None:
+        self._file = file
         text = canonical_json(header)
         self._front = MAGIC + struct.pack("<I", len(text)) + text
         self._rows: list[tuple[int, int, int, int, bytes]] = []
         self._offset = len(self._front)
         self._sha256 = hashlib.sha256(self._front)
-        handle.write(self._front)
+        file.write(self._front)
 
     def add(self, image: int, payload: bytes) -> None:
         """Compress and append the record of one image (index); at most one record per image."""
@@ -164,7 +188,7 @@ class RecordWriter:
         self._offset += len(blob)
 
     def finish(self, stem: str) -> FileEntry:
-        """Append index and footer; the entry's name is ``<stem>-<16 hex digits of the checksum>.dat``."""
+        """Append index and footer, to be published next; the entry's name is ``<stem>-<16 hex digits of the checksum>.dat``."""
         index = np.array(sorted(self._rows), dtype=_INDEX)
         digest = hashlib.sha256(self._front + index.tobytes()).digest()
         offset = self._offset
@@ -180,7 +204,7 @@ class RecordWriter:
         return len(self._rows)
 
     def _put(self, data: bytes) -> None:
-        self._handle.write(data)
+        self._file.write(data)
         self._sha256.update(data)
 
 

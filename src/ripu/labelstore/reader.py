@@ -261,12 +261,15 @@ class LabelReader:
         rounds = self._as_of(num_rounds)
         label = np.full(image.height * image.width, VOID, dtype=np.uint8)
         if rounds:
-            known = self._answer_map(number)
-            for event in rounds:
-                indices = self._regions(number, event).indices
-                found = known[indices]
-                found[found == _UNANSWERED] = VOID
-                label[indices] = found
+            # One map only, touching it is what costs: write every answer, keep those that were asked for.
+            batches = self._answer_batches(number)
+            asked = np.concatenate([self._regions(number, event).indices for event in rounds])
+            for indices, labels in batches:
+                label[indices] = labels
+            revealed = label[asked]
+            for indices, _ in batches:
+                label[indices] = VOID
+            label[asked] = revealed
         return label.reshape(image.height, image.width)
 
     def revealed_round(self, image_id: str, num_rounds: int | None = None) -> LabelArray:
@@ -355,6 +358,13 @@ class LabelReader:
 
     def _answer_map(self, number: int) -> LabelArray:
         """(H * W,) uint8: the answer of each pixel, 254 where there is none."""
+        image = self.images[number]
+        known = np.full(image.height * image.width, _UNANSWERED, dtype=np.uint8)
+        for indices, labels in self._answer_batches(number):
+            known[indices] = labels
+        return known
+
+    def _answer_batches(self, number: int) -> list[tuple[IntArray, LabelArray]]:
         self._refresh()
         batches = self._log.answers
         for entry in batches[self._num_indexed :]:
@@ -362,11 +372,9 @@ class LabelReader:
             for one in file.images:
                 self._answer_files.setdefault(one, []).append(file)
             self._num_indexed += 1
-        image = self.images[number]
-        known = np.full(image.height * image.width, _UNANSWERED, dtype=np.uint8)
+        found = []
         for file in self._answer_files.get(number, ()):
             payload = file.read(number)
             assert payload is not None
-            indices, labels = decode_answers(payload, image)
-            known[indices] = labels
-        return known
+            found.append(decode_answers(payload, self.images[number]))
+        return found

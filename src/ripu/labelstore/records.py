@@ -164,12 +164,17 @@ def square_regions(picks: NDArray[np.integer], radius: int, height: int, width: 
     """
     centres = np.asarray(picks, dtype=np.int64).reshape(-1, 2)
     span = np.arange(-radius, radius + 1, dtype=np.int64)
+    is_inner = ((centres >= radius) & (centres < (height - radius, width - radius))).all()
+    if is_inner:  # the usual case, and this is on the data loader's path
+        around = (span[:, None] * width + span).reshape(-1)
+        inner = ((centres[:, :1] * width + centres[:, 1:]) + around).reshape(-1)
+        return Regions(np.arange(len(centres) + 1, dtype=np.int64) * len(around), inner)
     rows, cols = centres[:, :1] + span, centres[:, 1:] + span
     flat = (rows * width)[:, :, None] + cols[:, None, :]
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((cols >= 0) & (cols < width))[:, None, :]
     offsets = np.zeros(len(centres) + 1, dtype=np.int64)
     np.cumsum(inside.sum(axis=(1, 2)), out=offsets[1:])
-    return Regions(offsets, flat.ravel() if inside.all() else flat[inside])
+    return Regions(offsets, flat[inside])
 
 
 def regions_of(picks: ImagePicks, spec: Round, image: TargetImage) -> Regions:

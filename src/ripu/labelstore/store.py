@@ -7,9 +7,9 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,11 @@ from ripu.labelstore.errors import (
 )
 from ripu.labelstore.files import (
     TMP_PREFIX,
+    AtomicFile,
     FileEntry,
     RecordFile,
     RecordWriter,
-    atomic_file,
     canonical_json,
-    publish,
     write_document,
 )
 from ripu.labelstore.lock import WriterLock
@@ -72,8 +71,8 @@ from ripu.labelstore.records import (
 MAX_ROUNDS = 255
 _OWN_FILE = re.compile(r"(round-\d{3}-[0-9a-f]{16}|answers-[0-9a-f]{16}|shard-\d{3}-\d{5}-(picks|answers))\.dat")
 
-_Batch = tuple[int, IntArray, LabelArray]
-"""Answers of one image: its number, flat indices and labels."""
+_Pixels = tuple[IntArray, LabelArray]
+"""Answers of one image: flat indices and labels."""
 
 
 class LabelStore(LabelReader):
@@ -261,30 +260,32 @@ class LabelStore(LabelReader):
         self._check_order(spec)
         squares: dict[int, IntArray] = {}
         done: set[tuple[type, int]] = set()
-        with self._record_file("picks", spec) as (picks_out, picks_handle, picks_tmp):
-            with self._record_file("answers", None) as (answers_out, answers_handle, answers_tmp):
-                for record in records:
-                    number = self._number(record.image_id)
-                    if (type(record), number) in done:
-                        raise RoundConflictError(
-                            f"round {spec.index}: two records of one kind for image {record.image_id!r}; give one"
-                        )
-                    done.add((type(record), number))
-                    if isinstance(record, ImagePicks):
-                        checked = self._checked(record, spec)
-                        if checked.regions is None:
-                            squares[number] = checked.picks.astype(np.int64)
-                        picks_out.add(number, encode_picks(checked))
-                    else:
-                        image = self.images[number]
-                        indices, labels = check_answers(record, len(self.class_names), image)
-                        self._is_new(number, indices, labels)
-                        hint = (squares[number], spec.reveal_radius) if number in squares else None
-                        answers_out.add(number, encode_answers(indices, labels, image, hint))
-                picks_out.finish("shard")
-                answers_out.finish("shard")
-                publish(answers_handle, answers_tmp, self._shard(spec.index, rank, "answers"))
-            publish(picks_handle, picks_tmp, self._shard(spec.index, rank, "picks"))
+        with AtomicFile(self.path, "picks") as picks_file, AtomicFile(self.path, "answers") as answers_file:
+            picks_out = RecordWriter(picks_file, self._file_header("picks", spec))
+            answers_out = RecordWriter(answers_file, self._file_header("answers", None))
+            for record in records:
+                number = self._number(record.image_id)
+                if (type(record), number) in done:
+                    raise RoundConflictError(
+                        f"round {spec.index}: two records of one kind for image {record.image_id!r}; give one"
+                    )
+                done.add((type(record), number))
+                if isinstance(record, ImagePicks):
+                    checked = self._checked(record, spec)
+                    if checked.regions is None:
+                        squares[number] = checked.picks.astype(np.int64)
+                    picks_out.add(number, encode_picks(checked))
+                else:
+                    image = self.images[number]
+                    indices, labels = check_answers(record, len(self.class_names), image)
+                    self._is_new(number, indices, labels)
+                    hint = (squares[number], spec.reveal_radius) if number in squares else None
+                    answers_out.add(number, encode_answers(indices, labels, image, hint))
+            picks_out.finish("shard")
+            answers_out.finish("shard")
+            # Answers first: where there are picks, the shard is complete.
+            answers_file.publish(self._shard(spec.index, rank, "answers").name)
+            picks_file.publish(self._shard(spec.index, rank, "picks").name)
 
     def commit_round(self, spec: Round, world_size: int = 1) -> bool:
         """Merge the shards of all ranks into the round and commit it together with their answers.
@@ -313,17 +314,16 @@ class LabelStore(LabelReader):
         content = content_digest(spec)
         squares: dict[int, IntArray] = {}
         events: list[Event] = []
-        with self._record_file("picks", spec) as (out, handle, temporary):
-            for number in sorted({number for file in picks_in for number in file.images}):
-                payloads = {file.read(number) for file in picks_in if number in file}
-                payload = payloads.pop()
-                assert payload is not None
+        with AtomicFile(self.path, "picks") as target:
+            out = RecordWriter(target, self._file_header("picks", spec))
+            for number, payloads in _by_image(picks_in):
                 image_id = self.images[number].image_id
-                if payloads:
+                if len(set(payloads)) > 1:
                     raise RoundConflictError(
                         f"round {spec.index}: two ranks bring different picks for image {image_id!r}; "
                         "give each image to one rank"
                     )
+                payload = payloads[0]
                 record = self._checked(decode_picks(payload, image_id), spec)
                 if record.regions is None:
                     squares[number] = record.picks.astype(np.int64)
@@ -337,17 +337,15 @@ class LabelStore(LabelReader):
                     f"{self.path}: round {spec.index} is committed already with other content; "
                     "undo it first if it shall be replaced"
                 )
-            batches = (
-                (number, *decode_answers(payload, self.images[number]))
-                for file in answers_in
-                for number in file.images
-                if (payload := file.read(number)) is not None
+            fresh = self._fresh(
+                (number, [decode_answers(payload, self.images[number]) for payload in payloads])
+                for number, payloads in _by_image(answers_in)
             )
-            answers_entry = self._write_answers(batches, {n: (p, spec.reveal_radius) for n, p in squares.items()})
+            answers_entry, _ = self._write_answers(fresh, {n: (p, spec.reveal_radius) for n, p in squares.items()}.get)
             if answers_entry is not None:
                 events.append(AnswersEvent(answers_entry))
             if is_new:
-                publish(handle, temporary, self.path / entry.name)
+                target.publish(entry.name)
                 events.append(event)
         self._append(events)
         for file in (*picks_in, *answers_in):
@@ -398,10 +396,11 @@ class LabelStore(LabelReader):
             StoreWriteError: If the disk is full.
         """
         self._require_lock()
-        batches = []
+        batches: dict[int, list[_Pixels]] = {}
         for record in answers:
             number = self._number(record.image_id)
-            batches.append((number, *check_answers(record, len(self.class_names), self.images[number])))
+            checked = check_answers(record, len(self.class_names), self.images[number])
+            batches.setdefault(number, []).append(checked)
         return self._commit_answers(batches)
 
     # ---- inside
@@ -447,13 +446,11 @@ class LabelStore(LabelReader):
             )
         return ~known
 
-    def _merge_answers(self, batches: Iterable[_Batch]) -> dict[int, tuple[IntArray, LabelArray]]:
-        """Per image, ascending: what is new, each pixel once."""
-        merged: dict[int, tuple[IntArray, LabelArray]] = {}
-        for number, indices, labels in batches:
-            if number in merged:
-                indices = np.concatenate([merged[number][0], indices])
-                labels = np.concatenate([merged[number][1], labels])
+    def _fresh(self, batches: Iterable[tuple[int, list[_Pixels]]]) -> Iterator[tuple[int, _Pixels]]:
+        """Per image: what is not known yet, each pixel once, ascending."""
+        for number, parts in batches:
+            indices = np.concatenate([part[0] for part in parts])
+            labels = np.concatenate([part[1] for part in parts])
             order = np.argsort(indices, kind="stable")
             indices, labels = indices[order], labels[order]
             is_first = np.ones(len(indices), dtype=bool)
@@ -465,36 +462,32 @@ class LabelStore(LabelReader):
                 raise AnswerConflictError(
                     f"image {image.image_id!r}: pixel (row {row}, column {col}) is given two different answers at once"
                 )
-            merged[number] = (indices[is_first], labels[is_first])
-        fresh: dict[int, tuple[IntArray, LabelArray]] = {}
-        for number in sorted(merged):
-            indices, labels = merged[number]
+            indices, labels = indices[is_first], labels[is_first]
             is_new = self._is_new(number, indices, labels)
             if is_new.any():
-                fresh[number] = (indices[is_new], labels[is_new])
-        return fresh
+                yield number, (indices[is_new], labels[is_new])
 
     def _write_answers(
-        self, batches: Iterable[_Batch], squares: Mapping[int, tuple[IntArray, int]]
-    ) -> FileEntry | None:
-        """Write a file with the answers that are new; the caller commits it."""
-        fresh = self._merge_answers(batches)
-        if not fresh:
-            return None
-        with self._record_file("answers", None) as (out, handle, temporary):
-            for number, (indices, labels) in fresh.items():
-                out.add(number, encode_answers(indices, labels, self.images[number], squares.get(number)))
+        self, fresh: Iterable[tuple[int, _Pixels]], squares: Callable[[int], tuple[IntArray, int] | None]
+    ) -> tuple[FileEntry | None, int]:
+        """Write a file with new answers, if there are any, for the caller to commit; also counts the pixels."""
+        num_pixels = 0
+        with AtomicFile(self.path, "answers") as file:
+            out = RecordWriter(file, self._file_header("answers", None))
+            for number, (indices, labels) in fresh:
+                out.add(number, encode_answers(indices, labels, self.images[number], squares(number)))
+                num_pixels += len(indices)
+            if not num_pixels:
+                return None, 0
             entry = out.finish("answers")
-            publish(handle, temporary, self.path / entry.name)
-        return entry
+            file.publish(entry.name)
+        return entry, num_pixels
 
-    def _commit_answers(self, batches: Iterable[_Batch]) -> int:
-        fresh = self._merge_answers(batches)
-        squares = {number: hint for number in fresh if (hint := self._squares(number)) is not None}
-        entry = self._write_answers(((n, *pair) for n, pair in fresh.items()), squares)
+    def _commit_answers(self, batches: Mapping[int, list[_Pixels]]) -> int:
+        entry, num_pixels = self._write_answers(self._fresh(sorted(batches.items())), self._squares)
         if entry is not None:
             self._append([AnswersEvent(entry)])
-        return sum(len(indices) for indices, _ in fresh.values())
+        return num_pixels
 
     def _squares(self, number: int) -> tuple[IntArray, int] | None:
         """Square picks of one radius in the live rounds: a hint for the encoding of their answers."""
@@ -513,11 +506,6 @@ class LabelStore(LabelReader):
             self._refresh()
             write_log(self.path, self.header.sha256, Log((*self._log.events, *events)))
             self._refresh()
-
-    @contextlib.contextmanager
-    def _record_file(self, kind: str, spec: Round | None) -> Iterator[tuple[RecordWriter, BinaryIO, Path]]:
-        with atomic_file(self.path, kind) as (handle, temporary):
-            yield RecordWriter(handle, self._file_header(kind, spec)), handle, temporary
 
     def _file_header(self, kind: str, spec: Round | None) -> dict[str, Any]:
         return {"kind": kind, "store": self.header.sha256, "round": None if spec is None else spec.to_json()}
@@ -541,7 +529,7 @@ class LabelStore(LabelReader):
         self._refresh()
         listed = self._log.files
         stale: list[Path] = []
-        batches: list[_Batch] = []
+        batches: dict[int, list[_Pixels]] = {}
         for path in sorted(self.path.iterdir()):
             if path.name.startswith(TMP_PREFIX):
                 stale.append(path)
@@ -553,14 +541,16 @@ class LabelStore(LabelReader):
                         f"{path}: left in place, its answers contradict committed ones: {error}", stacklevel=4
                     )
                     continue
-                batches += saved
+                for number, pixels in saved:
+                    batches.setdefault(number, []).append(pixels)
                 stale.append(path)
-        self._commit_answers(batches)
+        if batches:
+            self._commit_answers(batches)
         for path in stale:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def _answers_in(self, path: Path) -> list[_Batch]:
+    def _answers_in(self, path: Path) -> list[tuple[int, _Pixels]]:
         try:
             file = RecordFile(path)
             if file.header != self._file_header("answers", None):
@@ -571,10 +561,16 @@ class LabelStore(LabelReader):
                 assert payload is not None
                 indices, labels = decode_answers(payload, self.images[number])
                 self._is_new(number, indices, labels)
-                found.append((number, indices, labels))
+                found.append((number, (indices, labels)))
             return found
         except CorruptStoreError:  # the crash cut it off: these answers were never acknowledged
             return []
+
+
+def _by_image(files: Sequence[RecordFile]) -> Iterator[tuple[int, list[bytes]]]:
+    """The records of each image in several files, images ascending."""
+    for number in sorted({number for file in files for number in file.images}):
+        yield number, [payload for file in files if (payload := file.read(number)) is not None]
 
 
 def _check_json(value: Mapping[str, Any], what: str) -> None:
