@@ -4,6 +4,7 @@ Annotation is the expensive thing: nothing that was answered is lost or asked tw
 or none of it. The format is described in docs/labelstore.md. numpy and the standard library only.
 """
 
+from ripu.labelstore.audit import StoreDiff, StoreStats, Tally, diff_stores, store_stats, verify_store
 from ripu.labelstore.errors import (
     AnswerConflictError,
     BadLabelError,
@@ -43,11 +44,17 @@ __all__ = [
     "RoundConflictError",
     "RoundOrderError",
     "ShardMissingError",
+    "StoreDiff",
     "StoreExistsError",
     "StoreLockedError",
     "StoreMissingError",
+    "StoreStats",
     "StoreWriteError",
+    "Tally",
     "TargetImage",
     "UnknownImageError",
+    "diff_stores",
     "square_regions",
+    "store_stats",
+    "verify_store",
 ]

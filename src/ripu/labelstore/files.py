@@ -83,14 +83,21 @@ class AtomicFile:
         with self._explained():
             self._handle.write(data)
 
-    def publish(self, name: str) -> None:
-        """Flush, sync, rename to ``name`` and sync the folder: afterwards the file is whole and durable."""
+    def publish(self, name: str, *, durable: bool = True) -> None:
+        """Flush, sync, rename to ``name`` and sync the folder: afterwards the file is whole and durable.
+
+        Args:
+            name: File name in the folder; what has this name is replaced.
+            durable: False to leave the syncs out, for files that can be made again.
+        """
         assert self._handle is not None
         with self._explained():
             self._handle.flush()
-            os.fsync(self._handle.fileno())
+            if durable:
+                os.fsync(self._handle.fileno())
             os.replace(self._path, self.folder / name)
-            sync_folder(self.folder)
+            if durable:
+                sync_folder(self.folder)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

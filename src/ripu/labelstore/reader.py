@@ -117,6 +117,12 @@ class LabelReader:
     # ---- rounds
 
     @property
+    def log(self) -> Log:
+        """The manifest as it is on disk now."""
+        self._refresh()
+        return self._log
+
+    @property
     def rounds(self) -> tuple[Round, ...]:
         """The committed rounds that are not undone, ascending by index."""
         self._refresh()

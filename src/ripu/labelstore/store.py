@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.labelstore.audit import StoreStats, store_stats, verify_store
 from ripu.labelstore.errors import (
     AnswerConflictError,
     CorruptStoreError,
@@ -128,7 +130,7 @@ class LabelStore(LabelReader):
             StoreLockedError: If another process writes to it.
         """
         folder = Path(path)
-        body = header_body(tuple(images), tuple(class_names), metadata or {}, planned_picks)
+        body = header_body(_with_int_sizes(images), tuple(class_names), metadata or {}, planned_picks)
         _check_header(folder, body)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +151,7 @@ class LabelStore(LabelReader):
                     f"{folder}: holds a label store with other {names}; continue the run with the settings that it was "
                     "started with, or choose another output folder"
                 )
-            store._lock = lock
+            store._hold(lock)
             store._clean()
         except BaseException:
             lock.release()
@@ -171,8 +173,9 @@ class LabelStore(LabelReader):
         """
         store = cls(path)
         if write:
-            lock = store._lock = WriterLock(store.path / LOCK_FILE)
+            lock = WriterLock(store.path / LOCK_FILE)
             try:
+                store._hold(lock)
                 store._clean()
             except BaseException:
                 lock.release()
@@ -403,7 +406,25 @@ class LabelStore(LabelReader):
             batches.setdefault(number, []).append(checked)
         return self._commit_answers(batches)
 
+    # ---- accounts
+
+    def stats(self, num_rounds: int | None = None) -> StoreStats:
+        """Budget account per image, round and class; see :func:`ripu.labelstore.audit.store_stats`."""
+        return store_stats(self, num_rounds)
+
+    def verify(self) -> list[str]:
+        """Check every checksum and invariant; see :func:`ripu.labelstore.audit.verify_store`.
+
+        Returns:
+            One line per fault; empty if all is well.
+        """
+        return verify_store(self)
+
     # ---- inside
+
+    def _hold(self, lock: WriterLock) -> None:
+        self._lock = lock
+        weakref.finalize(self, lock.release)
 
     def _require_lock(self) -> None:
         if not self.is_writable:
@@ -571,6 +592,14 @@ def _by_image(files: Sequence[RecordFile]) -> Iterator[tuple[int, list[bytes]]]:
     """The records of each image in several files, images ascending."""
     for number in sorted({number for file in files for number in file.images}):
         yield number, [payload for file in files if (payload := file.read(number)) is not None]
+
+
+def _with_int_sizes(images: Iterable[TargetImage]) -> tuple[TargetImage, ...]:
+    """NumPy integers become int, which JSON can hold; anything else is left to be refused."""
+    return tuple(
+        TargetImage(image.image_id, *(int(v) if isinstance(v, np.integer) else v for v in (image.height, image.width)))
+        for image in images
+    )
 
 
 def _check_json(value: Mapping[str, Any], what: str) -> None:

@@ -1,0 +1,285 @@
+"""The labels of a run on the command line: ``python -m ripu.labels COMMAND RUN``.
+
+Commands: ``verify``, ``stats``, ``diff``, ``export``, ``undo``. Needs no torch. RUN is a run's output folder or its
+``labels`` folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ripu.datasets.taxonomy import Taxonomy
+    from ripu.labelstore import LabelStore, StoreDiff, StoreStats
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments without the program's name; None for those of the process.
+
+    Returns:
+        The exit status: 0; 1 where ``verify`` finds a fault; 2 where a command cannot be carried out.
+    """
+    arguments = _parser().parse_args(argv)
+    from ripu.labelstore import LabelStoreError
+
+    try:
+        status: int = arguments.command(arguments)
+        sys.stdout.flush()
+        return status
+    except LabelStoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def export_name(number: int, image_id: str) -> str:
+    """A file name (without extension) for an image id that is not trusted.
+
+    Unique by its number, at most 140 characters of ``A-Za-z0-9._-``, no folder part.
+
+    Args:
+        number: Position of the image in the store.
+        image_id: Any text.
+
+    Returns:
+        The name.
+
+    Example:
+        >>> export_name(3, "../../etc/passwd")
+        '000003_.._.._etc_passwd'
+    """
+    return f"{number:06d}_" + re.sub(r"[^A-Za-z0-9._-]", "_", image_id)[-120:]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ripu.labels",
+        description="What was asked and answered in a run: check, count, compare, export, undo.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, command: Any, purpose: str, *runs: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=purpose, description=purpose)
+        for run in runs or ("RUN",):
+            sub.add_argument(run.lower(), metavar=run, type=Path, help="a run's output folder, or its labels folder")
+        sub.set_defaults(command=command)
+        return sub
+
+    add("verify", _verify, "Check every checksum and every invariant; exit status 1 and a line per fault.")
+    stats = add("stats", _stats, "Count picks, clicks and pixels per round, class and image.")
+    stats.add_argument("--rounds", type=int, metavar="N", help="as of the first N rounds")
+    stats.add_argument("--images", action="store_true", help="also a line per image")
+    stats.add_argument("--json", action="store_true", help="print JSON (per image included)")
+    diff = add("diff", _diff, "Compare what two runs asked and learned.", "RUN_A", "RUN_B")
+    diff.add_argument("--json", action="store_true", help="print JSON")
+    export = add("export", _export, "Write the revealed label of every image as a PNG; 255 is not revealed.")
+    export.add_argument("out", metavar="OUT", type=Path, help="folder for the images; made where it is missing")
+    export.add_argument("--rounds", type=int, metavar="N", help="as of the first N rounds")
+    export.add_argument(
+        "--ids",
+        choices=("train", "label"),
+        default="train",
+        help="train ids (255: void or not revealed) or the label ids of the data set (0: void, 255: not revealed)",
+    )
+    export.add_argument("--taxonomy", metavar="NAME", help="class table; found by the class names if left out")
+    export.add_argument("--colour", action="store_true", help="also NAME_colour.png in the class colours")
+    add("undo", _undo, "Take the last round back. Its answers are kept and its file stays.")
+    return parser
+
+
+def _open(run: Path, *, write: bool = False) -> LabelStore:
+    from ripu.labelstore import LabelStore
+
+    return LabelStore.open(run / "labels" if (run / "labels").is_dir() else run, write=write)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    store = _open(arguments.run)
+    problems = store.verify()
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"{store.path}: {len(problems)} faults")
+        return 1
+    log = store.log
+    print(
+        f"{store.path}: intact; {len(store.images)} images, {len(log.rounds)} rounds, {len(log.answers)} batches of answers"
+    )
+    return 0
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    stats = _open(arguments.run).stats(arguments.rounds)
+    if arguments.json:
+        _print_json(stats.to_json())
+    else:
+        _print_stats(stats, arguments.images)
+    return 0
+
+
+def _print_stats(stats: StoreStats, with_images: bool) -> None:
+    names = ("picks", "clicks", "pixels", "share", "answered", "missing", "void")
+
+    def row(tally: Any) -> list[str]:
+        share = 100 * tally.asked_pixels / max(stats.num_pixels, 1)
+        missing = tally.asked_pixels - tally.answered_pixels
+        counts = [tally.picks, tally.clicks, tally.asked_pixels, f"{share:.3f}%", tally.answered_pixels, missing]
+        return [f"{value:,}" if isinstance(value, int) else value for value in (*counts, tally.void_pixels)]
+
+    table = [[str(index), f"{step:,}", f"{budget:,}", *row(tally)] for index, step, budget, tally in stats.rounds]
+    _print_table(["round", "step", "budget/image", *names], [*table, ["all", "", "", *row(stats.total)]])
+    labelled = max(sum(stats.total.class_pixels), 1)
+    classes = zip(stats.class_names, stats.total.class_pixels, strict=True)
+    print()
+    _print_table(
+        ["class", "pixels", "share", *(f"round {index}" for index, *_ in stats.rounds)],
+        [
+            [name, f"{pixels:,}", f"{100 * pixels / labelled:.2f}%"]
+            + [f"{tally.class_pixels[number]:,}" for *_, tally in stats.rounds]
+            for number, (name, pixels) in enumerate(classes)
+        ],
+    )
+    if with_images:
+        print()
+        _print_table(["image", *names], [[ascii(name)[1:-1], *row(tally)] for name, tally in stats.images.items()])
+    if stats.planned_picks is not None:
+        print(f"\nplanned {stats.planned_picks:,} picks, spent {stats.total.picks:,}, left {stats.left_picks:,}")
+    if stats.unasked_answers:
+        print(f"\n{stats.unasked_answers:,} further pixels are answered that no round of these asks for")
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from ripu.labelstore import diff_stores
+
+    diff = diff_stores(_open(arguments.run_a), _open(arguments.run_b))
+    if arguments.json:
+        _print_json(diff.to_json())
+    else:
+        _print_diff(diff)
+    return 0
+
+
+def _print_diff(diff: StoreDiff) -> None:
+    def row(overlap: Any) -> list[str]:
+        iou = "-" if overlap.iou is None else f"{100 * overlap.iou:.1f}%"
+        return [f"{overlap.first:,}", f"{overlap.second:,}", f"{overlap.both:,}", iou]
+
+    print(f"{diff.num_images} images in both, {len(diff.only_first)} only in A, {len(diff.only_second)} only in B\n")
+    names = ["A", "B", "both", "IoU"]
+    rounds = zip(diff.picks, diff.pixels, strict=True)
+    _print_table(
+        ["round", *(f"picks {name}" for name in names), *(f"pixels so far {name}" for name in names)],
+        [[str(index), *row(picks), *row(pixels)] for index, (picks, pixels) in enumerate(rounds)],
+    )
+    print()
+    _print_table(["class", *names], [[name, *row(overlap)] for name, overlap in diff.classes.items()])
+    if diff.conflicts:
+        print(f"\n{diff.conflicts:,} pixels are revealed with different labels")
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    import numpy as np
+    from PIL import Image
+
+    from ripu.labelstore import NO_ROUND, VOID, StoreWriteError
+    from ripu.labelstore.files import AtomicFile
+
+    store = _open(arguments.run)
+    num_rounds = store.num_rounds if arguments.rounds is None else arguments.rounds
+    taxonomy = None
+    if arguments.colour or arguments.ids == "label" or arguments.taxonomy:
+        taxonomy = _taxonomy(store, arguments.taxonomy, needs_ids=arguments.ids == "label")
+    out: Path = arguments.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreWriteError(f"{out}: the folder cannot be made ({error.strerror}); choose another") from error
+
+    def write(name: str, data: bytes) -> None:
+        # Renamed into place: a link of that name is replaced, not followed.
+        with AtomicFile(out, "export") as file:
+            file.write(data)
+            file.publish(name, durable=False)
+
+    names: dict[str, str] = {}
+    for number, image in enumerate(store.images):
+        label = store.revealed_label(image.image_id, num_rounds)
+        name = export_name(number, image.image_id)
+        names[f"{name}.png"] = image.image_id
+        if taxonomy is not None and arguments.colour:
+            write(f"{name}_colour.png", _png(Image.fromarray(taxonomy.colorize(label))))
+        if taxonomy is not None and arguments.ids == "label":
+            is_revealed = store.revealed_round(image.image_id, num_rounds) != NO_ROUND
+            label = np.where(is_revealed, taxonomy.to_disk_ids(label), VOID).astype(np.uint8)
+        write(f"{name}.png", _png(Image.fromarray(label)))
+    write("images.json", (json.dumps(names, indent=1) + "\n").encode("ascii"))
+    print(f"{out}: {len(names)} labels as of {num_rounds} rounds; images.json says which image each one is")
+    return 0
+
+
+def _png(image: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _taxonomy(store: LabelStore, name: str | None, *, needs_ids: bool) -> Taxonomy:
+    from ripu.datasets.taxonomy import TAXONOMIES
+    from ripu.labelstore import LabelStoreError
+
+    fitting = [table for table in TAXONOMIES.values() if table.class_names == store.class_names]
+    chosen = [table for table in fitting if name is None or table.name == name]
+    if not chosen:
+        raise LabelStoreError(
+            f"{store.path}: no class table {f'{name!r} ' if name else ''}with the classes of this store; "
+            f"fitting ones: {', '.join(table.name for table in fitting) or 'none'} (train ids need no table)"
+        )
+    if needs_ids and len(chosen) > 1:  # the colours are the same
+        raise LabelStoreError(
+            f"{store.path}: several class tables have these classes; choose with --taxonomy "
+            + " or ".join(table.name for table in chosen)
+        )
+    return chosen[0]
+
+
+def _undo(arguments: argparse.Namespace) -> int:
+    from ripu.labelstore import RoundOrderError
+
+    with _open(arguments.run, write=True) as store:
+        if not store.num_rounds:
+            raise RoundOrderError(f"{store.path}: no round is committed, there is nothing to undo")
+        spec = store.undo_round(store.num_rounds - 1)
+        print(
+            f"{store.path}: round {spec.index} (step {spec.step}) is undone; {store.num_rounds} rounds, answers are kept"
+        )
+    return 0
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        first, *rest = row
+        print(
+            "  ".join([first.ljust(widths[0]), *(v.rjust(w) for v, w in zip(rest, widths[1:], strict=True))]).rstrip()
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
