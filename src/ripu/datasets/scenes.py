@@ -59,6 +59,7 @@ class Scene:
 def decode_grey(path: Path) -> NDArray[np.integer]:
     """Read an 8- or 16-bit single-channel or palette PNG as (H, W) ids."""
     with Image.open(path) as file:
+        _refuse_bomb(path, file.size)
         if file.mode not in ("L", "P", "I;16", "I"):
             raise SceneError(
                 f"{path} holds a {file.mode} picture, not one id a pixel; give the id images, not the colour ones"
