@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import equations
 
+from reference import equations
 from ripu.functional import entropy_and_label, map_pixels, pixel_entropy
 
 
@@ -158,7 +158,9 @@ def test_inference_mode_is_fine() -> None:
     assert torch.equal(got, pixel_entropy(logits))
 
 
-@pytest.mark.parametrize("logits", [torch.zeros(3, 4, 5), torch.zeros(1, 3, 4, 5, dtype=torch.long), torch.zeros(1, 0, 4, 5)])
+@pytest.mark.parametrize(
+    "logits", [torch.zeros(3, 4, 5), torch.zeros(1, 3, 4, 5, dtype=torch.long), torch.zeros(1, 0, 4, 5)]
+)
 def test_errors(logits: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="logits"):
         pixel_entropy(logits)

@@ -8,13 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from reference import equations
 
+from reference import equations
 from ripu.functional import region_impurity, window_count
 
 
 def blobs(height: int, width: int, num_classes: int, seed: int) -> torch.Tensor:
-    coarse = torch.randint(num_classes, (1, 1, 2 + height // 9, 2 + width // 9), generator=torch.Generator().manual_seed(seed))
+    coarse = torch.randint(
+        num_classes, (1, 1, 2 + height // 9, 2 + width // 9), generator=torch.Generator().manual_seed(seed)
+    )
     return torch.nn.functional.interpolate(coarse.float(), (height, width), mode="nearest")[0].long()
 
 
@@ -98,7 +100,9 @@ def test_laws(label: np.ndarray, radius: int, permutation: list[int]) -> None:
     torch.testing.assert_close(region_impurity(torch.tensor(permutation)[batch], 5, radius), got, atol=1e-6, rtol=0)
     torch.testing.assert_close(region_impurity(batch.flip(2), 5, radius), got.flip(2), atol=1e-6, rtol=0)
     torch.testing.assert_close(region_impurity(batch.flip(1), 5, radius), got.flip(1), atol=1e-6, rtol=0)
-    torch.testing.assert_close(region_impurity(batch.rot90(1, (1, 2)), 5, radius), got.rot90(1, (1, 2)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        region_impurity(batch.rot90(1, (1, 2)), 5, radius), got.rot90(1, (1, 2)), atol=1e-6, rtol=0
+    )
 
 
 def test_all_classes_in_equal_parts_give_log_of_their_number() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import equations
 
+from reference import equations
 from ripu.functional import running_sum, window_count, window_mean
 
 

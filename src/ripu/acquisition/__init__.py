@@ -1,8 +1,9 @@
 """Acquisition scores: which pixels or regions are worth a label.
 
-A score is a frozen dataclass called as ``score(logits, size, keys)`` (plus ``images=`` where ``needs_image``) that returns
-:class:`ScoreMaps`; see :class:`Acquisition`. It holds its parameters and nothing else: no state, no device, no random
-generator. A new one is one file here and one YAML file in ``conf/acquisition`` with its ``_target_``; the tests find it there.
+A score is a frozen dataclass called as ``score(logits, size, keys)`` (plus ``images=`` where ``needs_image``) that
+returns :class:`ScoreMaps`; see :class:`Acquisition`. It holds its parameters and nothing else: no state, no device, no
+random generator. A new one is one file here and one YAML file in ``conf/acquisition`` with its ``_target_``; the tests
+find it there.
 """
 
 from ripu.acquisition.canny_entropy import CannyEntropy

@@ -20,8 +20,8 @@ from ripu.functional import check_radius
 class CannyEntropy:
     """Score U on the pixels that are Canny edges of the image, 0 elsewhere; ties go to the larger U.
 
-    U is the window mean of the pixel entropy (RA) or the pixel's own (PA). It asks whether impurity is more than an edge
-    detector. The paper names neither thresholds nor filter; 100 and 200 are those of the OpenCV tutorial.
+    U is the window mean of the pixel entropy (RA) or the pixel's own (PA). It asks whether impurity is more than an
+    edge detector. The paper names neither thresholds nor filter; 100 and 200 are those of the OpenCV tutorial.
 
     Attributes:
         radius: k of the window; not used for pixels.
@@ -39,7 +39,9 @@ class CannyEntropy:
     def __post_init__(self) -> None:
         check_radius(self.radius)
         if not 0 <= self.low_threshold <= self.high_threshold:
-            raise ValueError(f"thresholds {self.low_threshold} and {self.high_threshold} must satisfy 0 <= low <= high.")
+            raise ValueError(
+                f"thresholds {self.low_threshold} and {self.high_threshold} must satisfy 0 <= low <= high."
+            )
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int], *, images: Tensor) -> ScoreMaps:
         """Maps of a batch, see :class:`ripu.acquisition.Acquisition`.
@@ -63,9 +65,9 @@ class CannyEntropy:
         score = uncertainty * is_edge.to(uncertainty.device)
         return ScoreMaps(score, tie_break=uncertainty, uncertainty=uncertainty)
 
-    def _edges(self, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], size: tuple[int, int]) -> np.ndarray[
-        tuple[int, ...], np.dtype[np.bool_]
-    ]:
+    def _edges(
+        self, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], size: tuple[int, int]
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
         gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
         gray = cv2.resize(gray, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
         return np.asarray(cv2.Canny(gray, self.low_threshold, self.high_threshold) > 0)

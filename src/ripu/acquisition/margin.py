@@ -40,12 +40,9 @@ class Margin:
 
 def _closeness(strip_CRW: Tensor) -> tuple[Tensor, ...]:
     # A running best two: topk over planes is many times slower.
-    first, second = None, None
-    for probs in torch.softmax(strip_CRW, dim=0):
-        if first is None or second is None:
-            first, second = probs.clone(), torch.zeros_like(probs)
-            continue
+    first, *others = torch.softmax(strip_CRW, dim=0).unbind(0)
+    second = torch.zeros_like(first)
+    for probs in others:
         second = torch.maximum(second, torch.minimum(first, probs))
         first = torch.maximum(first, probs)
-    assert first is not None and second is not None
     return (1.0 - (first - second),)

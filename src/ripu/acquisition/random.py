@@ -24,7 +24,7 @@ class RandomScore:
     needs_image: ClassVar[bool] = False
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
-        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`. Of the logits only batch size and device count."""
+        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`. Of the logits only number and device count."""
         check_logits(logits)
         if len(keys) != logits.shape[0]:
             raise ValueError(f"{len(keys)} keys for a batch of {logits.shape[0]}: pass one key per image.")

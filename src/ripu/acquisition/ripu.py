@@ -35,9 +35,9 @@ class RipuScore:
     Attributes:
         radius: k of the window.
         pixel: False for regions (RA), True for pixels (PA).
-        numerics: ``exact`` is the equation. ``released`` reproduces the published program: 1e-6 inside both logarithms and
-            both factors divided by log 19; pure windows become slightly negative there, so that among them the least
-            uncertain wins.
+        numerics: ``exact`` is the equation. ``released`` reproduces the published program: 1e-6 inside both logarithms
+            and both factors divided by log 19; pure windows become slightly negative there, so that among them the
+            least uncertain wins.
     """
 
     radius: int
@@ -63,7 +63,7 @@ def ripu_score(logits: Tensor, radius: int, size: tuple[int, int] | None = None,
     Args:
         logits: (B, C, h, w) floating; half precisions are computed in float32.
         radius: k of the window N_k, in pixels of the result.
-        size: (H, W) of the result; the logits are up-sampled to it once (bilinear, align_corners). None: their own size.
+        size: (H, W) of the result, to which the logits are up-sampled once (bilinear, align_corners). None: their own.
         pixel: False: U is the window mean of the pixel entropy (RA, Eq. 5); True: the pixel's own entropy (PA).
 
     Returns:
@@ -76,7 +76,9 @@ def ripu_score(logits: Tensor, radius: int, size: tuple[int, int] | None = None,
     >>> ripu_score(logits, radius=1, pixel=True).argmax().item()
     1
     """
-    return ripu_maps(logits, radius, (int(logits.shape[-2]), int(logits.shape[-1])) if size is None else size, pixel).score
+    return ripu_maps(
+        logits, radius, (int(logits.shape[-2]), int(logits.shape[-1])) if size is None else size, pixel
+    ).score
 
 
 def ripu_maps(

@@ -2,7 +2,7 @@
 
 Legend: B batch, C classes, H W size, R rows of a strip. Entropies are in nats.
 
-With d_c = x_c - max x and p = softmax(x): H = -sum_c p_c log p_c = -log max p - sum_c p_c d_c. Both terms are
+With d_c = x_c - max x and Z = sum_c exp d_c: H = -sum_c p_c log p_c = log Z - sum_c d_c exp(d_c) / Z. Both terms are
 non-negative, so nothing cancels, and 0 log 0 = 0 needs no special case.
 """
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ripu.functional.pixels import map_pixels
 
 _STEEP = 3e38
+"""Times any difference of two float32 logits of normal size, this is below -C; times 0 it is 0."""
 
 
 def pixel_entropy(logits_BCHW: Tensor, *, epsilon: float = 0.0) -> Tensor:
@@ -47,23 +48,20 @@ def entropy_and_label(strip_CRW: Tensor, epsilon: float = 0.0) -> tuple[Tensor, 
     The strip is overwritten. Of equal logits the first class is the label.
     """
     strip_CRW.sub_(strip_CRW.amax(dim=0))
-    probs_CRW = torch.softmax(strip_CRW, dim=0)
+    power_CRW = torch.exp(strip_CRW)
+    total_RW = power_CRW.sum(dim=0)
     if epsilon > 0.0:
+        probs_CRW = power_CRW.div_(total_RW)
         entropy_RW = probs_CRW.mul_((probs_CRW + epsilon).log_()).sum(dim=0).neg_()
     else:
-        log_peak_RW = probs_CRW.amax(dim=0).log_()
-        entropy_RW = 0.0 - (log_peak_RW + probs_CRW.mul_(strip_CRW).sum(dim=0))
-    return entropy_RW, _label_of_shifted(strip_CRW)
+        entropy_RW = power_CRW.mul_(strip_CRW).sum(dim=0).neg_().div_(total_RW).add_(total_RW.log())
+    # The label is the first class at the maximum: a maximum over codes. Torch's arg-max over planes is far slower.
+    num_classes = strip_CRW.shape[0]
+    code_C11 = torch.arange(num_classes, 0, -1, dtype=torch.float32, device=strip_CRW.device)[:, None, None]
+    torch.add(code_C11, strip_CRW, alpha=_STEEP, out=power_CRW)
+    return entropy_RW, power_CRW.amax(dim=0).neg_().add_(num_classes).to(label_dtype(num_classes))
 
 
 def label_dtype(num_classes: int) -> torch.dtype:
     """The smallest integer dtype for labels 0 .. num_classes-1 and one value more that is no class."""
     return torch.uint8 if num_classes <= 255 else torch.int32
-
-
-def _label_of_shifted(shifted_CRW: Tensor) -> Tensor:
-    """First class whose shifted logit is 0. A maximum over codes: torch's arg-max over planes is some 30 times slower."""
-    num_classes = shifted_CRW.shape[0]
-    code_C11 = torch.arange(num_classes, 0, -1, dtype=torch.float32, device=shifted_CRW.device)[:, None, None]
-    code_RW = shifted_CRW.mul_(_STEEP).add_(code_C11).amax(dim=0)
-    return code_RW.neg_().add_(num_classes).to(label_dtype(num_classes))

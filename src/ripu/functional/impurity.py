@@ -9,12 +9,17 @@ columns, then along the rows; no step's work grows with the window.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ripu.functional.entropy import label_dtype
 from ripu.functional.parallel import for_each, split_rows, strip_rows
-from ripu.functional.windows import axis_count, check_radius
+from ripu.functional.windows import axis_count, check_radius, running_sum
+
+_BAND_ROWS = 128
+_SEGMENT_COLUMNS = 1024
 
 
 def region_impurity(pred_label_BHW: Tensor, num_classes: int, radius: int, *, epsilon: float = 0.0) -> Tensor:
@@ -80,48 +85,134 @@ class LabelWindows:
         device = label_HW.device
         self.height, self.width, self.num_classes, self.device = height, width, num_classes, device
         self.epsilon = epsilon
-        self.reach_down, self.reach_right = min(radius, height - 1), min(radius, width - 1)
-        dtype = label_dtype(num_classes)
-        # One row more above than below: the row that leaves the first window. `num_classes` is no class: it counts nowhere.
+        reach_down, self.reach_right = min(radius, height - 1), min(radius, width - 1)
+        self.side_down, self.side_right = 2 * reach_down + 1, 2 * self.reach_right + 1
+        # Around the map lies a label that is no class and counts nowhere. One row more above than below: the row that
+        # leaves the first window.
         self.padded = torch.full(
-            (height + 2 * self.reach_down + 1, width), num_classes, dtype=dtype, device=device
+            (height + self.side_down, width + self.side_right - 1),
+            num_classes,
+            dtype=label_dtype(num_classes),
+            device=device,
         )
-        self.padded[self.reach_down + 1 : self.reach_down + 1 + height] = label_HW
-        self.class_C11 = torch.arange(num_classes, device=device, dtype=dtype)[:, None, None]
-        self.rows_H = axis_count(height, radius, device)
-        self.columns_W = axis_count(width, radius, device)
-        counts = torch.arange((2 * self.reach_down + 1) * (2 * self.reach_right + 1) + 1, dtype=torch.float64)
-        self.table = torch.special.xlogy(counts, counts).float().to(device)
+        self.padded[reach_down + 1 :, self.reach_right :][:height, :width] = label_HW
+        self.class_C11 = torch.arange(num_classes, device=device, dtype=self.padded.dtype)[:, None, None]
+        self.rows_H1 = axis_count(height, radius, device).int()[:, None]
+        self.columns_W = axis_count(width, radius, device).int()
+        self.is_small = radius <= 1
+        if self.is_small:
+            self.shape_H1, self.shape_W = (self.rows_H1 - 1) * 768, (self.columns_W - 1) * 256
+            self.table = small_window_table(num_classes, self.side_down * self.side_right, epsilon).to(device)
+        else:
+            counts = torch.arange(self.side_down * self.side_right + 1, dtype=torch.float64)
+            self.table = torch.special.xlogy(counts, counts).float().to(device)
 
     def bands(self) -> list[tuple[int, int]]:
         """Row ranges that are worth a job of their own."""
-        return split_rows(self.height, 128 if self.device.type == "cpu" else self.height)
+        return split_rows(self.height, _BAND_ROWS if self.device.type == "cpu" else self.height)
 
     def impurity_rows(self, first: int, last: int, out_RW: Tensor) -> None:
         """Write the impurity of rows ``first .. last - 1`` to ``out_RW`` (float32)."""
-        # Column counts of the row above the first: its window lies at padded rows first .. first + 2 * reach_down.
-        column_CW = self._is_class(first, first + 2 * self.reach_down + 1).sum(dim=1, dtype=torch.int32)
+        above_CW: Tensor | None = None
         for top, bottom in split_rows(last - first, strip_rows(self.num_classes, self.width, self.device)):
-            top, bottom = top + first, bottom + first
-            side = 2 * self.reach_down + 1
-            column_CRW = (
-                self._is_class(top + side, bottom + side).int() - self._is_class(top, bottom).int()
-            )
-            column_CRW = column_CRW.cumsum(dim=1, dtype=torch.int32).add_(column_CW[:, None])
-            column_CW = column_CRW[:, -1].clone()
-            count_CRW = self._along_rows(column_CRW)
-            window_RW = (self.rows_H[top:bottom, None] * self.columns_W[None, :])
-            if self.epsilon > 0.0:
-                share = count_CRW / window_RW
-                out_RW[top - first : bottom - first] = -(share * (share + self.epsilon).log()).sum(dim=0)
+            rows_RW = out_RW[top:bottom]
+            if self.is_small:
+                self._small(top + first, bottom + first, rows_RW)
             else:
-                spread = self.table[window_RW] - self.table[count_CRW.long()].sum(dim=0)
-                out_RW[top - first : bottom - first] = spread / window_RW
+                column_CRW = self._column_counts(top + first, bottom + first, above_CW)
+                above_CW = column_CRW[:, -1]
+                self._large(top + first, bottom + first, column_CRW, rows_RW)
 
-    def _is_class(self, start: int, stop: int) -> Tensor:
-        return self.padded[start:stop] == self.class_C11
+    def _is_other(self, start: int, stop: int) -> Tensor:
+        """(C, stop - start, W + 2k), 1 where a padded row has another class and 0 where it has this one.
 
-    def _along_rows(self, column_CRW: Tensor) -> Tensor:
-        reach = self.reach_right
-        running = torch.nn.functional.pad(column_CRW, (reach + 1, reach)).cumsum(dim=2, dtype=torch.int32)
-        return running[:, :, 2 * reach + 1 :] - running[:, :, : self.width]
+        Several times quicker than the comparison, which torch does not vectorise for one-byte integers.
+        """
+        difference_CRW = self.padded[start:stop] - self.class_C11
+        if difference_CRW.dtype != torch.uint8:
+            difference_CRW.abs_()
+        return difference_CRW.clamp_(max=1)
+
+    def _column_counts(self, top: int, bottom: int, above_CW: Tensor | None) -> Tensor:
+        """(C, R, W + 2k) counts of each class in columns of ``side_down`` pixels around rows ``top .. bottom - 1``.
+
+        ``above_CW`` holds those of row ``top - 1`` where they are known.
+        """
+        dtype = _dtype_for(self.side_down) if self.device.type == "cpu" else torch.int32
+        if above_CW is None:
+            above_CW = self.side_down - self._is_other(top, top + self.side_down).sum(dim=1, dtype=dtype)
+        entering_CRW = self._is_other(top + self.side_down, bottom + self.side_down).to(dtype)
+        # One-byte sums are taken modulo 256; the counts themselves are below.
+        count_CRW = self._is_other(top, bottom).to(dtype).sub_(entering_CRW)
+        if self.device.type != "cpu":
+            return count_CRW.cumsum(dim=1, dtype=dtype).add_(above_CW[:, None])
+        for row_CW in count_CRW.unbind(1):
+            above_CW = row_CW.add_(above_CW)
+        return count_CRW
+
+    def _large(self, top: int, bottom: int, column_CRW: Tensor, out_RW: Tensor) -> None:
+        """Impurity from column counts: sums along the rows, then the table, for the classes that a segment holds."""
+        is_cpu = self.device.type == "cpu"
+        dtype = _dtype_for(self.side_down * self.side_right)
+        window_RW = self.rows_H1[top:bottom] * self.columns_W
+        if is_cpu:
+            is_present_CW = column_CRW.amax(dim=1)
+        for left, right in split_rows(self.width, max(_SEGMENT_COLUMNS, self.side_right) if is_cpu else self.width):
+            columns = slice(left, right + self.side_right - 1)
+            part_CRW = column_CRW[:, :, columns]
+            if is_cpu:
+                present = is_present_CW[:, columns].amax(dim=1).nonzero().flatten()
+                if present.numel() < self.num_classes:
+                    part_CRW = part_CRW.index_select(0, present)
+            count_CRW = running_sum(part_CRW.to(dtype), self.side_right, 2).int()
+            if self.epsilon > 0.0:
+                share_CRW = count_CRW / window_RW[:, left:right]
+                out_RW[:, left:right] = -(share_CRW * (share_CRW + self.epsilon).log()).sum(dim=0)
+            else:
+                nlogn_CRW = self.table.index_select(0, count_CRW.reshape(-1)).view(count_CRW.shape)
+                torch.sum(nlogn_CRW, dim=0, out=out_RW[:, left:right])
+        if self.epsilon == 0.0:
+            full_RW = self.table.index_select(0, window_RW.view(-1)).view(window_RW.shape)
+            torch.sub(full_RW, out_RW, out=out_RW).div_(window_RW)
+
+    def _small(self, top: int, bottom: int, out_RW: Tensor) -> None:
+        """Impurity of windows of at most 3 x 3 pixels, in one-byte integers throughout (:func:`small_window_table`)."""
+        other_CRW = self._is_other(top + 1, bottom + self.side_down).to(torch.uint8)
+        other_CRW = running_sum(running_sum(other_CRW, self.side_down, 1), self.side_right, 2)
+        code_RW = (other_CRW * other_CRW).mul_(other_CRW).sum(dim=0, dtype=torch.uint8).int()
+        code_RW.add_(self.shape_H1[top:bottom]).add_(self.shape_W)
+        torch.index_select(self.table, 0, code_RW.view(-1), out=out_RW.view(-1))
+
+
+def small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Tensor:
+    """(9 * 256,) float32: impurity by shape and code of a window of at most 3 x 3 pixels.
+
+    Entry 256 * (3 * (rows - 1) + columns - 1) + code for windows of ``rows`` x ``columns`` pixels inside the image.
+    With o_c the pixels of an unclipped window (``full`` pixels) that are not of class c, the code is sum_c o_c^3 modulo
+    256: for each number of pixels inside it is another for every way to divide them among classes, so it stands for
+    the counts.
+
+    >>> table = small_window_table(num_classes=2, full=9)
+    >>> table[256 * 8 + (1**3 + 8**3) % 256].item()  # eight pixels of one class, one of the other
+    0.3488321006298065
+    """
+    table = torch.zeros(9, 256, dtype=torch.float64)
+    for shape, total in enumerate(rows * columns for rows in (1, 2, 3) for columns in (1, 2, 3)):
+        for counts in _partitions(total, total):
+            if len(counts) > num_classes or total > full:
+                continue
+            shares = [count / total for count in counts]
+            impurity = -sum(share * math.log(share + epsilon) for share in shares)
+            others = [full - count for count in counts] + [full] * (num_classes - len(counts))
+            table[shape, sum(other**3 for other in others) % 256] = 0.0 if impurity == 0.0 else impurity
+    return table.float().flatten()
+
+
+def _dtype_for(largest: int) -> torch.dtype:
+    return torch.uint8 if largest <= 255 else torch.int16 if largest <= 32767 else torch.int32
+
+
+def _partitions(total: int, largest: int) -> list[tuple[int, ...]]:
+    if total == 0:
+        return [()]
+    return [(part, *rest) for part in range(min(total, largest), 0, -1) for rest in _partitions(total - part, part)]

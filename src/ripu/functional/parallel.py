@@ -19,7 +19,7 @@ _Job = TypeVar("_Job")
 CPU_STRIP_BYTES = 5 << 19
 """Bytes of one float32 (C, rows, W) strip on a CPU (2.5 MiB: 16 rows of 2048 pixels with 19 classes)."""
 
-DEVICE_STRIP_BYTES = 64 << 20
+DEVICE_STRIP_BYTES = 32 << 20
 """The same on an accelerator, where few large launches beat many small ones."""
 
 

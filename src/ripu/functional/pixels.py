@@ -3,8 +3,8 @@
 Legend: B batch, C classes, h w size of the logits, H W size of the result, R rows of a strip.
 
 Bilinear interpolation (``align_corners=True``) is separable: a strip first stretches the few source rows that it needs
-along W, then blends two of them for each of its own rows, then reduces the (C, R, W) strip to (R, W) maps. Positions and
-weights are those of :func:`torch.nn.functional.interpolate`, in float32 as there.
+along W, then blends two of them for each of its own rows, then reduces the (C, R, W) strip to (R, W) maps. Positions
+and weights are those of :func:`torch.nn.functional.interpolate`, in float32 as there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ripu.functional.parallel import for_each, split_rows, strip_rows
+
+_STRIPS_PER_BAND = 4
+"""Strips that one worker takes in a row; only where a band begins is a source row stretched a second time."""
 
 PixelKernel = Callable[[Tensor], tuple[Tensor, ...]]
 """(C, R, W) float32 logits, which it may overwrite -> maps (R, W)."""
@@ -47,32 +50,37 @@ def map_pixels(
     device = logits_BChw.device
     maps = tuple(torch.empty((batch, height, width), dtype=dtype, device=device) for dtype in dtypes)
     upper, lower, blend = _vertical_taps(source_height, height)
-    strips = split_rows(height, strip_rows(num_classes, width, device))
-    is_finite = torch.ones((batch, len(strips)), dtype=torch.bool, device=device)
+    rows = strip_rows(num_classes, width, device)
+    bands = split_rows(height, _STRIPS_PER_BAND * rows if device.type == "cpu" else height)
+    is_finite = torch.ones((batch, len(bands)), dtype=torch.bool, device=device)
 
     def task(job: tuple[int, int]) -> None:
         b, number = job
-        first, last = strips[number]
+        first, last = bands[number]
+        stretched: dict[int, Tensor] = {}  # source row -> its (C, W) values, stretched along W
         start = upper[first]
-        stop = max(lower[last - 1] + 1, upper[last] if last < height else source_height)
-        source_Csw = logits_BChw[b, :, start:stop].float()
-        low, high = torch.aminmax(source_Csw)
-        is_finite[b, number] = torch.isfinite(low) & torch.isfinite(high)
-        if width != source_width:
-            source_Csw = interpolate(source_Csw, width, mode="linear", align_corners=True)
-        if height == source_height:
-            strip_CRW = source_Csw.clone()
-        else:
+        for top, bottom in split_rows(last - first, rows):
+            top, bottom = top + first, bottom + first
+            # Up to the next strip's first row: when shrinking, rows between strips must be seen to be checked.
+            stop = max(lower[bottom - 1] + 1, upper[bottom] if bottom < height else source_height)
+            if start < stop:
+                source_Csw = logits_BChw[b, :, start:stop].float().contiguous()
+                low, high = torch.aminmax(source_Csw)
+                is_finite[b, number] &= torch.isfinite(low) & torch.isfinite(high)
+                if width != source_width:
+                    source_Csw = interpolate(source_Csw, width, mode="linear", align_corners=True)
+                stretched = {row: values for row, values in stretched.items() if row >= upper[top]}
+                stretched.update(zip(range(start, stop), source_Csw.unbind(1), strict=True))
+                start = stop
             strip_CRW = _blend_rows(
-                source_Csw,
-                [row - start for row in upper[first:last]],
-                [row - start for row in lower[first:last]],
-                blend[first:last],
+                [stretched[row] for row in upper[top:bottom]],
+                [stretched[row] for row in lower[top:bottom]],
+                blend[top:bottom],
             )
-        for target, part in zip(maps, kernel(strip_CRW), strict=True):
-            target[b, first:last] = part
+            for target, part in zip(maps, kernel(strip_CRW), strict=True):
+                target[b, top:bottom] = part
 
-    for_each(task, [(b, number) for b in range(batch) for number in range(len(strips))], device)
+    for_each(task, [(b, number) for b in range(batch) for number in range(len(bands))], device)
     broken = (~is_finite.all(dim=1)).nonzero().flatten().tolist()
     if broken:
         raise ValueError(
@@ -99,14 +107,13 @@ def _vertical_taps(source: int, target: int) -> tuple[list[int], list[int], list
     return upper.tolist(), (upper + 1).clamp_(max=source - 1).tolist(), blend.tolist()
 
 
-def _blend_rows(source_CsW: Tensor, upper: list[int], lower: list[int], blend: list[float]) -> Tensor:
-    """(C, s, W) -> (C, R, W): row r is ``source[upper[r]] + blend[r] * (source[lower[r]] - source[upper[r]])``."""
-    device = source_CsW.device
-    if device.type != "cpu":
-        above = source_CsW.index_select(1, torch.tensor(upper, device=device))
-        below = source_CsW.index_select(1, torch.tensor(lower, device=device))
-        return torch.lerp(above, below, torch.tensor(blend, device=device)[:, None])
-    strip_CRW = source_CsW.new_empty((source_CsW.shape[0], len(upper), source_CsW.shape[2]))
-    for row, (above_row, below_row, weight) in enumerate(zip(upper, lower, blend, strict=True)):
-        torch.lerp(source_CsW[:, above_row], source_CsW[:, below_row], weight, out=strip_CRW[:, row])
+def _blend_rows(upper: list[Tensor], lower: list[Tensor], blend: list[float]) -> Tensor:
+    """R rows (C, W) each -> (C, R, W): row r is ``upper[r] + blend[r] * (lower[r] - upper[r])``."""
+    if upper[0].device.type != "cpu":
+        weight_R1 = torch.tensor(blend, device=upper[0].device)[:, None]
+        return torch.lerp(torch.stack(upper, dim=1), torch.stack(lower, dim=1), weight_R1)
+    num_classes, width = upper[0].shape
+    strip_CRW = upper[0].new_empty((num_classes, len(upper), width))
+    for row_CW, above_CW, below_CW, weight in zip(strip_CRW.unbind(1), upper, lower, blend, strict=True):
+        torch.lerp(above_CW, below_CW, weight, out=row_CW)
     return strip_CRW

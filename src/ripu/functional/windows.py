@@ -62,7 +62,7 @@ def window_mean(x_BHW: Tensor, radius: int) -> Tensor:
         raise ValueError(f"expected a floating (B, H, W) map, not {tuple(x_BHW.shape)} of {x_BHW.dtype}.")
     x_BHW = x_BHW.detach()
     mean_BHW = torch.empty(x_BHW.shape, dtype=torch.float32, device=x_BHW.device)
-    batch, height, width = x_BHW.shape
+    batch, height, _ = x_BHW.shape
     if mean_BHW.numel() == 0:
         return mean_BHW
 

@@ -3,8 +3,9 @@
 Legend: H W size, N picks.
 
 A pick blocks at most (2 r + 1)^2 pixels, so N picks come from the best N (2 r + 1)^2 available pixels, and most often
-from far fewer. The best few are taken from the map in one pass and one transfer, sorted, and gone through once with a map
-of blocked pixels; only if they run out are the next best fetched. The result is that of the literal loop, ties included.
+from far fewer. The best few are taken from the map in one pass and one transfer, sorted, and gone through once with a
+map of blocked pixels; only if they run out are the next best fetched. The result is that of the literal loop, ties
+included.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ripu.functional import for_each
 
 _SAMPLES = 1 << 15
 _FEWEST_CANDIDATES = 4096
@@ -28,9 +31,9 @@ def greedy_picks(
 ) -> Tensor:
     """Pick the highest scores one by one; every pick makes its neighbourhood unavailable.
 
-    Equal to: repeat ``num_picks`` times {take the best available pixel; make all pixels within ``suppress_radius`` of it
-    (Chebyshev distance) unavailable}. Equal scores are decided by the larger ``tie_break``, then the smaller row, then the
-    smaller column.
+    Equal to: repeat ``num_picks`` times {take the best available pixel; make all pixels within ``suppress_radius`` of
+    it (Chebyshev distance) unavailable}. Equal scores are decided by the larger ``tie_break``, then the smaller row,
+    then the smaller column.
 
     Args:
         score_HW: (H, W) floating scores; -inf means unavailable.
@@ -49,10 +52,29 @@ def greedy_picks(
     [[0, 1], [0, 3]]
     """
     _check(score_HW, num_picks, suppress_radius, available, tie_break)
+    picks: list[tuple[int, int]] = []
+
+    def run(_: None) -> None:
+        picks.extend(_pick(score_HW.detach(), num_picks, suppress_radius, available, tie_break))
+
+    for_each(run, [None], score_HW.device)  # on one core: its passes over the map are too short to share
+    return torch.tensor(picks, dtype=torch.int64, device=score_HW.device).reshape(-1, 2)
+
+
+def _pick(
+    score_HW: Tensor, num_picks: int, suppress_radius: int, available: Tensor | None, tie_break: Tensor | None
+) -> list[tuple[int, int]]:
+    for name, values in (("score", score_HW), ("tie_break", tie_break)):
+        if values is not None and values.numel() and bool(values.amax().isnan()):
+            row, column = values.isnan().nonzero()[0].tolist()
+            count = int(values.isnan().sum())
+            raise ValueError(f"{name} is NaN at {count} pixel(s), first at row {row}, column {column}.")
     height, width = score_HW.shape
-    left = score_HW.detach().clone() if score_HW.dtype in (torch.float32, torch.float64) else score_HW.detach().float()
+    left = score_HW if score_HW.dtype in (torch.float32, torch.float64) else score_HW.float()
     if available is not None:
-        left.masked_fill_(~available, -torch.inf)
+        left = torch.where(available, left, -torch.inf)
+    left = left.reshape(-1)
+    tie_flat = None if tie_break is None else tie_break.detach().reshape(-1)
     reach = min(suppress_radius, max(height, width))
     side, stride = 2 * reach + 1, width + 2 * reach
     # Padded by the radius, so that a square never has to be clipped. The bytearray is the same memory: indexing it from
@@ -62,71 +84,63 @@ def greedy_picks(
     picks: list[tuple[int, int]] = []
     num_candidates = max(_FEWEST_CANDIDATES, num_picks * min(side * side, _CANDIDATES_PER_PICK))
     while len(picks) < num_picks:
-        candidates = _best(left.view(-1), None if tie_break is None else tie_break.reshape(-1), num_candidates)
+        candidates = _best(left, tie_flat, num_candidates)
         if candidates.size == 0:
             break
         rows, columns = np.divmod(candidates, width)
-        for row, column, middle in zip(
-            rows.tolist(), columns.tolist(), ((rows + reach) * stride + columns + reach).tolist(), strict=True
-        ):
+        middles = (rows + reach) * stride + columns + reach
+        for row, column, middle in zip(rows.tolist(), columns.tolist(), middles.tolist(), strict=True):
             if memory[middle]:
                 continue
             blocked[row : row + side, column : column + side] = 1
             picks.append((row, column))
             if len(picks) == num_picks:
-                break
-        else:
-            left.view(-1)[torch.from_numpy(candidates).to(left.device)] = -torch.inf
-            inside = blocked[reach : reach + height, reach : reach + width].astype(np.bool_)
-            left.masked_fill_(torch.from_numpy(inside).to(left.device), -torch.inf)
-            num_candidates *= 4
-    return torch.tensor(picks, dtype=torch.int64, device=score_HW.device).reshape(-1, 2)
+                return picks
+        # Not enough: what was looked at or is blocked leaves the map, and a larger set of the rest is fetched.
+        inside = torch.from_numpy(blocked[reach : reach + height, reach : reach + width].astype(np.bool_))
+        left = left.masked_fill(inside.reshape(-1).to(left.device), -torch.inf)
+        left[torch.from_numpy(candidates).to(left.device)] = -torch.inf
+        num_candidates *= 4
+    return picks
 
 
 def _best(score: Tensor, tie_break: Tensor | None, at_least: int) -> NDArray[np.int64]:
-    """Flat positions of about ``at_least`` of the best pixels, best first; no pixel left out is better than one of them.
+    """Flat positions of about ``at_least`` of the best pixels, best first; empty only where all scores are -inf.
 
-    Empty only where all scores are -inf. All pixels that tie in every key with one that is returned may still be cut off
-    by position, since position is the last key.
+    No pixel that is left out would come before one that is returned.
     """
-    position = _leading(score, at_least, score > -torch.inf)
-    value = score[position]
-    keys: list[NDArray[np.float64]] = []
-    if position.numel() > 8 * at_least + _SAMPLES and bool((value == value[0]).all()):
-        # A plateau: the second key decides which of it come first.
+    position = _leading(score, at_least)
+    too_many = 8 * at_least + _SAMPLES
+    if position.numel() > too_many and _is_constant(score[position]):  # a plateau: the next key decides
         if tie_break is not None:
-            position = position[_leading(tie_break[position], at_least, None)]
-            if position.numel() > 8 * at_least + _SAMPLES and bool(
-                (tie_break[position] == tie_break[position[0]]).all()
-            ):
-                position = position[:at_least]
-        else:
-            position = position[:at_least]
-        value = score[position]
+            lowest = torch.finfo(tie_break.dtype).min  # -inf is a tie break like any other, but not a score
+            position = position[_leading(tie_break[position].clamp(min=lowest), at_least)]
+        if position.numel() > too_many and (tie_break is None or _is_constant(tie_break[position])):
+            position = position[:at_least]  # and the last key is the position
+    keys = [-score[position].cpu().numpy().astype(np.float64)]
     if tie_break is not None:
-        keys.append(-tie_break[position].cpu().numpy().astype(np.float64))
-    keys.append(-value.cpu().numpy().astype(np.float64))
-    order = np.lexsort(keys)
-    result: NDArray[np.int64] = position.cpu().numpy()[order]
+        keys.insert(0, -tie_break[position].cpu().numpy().astype(np.float64))
+    result: NDArray[np.int64] = position.cpu().numpy()[np.lexsort(keys)]
     return result
 
 
-def _leading(value: Tensor, at_least: int, valid: Tensor | None) -> Tensor:
-    """Positions (ascending) of all values above some threshold that leaves roughly ``at_least`` of them."""
-    if value.numel() <= 4 * at_least:
-        return torch.arange(value.numel(), device=value.device) if valid is None else valid.nonzero().flatten()
-    step = max(1, value.numel() // _SAMPLES) | 1  # odd: no resonance with the width of the image
-    sample = value[::step].sort(descending=True).values
-    threshold = sample[min(at_least // step, sample.numel() - 1)]
-    keep = value >= threshold
-    if valid is not None:
-        keep &= valid
-    position = keep.nonzero().flatten()
-    if position.numel() > 8 * at_least:
-        above = (value > threshold) if valid is None else (value > threshold) & valid
-        if bool(above.any()):
-            return above.nonzero().flatten()
+def _leading(value: Tensor, at_least: int) -> Tensor:
+    """Positions, ascending, of all values above -inf and some threshold that leaves roughly ``at_least`` of them."""
+    threshold = -torch.inf
+    if value.numel() > 4 * at_least:
+        step = max(1, value.numel() // _SAMPLES) | 1  # odd: no resonance with the width of the map
+        sample = value[::step].sort(descending=True).values
+        threshold = float(sample[min(at_least // step, sample.numel() - 1)])
+    position = (value >= threshold if threshold > -torch.inf else value > -torch.inf).nonzero().flatten()
+    if position.numel() > 8 * at_least and threshold > -torch.inf:
+        above = (value > threshold).nonzero().flatten()  # the threshold is a plateau: first what lies above it
+        if above.numel():
+            return above
     return position
+
+
+def _is_constant(value: Tensor) -> bool:
+    return bool((value == value[0]).all())
 
 
 def _check(
@@ -146,8 +160,3 @@ def _check(
             f"tie_break must be floating of the score's shape {tuple(score.shape)}, "
             f"not {tuple(tie_break.shape)} of {tie_break.dtype}."
         )
-    for name, values in (("score", score), ("tie_break", tie_break)):
-        if values is not None and values.numel() and bool(values.amax().isnan()):
-            row, column = values.isnan().nonzero()[0].tolist()
-            count = int(values.isnan().sum())
-            raise ValueError(f"{name} is NaN at {count} pixel(s), first at row {row}, column {column}.")
