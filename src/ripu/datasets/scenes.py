@@ -19,7 +19,14 @@ MAX_PIXELS = 2**27
 class DatasetNotFoundError(ValueError):
     """A data set is not where it was looked for; says what must be there, where to get it and what to do instead."""
 
-    def __init__(self, name: str, folder: Path, contents: str, where: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        contents: str,
+        where: str,
+        instead: str = "python -m ripu.train dataset=streets   (generated street scenes)",
+    ) -> None:
         """Compose the message.
 
         Args:
@@ -27,13 +34,14 @@ class DatasetNotFoundError(ValueError):
             folder: The folder that was looked for.
             contents: What must be in it.
             where: Where to register or download.
+            instead: The command that runs the same experiment on generated data.
         """
         super().__init__(
             f"{name} was not found: there is no usable data in {folder}\n"
             f"  what must be there: {contents}\n"
             f"  where to get it:    {where}\n"
             "  other place:        paths.data_root=FOLDER, the parent of the data sets' folders\n"
-            "  without the data:   python -m ripu.train dataset=streets   (generated street scenes)"
+            f"  without the data:   {instead}"
         )
 
 
