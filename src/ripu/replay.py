@@ -1,0 +1,488 @@
+"""``python -m ripu.replay run=RUN acquisitions=[ripu,entropy,random]``: ask again, without training.
+
+The target images of a run are scored by its network under other scores, windows, region shapes or budgets. A table says
+what each would have revealed, and how much of it the run has asked about as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ripu import build
+
+if TYPE_CHECKING:  # torch takes long to import: only when something is replayed
+    import torch
+    from torch import Tensor
+
+    from ripu.datamodule import RipuDataModule
+    from ripu.datasets.scenes import SceneDataset
+    from ripu.labelstore import LabelStore
+
+MEMORY_BYTES = 2 << 30
+"""Without a cache, logits that take up to this much are kept in memory; others are computed again for every round."""
+
+OWN = "the run"
+"""Name of the run's own picks in tables."""
+
+
+def replay(cfg: DictConfig) -> dict[str, Any]:
+    """Replay the selection of one run.
+
+    Args:
+        cfg: The composed configuration of ``conf/replay.yaml``.
+
+    Returns:
+        The content of ``replay.json``.
+
+    Raises:
+        ConfigError: The run has no usable checkpoint, a name is unknown, or settings do not go together.
+    """
+    run, out = Path(cfg.run), Path(cfg.paths.output_dir)
+    path = Path(cfg.checkpoint) if cfg.checkpoint is not None else run / "checkpoints" / "final.ckpt"
+    if not path.exists():
+        raise build.ConfigError(
+            f"run={cfg.run}: {path} does not exist; name the folder of a finished run, or a checkpoint="
+        )
+    if (out / "replay.json").exists():
+        raise build.ConfigError(f"paths.output_dir={out} holds a replay already; name another folder")
+
+    from ripu.datamodule import RipuDataModule
+    from ripu.labelstore import LabelStore
+    from ripu.runs import provenance
+
+    stored = build.read_checkpoint(path)
+    config = stored["hyper_parameters"]["config"]
+    jobs = {name: _config(config, cfg, name, node) for name, node in _acquisitions(cfg, config).items()}
+    base = next(iter(jobs.values()))
+    for job in jobs.values():
+        build.make_region(job)
+    plan, query = build.make_plan(base), build.make_query(base)
+    num_rounds = query.num_rounds if cfg.rounds is None else int(cfg.rounds)
+    if not 1 <= num_rounds <= query.num_rounds:
+        raise build.ConfigError(
+            f"rounds={cfg.rounds} must lie in 1..{query.num_rounds}, the number of rounds of the run"
+        )
+    scenes = build.make_scenes(base)
+    module = build.make_module(base, scenes.taxonomy)
+    module.load_state_dict(stored["state_dict"])
+    device = _device(cfg.accelerator)
+    module.to(device).eval()
+    datamodule = RipuDataModule(
+        scenes.source,
+        scenes.target.without_labels(),
+        scenes.val,
+        plan=plan,
+        seed=base.seed,
+        source_size=tuple(base.data.source_size),
+        target_size=tuple(base.data.target_size),
+        source_batch=1,
+        target_batch=1,
+        uses_target=False,
+        store=None,
+        num_workers=cfg.num_workers,
+        eval_batch=base.evaluation.batch if cfg.batch is None else cfg.batch,
+    )
+    source = LogitSource(module, datamodule, device, scenes.taxonomy.num_classes)
+    if cfg.cache is not None:
+        source.keep_in(Path(cfg.cache), hashlib.sha256(path.read_bytes()).hexdigest())
+    asked: dict[str, LabelStore] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    if (run / "labels").is_dir():
+        asked[OWN] = LabelStore.open(run / "labels")
+        facts[OWN] = {}
+    for name, job in jobs.items():
+        started = time.monotonic()
+        with build.make_store(job, scenes, out / name, write=True) as store:
+            engine = build.make_engine(job, scenes, store)
+            tallies = [
+                engine.run(
+                    store,
+                    index,
+                    index + 1,
+                    network=source.network,
+                    pool=source.pool(with_images=engine.needs_image),
+                    device=device,
+                    progress=_progress(f"{name}, round {index + 1} of {num_rounds}"),
+                )
+                for index in range(num_rounds)
+            ]
+        asked[name] = store
+        facts[name] = {"picks": sum(tally.picks for tally in tallies), "seconds": round(time.monotonic() - started, 1)}
+    comparison = compare(asked, scenes.target, num_rounds)
+    results: dict[str, Any] = {
+        "run": str(run),
+        "checkpoint": str(path),
+        "rounds": num_rounds,
+        "mode": base.mode.name,
+        "radius": base.mode.radius,
+        "suppress_radius": base.mode.suppress_radius,
+        "budget": base.budget,
+        "budget_per": query.budget_per,
+        "region": None if base.get("region") is None else OmegaConf.to_container(base.region, resolve=True),
+        "images": len(scenes.target),
+        **comparison,
+        "provenance": provenance(),
+    }
+    for name, more in facts.items():
+        results["asked"][name] |= more
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = out / "replay.json.tmp"
+    temporary.write_text(json.dumps(results, indent=1) + "\n")
+    os.replace(temporary, out / "replay.json")
+    print(summary(results))
+    print(f"\nin {out}: replay.json, and a label store for each score: {', '.join(f'{name}/labels' for name in jobs)}")
+    return results
+
+
+# ------------------------------------------------------------------------------------------------------- what to replay
+
+
+def _acquisitions(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Configuration nodes of the scores by name, interpolations unresolved."""
+    if cfg.acquisitions is not None and cfg.acquisition is not None:
+        raise build.ConfigError(
+            f"acquisition=... and acquisitions={list(cfg.acquisitions)} are both given; give one of them"
+        )
+    if cfg.acquisitions is not None:
+        folder = Path(build.config_dir()) / "acquisition"
+        names = [cfg.acquisitions] if isinstance(cfg.acquisitions, str) else [str(name) for name in cfg.acquisitions]
+        known = sorted(path.stem for path in folder.glob("*.yaml"))
+        unknown = [name for name in names if name not in known]
+        if unknown or not names or len(set(names)) < len(names):
+            raise build.ConfigError(f"acquisitions={names} must be different names of {known}")
+        return {name: OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")) for name in names}
+    if cfg.acquisition is not None:
+        from hydra.core.hydra_config import HydraConfig
+
+        node = OmegaConf.to_container(cfg.acquisition, resolve=False)
+        assert isinstance(node, dict)
+        choice = HydraConfig.get().runtime.choices.get("acquisition") if HydraConfig.initialized() else None
+        return {str(choice or _class_name(node)): node}
+    node = dict(config["acquisition"])
+    for key in ("radius", "pixel"):  # resolved in the run; follow the mode where they did so there
+        if key in node and node[key] == config["mode"][key]:
+            node[key] = f"${{mode.{key}}}"
+    return {_class_name(node): node}
+
+
+def _class_name(node: Mapping[Any, Any]) -> str:
+    return str(node["_target_"]).rsplit(".", 1)[-1]
+
+
+def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: Any) -> DictConfig:
+    """The configuration of the run with what is replayed differently."""
+    job = OmegaConf.create(dict(config))
+    if cfg.paths.data_root is not None:
+        from ripu.evaluate import _move_data
+
+        _move_data(job, str(cfg.paths.data_root))
+    given = OmegaConf.to_container(cfg.mode, resolve=False)
+    assert isinstance(given, dict)
+    given = {key: value for key, value in given.items() if value is not None}
+    if "name" in given:
+        job.mode = given
+        job.budget = job.mode.budget
+    else:
+        job.mode = OmegaConf.merge(job.mode, given)
+        if "radius" in given and "suppress_radius" not in given:
+            job.mode.suppress_radius = given["radius"] if job.mode.pixel else 2 * given["radius"]
+    if cfg.region is not None:
+        job.region = OmegaConf.to_container(cfg.region, resolve=False)
+    if cfg.budget is not None:
+        job.budget = cfg.budget
+    if "weights" in job.model:
+        job.model.weights = None  # the checkpoint brings its own
+    if job.setting.target_labels != "revealed":  # a run without rounds: those that it would have had
+        job.setting = {"name": "active", "target_labels": "revealed"}
+    job.acquisition = acquisition
+    return job
+
+
+def _device(accelerator: str) -> torch.device:
+    import torch
+
+    if accelerator not in ("auto", "cpu", "cuda"):
+        raise build.ConfigError(f"accelerator={accelerator} is not allowed; use auto, cpu or cuda")
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(accelerator)
+
+
+def _progress(what: str) -> Callable[[int, int], None]:
+    """Shows images done and images a second, on a terminal."""
+    from tqdm import tqdm
+
+    bar = tqdm(desc=what, unit="image", leave=False, disable=None)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show
+
+
+# --------------------------------------------------------------------------------------------------------------- logits
+
+
+class LogitSource:
+    """Logits of the target images of a run: computed once where they can be kept.
+
+    They are kept in a folder where one is named (:meth:`keep_in`), else in memory where they fit, else not at all.
+    """
+
+    def __init__(self, module: Any, datamodule: RipuDataModule, device: torch.device, num_classes: int) -> None:
+        """Compute logits with a module on a device, and read images through a data module."""
+        self._module = module
+        self._data = datamodule
+        self._device = device
+        height, width = datamodule.target_size
+        self._images = list(range(len(datamodule.target)))
+        # An estimate: networks whose output is smaller need less.
+        self._fits = 4 * num_classes * height * width * len(self._images) <= MEMORY_BYTES
+        self._memory: dict[int, Tensor] = {}
+        self._folder: Path | None = None
+
+    def keep_in(self, folder: Path, checkpoint: str) -> None:
+        """Keep logits in a folder, one ``.npy`` an image, float16; use those that are there already.
+
+        Args:
+            folder: Made where it is missing.
+            checkpoint: A digest of the weights.
+
+        Raises:
+            ConfigError: The folder holds logits of other weights, images or size.
+        """
+        ids = "\n".join(scene.image_id for scene in self._data.target.scenes)
+        facts = {
+            "checkpoint_sha256": checkpoint,
+            "target_size": list(self._data.target_size),
+            "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
+        }
+        record = folder / "cache.json"
+        if record.exists():
+            before = json.loads(record.read_text())
+            differs = [key for key in facts if before.get(key) != facts[key]]
+            if differs:
+                raise build.ConfigError(
+                    f"cache={folder} holds logits of another {', '.join(differs)}; name another folder"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(facts, indent=1) + "\n")
+        self._folder = folder
+
+    def network(self, image: Tensor) -> Tensor:
+        """Logits of raw images."""
+        logits: Tensor = self._module(image)
+        return logits
+
+    def pool(self, *, with_images: bool) -> Callable[[list[int]], Any]:
+        """A maker of loaders for :meth:`ripu.selection.engine.SelectionEngine.run`.
+
+        Args:
+            with_images: Whether batches must hold the images where their logits are known.
+        """
+        if self._folder is None and not self._fits:
+            return self._data.pool_loader
+        self._fill()
+
+        def loader(indices: list[int]) -> Any:
+            from torch.utils.data import DataLoader
+
+            images = self._data.pool_loader(indices)
+            known = _KnownLogits(images.dataset, indices, self._folder, self._memory, with_images)
+            return DataLoader(
+                known,  # type: ignore[arg-type]
+                images.batch_size,
+                num_workers=images.num_workers if self._folder else 0,
+                collate_fn=images.collate_fn,
+            )
+
+        return loader
+
+    def _fill(self) -> None:
+        """Compute what is not known yet."""
+        import numpy as np
+        import torch
+
+        missing = [
+            image
+            for image in self._images
+            if (image not in self._memory if self._folder is None else not _file(self._folder, image).exists())
+        ]
+        if not missing:
+            return
+        show, done = _progress("logits"), 0
+        # Whole batches as in a round, so that an image is in the same one whatever is missing.
+        size = self._data.eval_batch
+        wanted = {image // size for image in missing}
+        for batch in self._data.pool_loader([image for image in self._images if image // size in wanted]):
+            with torch.no_grad():
+                logits = self._module(batch["image"].to(self._device)).cpu()
+            for image, one in zip(batch["index"], logits, strict=True):
+                if self._folder is None:
+                    self._memory[image] = one.clone()
+                    continue
+                file = _file(self._folder, image)
+                temporary = file.with_suffix(".tmp")
+                with open(temporary, "wb") as handle:
+                    np.save(handle, one.to(torch.float16).numpy())
+                os.replace(temporary, file)
+            done += len(logits)
+            show(done, len(wanted) * size)
+
+
+def _file(folder: Path, image: int) -> Path:
+    return folder / f"{image:06d}.npy"
+
+
+@dataclass(frozen=True)
+class _KnownLogits:
+    """A data set of logits that were computed before, with the images where they are needed."""
+
+    images: Any
+    indices: Sequence[int]
+    folder: Path | None
+    memory: Mapping[int, Tensor]
+    with_images: bool
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        import numpy as np
+        import torch
+
+        index = self.indices[item]
+        sample = self.images[item] if self.with_images else {"index": index, "image": torch.empty(0)}
+        if self.folder is None:
+            return {**sample, "logits": self.memory[index]}
+        return {**sample, "logits": torch.from_numpy(np.load(_file(self.folder, index))).float()}
+
+
+# ----------------------------------------------------------------------------------------------------------- comparison
+
+
+def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: int) -> dict[str, Any]:
+    """What label stores of the same images ask for, against the truth and against each other.
+
+    Args:
+        stores: Label stores by name.
+        scenes: The images with their labels; those without one count in the overlap alone.
+        num_rounds: Rounds that count; all of a store that has fewer.
+
+    Returns:
+        ``asked``: by name ``asked_fraction`` of all pixels, ``void_fraction`` of what was asked, ``class_shares`` of
+        what was revealed without void, ``classes_per_image`` (mean number of classes revealed in an image);
+        ``truth``: the same of all pixels; ``overlap``: by name and other name the share of the former's pixels that the
+        latter asks about too (null where it asks about none).
+    """
+    import numpy as np
+
+    names = list(stores)
+    num_classes = scenes.taxonomy.num_classes
+    counts = {name: np.zeros(256, dtype=np.int64) for name in (*names, "truth")}
+    kinds = dict.fromkeys((*names, "truth"), 0)
+    both = np.zeros((len(names), len(names)), dtype=np.int64)
+    total = labelled = 0
+    for index, scene in enumerate(scenes.scenes):
+        masks = [
+            store.asked_mask(scene.image_id, min(num_rounds, store.num_rounds)).reshape(-1) for store in stores.values()
+        ]
+        total += masks[0].size
+        flat = np.stack(masks).astype(np.float64)
+        both += np.rint(flat @ flat.T).astype(np.int64)
+        if scene.label is None:
+            continue
+        labelled += 1
+        truth = scenes.read_label(index).reshape(-1)
+        for name, part in (("truth", truth), *((name, truth[mask]) for name, mask in zip(names, masks, strict=True))):
+            here = np.bincount(part, minlength=256)
+            counts[name] += here
+            kinds[name] += int((here[:num_classes] > 0).sum())
+
+    def facts(name: str, pixels: int) -> dict[str, Any]:
+        known, revealed = int(counts[name].sum()), int(counts[name][:num_classes].sum())
+        return {
+            "asked_fraction": pixels / total,
+            "void_fraction": 1.0 - revealed / known if known else None,
+            "classes_per_image": kinds[name] / labelled if labelled else None,
+            "class_shares": {
+                one: int(counts[name][number]) / revealed if revealed else None
+                for number, one in enumerate(scenes.taxonomy.class_names)
+            },
+        }
+
+    return {
+        "truth": facts("truth", total),
+        "asked": {name: facts(name, int(both[number, number])) for number, name in enumerate(names)},
+        "overlap": {
+            name: {
+                other: float(both[row, column] / both[row, row]) if both[row, row] else None
+                for column, other in enumerate(names)
+                if column != row
+            }
+            for row, name in enumerate(names)
+        },
+    }
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The table of a replay: what each score reveals, and what they have in common."""
+    columns = {"truth": results["truth"], **results["asked"]}
+    width = max(8, *(len(name) + 2 for name in columns))
+
+    def line(name: str, cells: Sequence[str]) -> str:
+        return f"{name:<24}" + "".join(f"{cell:>{width}}" for cell in cells)
+
+    def percent(value: float | None, digits: int = 2) -> str:
+        return "-" if value is None else f"{100 * value:.{digits}f}"
+
+    lines = [line("", list(columns))]
+    lines.append(line("pixels asked (%)", [percent(one["asked_fraction"]) for one in columns.values()]))
+    lines.append(line("of these void (%)", [percent(one["void_fraction"]) for one in columns.values()]))
+    kinds = [one["classes_per_image"] for one in columns.values()]
+    lines.append(line("classes an image", ["-" if kind is None else f"{kind:.1f}" for kind in kinds]))
+    lines.append("class shares without void (%)")
+    for name in results["truth"]["class_shares"]:
+        lines.append(line(f"  {name}", [percent(one["class_shares"][name], 1) for one in columns.values()]))
+    overlap = results["overlap"]
+    if len(overlap) > 1:
+        lines += ["", line("also asked by (%)", ["", *overlap])]
+        for name, row in overlap.items():
+            lines.append(line(f"  of {name}", ["", *(percent(row[one], 1) if one in row else "" for one in overlap)]))
+    return "\n".join(lines)
+
+
+@hydra.main(version_base="1.3", config_path=build.config_dir(), config_name="replay")
+def main(cfg: DictConfig) -> None:
+    """The command line."""
+    from hydra.core.hydra_config import HydraConfig
+
+    with open_dict(cfg):
+        cfg.paths.output_dir = HydraConfig.get().runtime.output_dir  # a job of a multirun has a folder of its own
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data|torchmetrics")
+    try:
+        replay(cfg)
+    except Exception as error:
+        build.explain(error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
