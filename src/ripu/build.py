@@ -146,6 +146,10 @@ def check_config(cfg: DictConfig) -> None:
         raise ConfigError(
             f"dataset.num_classes={cfg.dataset.num_classes}, but taxonomy {cfg.dataset.taxonomy} has {num_classes} classes"
         )
+    if cfg.protocol.source_sampling not in ("uniform", "class_balanced"):
+        raise ConfigError(
+            f"protocol.source_sampling={cfg.protocol.source_sampling} is unknown; use uniform or class_balanced"
+        )
     make_plan(cfg)
     if cfg.setting.target_labels == "revealed":
         make_query(cfg)
@@ -334,9 +338,14 @@ def _static_mask(path: str, scenes: Scenes) -> Any:
 
 def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -> RipuDataModule:
     """The data side of a run."""
+    from ripu.classbalance import class_index
     from ripu.datamodule import RipuDataModule
+    from ripu.datasets.cache import ImageCache
 
     labels = cfg.setting.target_labels
+    classes = None
+    if cfg.protocol.source_sampling == "class_balanced":
+        classes = class_index(scenes.source, Path(cfg.data.cache or Path(cfg.paths.data_root) / ".ripu"))
     return RipuDataModule(
         scenes.source,
         scenes.target if labels == "all" else scenes.target.without_labels(),
@@ -353,6 +362,8 @@ def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -
         accumulate=cfg.trainer.accumulate,
         num_workers=cfg.data.num_workers,
         eval_batch=cfg.evaluation.batch,
+        source_classes=classes,
+        cache=None if cfg.data.cache is None else ImageCache(cfg.data.cache),
     )
 
 

@@ -22,6 +22,8 @@ from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ripu.classbalance import ClassBalancedStream
+from ripu.datasets.cache import ImageCache
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import LabelStore
@@ -63,6 +65,13 @@ def resize_label(label: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return np.asarray(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
+def sized_image(scenes: SceneDataset, index: int, size: tuple[int, int], cache: ImageCache | None) -> NDArray[np.uint8]:
+    """The image of a scene at ``size`` (height, width), through a cache where there is one: (h, w, 3) uint8 RGB."""
+    if cache is not None:
+        return cache.image(scenes, index, size, resize_image)
+    return resize_image(scenes.read_image(index), size)
+
+
 @dataclass(frozen=True)
 class RevealedLabels:
     """Reads the labels of target images that were revealed in the first rounds, and nothing else.
@@ -92,6 +101,7 @@ class TrainScenes(Dataset[TrainSample]):
         read_label: LabelReader | None,
         transforms: Sequence[Transform],
         *key: int,
+        cache: ImageCache | None = None,
     ) -> None:
         """Describe the data set.
 
@@ -101,6 +111,7 @@ class TrainScenes(Dataset[TrainSample]):
             read_label: Reads the label of a scene; None where there is no label at all.
             transforms: Albumentations transforms, applied in order to image and label together.
             *key: Non-negative integers that seed the augmentation together with the position.
+            cache: Keeps images, and labels that are read from files, at their size.
         """
         import albumentations
 
@@ -108,14 +119,17 @@ class TrainScenes(Dataset[TrainSample]):
         self.size = size
         self.read_label = read_label
         self.key = key
+        self.cache = cache
         self.augment = albumentations.Compose(list(transforms)) if transforms else None
 
     def __getitem__(self, key: tuple[int, int]) -> TrainSample:
         """The sample of a (position, index) pair."""
         position, index = key
-        image = resize_image(self.scenes.read_image(index), self.size)
+        image = sized_image(self.scenes, index, self.size, self.cache)
         if self.read_label is None:
             label = np.full(self.size, VOID, dtype=np.uint8)
+        elif self.cache is not None and self.read_label == self.scenes.read_label:
+            label = self.cache.label(self.scenes, index, self.size, resize_label)
         else:
             label = resize_label(self.read_label(index), self.size)
         if self.augment is not None:
@@ -132,17 +146,21 @@ class TrainScenes(Dataset[TrainSample]):
 class PoolScenes(Dataset[EvalSample]):
     """Scenes without augmentation and without labels, at the size that the network is fed."""
 
-    def __init__(self, scenes: SceneDataset, size: tuple[int, int], indices: Sequence[int]) -> None:
+    def __init__(
+        self, scenes: SceneDataset, size: tuple[int, int], indices: Sequence[int], cache: ImageCache | None = None
+    ) -> None:
         """Describe the data set.
 
         Args:
             scenes: Where images come from.
             size: (height, width) that images are resized to.
             indices: The scenes to read, in this order.
+            cache: Keeps images at their size.
         """
         self.scenes = scenes
         self.size = size
         self.indices = list(indices)
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -150,7 +168,7 @@ class PoolScenes(Dataset[EvalSample]):
     def __getitem__(self, item: int) -> EvalSample:
         """The sample of the ``item``-th of the chosen scenes."""
         index = self.indices[item]
-        image = resize_image(self.scenes.read_image(index), self.size)
+        image = sized_image(self.scenes, index, self.size, self.cache)
         return {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), "index": index}
 
 
@@ -192,6 +210,8 @@ class RipuDataModule(pl.LightningDataModule):
         accumulate: int = 1,
         num_workers: int = 0,
         eval_batch: int = 1,
+        source_classes: NDArray[np.bool_] | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
         """Describe the data.
 
@@ -212,6 +232,9 @@ class RipuDataModule(pl.LightningDataModule):
             accumulate: Micro-batches an optimiser step.
             num_workers: Loader processes for each of source, target, validation and pool.
             eval_batch: Images a forward in evaluation and selection.
+            source_classes: (N, C) bool, which class is in which source image, for class-balanced sampling; None samples
+                uniformly.
+            cache: Keeps images, and labels that are read from files, at their training size.
         """
         super().__init__()
         self.source, self.target, self.val = source, target, val
@@ -225,7 +248,8 @@ class RipuDataModule(pl.LightningDataModule):
         self.accumulate = accumulate
         self.num_workers = num_workers
         self.eval_batch = eval_batch
-        self.source_stream: Stream = ShuffledStream(len(source), seed, SOURCE)
+        self.source_classes = source_classes
+        self.cache = cache
         self.target_stream: Stream = ShuffledStream(len(target), seed, TARGET)
 
     def _loader(self, scenes: TrainScenes, stream: Stream, batch_size: int, steps: tuple[int, int]) -> DataLoader[Any]:
@@ -247,6 +271,14 @@ class RipuDataModule(pl.LightningDataModule):
         )
 
     @property
+    def source_stream(self) -> Stream:
+        """Which source image is read when; class-balanced draws are made for the run as a whole."""
+        if self.source_classes is None:
+            return ShuffledStream(len(self.source), self.seed, SOURCE)
+        num_draws = self.plan.max_steps * self.accumulate * self.source_batch * self._trainer.world_size
+        return ClassBalancedStream(self.source_classes, num_draws, self.seed, SOURCE)
+
+    @property
     def _trainer(self) -> pl.Trainer:
         assert self.trainer is not None
         return self.trainer
@@ -264,11 +296,19 @@ class RipuDataModule(pl.LightningDataModule):
         """Batches ``{"source": ..., "target": ...}`` of the phase that training is in."""
         step = self._trainer.global_step
         steps = (step, self.plan.phase(step)[1])
-        source = TrainScenes(self.source, self.source_size, self.source.read_label, self.transforms, self.seed, SOURCE)
+        source = TrainScenes(
+            self.source, self.source_size, self.source.read_label, self.transforms, self.seed, SOURCE, cache=self.cache
+        )
         loaders = {"source": self._loader(source, self.source_stream, self.source_batch, steps)}
         if self.uses_target and not self.plan.is_pretraining(step):
             target = TrainScenes(
-                self.target, self.target_size, self.target_labels(step), self.transforms, self.seed, TARGET
+                self.target,
+                self.target_size,
+                self.target_labels(step),
+                self.transforms,
+                self.seed,
+                TARGET,
+                cache=self.cache,
             )
             loaders["target"] = self._loader(target, self.target_stream, self.target_batch, steps)
         return CombinedLoader(loaders, "min_size")
@@ -290,11 +330,11 @@ class RipuDataModule(pl.LightningDataModule):
         """
         if indices is None:
             indices = range(self._trainer.global_rank, len(scenes), self._trainer.world_size)
-        return self._eval(EvalScenes(scenes, self.target_size, indices))
+        return self._eval(EvalScenes(scenes, self.target_size, indices, self.cache))
 
     def pool_loader(self, indices: Sequence[int]) -> DataLoader[Any]:
         """Target scenes for selection: no augmentation, no labels, in the given order."""
-        return self._eval(PoolScenes(self.target, self.target_size, indices))
+        return self._eval(PoolScenes(self.target, self.target_size, indices, self.cache))
 
     def _eval(self, scenes: PoolScenes) -> DataLoader[Any]:
         return DataLoader(

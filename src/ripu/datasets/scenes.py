@@ -106,6 +106,14 @@ class SceneDataset:
         """Whether every scene has a label file."""
         return all(scene.label is not None for scene in self.scenes)
 
+    @property
+    def reading(self) -> str:
+        """How label files become train ids, as a text that differs where the outcome may: for keys of caches."""
+        decode: object = self.decode_label
+        name = getattr(decode, "__qualname__", None)  # functions; anything else is known by its repr
+        how = f"{self.decode_label.__module__}.{name}" if name else repr(decode)
+        return f"{how} {sorted(self.taxonomy.disk_to_train.items())} of {self.taxonomy.num_classes}"
+
     def read_image(self, index: int) -> NDArray[np.uint8]:
         """The image of a scene.
 

@@ -45,8 +45,7 @@ def decode_synthia(path: Path) -> NDArray[np.integer]:
             f"{path} holds {stored.dtype} of shape {stored.shape}, not 16-bit labels of three channels; take the files "
             "of GT/LABELS (those of GT/COLOR are for the eye) and do not convert them"
         )
-    ids: NDArray[np.integer] = stored[..., 2]  # OpenCV's order is B, G, R
-    return ids
+    return np.asarray(stored[..., 2], dtype=np.uint16)  # OpenCV's order is B, G, R
 
 
 def load_synthia(root: str | Path) -> SceneDataset:

@@ -1,0 +1,159 @@
+"""Images and labels at their training size, kept on disk: decoding a large PNG costs more than a step on a fast GPU.
+
+Entries are raw pixels, 3 bytes a pixel for an image and 1 for a label: 24,966 images and labels of 1280 x 720 take
+92 GB. An entry belongs to a file and a size; what it was made from (size and time of change of the file, filter,
+class table, version) stands in its head, so an entry whose input has changed is made anew in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from ripu.datasets.scenes import SceneDataset, SceneError
+
+CACHE_VERSION = 1
+"""Raised whenever the same inputs would give other pixels."""
+
+Pixels = NDArray[np.uint8]
+_MAGIC = b"RIPUPIX\x01"
+_HEAD = struct.Struct("<8s32sIIII")  # magic, stamp, CRC-32 of the pixels, height, width, channels (0: no third axis)
+_log = logging.getLogger(__name__)
+
+
+class ImageCache:
+    """Resized images and labels on disk.
+
+    Samples are bit-identical with and without it. Any number of processes may use one folder: whoever first needs an
+    entry makes it, and an entry is there whole or not at all.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Use a folder.
+
+        Args:
+            folder: Where entries are kept; made where it is missing. It can be deleted at any time.
+
+        Raises:
+            SceneError: The folder cannot be made or written to.
+        """
+        self.folder = Path(folder).absolute()
+        self._is_writing = True
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SceneError(f"data.cache={folder} cannot be made ({error}); name another folder, or null") from error
+        if not os.access(self.folder, os.W_OK):
+            raise SceneError(f"data.cache={folder} cannot be written to; name another folder, or null")
+
+    def image(
+        self,
+        scenes: SceneDataset,
+        index: int,
+        size: tuple[int, int],
+        resize: Callable[[Pixels, tuple[int, int]], Pixels],
+    ) -> Pixels:
+        """The image of a scene at a size.
+
+        Args:
+            scenes: Where it comes from.
+            index: Position of the scene.
+            size: (height, width).
+            resize: Brings an image to the size; its name stands for the filter.
+
+        Returns:
+            (h, w, 3) uint8 RGB.
+        """
+        return self._get(
+            scenes.scenes[index].image, size, resize.__name__, lambda: resize(scenes.read_image(index), size)
+        )
+
+    def label(
+        self,
+        scenes: SceneDataset,
+        index: int,
+        size: tuple[int, int],
+        resize: Callable[[Pixels, tuple[int, int]], Pixels],
+    ) -> Pixels:
+        """The label of a scene at a size.
+
+        Args:
+            scenes: Where it comes from.
+            index: Position of the scene.
+            size: (height, width).
+            resize: Brings a label to the size; its name stands for the filter.
+
+        Returns:
+            (h, w) uint8 train ids.
+        """
+        path = scenes.scenes[index].label
+        if path is None:
+            return resize(scenes.read_label(index), size)  # which says that there is none
+        return self._get(
+            path, size, f"{resize.__name__} {scenes.reading}", lambda: resize(scenes.read_label(index), size)
+        )
+
+    def _get(self, path: Path, size: tuple[int, int], how: str, make: Callable[[], Pixels]) -> Pixels:
+        try:
+            status = path.stat()
+        except OSError:
+            return make()  # which says what is wrong with the file
+        slot = hashlib.sha256(json.dumps([os.path.abspath(path), *size, how]).encode()).hexdigest()
+        inputs = [CACHE_VERSION, PIL.__version__, status.st_size, status.st_mtime_ns]
+        stamp = hashlib.sha256(json.dumps([slot, inputs]).encode()).digest()
+        entry = self.folder / slot[:2] / slot[2:]
+        kept = _read(entry, stamp)
+        if kept is not None:
+            return kept
+        pixels = make()
+        if self._is_writing:
+            try:
+                _write(entry, stamp, pixels)
+            except OSError as error:
+                self._is_writing = False
+                _log.warning(
+                    "data.cache=%s cannot be written to (%s); going on without new entries", self.folder, error
+                )
+        return pixels
+
+
+def _read(entry: Path, stamp: bytes) -> Pixels | None:
+    """The pixels of an entry, writable; None where it is missing, damaged or made from other inputs."""
+    try:
+        content = bytearray(entry.read_bytes())
+    except OSError:
+        return None
+    if len(content) < _HEAD.size:
+        return None
+    magic, made_from, checksum, height, width, channels = _HEAD.unpack_from(content)
+    body = memoryview(content)[_HEAD.size :]
+    if magic != _MAGIC or made_from != stamp or len(body) != height * width * max(channels, 1):
+        return None
+    if zlib.crc32(body) != checksum:
+        return None
+    shape = (height, width, channels) if channels else (height, width)
+    return np.frombuffer(body, dtype=np.uint8).reshape(shape)
+
+
+def _write(entry: Path, stamp: bytes, pixels: Pixels) -> None:
+    entry.parent.mkdir(exist_ok=True)
+    body = np.ascontiguousarray(pixels).data.cast("B")
+    height, width, channels = (*pixels.shape, 0)[:3]
+    temporary = entry.with_name(f".{entry.name[:16]}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(_HEAD.pack(_MAGIC, stamp, zlib.crc32(body), height, width, channels))
+            file.write(body)
+        os.replace(temporary, entry)
+    finally:
+        temporary.unlink(missing_ok=True)
