@@ -220,7 +220,8 @@ def verify_store(store: LabelReader) -> list[str]:
         file = readable.get(name)
         if file is not None and file.header != {"kind": kind, "store": header.sha256, "round": spec}:
             problems.append(f"{file.path}: its header belongs to another store or round")
-        if file is not None and file.images and file.images[-1] >= len(header.images):
+            del readable[name]
+        elif file is not None and file.images and file.images[-1] >= len(header.images):
             problems.append(f"{file.path}: has records of images that the store was created without")
             del readable[name]
     digests = {position: content_digest(event.spec) for position, event in enumerate(rounds)}

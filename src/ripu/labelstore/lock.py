@@ -30,6 +30,7 @@ class WriterLock:
         self.path = path
         self._key = os.path.realpath(path)
         self._pid = os.getpid()
+        self._is_released = False
         # Closing any handle of the file would drop this process's lock: look before opening.
         if _held.get(self._key) == self._pid:
             raise StoreLockedError(
@@ -54,11 +55,12 @@ class WriterLock:
 
     @property
     def is_held(self) -> bool:
-        """Whether this process holds the lock (False in a forked child and after :meth:`release`)."""
-        return self._pid == os.getpid() and _held.get(self._key) == self._pid
+        """Whether this object holds the lock (False in a forked child and after :meth:`release`)."""
+        return not self._is_released and self._pid == os.getpid()
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
         if self.is_held:
+            self._is_released = True
             del _held[self._key]
             os.close(self._fd)

@@ -76,7 +76,7 @@ class Log:
         for event in self.events:
             if isinstance(event, RoundEvent):
                 live.append(event)
-            elif isinstance(event, UndoEvent):
+            elif isinstance(event, UndoEvent) and live:
                 live.pop()
         return tuple(live)
 

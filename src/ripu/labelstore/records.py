@@ -163,6 +163,7 @@ def square_regions(picks: NDArray[np.integer], radius: int, height: int, width: 
         [0, 1, 4, 5, 5, 6, 7, 9, 10, 11, 13, 14, 15]
     """
     centres = np.asarray(picks, dtype=np.int64).reshape(-1, 2)
+    radius = min(radius, max(height, width))  # a larger one asks for nothing more
     span = np.arange(-radius, radius + 1, dtype=np.int64)
     is_inner = ((centres >= radius) & (centres < (height - radius, width - radius))).all()
     if is_inner:  # the usual case, and this is on the data loader's path

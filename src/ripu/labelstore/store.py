@@ -567,7 +567,8 @@ class LabelStore(LabelReader):
                 stale.append(path)
         if batches:
             self._commit_answers(batches)
-        for path in stale:
+        listed = self._log.files  # files are named by their content: a saved one may be listed now
+        for path in (path for path in stale if path.name not in listed):
             with contextlib.suppress(OSError):
                 path.unlink()
 

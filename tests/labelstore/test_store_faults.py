@@ -1,0 +1,359 @@
+"""Crashes at every point, full disks, flipped bytes, truncated and missing files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import ledger
+import numpy as np
+import pytest
+from ledger import IMAGES, begin, check_labels, contents, make, records
+
+from ripu.labelstore import CorruptStoreError, ImageAnswers, LabelStore, LabelStoreError, StoreWriteError
+from ripu.labelstore.files import AtomicFile
+
+A = IMAGES[0].image_id
+
+
+class Stop(BaseException):
+    """Like a KeyboardInterrupt: not an error that anybody handles."""
+
+
+class Points:
+    """Counts the operations that touch the disk and interrupts the n-th one, before or half-way through.
+
+    Args:
+        monkeypatch: Undone by the caller.
+        stop_at: Number of the operation, None to count only.
+        interrupt: Called at that operation; does not return.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_at: int | None, interrupt: Callable[[], None]) -> None:
+        self.count = 0
+        self._stop_at = stop_at
+        self._interrupt = interrupt
+        monkeypatch.setattr(os, "replace", self._guarded(os.replace))
+        monkeypatch.setattr(os, "fsync", self._guarded(os.fsync))
+        monkeypatch.setattr(Path, "unlink", self._guarded(Path.unlink))
+        write = AtomicFile.write
+
+        def torn_write(file: AtomicFile, data: bytes) -> None:
+            if self._is_reached():
+                write(file, data[: len(data) // 2])
+                assert file._handle is not None
+                file._handle.flush()
+                with file._explained():
+                    self._interrupt()
+            write(file, data)
+
+        monkeypatch.setattr(AtomicFile, "write", torn_write)
+
+    def _is_reached(self) -> bool:
+        self.count += 1
+        return self.count == self._stop_at + 1 if self._stop_at is not None else False
+
+    def _guarded(self, operation: Callable) -> Callable:
+        def call(*args: object, **kwargs: object) -> object:
+            if self._is_reached():
+                self._interrupt()
+            return operation(*args, **kwargs)
+
+        return call
+
+
+def commit(store: LabelStore) -> None:
+    store.add_round(begin(store, 1), records(1))
+
+
+def append(store: LabelStore) -> None:
+    indices = np.arange(24 * 31)
+    _, known = store.answered(A, indices)
+    store.append_answers([ImageAnswers(A, indices[~known], ledger.truth(0)[~known])])
+
+
+def undo(store: LabelStore) -> None:
+    store.undo_round(0)
+
+
+def num_points(tmp_path: Path, work: Callable[[LabelStore], None]) -> int:
+    with pytest.MonkeyPatch.context() as patch, make(tmp_path / "count", 1) as store:
+        points = Points(patch, None, lambda: None)
+        work(store)
+        return points.count
+
+
+def check_old_or_new(folder: Path, old: Path, new: Path, work: Callable[[LabelStore], None]) -> str:
+    """The reader sees the one state or the other; a writer cleans up, can repeat the work and ends in the new one."""
+    with LabelStore.open(old) as before, LabelStore.open(new) as after, LabelStore.open(folder) as store:
+        assert store.verify() == []
+        state = "old" if store.log == before.log else "new"
+        assert store.log == (before if state == "old" else after).log
+        for one in (before, after):
+            if store.num_rounds == one.num_rounds and work is commit:
+                check_labels(store, one.num_rounds)
+        asked_before = before.answered(A, ledger.asked(0, 0))
+    with LabelStore.open(folder, write=True) as store:
+        assert store.verify() == []
+        assert set(contents(folder)) == {"store.json", "manifest.json", *store.log.files}
+        labels, known = store.answered(A, ledger.asked(0, 0))
+        assert known.all()
+        np.testing.assert_array_equal(labels, asked_before[0])
+        if work is not undo or store.num_rounds:
+            work(store)
+        assert store.verify() == []
+        with LabelStore.open(new) as after:
+            assert store.rounds == after.rounds
+            for image in IMAGES:
+                np.testing.assert_array_equal(
+                    store.revealed_label(image.image_id), after.revealed_label(image.image_id)
+                )
+                for found, expected in zip(store.answers(image.image_id), after.answers(image.image_id), strict=True):
+                    np.testing.assert_array_equal(found, expected)
+            assert {n: e for n, e in store.log.files.items() if n.startswith("round")} == {
+                n: e for n, e in after.log.files.items() if n.startswith("round")
+            }
+    return state
+
+
+@pytest.mark.parametrize("work", [commit, append, undo])
+@pytest.mark.parametrize("how", ["exit", "interrupt", "error"])
+def test_a_crash_at_any_point_leaves_the_old_or_the_new_state(tmp_path: Path, work: Callable, how: str) -> None:
+    make(tmp_path / "old", 1).close()
+    with make(tmp_path / "new", 1) as store:
+        work(store)
+    count = num_points(tmp_path, work)
+    assert count >= 4
+    states = []
+    for point in range(count):
+        folder = tmp_path / f"run{point}"
+        shutil.copytree(tmp_path / "old", folder)
+
+        def crash(folder: Path = folder, point: int = point) -> int:
+            def interrupt() -> None:
+                if how == "exit":
+                    os._exit(7)
+                raise Stop if how == "interrupt" else OSError(errno.EIO, "the cable is loose")
+
+            with LabelStore.open(folder, write=True) as store, pytest.MonkeyPatch.context() as patch:
+                Points(patch, point, interrupt)
+                try:
+                    work(store)
+                except (Stop, StoreWriteError):
+                    return 7
+                return 0
+
+        status = ledger.run_and_die(crash) if how == "exit" else crash()
+        state = check_old_or_new(folder, tmp_path / "old", tmp_path / "new", work)
+        if status == 7:
+            states.append(state)
+        else:  # a temporary file that cannot be removed is no failure
+            assert how == "error"
+            assert state == "new"
+    assert states == sorted(states, key=["old", "new"].index)  # one point of no return
+    assert states[0] == "old"
+    assert states[-1] == "new"
+
+
+def test_a_crash_while_creating_leaves_nothing_or_a_store(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        points = Points(patch, None, lambda: None)
+        make(tmp_path / "count").close()
+    for point in range(points.count):
+        folder = tmp_path / f"run{point}"
+
+        def crash(folder: Path = folder, point: int = point) -> int:
+            Points(pytest.MonkeyPatch(), point, lambda: os._exit(7))
+            make(folder)
+            return 0
+
+        assert ledger.run_and_die(crash) == 7
+        with LabelStore.create(folder, IMAGES, ledger.CLASSES, {"seed": 3}, planned_picks=18, exist_ok=True) as store:
+            commit_first(store)
+            assert store.verify() == []
+
+
+def commit_first(store: LabelStore) -> None:
+    store.add_round(begin(store, 0), records(0))
+    check_labels(store, 1)
+
+
+def test_answers_of_a_crashed_round_are_not_asked_again(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    make(folder, 1).close()
+
+    def crash() -> int:
+        store = LabelStore.open(folder, write=True)
+        store.write_shard(begin(store, 1), 0, records(1))
+        os._exit(7)
+
+    assert ledger.run_and_die(crash) == 7
+    with LabelStore.open(folder, write=True) as store:
+        for number in range(3):
+            labels, known = store.answered(IMAGES[number].image_id, ledger.asked(number, 1))
+            assert known.all()
+            np.testing.assert_array_equal(labels, ledger.truth(number)[ledger.asked(number, 1)])
+
+
+def no_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: AtomicFile, data: bytes) -> None:
+        with file._explained():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(AtomicFile, "write", full)
+
+
+def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make(tmp_path / "labels", 1)
+    before = contents(store.path)
+    with monkeypatch.context() as patch:
+        no_space(patch)
+        for work in (commit, append, undo):
+            with pytest.raises(StoreWriteError, match=r"is full; what was committed before is intact, free some space"):
+                work(store)
+            assert contents(store.path) == before
+            check_labels(store, 1)
+    commit(store)
+    check_labels(store, 2)
+
+
+def test_a_real_limit_on_file_size(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    make(folder, 1).close()
+    before = contents(folder)
+
+    def work() -> int:
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        store = LabelStore.open(folder, write=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+        try:
+            commit(store)
+        except StoreWriteError as error:
+            return 3 if "full" in str(error) else 4
+        return 5
+
+    assert ledger.run_and_die(work) == 3
+    assert contents(folder) == before
+
+
+def test_errors_of_the_data_are_not_taken_for_errors_of_the_disk(tmp_path: Path) -> None:
+    store = make(tmp_path / "labels", 1)
+    before = contents(store.path)
+
+    def broken() -> Iterator:
+        yield from records(1, [0])
+        raise FileNotFoundError("image.png")
+
+    with pytest.raises(FileNotFoundError, match=r"image\.png"):
+        store.add_round(begin(store, 1), broken())
+    assert contents(store.path) == before
+
+
+@pytest.mark.parametrize("prefix", ["round-000", "round-001", "answers", "manifest", "store"])
+def test_every_flipped_byte_is_found(tmp_path: Path, prefix: str) -> None:
+    folder = tmp_path / "labels"
+    make(folder, 2).close()
+    path = next(path for path in sorted(folder.iterdir()) if path.name.startswith(prefix))
+    data = path.read_bytes()
+    read_failures = 0
+    offsets = range(0, len(data), max(1, len(data) // 150))
+    for offset in offsets:
+        path.write_bytes(data[:offset] + bytes([data[offset] ^ 0x20]) + data[offset + 1 :])
+        problems = LabelStore.open(folder).verify()
+        assert problems
+        assert any(path.name in problem for problem in problems)
+        reader = LabelStore.open(folder)
+        try:  # what is read is right, or it is an error
+            check_labels(reader, 2)
+        except CorruptStoreError as error:
+            read_failures += path.name in str(error)
+    # Every byte of these is read for one image or another: the front, a record, the index or the footer.
+    assert read_failures == len(offsets)
+    path.write_bytes(data)
+    assert LabelStore.open(folder).verify() == []
+
+
+@pytest.mark.parametrize("prefix", ["round-000", "answers", "manifest", "store"])
+def test_truncated_and_missing_files(tmp_path: Path, prefix: str) -> None:
+    folder = tmp_path / "labels"
+    make(folder, 2).close()
+    path = next(path for path in sorted(folder.iterdir()) if path.name.startswith(prefix))
+    data = path.read_bytes()
+    for size in (0, 1, 30, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:size])
+        with pytest.raises(CorruptStoreError, match=path.name):
+            check_labels(LabelStore.open(folder), 2)
+        assert any(path.name in problem for problem in LabelStore.open(folder).verify())
+    path.write_bytes(data + b"\n")
+    assert LabelStore.open(folder).verify()
+    path.unlink()
+    with pytest.raises(LabelStoreError, match=f"{path.name}.*missing"):
+        check_labels(LabelStore.open(folder), 2)
+
+
+def test_damage_in_one_image_leaves_the_others_readable(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    make(folder, 1).close()
+    store = LabelStore.open(folder)
+    name = store.log.rounds[0].file.name
+    row = store._file(store.log.rounds[0].file)._rows[0]
+    data = bytearray((folder / name).read_bytes())
+    data[row[0]] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(CorruptStoreError, match=f"{name}: the record of image number 0"):
+        store.revealed_label(A)
+    np.testing.assert_array_equal(store.revealed_label(IMAGES[1].image_id), ledger.expected_label(1, 1))
+    problems = store.verify()
+    assert sum("image number 0" in problem for problem in problems) == 1
+
+
+def test_verify_finds_what_checksums_cannot(tmp_path: Path) -> None:
+    from ripu.labelstore.log import AnswersEvent, Log, UndoEvent, write_log
+
+    folder = tmp_path / "labels"
+    make(folder, 2).close()
+    store = LabelStore.open(folder)
+    events = store.log.events
+    first, second = (event for event in events if not isinstance(event, (AnswersEvent, UndoEvent)))
+
+    def problems(*log: object) -> str:
+        write_log(folder, store.header.sha256, Log(log))  # type: ignore[arg-type]
+        return "\n".join(LabelStore.open(folder).verify())
+
+    assert "is round 1 where round 0 is due" in problems(second, first)
+    assert "step 100 does not come after step 200" in problems(second, first)
+    assert "undoes round 0, which is not the last one" in problems(*events, UndoEvent(0))
+    assert "undoes round 4" in problems(UndoEvent(4))
+    assert "asked for again" in problems(first, first)
+    assert "answered in two batches" in problems(*events, *(e for e in events if isinstance(e, AnswersEvent)))
+    answers = next(event for event in events if isinstance(event, AnswersEvent))
+    assert "its header belongs to another store or round" in problems(AnswersEvent(first.file), answers)
+    assert problems(*events) == ""
+
+
+def test_files_are_synced_before_they_are_renamed_and_the_manifest_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(tmp_path / "labels", 1)
+    calls: list[str] = []
+    replace = os.replace
+
+    def spy_sync(fd: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{fd}")).name
+        calls.append("sync folder" if name == "labels" else "sync file")
+
+    def spy_replace(source: Path, target: Path) -> None:
+        calls.append(Path(target).name.split("-")[0])
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", spy_sync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+    commit(store)
+    names = ["shard", "shard", "answers", "round", "manifest.json"]
+    assert calls == [call for name in names for call in ("sync file", name, "sync folder")]
