@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ripu.acquisition.protocol import ScoreMaps
 from ripu.functional import (
-    LabelWindows,
+    ImpurityKernel,
     check_radius,
     entropy_and_label,
     for_each,
@@ -113,12 +113,12 @@ def ripu_maps(
     impurity = torch.empty_like(entropy)
     uncertainty = entropy if pixel else torch.empty_like(entropy)
     score = torch.empty_like(entropy)
-    windows = [LabelWindows(label_HW, num_classes, radius, epsilon) for label_HW in label]
+    kernel = ImpurityKernel(size, num_classes, radius, score.device, epsilon)
 
     def task(job: tuple[int, int, int]) -> None:
         b, first, last = job
         rows = slice(first, last)
-        windows[b].impurity_rows(first, last, impurity[b, rows])
+        kernel.compute(label[b], first, last, impurity[b, rows])
         if not pixel:
             uncertainty[b, rows] = window_mean_rows(entropy[b], radius, first, last)
         if normalizer != 1.0:
@@ -126,5 +126,5 @@ def ripu_maps(
             uncertainty[b, rows].div_(normalizer)
         torch.mul(impurity[b, rows], uncertainty[b, rows], out=score[b, rows])
 
-    for_each(task, [(b, *band) for b, window in enumerate(windows) for band in window.bands()], score.device)
+    for_each(task, [(b, *band) for b in range(len(label)) for band in kernel.bands()], score.device)
     return ScoreMaps(score, tie_break=uncertainty, impurity=impurity, uncertainty=uncertainty)

@@ -1,13 +1,13 @@
 """The equations as pure functions on tensors. This package imports torch alone."""
 
 from ripu.functional.entropy import entropy_and_label, label_dtype, pixel_entropy
-from ripu.functional.impurity import LabelWindows, region_impurity
+from ripu.functional.impurity import ImpurityKernel, region_impurity
 from ripu.functional.parallel import for_each, split_rows, strip_rows
 from ripu.functional.pixels import PixelKernel, check_logits, map_pixels
 from ripu.functional.windows import axis_count, check_radius, running_sum, window_count, window_mean, window_mean_rows
 
 __all__ = [
-    "LabelWindows",
+    "ImpurityKernel",
     "PixelKernel",
     "axis_count",
     "check_logits",

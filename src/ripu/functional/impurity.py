@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ripu.functional.entropy import label_dtype
-from ripu.functional.parallel import for_each, split_rows, strip_rows
+from ripu.functional.parallel import band_rows, for_each, split_rows, strip_rows
 from ripu.functional.windows import axis_count, check_radius, running_sum
 
 _BAND_ROWS = 128
@@ -59,46 +59,38 @@ def region_impurity(pred_label_BHW: Tensor, num_classes: int, radius: int, *, ep
             f"pred_label holds {low if low < 0 else high}, outside 0 .. {num_classes - 1}: "
             "predictions have no void label; pass logits.argmax(1) or the right num_classes."
         )
-    windows = [LabelWindows(label_HW, num_classes, radius, epsilon) for label_HW in pred_label_BHW]
+    batch, height, width = pred_label_BHW.shape
+    kernel = ImpurityKernel((height, width), num_classes, radius, pred_label_BHW.device, epsilon)
 
-    def task(job: tuple[int, tuple[int, int]]) -> None:
-        b, (first, last) = job
-        windows[b].impurity_rows(first, last, impurity_BHW[b, first:last])
+    def task(job: tuple[int, int, int]) -> None:
+        b, first, last = job
+        kernel.compute(pred_label_BHW[b], first, last, impurity_BHW[b, first:last])
 
-    jobs = [(b, band) for b in range(len(windows)) for band in windows[b].bands()]
-    for_each(task, jobs, impurity_BHW.device)
+    for_each(task, [(b, *band) for b in range(batch) for band in kernel.bands()], impurity_BHW.device)
     return impurity_BHW
 
 
-class LabelWindows:
-    """The class counts of all windows of one label map, computed a band of rows at a time.
+class ImpurityKernel:
+    """Impurity of label maps of one size, computed a band of rows at a time.
 
     Args:
-        label_HW: (H, W) integer labels in 0 .. num_classes - 1 (not checked).
+        size: (H, W) of the maps.
         num_classes: C.
         radius: k >= 0.
+        device: Where the maps lie.
         epsilon: As in :func:`region_impurity`.
     """
 
-    def __init__(self, label_HW: Tensor, num_classes: int, radius: int, epsilon: float = 0.0) -> None:
-        height, width = label_HW.shape
-        device = label_HW.device
-        self.height, self.width, self.num_classes, self.device = height, width, num_classes, device
-        self.epsilon = epsilon
-        reach_down, self.reach_right = min(radius, height - 1), min(radius, width - 1)
-        self.side_down, self.side_right = 2 * reach_down + 1, 2 * self.reach_right + 1
-        # Around the map lies a label that is no class and counts nowhere. One row more above than below: the row that
-        # leaves the first window.
-        self.padded = torch.full(
-            (height + self.side_down, width + self.side_right - 1),
-            num_classes,
-            dtype=label_dtype(num_classes),
-            device=device,
-        )
-        self.padded[reach_down + 1 :, self.reach_right :][:height, :width] = label_HW
-        self.class_C11 = torch.arange(num_classes, device=device, dtype=self.padded.dtype)[:, None, None]
-        self.rows_H1 = axis_count(height, radius, device).int()[:, None]
-        self.columns_W = axis_count(width, radius, device).int()
+    def __init__(
+        self, size: tuple[int, int], num_classes: int, radius: int, device: torch.device, epsilon: float = 0.0
+    ) -> None:
+        self.height, self.width = size
+        self.num_classes, self.device, self.epsilon = num_classes, device, epsilon
+        self.reach_down, self.reach_right = min(radius, self.height - 1), min(radius, self.width - 1)
+        self.side_down, self.side_right = 2 * self.reach_down + 1, 2 * self.reach_right + 1
+        self.class_C11 = torch.arange(num_classes, device=device, dtype=label_dtype(num_classes))[:, None, None]
+        self.rows_H1 = axis_count(self.height, radius, device).int()[:, None]
+        self.columns_W = axis_count(self.width, radius, device).int()
         self.is_small = radius <= 1
         if self.is_small:
             self.shape_H1, self.shape_W = (self.rows_H1 - 1) * 768, (self.columns_W - 1) * 256
@@ -109,52 +101,67 @@ class LabelWindows:
 
     def bands(self) -> list[tuple[int, int]]:
         """Row ranges that are worth a job of their own."""
-        return split_rows(self.height, _BAND_ROWS if self.device.type == "cpu" else self.height)
+        return split_rows(self.height, band_rows(self.height, _BAND_ROWS, self.device))
 
-    def impurity_rows(self, first: int, last: int, out_RW: Tensor) -> None:
-        """Write the impurity of rows ``first .. last - 1`` to ``out_RW`` (float32)."""
-        above_CW: Tensor | None = None
+    def compute(self, label_HW: Tensor, first: int, last: int, out_RW: Tensor) -> None:
+        """Write the impurity of rows ``first .. last - 1`` of one map to ``out_RW``.
+
+        Args:
+            label_HW: (H, W) integer labels in 0 .. num_classes - 1 (not checked).
+            first: First row of the band.
+            last: Row after the band.
+            out_RW: (last - first, W) float32, contiguous.
+        """
+        # The band and what its windows reach. Outside the map lies a label that is no class and counts nowhere. One row
+        # more above than below: the row that leaves the first window.
+        above, below = max(0, first - self.reach_down - 1), min(self.height, last + self.reach_down)
+        padded = self.class_C11.new_full(
+            (last - first + self.side_down, self.width + self.side_right - 1), self.num_classes
+        )
+        offset = above - (first - self.reach_down - 1)
+        padded[offset:, self.reach_right :][: below - above, : self.width] = label_HW[above:below]
+        column_CW: Tensor | None = None
         for top, bottom in split_rows(last - first, strip_rows(self.num_classes, self.width, self.device)):
-            rows_RW = out_RW[top:bottom]
+            part, rows = padded[top : bottom + self.side_down], slice(first + top, first + bottom)
             if self.is_small:
-                self._small(top + first, bottom + first, rows_RW)
+                self._small(part, rows, out_RW[top:bottom])
             else:
-                column_CRW = self._column_counts(top + first, bottom + first, above_CW)
-                above_CW = column_CRW[:, -1]
-                self._large(top + first, bottom + first, column_CRW, rows_RW)
+                column_CRW = self._column_counts(part, column_CW)
+                column_CW = column_CRW[:, -1]
+                self._large(column_CRW, rows, out_RW[top:bottom])
 
-    def _is_other(self, start: int, stop: int) -> Tensor:
-        """(C, stop - start, W + 2k), 1 where a padded row has another class and 0 where it has this one.
+    def _is_other(self, padded: Tensor) -> Tensor:
+        """(C, rows, columns), 1 where a padded label is of another class and 0 where it is of this one.
 
         Several times quicker than the comparison, which torch does not vectorise for one-byte integers.
         """
-        difference_CRW = self.padded[start:stop] - self.class_C11
-        if difference_CRW.dtype != torch.uint8:
-            difference_CRW.abs_()
-        return difference_CRW.clamp_(max=1)
+        difference = padded - self.class_C11
+        if difference.dtype != torch.uint8:
+            difference.abs_()
+        return difference.clamp_(max=1)
 
-    def _column_counts(self, top: int, bottom: int, above_CW: Tensor | None) -> Tensor:
-        """(C, R, W + 2k) counts of each class in columns of ``side_down`` pixels around rows ``top .. bottom - 1``.
+    def _column_counts(self, padded: Tensor, above_CW: Tensor | None) -> Tensor:
+        """(C, R, W + 2k) counts of each class in columns of ``side_down`` pixels around the R rows of a strip.
 
-        ``above_CW`` holds those of row ``top - 1`` where they are known.
+        ``above_CW`` holds those of the row above the strip where they are known.
         """
         dtype = _dtype_for(self.side_down) if self.device.type == "cpu" else torch.int32
         if above_CW is None:
-            above_CW = self.side_down - self._is_other(top, top + self.side_down).sum(dim=1, dtype=dtype)
-        entering_CRW = self._is_other(top + self.side_down, bottom + self.side_down).to(dtype)
+            above_CW = self.side_down - self._is_other(padded[: self.side_down]).sum(dim=1, dtype=dtype)
+        entering_CRW = self._is_other(padded[self.side_down :]).to(dtype)
         # One-byte sums are taken modulo 256; the counts themselves are below.
-        count_CRW = self._is_other(top, bottom).to(dtype).sub_(entering_CRW)
+        count_CRW = self._is_other(padded[: -self.side_down]).to(dtype).sub_(entering_CRW)
         if self.device.type != "cpu":
             return count_CRW.cumsum(dim=1, dtype=dtype).add_(above_CW[:, None])
         for row_CW in count_CRW.unbind(1):
             above_CW = row_CW.add_(above_CW)
         return count_CRW
 
-    def _large(self, top: int, bottom: int, column_CRW: Tensor, out_RW: Tensor) -> None:
+    def _large(self, column_CRW: Tensor, rows: slice, out_RW: Tensor) -> None:
         """Impurity from column counts: sums along the rows, then the table, for the classes that a segment holds."""
         is_cpu = self.device.type == "cpu"
         dtype = _dtype_for(self.side_down * self.side_right)
-        window_RW = self.rows_H1[top:bottom] * self.columns_W
+        window_RW = self.rows_H1[rows] * self.columns_W
         if is_cpu:
             is_present_CW = column_CRW.amax(dim=1)
         for left, right in split_rows(self.width, max(_SEGMENT_COLUMNS, self.side_right) if is_cpu else self.width):
@@ -175,12 +182,12 @@ class LabelWindows:
             full_RW = self.table.index_select(0, window_RW.view(-1)).view(window_RW.shape)
             torch.sub(full_RW, out_RW, out=out_RW).div_(window_RW)
 
-    def _small(self, top: int, bottom: int, out_RW: Tensor) -> None:
+    def _small(self, padded: Tensor, rows: slice, out_RW: Tensor) -> None:
         """Impurity of windows of at most 3 x 3 pixels, in one-byte integers throughout (:func:`small_window_table`)."""
-        other_CRW = self._is_other(top + 1, bottom + self.side_down).to(torch.uint8)
+        other_CRW = self._is_other(padded[1:]).to(torch.uint8)
         other_CRW = running_sum(running_sum(other_CRW, self.side_down, 1), self.side_right, 2)
         code_RW = (other_CRW * other_CRW).mul_(other_CRW).sum(dim=0, dtype=torch.uint8).int()
-        code_RW.add_(self.shape_H1[top:bottom]).add_(self.shape_W)
+        code_RW.add_(self.shape_H1[rows]).add_(self.shape_W)
         torch.index_select(self.table, 0, code_RW.view(-1), out=out_RW.view(-1))
 
 

@@ -29,6 +29,11 @@ def strip_rows(num_planes: int, width: int, device: torch.device) -> int:
     return max(1, limit // (4 * num_planes * width))
 
 
+def band_rows(height: int, most: int, device: torch.device) -> int:
+    """Number of rows in a band, the job of one worker: at most ``most`` and an eighth of the map; all on a device."""
+    return min(most, max(16, -(-height // 8))) if device.type == "cpu" else height
+
+
 def split_rows(height: int, rows: int) -> list[tuple[int, int]]:
     """Half-open row ranges of at most ``rows`` rows that cover ``0 .. height``.
 

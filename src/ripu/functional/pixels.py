@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ripu.functional.parallel import for_each, split_rows, strip_rows
+from ripu.functional.parallel import band_rows, for_each, split_rows, strip_rows
 
 _STRIPS_PER_BAND = 4
 """Strips that one worker takes in a row; only where a band begins is a source row stretched a second time."""
@@ -51,7 +51,7 @@ def map_pixels(
     maps = tuple(torch.empty((batch, height, width), dtype=dtype, device=device) for dtype in dtypes)
     upper, lower, blend = _vertical_taps(source_height, height)
     rows = strip_rows(num_classes, width, device)
-    bands = split_rows(height, _STRIPS_PER_BAND * rows if device.type == "cpu" else height)
+    bands = split_rows(height, band_rows(height, _STRIPS_PER_BAND * rows, device))
     is_finite = torch.ones((batch, len(bands)), dtype=torch.bool, device=device)
 
     def task(job: tuple[int, int]) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ripu.functional.parallel import for_each, split_rows
+from ripu.functional.parallel import band_rows, for_each, split_rows
 
-_MEAN_ROWS = 128
+_BAND_ROWS = 128
 
 
 def check_radius(radius: int) -> None:
@@ -70,14 +70,9 @@ def window_mean(x_BHW: Tensor, radius: int) -> Tensor:
         b, (first, last) = job
         mean_BHW[b, first:last] = window_mean_rows(x_BHW[b], radius, first, last)
 
-    rows = mean_rows(height, x_BHW.device)
+    rows = band_rows(height, _BAND_ROWS, x_BHW.device)
     for_each(task, [(b, strip) for b in range(batch) for strip in split_rows(height, rows)], x_BHW.device)
     return mean_BHW
-
-
-def mean_rows(height: int, device: torch.device) -> int:
-    """Rows of a strip of :func:`window_mean_rows`."""
-    return _MEAN_ROWS if device.type == "cpu" else height
 
 
 def window_mean_rows(x_HW: Tensor, radius: int, first: int, last: int) -> Tensor:

@@ -1,0 +1,255 @@
+"""How long selection takes: the engine, the literal method and a plain softmax, side by side in one run.
+
+    python scripts/bench.py            # three sizes, k = 1, 4, 32, regions and pixels
+    python scripts/bench.py --quick    # the smallest size
+    python scripts/bench.py --forward  # and the network whose logits these would be
+
+T0 is what nobody can do without: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``. "engine" is
+everything from the logits to the picks. "literal" is the method as one would write it down: softmax and entropy at full
+size, one-hot planes, a dense window of ones over them, one arg-max per pick. Where its window is large it is timed on a
+strip of rows and scaled, marked "~"; --full runs it whole. Times are wall clock, alternating between the columns of a row,
+so that a busy machine hits all alike. Peak memory is what the process grows by above its size before the call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, interpolate, one_hot, pad
+
+from ripu.acquisition import RipuScore
+from ripu.functional import entropy_and_label, map_pixels, region_impurity, window_mean
+from ripu.selection.picks import greedy_picks
+
+NUM_CLASSES = 19
+SIZES = ((256, 512), (512, 1024), (1024, 2048))
+RADII = (1, 4, 32)
+STRIP_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    size: tuple[int, int]
+    radius: int
+    pixel: bool
+
+    @property
+    def num_picks(self) -> int:
+        """Regions: 2.2 % over five rounds. Pixels: 40 over five rounds, counted at 640 x 1280."""
+        pixels = self.size[0] * self.size[1]
+        if self.pixel:
+            return math.ceil(40 / 5 * pixels / (640 * 1280))
+        return math.ceil(pixels * 0.022 / 5 / (2 * self.radius + 1) ** 2)
+
+    @property
+    def suppress_radius(self) -> int:
+        return self.radius if self.pixel else 2 * self.radius
+
+
+def make_logits(size: tuple[int, int], seed: int = 0) -> Tensor:
+    """(1, C, h, w) at 5/8 of the size, as 640 x 1280 is to 1024 x 2048: smooth, with blobs of all classes everywhere."""
+    height, width = size[0] * 5 // 8, size[1] * 5 // 8
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(1, NUM_CLASSES, max(2, height // 16), max(2, width // 16), generator=generator) * 4
+    return interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
+
+
+def baseline(logits: Tensor, case: Case) -> None:
+    interpolate(logits, case.size, mode="bilinear", align_corners=True).softmax(dim=1)
+
+
+def engine(logits: Tensor, case: Case) -> Tensor:
+    maps = RipuScore(case.radius, case.pixel)(logits, case.size, [0])
+    assert maps.tie_break is not None
+    return greedy_picks(maps.score[0], case.num_picks, case.suppress_radius, tie_break=maps.tie_break[0])
+
+
+def literal_score(logits: Tensor, case: Case, rows: slice | None = None) -> tuple[Tensor, float]:
+    """Score and the seconds its window took; with ``rows`` the window is computed for these rows only."""
+    radius, (height, width) = case.radius, case.size
+    probs = interpolate(logits, case.size, mode="bilinear", align_corners=True).softmax(dim=1)
+    entropy = -(probs * probs.clamp_min(1e-30).log()).sum(dim=1, keepdim=True)
+    planes = one_hot(probs.argmax(dim=1), NUM_CLASSES).permute(0, 3, 1, 2).float().contiguous()
+    start = time.perf_counter()
+    ones = torch.ones(1, 1, 2 * radius + 1, 2 * radius + 1)
+    planes, inside = pad(planes, (radius,) * 4), pad(torch.ones(1, 1, height, width), (radius,) * 4)
+    mean = pad(entropy, (radius,) * 4)
+    if rows is not None:
+        reach = slice(rows.start, rows.stop + 2 * radius)
+        planes, inside, mean = planes[:, :, reach], inside[:, :, reach], mean[:, :, reach]
+    count = conv2d(inside, ones)
+    share = conv2d(planes.contiguous(), ones.expand(NUM_CLASSES, 1, -1, -1), groups=NUM_CLASSES) / count
+    uncertainty = entropy if case.pixel else conv2d(mean, ones) / count
+    seconds = time.perf_counter() - start
+    impurity = -(share * share.clamp_min(1e-30).log()).sum(dim=1, keepdim=True)
+    if rows is not None:
+        return entropy[0, 0], seconds
+    return (impurity * uncertainty)[0, 0], seconds
+
+
+def literal_picks(score: Tensor, case: Case) -> list[tuple[int, int]]:
+    score, radius, picks = score.clone(), case.suppress_radius, []
+    for _ in range(case.num_picks):
+        row, column = divmod(int(score.argmax().item()), score.shape[1])
+        if score[row, column] == -torch.inf:
+            break
+        picks.append((row, column))
+        score[max(0, row - radius) : row + radius + 1, max(0, column - radius) : column + radius + 1] = -torch.inf
+    return picks
+
+
+def time_literal(logits: Tensor, case: Case, full: bool) -> tuple[float, bool]:
+    """Seconds of the literal method and whether its window was timed on a strip and scaled."""
+    start = time.perf_counter()
+    if full or case.radius <= 4:
+        literal_picks(literal_score(logits, case)[0], case)
+        return time.perf_counter() - start, False
+    middle = case.size[0] // 2
+    stand_in, window = literal_score(logits, case, slice(middle, middle + STRIP_ROWS))
+    literal_picks(stand_in, case)
+    return time.perf_counter() - start + window * (case.size[0] / STRIP_ROWS - 1), True
+
+
+def peak_extra_mb(call: Callable[[], object]) -> float | None:
+    """MB by which the resident set grows at its peak during ``call``; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        before = _status_kb(status, "VmRSS")
+        call()
+        return (_status_kb(status, "VmHWM") - before) / 1024
+    except (OSError, AttributeError):
+        return None
+
+
+def _status_kb(status: Path, key: str) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
+
+
+def timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def spread(seconds: list[float]) -> str:
+    low, middle, high = (1e3 * value for value in (min(seconds), statistics.median(seconds), max(seconds)))
+    return f"{middle:7.1f} ({low:.0f}-{high:.0f})"
+
+
+def run_case(case: Case, repeats: int, full: bool, with_literal: bool) -> None:
+    logits = make_logits(case.size)
+    times: dict[str, list[float]] = {"T0": [], "engine": []}
+    for round_number in range(repeats + 1):  # the first warms up
+        for name, call in (("T0", baseline), ("engine", engine)):
+            seconds = timed(lambda call=call: call(logits, case))  # type: ignore[misc]
+            if round_number:
+                times[name].append(seconds)
+    ratio = statistics.median(times["engine"]) / statistics.median(times["T0"])
+    memory = peak_extra_mb(lambda: engine(logits, case))
+    text = f"{case.size[0]:5d} x{case.size[1]:5d}  {'PA' if case.pixel else 'RA'} {case.radius:3d} {case.num_picks:5d}"
+    text += f"  {spread(times['T0']):>20}  {spread(times['engine']):>20}  {ratio:6.2f}"
+    text += "       -" if memory is None else f"  {memory:6.0f}"
+    if with_literal:
+        seconds, is_scaled = time_literal(logits, case, full)
+        text += (
+            f"  {'~' if is_scaled else ' '}{1e3 * seconds:10.0f}  {seconds / statistics.median(times['engine']):7.0f}"
+        )
+        if not is_scaled:
+            peak = peak_extra_mb(lambda: literal_score(logits, case))
+            text += "       -" if peak is None else f"  {peak:6.0f}"
+    print(text, flush=True)
+
+
+def run_stages(size: tuple[int, int], repeats: int) -> None:
+    """Where the time goes, and the floor: what the exponentials alone cost."""
+    logits = make_logits(size)
+    dtypes = (torch.float32, torch.uint8)
+    entropy, label = map_pixels(logits, size, entropy_and_label, dtypes)
+    block = torch.randn(NUM_CLASSES, 16, size[1])
+    stages: dict[str, Callable[[], object]] = {
+        "T0": lambda: baseline(logits, Case(size, 1, False)),
+        "up-sampling, entropy, label": lambda: map_pixels(logits, size, entropy_and_label, dtypes),
+        "mean entropy, k = 1": lambda: window_mean(entropy, 1),
+        "floor: exp of every up-sampled logit": lambda: [block.exp() for _ in range(size[0] // 16)],
+        "floor: one pass over the logits": lambda: logits.amax(),
+    }
+    for radius in RADII:
+        stages[f"impurity, k = {radius}"] = lambda radius=radius: region_impurity(  # type: ignore[misc]
+            label, NUM_CLASSES, radius
+        )
+    for case in (Case(size, 1, False), Case(size, 32, True)):
+        maps = RipuScore(case.radius, case.pixel)(logits, size, [0])
+        assert maps.tie_break is not None
+        stages[f"{case.num_picks} picks"] = lambda case=case, maps=maps: greedy_picks(  # type: ignore[misc]
+            maps.score[0], case.num_picks, case.suppress_radius, tie_break=maps.tie_break[0]
+        )
+    times: dict[str, list[float]] = {name: [] for name in stages}
+    for round_number in range(repeats + 1):
+        for name, call in stages.items():
+            seconds = timed(call)
+            if round_number:
+                times[name].append(seconds)
+    print(f"\nStages at {size[0]} x {size[1]}, ms: median (min-max)")
+    for name, seconds_list in times.items():
+        print(f"  {name:40} {spread(seconds_list):>20}")
+
+
+def run_forward(size: tuple[int, int], repeats: int) -> None:
+    import segmentation_models_pytorch as smp
+
+    network = smp.DeepLabV3Plus("resnet101", encoder_weights=None, classes=NUM_CLASSES).eval()
+    image = torch.randn(1, 3, size[0] * 5 // 8, size[1] * 5 // 8)
+    with torch.inference_mode():
+        seconds = [timed(lambda: network(image)) for _ in range(repeats + 1)][1:]
+    print(f"\nDeepLab-v3+ (ResNet-101) forward at {image.shape[2]} x {image.shape[3]}, ms: {spread(seconds)}")
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the smallest size only, fewer repeats")
+    parser.add_argument("--full", action="store_true", help="run the literal method whole at every radius (hours)")
+    parser.add_argument("--no-literal", action="store_true", help="leave the literal method out")
+    parser.add_argument("--forward", action="store_true", help="time a network's forward pass too")
+    parser.add_argument("--repeats", type=int, default=9)
+    arguments = parser.parse_args()
+    sizes = SIZES[:1] if arguments.quick else SIZES
+    repeats = min(arguments.repeats, 5) if arguments.quick else arguments.repeats
+    print(f"{cpu_name()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print("T0 = interpolate + softmax; times in ms: median (min-max); memory in MB; ~ = timed on a strip and scaled\n")
+    print(
+        f"{'size':>12}  {'mode':>4}{'k':>3} {'picks':>5}  {'T0':>20}  {'engine':>20}  {'eng/T0':>6}  {'peak':>6}"
+        f"  {'literal':>11}  {'lit/eng':>7}  {'peak':>6}"
+    )
+    with torch.inference_mode():
+        for size in sizes:
+            for pixel in (False, True):
+                for radius in RADII:
+                    run_case(Case(size, radius, pixel), repeats, arguments.full, not arguments.no_literal)
+        run_stages(sizes[-1], repeats)
+    if arguments.forward:
+        run_forward(sizes[-1], max(1, repeats // 3))
+
+
+if __name__ == "__main__":
+    main()
