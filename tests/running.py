@@ -46,11 +46,19 @@ ROUNDS = ("selection_steps=[3,5]", "pretrain_steps=2")
 
 
 def train_here(data_root: Path, run: Path, *extra: str, dataset: str = "camvid") -> dict[str, Any]:
-    """Train in this process; two rounds unless the setting has none."""
+    """Train in this process on one thread, as the subprocesses do; two rounds unless the setting has none."""
+    import torch
+
     from ripu.train import train
 
     has_rounds = not any(word.startswith("setting=") for word in extra)
-    return train(compose(*tiny(data_root, run, *(ROUNDS if has_rounds else ()), *extra, dataset=dataset)))
+    cfg = compose(*tiny(data_root, run, *(ROUNDS if has_rounds else ()), *extra, dataset=dataset))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return train(cfg)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def command(module: str, *words: str) -> list[str]:

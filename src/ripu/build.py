@@ -428,12 +428,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def explain(error: Exception) -> None:
     """Print an error that the user can do something about; raise any other again.
 
-    An error is the user's if this package raised it: it then names the value, the cause and the remedy.
+    An error is the user's if this package raised it: it then names the value, the cause and the remedy. One that was
+    raised in a loader process arrives with that process's trace in front, which is left out.
     """
+    kind = type(error)
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     is_ours = frame is not None and Path(frame.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
+    is_ours |= kind.__module__.partition(".")[0] == "ripu"
     if not is_ours or not isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
         raise error
-    print(f"\nerror: {error}", file=sys.stderr)
+    message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()
+    print(f"\nerror: {message}", file=sys.stderr)

@@ -54,8 +54,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     checkpoint = runs.newest_checkpoint(run / "checkpoints") if cfg.resume else None
     try:
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-    except SystemExit:  # Lightning's answer to Ctrl-C, after a checkpoint was written
-        raise KeyboardInterrupt from None
+    except BaseException as error:
+        if store is not None:
+            store.close()  # whoever goes on with the run in this process finds it free
+        if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C, after a checkpoint was written
+            raise KeyboardInterrupt from None
+        raise
     clock.lap("training")
     trainer.save_checkpoint(run / "checkpoints" / "final.ckpt", weights_only=True)
     trainer.test(module, datamodule, verbose=False)

