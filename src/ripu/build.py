@@ -204,6 +204,11 @@ def make_region(cfg: DictConfig) -> Any:
             f"region._target_={node._target_} cuts images into regions, and mode={cfg.mode.name} asks for single pixels; "
             "use mode=ra, or region=square"
         )
+    if not shape.is_fixed and node.get("radius", cfg.mode.radius) != cfg.mode.radius:
+        raise ConfigError(
+            f"region.radius={node.radius} differs from mode.radius={cfg.mode.radius}; give mode.radius alone, which scores "
+            "and squares share"
+        )
     return shape
 
 

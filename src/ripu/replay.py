@@ -201,6 +201,8 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: 
             job.mode.suppress_radius = given["radius"] if job.mode.pixel else 2 * given["radius"]
     if cfg.region is not None:
         job.region = OmegaConf.to_container(cfg.region, resolve=False)
+    elif job.get("region") is not None and "radius" in job.region:
+        job.region.radius = job.mode.radius
     if cfg.budget is not None:
         job.budget = cfg.budget
     if "weights" in job.model:

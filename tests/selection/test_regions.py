@@ -220,6 +220,8 @@ def test_what_does_not_go_together() -> None:
         build.make_query(compose("dataset=camvid", "mode.image_cap=0.5", "mode.budget_per=dataset"))
     with pytest.raises(ConfigError, match=r"mode\.budget_per=batch"):
         build.make_query(compose("dataset=camvid", "mode.budget_per=batch"))
+    with pytest.raises(ConfigError, match=r"give mode\.radius alone"):
+        build.make_region(compose("dataset=camvid", "region.radius=3"))
     with pytest.raises(TypeError):
         Square(1).partition((4, 4))
 

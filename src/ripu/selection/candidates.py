@@ -86,7 +86,7 @@ def window_candidates(
     rows, columns = picks[:, 0], picks[:, 1]
 
     def at_picks(batch: Tensor | None) -> FloatArray | None:
-        return None if batch is None else batch[0][rows, columns].double().cpu().numpy()
+        return None if batch is None else batch[0][rows, columns].cpu().double().numpy()
 
     return Candidates(
         index,
@@ -210,7 +210,7 @@ def _of_pixels(acquisition: Acquisition) -> Acquisition:
 def _means(
     batch: Tensor, inside: NDArray[np.bool_], numbers: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> FloatArray:
-    values = batch[0].reshape(-1).double().cpu().numpy()[inside]
+    values = batch[0].reshape(-1).cpu().double().numpy()[inside]
     means: FloatArray = np.bincount(numbers, values, len(counts)) / np.maximum(counts, 1)
     return means
 
