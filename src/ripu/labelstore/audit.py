@@ -91,7 +91,7 @@ class StoreStats:
         images: Per image id its tally.
         planned_picks: Picks that the run means to spend over all images and rounds; None if no plan was given.
         left_picks: What is left of them.
-        unasked_answers: Pixels that are answered but not asked for by a live round (rounds that were undone).
+        unasked_answers: Pixels that are answered but not asked for by the rounds counted here, e.g. of undone rounds.
     """
 
     class_names: tuple[str, ...]
@@ -135,7 +135,7 @@ def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats
         RoundOrderError: If fewer rounds are committed than ``num_rounds``.
     """
     num_classes = len(store.class_names)
-    specs = store.rounds if num_rounds is None else store.rounds[:num_rounds]
+    specs = store.rounds_as_of(num_rounds)
     rounds = [(spec.index, spec.step, spec.budget, Tally.zero(num_classes)) for spec in specs]
     images: dict[str, Tally] = {}
     total = Tally.zero(num_classes)

@@ -125,8 +125,15 @@ class LabelReader:
     @property
     def rounds(self) -> tuple[Round, ...]:
         """The committed rounds that are not undone, ascending by index."""
-        self._refresh()
-        return tuple(event.spec for event in self._rounds)
+        return self.rounds_as_of(None)
+
+    def rounds_as_of(self, num_rounds: int | None) -> tuple[Round, ...]:
+        """The first ``num_rounds`` rounds, None for all.
+
+        Raises:
+            RoundOrderError: If fewer rounds are committed.
+        """
+        return tuple(event.spec for event in self._as_of(num_rounds))
 
     @property
     def num_rounds(self) -> int:
