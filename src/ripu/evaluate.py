@@ -46,7 +46,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trained = OmegaConf.create(stored["hyper_parameters"]["config"])
     trained.resume = False
     if cfg.paths.data_root is not None:
-        _move_data(trained, str(cfg.paths.data_root))
+        move_data(trained, str(cfg.paths.data_root))
     if "weights" in trained.model:
         trained.model.weights = None  # the checkpoint brings its own
     scenes = build.make_scenes(trained)
@@ -100,7 +100,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     return results
 
 
-def _move_data(trained: DictConfig, data_root: str) -> None:
+def move_data(trained: DictConfig, data_root: str) -> None:
     """Replace the data root of a stored configuration by another one, wherever it begins a path."""
     old = str(trained.paths.data_root)
     moved = _replaced(OmegaConf.to_container(trained.dataset), old, data_root)

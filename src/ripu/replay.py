@@ -186,9 +186,9 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: 
     """The configuration of the run with what is replayed differently."""
     job = OmegaConf.create(dict(config))
     if cfg.paths.data_root is not None:
-        from ripu.evaluate import _move_data
+        from ripu.evaluate import move_data
 
-        _move_data(job, str(cfg.paths.data_root))
+        move_data(job, str(cfg.paths.data_root))
     given = OmegaConf.to_container(cfg.mode, resolve=False)
     assert isinstance(given, dict)
     given = {key: value for key, value in given.items() if value is not None}

@@ -17,10 +17,9 @@ from ripu.build import Scenes
 from ripu.datamodule import EvalScenes, PoolScenes
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
-from ripu.labelstore import LabelStore, square_regions
+from ripu.labelstore import LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.selection.engine import SelectionEngine
-from ripu.selection.picks import greedy_picks
 
 ROUND_COLORS = (
     (0, 114, 178),
@@ -204,13 +203,8 @@ def _would_ask(facts: RunFacts, scenes: SceneDataset, index: int) -> NDArray[np.
     sample = EvalScenes(scenes, facts.target_size, [index])[0]["image"]
     with torch.no_grad(), evaluating(facts.module):
         logits = facts.module(sample[None].to(facts.module.device))
-    images = {"images": sample.permute(1, 2, 0)[None].contiguous()} if engine.acquisition.needs_image else {}
-    maps = engine.acquisition(logits, size, [index], **images)
-    tie_break = None if maps.tie_break is None else maps.tie_break[0]
-    budget = engine.query.picks_per_round(size, facts.target_size)
-    picks = greedy_picks(maps.score[0], budget, engine.query.suppress_radius, None, tie_break).cpu().numpy()
     asked = np.full(size, VOID, dtype=np.uint8)
-    asked.ravel()[square_regions(picks, engine.query.reveal_radius, *size).indices] = 0
+    asked.ravel()[engine.would_ask(logits, sample, size)] = 0
     return asked
 
 
