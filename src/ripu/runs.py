@@ -35,7 +35,7 @@ from ripu.selection.engine import SelectionEngine
 __all__ = ["Clock", "add_callbacks", "check_free", "claim", "close", "make_trainer", "newest_checkpoint", "report"]
 
 CONFIG_FILE = "config.yaml"
-_MAY_CHANGE = ("resume", "paths", "logger", "trainer", "checkpoint", "evaluation", "data.num_workers")
+_MAY_CHANGE = ("resume", "paths", "logger", "trainer", "checkpoint", "evaluation", "data.num_workers", "data.cache")
 """Keys that a run may be picked up with other values of: they do not change what is learnt, but for max_steps."""
 
 

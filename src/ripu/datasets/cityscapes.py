@@ -34,6 +34,8 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
             f"leftImg8bit/{split}/CITY/*{_IMAGE_SUFFIX} and gtFine/{split}/CITY/*_gtFine_labelIds.png",
             "register at https://www.cityscapes-dataset.com, packages leftImg8bit_trainvaltest.zip and "
             "gtFine_trainvaltest.zip",
+            f"python -m ripu.train dataset={'streets_synthia' if taxonomy == 'cityscapes16' else 'streets'}   "
+            "(generated street scenes)",
         )
     scenes = []
     for image in images:
