@@ -4,11 +4,12 @@
     python scripts/bench.py --quick    # the smallest size
     python scripts/bench.py --forward  # and the network whose logits these would be
 
-T0 is what nobody can do without: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``. "engine" is
-everything from the logits to the picks. "literal" is the method as one would write it down: softmax and entropy at full
-size, one-hot planes, a dense window of ones over them, one arg-max per pick. Where its window is large it is timed on a
-strip of rows and scaled, marked "~"; --full runs it whole. Times are wall clock, alternating between the columns of a row,
-so that a busy machine hits all alike. Peak memory is what the process grows by above its size before the call.
+T0 is what nobody can do without: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``. "engine"
+is everything from the logits to the picks. "literal" is the method as one would write it down: softmax and entropy at
+full size, one-hot planes, a convolution with a window of ones over them, one arg-max per pick. Where that window is
+large it is timed on a part of the map and scaled by its products, marked "~"; --full runs it whole (at k = 32 for many
+minutes). Times are wall clock; T0 and engine alternate, so that a busy machine hits both alike. Peak memory is what the
+process grows by above its size before the call.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, one_hot, pad
 
 from ripu.acquisition import RipuScore
-from ripu.functional import entropy_and_label, map_pixels, region_impurity, window_mean
+from ripu.functional import entropy_and_label, for_each, map_pixels, region_impurity, window_count, window_mean
 from ripu.selection.picks import greedy_picks
 
 NUM_CLASSES = 19
 SIZES = ((256, 512), (512, 1024), (1024, 2048))
 RADII = (1, 4, 32)
-STRIP_ROWS = 16
+CROP = (96, 192)
+"""The part of the map on which a large dense window is timed."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Case:
 
 
 def make_logits(size: tuple[int, int], seed: int = 0) -> Tensor:
-    """(1, C, h, w) at 5/8 of the size, as 640 x 1280 is to 1024 x 2048: smooth, with blobs of all classes everywhere."""
+    """(1, C, h, w) at 5/8 of the size, as 640 x 1280 is to 1024 x 2048; smooth, blobs of all classes everywhere."""
     height, width = size[0] * 5 // 8, size[1] * 5 // 8
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(1, NUM_CLASSES, max(2, height // 16), max(2, width // 16), generator=generator) * 4
@@ -75,27 +77,22 @@ def engine(logits: Tensor, case: Case) -> Tensor:
     return greedy_picks(maps.score[0], case.num_picks, case.suppress_radius, tie_break=maps.tie_break[0])
 
 
-def literal_score(logits: Tensor, case: Case, rows: slice | None = None) -> tuple[Tensor, float]:
-    """Score and the seconds its window took; with ``rows`` the window is computed for these rows only."""
-    radius, (height, width) = case.radius, case.size
+def window_sums(planes: Tensor, radius: int) -> Tensor:
+    """A convolution with ones that pads by itself: how one writes the sum over N_k."""
+    num_planes, side = planes.shape[1], 2 * radius + 1
+    return conv2d(planes, torch.ones(num_planes, 1, side, side), padding=radius, groups=num_planes)
+
+
+def literal_score(logits: Tensor, case: Case, sums: Callable[[Tensor, int], Tensor] = window_sums) -> Tensor:
     probs = interpolate(logits, case.size, mode="bilinear", align_corners=True).softmax(dim=1)
     entropy = -(probs * probs.clamp_min(1e-30).log()).sum(dim=1, keepdim=True)
     planes = one_hot(probs.argmax(dim=1), NUM_CLASSES).permute(0, 3, 1, 2).float().contiguous()
-    start = time.perf_counter()
-    ones = torch.ones(1, 1, 2 * radius + 1, 2 * radius + 1)
-    planes, inside = pad(planes, (radius,) * 4), pad(torch.ones(1, 1, height, width), (radius,) * 4)
-    mean = pad(entropy, (radius,) * 4)
-    if rows is not None:
-        reach = slice(rows.start, rows.stop + 2 * radius)
-        planes, inside, mean = planes[:, :, reach], inside[:, :, reach], mean[:, :, reach]
-    count = conv2d(inside, ones)
-    share = conv2d(planes.contiguous(), ones.expand(NUM_CLASSES, 1, -1, -1), groups=NUM_CLASSES) / count
-    uncertainty = entropy if case.pixel else conv2d(mean, ones) / count
-    seconds = time.perf_counter() - start
+    count = sums(planes, case.radius)
+    inside = count.sum(dim=1, keepdim=True)
+    share = count / inside
     impurity = -(share * share.clamp_min(1e-30).log()).sum(dim=1, keepdim=True)
-    if rows is not None:
-        return entropy[0, 0], seconds
-    return (impurity * uncertainty)[0, 0], seconds
+    uncertainty = entropy if case.pixel else sums(entropy, case.radius) / inside
+    return (impurity * uncertainty)[0, 0]
 
 
 def literal_picks(score: Tensor, case: Case) -> list[tuple[int, int]]:
@@ -110,15 +107,26 @@ def literal_picks(score: Tensor, case: Case) -> list[tuple[int, int]]:
 
 
 def time_literal(logits: Tensor, case: Case, full: bool) -> tuple[float, bool]:
-    """Seconds of the literal method and whether its window was timed on a strip and scaled."""
+    """Seconds of the literal method and whether its window was timed on a part of the map and scaled."""
+    is_scaled = not full and case.radius > 4 and case.size[0] > CROP[0]
+    extra = 0.0
+
+    def scaled_sums(planes: Tensor, radius: int) -> Tensor:
+        nonlocal extra
+        crop = planes[:, :, : CROP[0], : CROP[1]].contiguous()
+        seconds = timed(lambda: window_sums(crop, radius))
+        extra += seconds * (_products(case.size, radius) / _products(CROP, radius) - 1)
+        return planes + 1.0
+
     start = time.perf_counter()
-    if full or case.radius <= 4:
-        literal_picks(literal_score(logits, case)[0], case)
-        return time.perf_counter() - start, False
-    middle = case.size[0] // 2
-    stand_in, window = literal_score(logits, case, slice(middle, middle + STRIP_ROWS))
-    literal_picks(stand_in, case)
-    return time.perf_counter() - start + window * (case.size[0] / STRIP_ROWS - 1), True
+    score = literal_score(logits, case, scaled_sums if is_scaled else window_sums)
+    literal_picks(score, case)
+    return time.perf_counter() - start + extra, is_scaled
+
+
+def _products(size: tuple[int, int], radius: int) -> int:
+    """Products of a dense window over one plane: the sum of |N_k|."""
+    return int(window_count(size, radius).sum())
 
 
 def peak_extra_mb(call: Callable[[], object]) -> float | None:
@@ -178,12 +186,18 @@ def run_stages(size: tuple[int, int], repeats: int) -> None:
     logits = make_logits(size)
     dtypes = (torch.float32, torch.uint8)
     entropy, label = map_pixels(logits, size, entropy_and_label, dtypes)
+    planes = one_hot(label.long(), NUM_CLASSES).permute(0, 3, 1, 2).float().contiguous()
     block = torch.randn(NUM_CLASSES, 16, size[1])
     stages: dict[str, Callable[[], object]] = {
         "T0": lambda: baseline(logits, Case(size, 1, False)),
         "up-sampling, entropy, label": lambda: map_pixels(logits, size, entropy_and_label, dtypes),
         "mean entropy, k = 1": lambda: window_mean(entropy, 1),
-        "floor: exp of every up-sampled logit": lambda: [block.exp() for _ in range(size[0] // 16)],
+        "dense window, planes padded first, k = 32": lambda: conv2d(
+            pad(planes, (32,) * 4), torch.ones(NUM_CLASSES, 1, 65, 65), groups=NUM_CLASSES
+        ),
+        "floor: exp of every up-sampled logit": lambda: for_each(
+            lambda _: block.exp(), range(size[0] // 16), block.device
+        ),
         "floor: one pass over the logits": lambda: logits.amax(),
     }
     for radius in RADII:
@@ -199,6 +213,8 @@ def run_stages(size: tuple[int, int], repeats: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in stages}
     for round_number in range(repeats + 1):
         for name, call in stages.items():
+            if name.startswith("dense") and round_number > 1:
+                continue  # once is enough for what takes seconds
             seconds = timed(call)
             if round_number:
                 times[name].append(seconds)
@@ -228,7 +244,7 @@ def cpu_name() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the smallest size only, fewer repeats")
-    parser.add_argument("--full", action="store_true", help="run the literal method whole at every radius (hours)")
+    parser.add_argument("--full", action="store_true", help="run the literal method whole at every radius")
     parser.add_argument("--no-literal", action="store_true", help="leave the literal method out")
     parser.add_argument("--forward", action="store_true", help="time a network's forward pass too")
     parser.add_argument("--repeats", type=int, default=9)
@@ -236,7 +252,9 @@ def main() -> None:
     sizes = SIZES[:1] if arguments.quick else SIZES
     repeats = min(arguments.repeats, 5) if arguments.quick else arguments.repeats
     print(f"{cpu_name()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print("T0 = interpolate + softmax; times in ms: median (min-max); memory in MB; ~ = timed on a strip and scaled\n")
+    print(
+        "T0 = interpolate + softmax; times in ms: median (min-max); memory in MB; ~: window timed on a part, scaled\n"
+    )
     print(
         f"{'size':>12}  {'mode':>4}{'k':>3} {'picks':>5}  {'T0':>20}  {'engine':>20}  {'eng/T0':>6}  {'peak':>6}"
         f"  {'literal':>11}  {'lit/eng':>7}  {'peak':>6}"

@@ -171,7 +171,7 @@ class ImpurityKernel:
                 present = is_present_CW[:, columns].amax(dim=1).nonzero().flatten()
                 if present.numel() < self.num_classes:
                     part_CRW = part_CRW.index_select(0, present)
-            count_CRW = running_sum(part_CRW.to(dtype), self.side_right, 2).int()
+            count_CRW = _sum_along_rows(part_CRW.to(dtype), self.side_right)
             if self.epsilon > 0.0:
                 share_CRW = count_CRW / window_RW[:, left:right]
                 out_RW[:, left:right] = -(share_CRW * (share_CRW + self.epsilon).log()).sum(dim=0)
@@ -213,6 +213,14 @@ def small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Ten
             others = [full - count for count in counts] + [full] * (num_classes - len(counts))
             table[shape, sum(other**3 for other in others) % 256] = 0.0 if impurity == 0.0 else impurity
     return table.float().flatten()
+
+
+def _sum_along_rows(column_CRW: Tensor, side: int) -> Tensor:
+    """int32 sums of ``side`` consecutive columns; in a narrow integer a few vector additions, else a running sum."""
+    if column_CRW.dtype != torch.int32:
+        return running_sum(column_CRW, side, 2).int()
+    running_CRW = torch.nn.functional.pad(column_CRW, (1, 0)).cumsum(dim=2, dtype=torch.int32)
+    return running_CRW[:, :, side:] - running_CRW[:, :, :-side]
 
 
 def _dtype_for(largest: int) -> torch.dtype:
