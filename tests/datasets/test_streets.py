@@ -324,7 +324,21 @@ def test_bad_arguments(tmp_path: Path, change: dict[str, Any], message: str) -> 
 
 
 def test_command_line_writes_scenes_and_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--num-source", "1", "--num-target", "1", "--num-val", "1", "--height", "32", "--width", "64", "--num-workers", "1", "--quiet"]
+    sizes = [
+        "--num-source",
+        "1",
+        "--num-target",
+        "1",
+        "--num-val",
+        "1",
+        "--height",
+        "32",
+        "--width",
+        "64",
+        "--num-workers",
+        "1",
+        "--quiet",
+    ]
     sheet = tmp_path / "sheet.png"
     assert main(["--root", str(tmp_path), "--seed", "3", "--preview", str(sheet), *sizes]) == 0
     assert str(tmp_path / "seed3") in capsys.readouterr().out
