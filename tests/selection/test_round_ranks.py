@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rectangles": {"region": Rectangles(5, 4)},
     "dataset-rectangles": {"region": Rectangles(5, 4), "budget_per": "dataset"},
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Bytes are promised for equal thread counts, and the ranks of a job run on one thread each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _run_all(folder: Path, world_size: int, variant: str) -> dict[str, bytes]:
