@@ -6,6 +6,7 @@ import logging
 import math
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -489,3 +490,10 @@ def explain(error: Exception) -> None:
         raise error
     message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()
     print(f"\nerror: {message}", file=sys.stderr)
+
+
+def quiet_libraries() -> None:
+    """Silence what the libraries below say about themselves; what this package says stays."""
+    for name in ("pytorch_lightning", "lightning_utilities", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data|torchmetrics")

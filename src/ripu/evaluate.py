@@ -6,9 +6,7 @@ The data set, classes and network are those that the checkpoint was trained with
 from __future__ import annotations
 
 import json
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +119,7 @@ def _replaced(node: Any, old: str, new: str) -> Any:
 @hydra.main(version_base="1.3", config_path=build.config_dir(), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     """The command line."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data|torchmetrics")
+    build.quiet_libraries()
     try:
         evaluate(cfg)
     except Exception as error:

@@ -8,10 +8,8 @@ python -m ripu.train paths.output_dir=X resume=true   go on with the run in X
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +72,7 @@ def main(cfg: DictConfig) -> None:
     """The command line."""
     from hydra.core.hydra_config import HydraConfig
 
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data|torchmetrics")
+    build.quiet_libraries()
     with open_dict(cfg):
         cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
     try:
