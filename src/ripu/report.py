@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ripu import palette
 from ripu.build import Scenes
 from ripu.datamodule import EvalScenes, PoolScenes
 from ripu.datasets.scenes import SceneDataset
@@ -20,17 +21,6 @@ from ripu.datasets.taxonomy import VOID, Taxonomy
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.selection.engine import SelectionEngine
-
-ROUND_COLORS = (
-    (0, 114, 178),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (230, 159, 0),
-    (213, 94, 0),
-    (204, 121, 167),
-)
-"""Okabe-Ito palette: colour-blind safe; one colour a round."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +138,14 @@ def write_curve(path: Path, results: Mapping[str, Any]) -> None:
     mious = [one["mIoU"] for one in results["evaluations"]] + [results["mIoU"]]
     shares = [100 * one["labelled_fraction"] for one in results["evaluations"]] + [100 * results["labelled_fraction"]]
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-    axes[0].plot(steps, mious, "o-", color="#0072B2")
+    axes[0].plot(steps, mious, "o-", color=palette.hex_color(palette.BLUE))
     for number, entry in enumerate(results["rounds"], start=1):
-        axes[0].axvline(entry["step"], color="#999999", linewidth=0.8, linestyle=":")
+        axes[0].axvline(entry["step"], color=palette.hex_color(palette.GRID), linewidth=0.8, linestyle=":")
         axes[0].annotate(
             f"round {number}", (entry["step"], axes[0].get_ylim()[0]), rotation=90, fontsize=7, va="bottom"
         )
     axes[0].set(xlabel="step", ylabel="mIoU (%)")
-    axes[1].plot(shares, mious, "o-", color="#D55E00")
+    axes[1].plot(shares, mious, "o-", color=palette.hex_color(palette.VERMILION))
     axes[1].set(xlabel="target pixels asked about (%)")
     for axis in axes:
         axis.grid(alpha=0.3)
@@ -223,7 +213,7 @@ def paint_rounds(image: NDArray[np.uint8], asked: NDArray[np.uint8]) -> NDArray[
     reach = max(1, image.shape[1] // 250) if is_sparse else 0
     rows, columns = np.nonzero(asked != VOID)
     for row, column in zip(rows, columns, strict=True):
-        color = ROUND_COLORS[asked[row, column] % len(ROUND_COLORS)]
+        color = palette.round_color(asked[row, column])
         painted[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = color
     return painted
 

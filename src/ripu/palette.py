@@ -1,0 +1,71 @@
+"""Colours of plots and pictures: one colour-blind-safe palette, one colour map for heat maps.
+
+Plots and rounds use the eight colours of Okabe and Ito (Color Universal Design, 2008, https://jfly.uni-koeln.de/color/),
+which stay apart under the common kinds of colour blindness. Values in pictures (uncertainty, scores) use *viridis*
+(Smith and van der Walt, 2015), whose lightness grows with the value. Classes are no matter of this file: their colours
+are those of :attr:`ripu.datasets.taxonomy.Taxonomy.class_colors` (those of Cityscapes for the street data sets).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+RGB = tuple[int, int, int]
+
+BLACK: RGB = (0, 0, 0)
+ORANGE: RGB = (230, 159, 0)
+SKY_BLUE: RGB = (86, 180, 233)
+GREEN: RGB = (0, 158, 115)
+YELLOW: RGB = (240, 228, 66)
+BLUE: RGB = (0, 114, 178)
+VERMILION: RGB = (213, 94, 0)
+PURPLE: RGB = (204, 121, 167)
+
+SERIES: tuple[RGB, ...] = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)
+"""Colours of the lines of a plot, in this order; yellow is left out, as it is hard to see on white."""
+
+ROUNDS: tuple[RGB, ...] = (BLUE, SKY_BLUE, GREEN, YELLOW, ORANGE, VERMILION, PURPLE)
+"""Colours of selection rounds, from cold to warm."""
+
+GRID: RGB = (153, 153, 153)
+"""Lines that should not be in the way."""
+
+HEAT_MAP = "viridis"
+"""Name of the colour map of heat maps in matplotlib."""
+
+
+def hex_color(color: RGB) -> str:
+    """A colour as matplotlib, CSS and W&B take it.
+
+    Example:
+        >>> hex_color(BLUE)
+        '#0072b2'
+    """
+    return "#" + "".join(f"{part:02x}" for part in color)
+
+
+def round_color(index: int) -> RGB:
+    """The colour of a selection round; from the eighth on, colours come again.
+
+    Args:
+        index: Number of the round, from 0.
+    """
+    return ROUNDS[index % len(ROUNDS)]
+
+
+def heat(values: NDArray[np.floating], largest: float) -> NDArray[np.uint8]:
+    """Paint values as a heat map.
+
+    Args:
+        values: (H, W) finite numbers; below 0 counts as 0 and above ``largest`` as ``largest``.
+        largest: The value of the lightest colour; above 0.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    import matplotlib  # half a second: only where a heat map is painted
+
+    table = matplotlib.colormaps[HEAT_MAP](np.arange(256), bytes=True)[:, :3]
+    steps = np.clip(np.rint(np.asarray(values) * (255.0 / largest)), 0, 255).astype(np.uint8)
+    return np.asarray(table[steps], dtype=np.uint8)
