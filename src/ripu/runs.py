@@ -29,6 +29,7 @@ from ripu.module import RipuModule
 from ripu.plan import Plan
 from ripu.progress import ProgressBar
 from ripu.report import PredictionPanel, PredictionWriter, RunFacts, write_report
+from ripu.roundstats import true_class_pixels
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 
@@ -174,7 +175,7 @@ def add_callbacks(
     store: LabelStore | None,
 ) -> SelectionCallback:
     """Give the trainer its callbacks, in the order in which they must act; returns the one that selects."""
-    selection = SelectionCallback(plan, engine, store)
+    selection = SelectionCallback(plan, engine, store, truth=lambda: true_class_pixels(scenes.target))
     if cfg.evaluation.save_predictions:
         trainer.callbacks.append(PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy))  # type: ignore[attr-defined]
     bar = ProgressBar(plan)
@@ -254,6 +255,7 @@ def report(
         "labelled_fraction": 1.0 if cfg.setting.target_labels == "all" else selection.labelled_fraction,
         "evaluations": selection.evaluations,
         "rounds": rounds,
+        "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
         "seconds": {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()},
         "provenance": {**provenance(), "command": command},
     }

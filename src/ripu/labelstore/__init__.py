@@ -22,7 +22,7 @@ from ripu.labelstore.errors import (
     StoreWriteError,
     UnknownImageError,
 )
-from ripu.labelstore.reader import NO_ROUND
+from ripu.labelstore.reader import NO_ROUND, LabelReader
 from ripu.labelstore.records import VOID, ImageAnswers, ImagePicks, Regions, Round, TargetImage, square_regions
 from ripu.labelstore.store import LabelStore
 
@@ -35,6 +35,7 @@ __all__ = [
     "CorruptStoreError",
     "ImageAnswers",
     "ImagePicks",
+    "LabelReader",
     "LabelStore",
     "LabelStoreError",
     "OverBudgetError",

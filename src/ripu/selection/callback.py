@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,7 +16,8 @@ from ripu.labelstore import LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.plan import Plan
 from ripu.progress import ProgressBar
-from ripu.selection.engine import SelectionEngine, report_round
+from ripu.roundstats import report_round
+from ripu.selection.engine import SelectionEngine
 
 
 class TrainerRanks:
@@ -38,20 +41,28 @@ class SelectionCallback(pl.Callback):
 
     Attributes:
         evaluations: One entry per evaluation during training: step, labelled_fraction, mIoU, per_class_iou.
-        rounds: One entry per round: the fields of :class:`ripu.selection.engine.RoundReport`.
+        rounds: One entry per round: the fields of :class:`ripu.roundstats.RoundReport`.
     """
 
-    def __init__(self, plan: Plan, engine: SelectionEngine | None, store: LabelStore | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        engine: SelectionEngine | None,
+        store: LabelStore | None,
+        truth: Callable[[], Mapping[str, int] | None] = lambda: None,
+    ) -> None:
         """Set up.
 
         Args:
             plan: When rounds take place.
             engine: Runs them; None in settings without selection.
             store: Where they are committed; None in settings without selection.
+            truth: Counts the pixels of each class in all target labels, for reports; None where there are no labels.
         """
         self.plan = plan
         self.engine = engine
         self.store = store
+        self._truth = truth
         self.evaluations: list[dict[str, Any]] = []
         self.rounds: list[dict[str, Any]] = []
 
@@ -62,6 +73,11 @@ class SelectionCallback(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the learning curve of a checkpoint."""
         self.evaluations, self.rounds = list(state_dict["evaluations"]), list(state_dict["rounds"])
+
+    @cached_property
+    def true_class_pixels(self) -> Mapping[str, int] | None:
+        """Pixels of each class in all target labels, what is revealed is held against it; counted when first read."""
+        return self._truth()
 
     @property
     def labelled_fraction(self) -> float:
@@ -119,7 +135,9 @@ class SelectionCallback(pl.Callback):
         shown = ("labelled_fraction", "void_fraction", "picks", "seconds", "images_per_second")
         values = {f"al/{name}": float(report[name]) for name in shown}
         values |= {
-            f"al/{name}": report[name] for name in ("mean_impurity", "mean_uncertainty") if report[name] is not None
+            f"al/{name}": report[name]
+            for name in ("mean_impurity", "mean_uncertainty", "overlap", "overlap_by_chance")
+            if report[name] is not None
         }
         values |= {f"al/pixels/{name}": float(count) for name, count in report["class_pixels"].items()}
         for logger in trainer.loggers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ripu.acquisition import Acquisition, ScoreMaps
-from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, square_regions
 from ripu.labelstore.files import TMP_PREFIX
 from ripu.regions import RegionShape
@@ -461,66 +459,3 @@ class _Exchange:
     def remove(self) -> None:
         """Remove this rank's file."""
         self._path(self.ranks.rank).unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class RoundReport:
-    """What a round revealed, over all ranks.
-
-    Attributes:
-        index: Number of the round, from 0.
-        step: Training step.
-        picks: Places picked in this round.
-        labelled_fraction: Share of all target pixels that have been asked about so far.
-        void_fraction: Share of the pixels asked about so far whose answer was void.
-        class_pixels: Revealed pixels so far by class name.
-        seconds: Duration of the round.
-        images_per_second: Images scored a second, over all ranks.
-        mean_impurity: Mean region impurity of this rank's picks in nats; None where the score has none.
-        mean_uncertainty: Mean uncertainty of this rank's picks in nats; None where the score has none.
-    """
-
-    index: int
-    step: int
-    picks: int
-    labelled_fraction: float
-    void_fraction: float
-    class_pixels: Mapping[str, int]
-    seconds: float
-    images_per_second: float
-    mean_impurity: float | None
-    mean_uncertainty: float | None
-
-
-def report_round(store: LabelStore, index: int, tally: RoundTally, started: float) -> RoundReport:
-    """Sum up a committed round.
-
-    Args:
-        store: The label store after the commit.
-        index: Number of the round.
-        tally: What this rank did.
-        started: ``time.monotonic()`` at the start of the round.
-    """
-    seconds = time.monotonic() - started
-    spec = store.rounds[index]
-    counts = np.zeros(256, dtype=np.int64)
-    picks = asked = total = 0
-    for image in store.images:
-        total += image.height * image.width
-        regions = [store.asked(image.image_id, earlier) for earlier in range(index + 1)]
-        picks += len(regions[index])
-        labels, is_known = store.answered(image.image_id, np.concatenate([region.indices for region in regions]))
-        asked += len(labels)
-        counts += np.bincount(labels[is_known], minlength=256)
-    return RoundReport(
-        index=index,
-        step=spec.step,
-        picks=picks,
-        labelled_fraction=asked / total,
-        void_fraction=float(counts[VOID]) / asked if asked else 0.0,
-        class_pixels={name: int(counts[train_id]) for train_id, name in enumerate(store.class_names)},
-        seconds=seconds,
-        images_per_second=len(store.images) / seconds,
-        mean_impurity=tally.impurity / tally.picks if tally.picks and tally.impurity else None,
-        mean_uncertainty=tally.uncertainty / tally.picks if tally.picks and tally.uncertainty else None,
-    )
