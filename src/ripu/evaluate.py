@@ -38,7 +38,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     import pytorch_lightning as pl
 
     from ripu.datamodule import RipuDataModule
-    from ripu.report import PredictionWriter, table
+    from ripu.report.predictions import PredictionWriter
+    from ripu.report.summary import table
 
     stored = build.read_checkpoint(path)
     trained = OmegaConf.create(stored["hyper_parameters"]["config"])

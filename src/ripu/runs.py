@@ -28,7 +28,8 @@ from ripu.loggers import MetricsFile
 from ripu.module import RipuModule
 from ripu.plan import Plan
 from ripu.progress import ProgressBar
-from ripu.report import PredictionPanel, PredictionWriter, RunFacts, write_report
+from ripu.report.pictures import PredictionPanel, RunFacts, write_report
+from ripu.report.predictions import PredictionWriter
 from ripu.roundstats import true_class_pixels
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine

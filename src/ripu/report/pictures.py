@@ -1,8 +1,8 @@
-"""What a person looks at after a run: the table, the learning curve and the pictures."""
+"""What a run leaves as pictures: the learning curve, and fixed scenes before and after."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from ripu import palette
 from ripu.build import Scenes
 from ripu.datamodule import EvalScenes, PoolScenes
 from ripu.datasets.scenes import SceneDataset
-from ripu.datasets.taxonomy import VOID, Taxonomy
+from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule, evaluating
+from ripu.report.summary import summary
 from ripu.selection.engine import SelectionEngine
 
 
@@ -92,39 +93,6 @@ def write_report(facts: RunFacts) -> None:
         f"\nin {facts.run}: results.json, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml", end=""
     )
     print(", labels/" if facts.store is not None else "")
-
-
-def summary(results: Mapping[str, Any]) -> str:
-    """The table of a run: mIoU after every phase, and the classes."""
-    lines = [f"\n{'':<22}{'step':>7}{'labelled':>10}{'mIoU':>8}"]
-
-    def row(name: str, step: int, labelled: float, miou: float) -> None:
-        lines.append(f"{name:<22}{step:>7}{100 * labelled:>9.2f}%{miou:>8.2f}")
-
-    done = 0
-    for entry in results["evaluations"]:
-        if done:
-            name = f"after round {done}"
-        else:
-            name = "source only" if entry is results["evaluations"][0] else "before round 1"
-        row(name, entry["step"], entry["labelled_fraction"], entry["mIoU"])
-        done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
-    row("final", results["max_steps"], results["labelled_fraction"], results["mIoU"])
-    columns = [("final", results["per_class_iou"], results["mIoU"])]
-    if results["evaluations"]:
-        first = results["evaluations"][0]
-        columns.insert(0, ("first", first["per_class_iou"], first["mIoU"]))
-    return "\n".join(lines) + "\n\n" + table(columns)
-
-
-def table(columns: Sequence[tuple[str, Mapping[str, float | None], float]]) -> str:
-    """IoU by class, a column for each (name, IoU by class, mIoU)."""
-    lines = [f"{'IoU by class (%)':<22}" + "".join(f"{name:>8}" for name, _, _ in columns)]
-    for name in columns[0][1]:
-        values = [iou.get(name) for _, iou, _ in columns]
-        lines.append(f"  {name:<20}" + "".join(f"{'-' if value is None else f'{value:.1f}':>8}" for value in values))
-    lines.append(f"  {'mean':<20}" + "".join(f"{mean:>8.2f}" for _, _, mean in columns))
-    return "\n".join(lines)
 
 
 def write_curve(path: Path, results: Mapping[str, Any]) -> None:
@@ -240,48 +208,3 @@ def _sheet(tiles: Mapping[str, NDArray[np.uint8]]) -> Image.Image:
         how = Image.Resampling.NEAREST if name not in ("image",) else Image.Resampling.BILINEAR
         sheet.paste(Image.fromarray(tile).resize(size, how), (left, top + bar))
     return sheet
-
-
-def save_prediction(folder: Path, image_id: str, label: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
-    """Write a prediction as label ids (what the Cityscapes server and scripts take) and in colour.
-
-    Args:
-        folder: Gets ``labelIds/`` and ``color/``.
-        image_id: Names the files; only its last part is used, so nothing is written elsewhere.
-        label: (H, W) uint8 train ids.
-        taxonomy: Gives ids on disk and colours.
-    """
-    name = image_id.replace("\\", "/").rsplit("/", 1)[-1]
-    for kind, pixels in (("labelIds", taxonomy.to_disk_ids(label)), ("color", taxonomy.colorize(label))):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(folder / kind / f"{name}.png")
-
-
-class PredictionWriter(pl.Callback):
-    """Writes every test prediction as label ids and in colour."""
-
-    def __init__(self, folder: Path, scenes: SceneDataset, taxonomy: Taxonomy) -> None:
-        """Write into a folder.
-
-        Args:
-            folder: Gets ``labelIds/`` and ``color/``.
-            scenes: The scenes that are tested on, which name the files.
-            taxonomy: Gives ids on disk and colours.
-        """
-        self.folder = folder
-        self.scenes = scenes
-        self.taxonomy = taxonomy
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write the predictions of a batch."""
-        for index, label in zip(batch["index"], outputs, strict=True):
-            image_id = self.scenes.scenes[index].image_id
-            save_prediction(self.folder, image_id, label.to("cpu", torch.uint8).numpy(), self.taxonomy)
