@@ -53,7 +53,7 @@ def test_every_option_composes_and_resolves(option: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["streets", "gtav", "camvid"])
 @pytest.mark.parametrize("mode", ["ra", "pa"])
-@pytest.mark.parametrize("protocol", ["official", "paper"])
+@pytest.mark.parametrize("protocol", ["official", "paper", "released"])
 @pytest.mark.parametrize("setting", ["active", "source_only", "fully_supervised"])
 def test_what_belongs_together_is_accepted(name: str, mode: str, protocol: str, setting: str) -> None:
     checked(f"dataset={name}", f"mode={mode}", f"protocol={protocol}", f"setting={setting}")
@@ -80,6 +80,42 @@ def test_protocols_switch_formulas() -> None:
         "labelled", True, "replicate",
     )  # fmt: skip
     assert (paper.supervised_average, paper.boundary_only, paper.consistency_border) == ("all", False, "clip")
+    released = module("released")
+    assert [one.loss_epsilon for one in (official, paper, released)] == [0.0, 0.0, 1e-6]
+    assert [one.boundary_detector for one in (official, paper, released)] == ["neighbors", "neighbors", "laplacian"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["mode=pa"], (32, 32, "label", 21, 0)),
+        (["mode=pa", "protocol=paper"], (32, 64, "training", 8, 10_000)),
+        (["mode=pa", "protocol=paper", "protocol.pixel_grid=label"], (32, 64, "label", 21, 10_000)),
+        (["mode=pa", "protocol=paper", "mode.suppress_radius=5"], (32, 5, "training", 8, 10_000)),
+        (["mode=pa", "protocol.pixel_exclusion=2", "mode.radius=10"], (10, 20, "label", 21, 0)),
+        (["mode=pa", "protocol=paper", "pretrain_steps=7"], (32, 64, "training", 8, 7)),
+        (["mode=pa", "protocol=released"], (32, 32, "label", 21, 0)),
+        (["mode=ra", "protocol=paper"], (1, 2, "label", 1026, 10_000)),
+        (["mode=ra", "mode.radius=4"], (4, 8, "label", 114, 0)),
+        (["mode=ra", "mode.radius=4", "mode.suppress_radius=9"], (4, 9, "label", 114, 0)),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, list) else "",
+)
+def test_protocols_switch_queries_and_pretraining(words: list[str], expected: tuple[object, ...]) -> None:
+    for name in ("gtav", "synthia"):
+        cfg = checked(f"dataset={name}", *words)
+        query, plan = build.make_query(cfg), build.make_plan(cfg)
+        picks = query.picks_per_round((1024, 2048), (640, 1280))
+        assert (query.radius, query.suppress_radius, query.grid, picks, plan.pretrain_steps) == expected
+
+
+def test_protocols_switch_score_numerics() -> None:
+    def numerics(*words: str) -> str:
+        return str(build.instantiate(checked(*words).acquisition).numerics)
+
+    assert numerics() == numerics("protocol=paper") == "exact"
+    assert numerics("protocol=released") == numerics("protocol.score_numerics=released") == "released"
+    assert numerics("protocol=released", "acquisition.numerics=exact") == "exact"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +138,11 @@ def test_protocols_switch_formulas() -> None:
         (["data.target_size=[640.5,1280]"], r"data\.target_size="),
         (["dataset.taxonomy=cityscapes20"], r"cityscapes20 is unknown.*cityscapes19"),
         (["dataset.num_classes=18"], r"dataset\.num_classes=18.*has 19 classes"),
+        (["protocol.loss_epsilon=-1"], r"protocol\.loss_epsilon=-1.*0 or more"),
+        (["protocol.pixel_grid=network"], r"protocol\.pixel_grid=network is unknown; use label or training"),
+        (["protocol.pretraining=long"], r"protocol\.pretraining=long.*until_first_round"),
+        (["protocol.score_numerics=fast"], r"protocol\.score_numerics=fast"),
+        (["mode=pa", "protocol.pixel_exclusion=-1"], r"mode\.suppress_radius=-8"),
         (["trainer.max_steps=0"], r"trainer\.max_steps=0"),
         (["trainer.max_steps=5"], r"trainer\.max_steps=5 is too short for the 5 rounds"),
         (["selection_steps=[]"], r"selection_steps=\[\]"),

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +143,25 @@ def test_labels_are_read_once(own_data: Path, tmp_path: Path, monkeypatch: pytes
     assert sum(reads) == 4
     assert changed[1].nonzero()[0].tolist() == [CITYSCAPES19.class_names.index("car")]
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_of_several_that_ask_at_once_one_reads(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = load_gtav(data_root / "gtav")
+    reads: list[int] = []
+    original = classbalance._classes_of
+    start = threading.Barrier(4)
+    monkeypatch.setattr(classbalance, "_classes_of", lambda part: (reads.append(len(part)), original(part))[1])
+
+    def ask(_: int) -> np.ndarray:
+        start.wait(30)
+        return class_index(scenes, tmp_path / "new", num_workers=1, progress=False)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ask, range(4)))
+    assert all(np.array_equal(one, literal_index(scenes)) for one in found)
+    assert sum(reads) == 4
 
 
 def test_a_folder_that_cannot_be_written_does_not_stop_a_run(data_root: Path, tmp_path: Path) -> None:

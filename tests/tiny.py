@@ -41,3 +41,26 @@ class TinyNetwork(nn.Module):
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         return [*self.body.parameters(), *self.norm.parameters()], list(self.head.parameters())
+
+
+class TinyDeepLab(nn.Module):
+    """A network with the names of the published ones: a ``backbone`` that looks like a ResNet, and a ``head``."""
+
+    mean = TinyNetwork.mean
+    std = TinyNetwork.std
+
+    def __init__(self, num_classes: int, weights: str | None = None, pretrained: bool = True, **_: Any) -> None:
+        super().__init__()
+        assert weights is None or not pretrained, "weights are fetched although a checkpoint brings them"
+        self.num_classes = num_classes
+        block = nn.ModuleDict({"conv1": nn.Conv2d(8, 8, 1, bias=False)})
+        self.backbone = nn.ModuleDict({"conv1": nn.Conv2d(3, 8, 3, padding=1), "layer1": nn.ModuleList([block])})
+        self.head = nn.ModuleDict({"conv2d_list": nn.ModuleList([nn.Conv2d(8, num_classes, 3, padding=1)])})
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.backbone["layer1"][0]["conv1"](self.backbone["conv1"](image).relu()).relu()  # type: ignore[index]
+        logits: Tensor = self.head["conv2d_list"][0](features)  # type: ignore[index]
+        return logits
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        return list(self.backbone.parameters()), list(self.head.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import re
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # torch and Lightning take long to import: only when somethin
 _log = logging.getLogger(__name__)
 
 OmegaConf.register_new_resolver("ripu.len", len, replace=True)
+OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)
 
 
 def config_dir() -> str:
@@ -41,6 +43,17 @@ def config_dir() -> str:
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; names the key, its value, the cause and the remedy."""
+
+
+_PROTOCOL_CHOICES = {
+    "supervised_average": ("labelled", "all"),
+    "boundary_detector": ("neighbors", "laplacian"),
+    "consistency_border": ("replicate", "clip"),
+    "source_sampling": ("uniform", "class_balanced"),
+    "pretraining": ("recipe", "until_first_round"),
+    "score_numerics": ("exact", "released"),
+    "pixel_grid": ("label", "training"),
+}
 
 
 def sweep_name(overrides: Sequence[str], number: int) -> str:
@@ -94,6 +107,8 @@ def make_plan(cfg: DictConfig) -> Plan:
         pretrain = cfg.pretrain_steps
         if pretrain is None:
             pretrain = round(recipe.pretrain_fraction * max_steps)
+            if cfg.protocol.get("pretraining") == "until_first_round" and steps:
+                pretrain = steps[0]
         if not steps:
             raise ConfigError("selection_steps=[] asks for nothing; give steps, or use setting=source_only")
         if steps[0] < 1:
@@ -130,6 +145,7 @@ def check_config(cfg: DictConfig) -> None:
     not_negative = (
         "objective.consistency_weight",
         "objective.negative_weight",
+        "protocol.loss_epsilon",
         "optimizer.weight_decay",
         "optimizer.momentum",
         "optimizer.poly_power",
@@ -158,10 +174,9 @@ def check_config(cfg: DictConfig) -> None:
             f"dataset.num_classes={cfg.dataset.num_classes}, but taxonomy {taxonomy.name} has {taxonomy.num_classes} "
             "classes"
         )
-    if cfg.protocol.source_sampling not in ("uniform", "class_balanced"):
-        raise ConfigError(
-            f"protocol.source_sampling={cfg.protocol.source_sampling} is unknown; use uniform or class_balanced"
-        )
+    for key, allowed_values in _PROTOCOL_CHOICES.items():
+        if cfg.protocol[key] not in allowed_values:
+            raise ConfigError(f"protocol.{key}={cfg.protocol[key]} is unknown; use {' or '.join(allowed_values)}")
     make_plan(cfg)
     if cfg.setting.target_labels == "revealed":
         make_query(cfg)
@@ -207,6 +222,7 @@ def make_query(cfg: DictConfig) -> Any:
             suppress_radius=int(cfg.mode.suppress_radius),
             budget=float(cfg.budget),
             num_rounds=len(make_plan(cfg).selection_steps),
+            grid=cfg.protocol.get("pixel_grid", "label") if cfg.mode.pixel else "label",
             **_shared_budget(cfg),
         )
     except ValueError as error:
@@ -416,14 +432,66 @@ def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -
     )
 
 
-def make_module(cfg: DictConfig, taxonomy: Taxonomy) -> RipuModule:
-    """The network with its losses and optimiser."""
+def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
+    """The network of a run, a :class:`ripu.module.SegmentationNetwork`, with the weights that it starts from.
+
+    Args:
+        cfg: The configuration; ``model.checkpoint`` is loaded strictly, and then ``model.weights`` is not fetched.
+        is_fresh: False where weights are loaded over these: then neither is read.
+
+    Raises:
+        ConfigError: ``model.checkpoint`` cannot be read or does not fit; lists what does not.
+        ValueError: As the network raises it.
+    """
+    from ripu.models.checkpoints import CheckpointError, load_weights
+
+    node = OmegaConf.to_container(cfg.model, resolve=True)
+    assert isinstance(node, dict)
+    checkpoint = node.pop("checkpoint", None)
+    if (checkpoint is not None or not is_fresh) and _takes(node["_target_"], "pretrained"):
+        node["pretrained"] = False
+    network = instantiate(node)
+    if is_fresh and checkpoint is not None:
+        try:
+            layout = load_weights(network, checkpoint)
+        except CheckpointError as error:
+            raise ConfigError(f"model.checkpoint: {error}") from error
+        if layout == "torchvision":
+            raise ConfigError(
+                f"model.checkpoint={checkpoint} is a torchvision ResNet file, which holds no head; start the backbone from "
+                f"it with model.weights={checkpoint}"
+            )
+    return network
+
+
+def _takes(target: str, argument: str) -> bool:
+    """Whether a class has an argument of this name; False for a class that is not there, which is told elsewhere."""
+    from hydra.utils import get_object
+
+    try:
+        return argument in inspect.signature(get_object(target)).parameters
+    except Exception:
+        return False
+
+
+def check_start(cfg: DictConfig) -> None:
+    """Refuse weights to start from that do not fit, before data are looked for or generated.
+
+    Raises:
+        ConfigError: See :func:`make_network`.
+    """
+    if cfg.model.get("checkpoint") is not None:
+        make_network(cfg)
+
+
+def make_module(cfg: DictConfig, taxonomy: Taxonomy, *, is_fresh: bool = True) -> RipuModule:
+    """The network with its losses and optimiser; see :func:`make_network`."""
     from ripu.module import RipuModule
 
     plan = make_plan(cfg)
     is_supervised = cfg.setting.target_labels == "all"
     return RipuModule(
-        instantiate(cfg.model),
+        make_network(cfg, is_fresh=is_fresh),
         taxonomy,
         plan,
         seed=cfg.seed,
@@ -440,6 +508,7 @@ def make_module(cfg: DictConfig, taxonomy: Taxonomy) -> RipuModule:
         boundary_only=cfg.protocol.boundary_only,
         boundary_detector=cfg.protocol.boundary_detector,
         consistency_border=cfg.protocol.consistency_border,
+        loss_epsilon=cfg.protocol.get("loss_epsilon", 0.0),
         accumulate=cfg.trainer.accumulate,
         flip=cfg.evaluation.flip,
         channels_last=cfg.trainer.channels_last,

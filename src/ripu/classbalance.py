@@ -140,8 +140,9 @@ def class_index(
     """Which classes are in which image, from disk where nothing has changed since it was last asked.
 
     The file in ``cache`` is named by the list of labels, their sizes and times of change, how they are decoded and the
-    class table; with any of them changed it is not found, and the labels are read again. It is written atomically; jobs
-    that start together may each read the labels and write the same file.
+    class table; with any of them changed it is not found, and the labels are read again. It is written atomically. Of
+    processes that want it at the same time (the ranks of a job, the jobs of a sweep) one reads the labels, and the others
+    wait for its file.
 
     Args:
         scenes: Labelled scenes.
@@ -158,6 +159,13 @@ def class_index(
     path = None if cache is None else Path(cache) / f"classes-{_fingerprint(scenes)}.npy"
     if path is not None and (kept := _kept(path, (len(scenes), scenes.taxonomy.num_classes))) is not None:
         return kept
+    with _alone(path):
+        if path is not None and (kept := _kept(path, (len(scenes), scenes.taxonomy.num_classes))) is not None:
+            return kept  # another process has made it meanwhile
+        return _make(scenes, path, num_workers, progress)
+
+
+def _make(scenes: SceneDataset, path: Path | None, num_workers: int | None, progress: bool) -> NDArray[np.bool_]:
     parts = [replace(scenes, scenes=scenes.scenes[first : first + _CHUNK]) for first in range(0, len(scenes), _CHUNK)]
     rows = list(_report(_work(parts, num_workers), len(scenes), progress))
     index: NDArray[np.bool_] = np.stack(rows)
@@ -198,6 +206,25 @@ def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
         _log.warning("%s is damaged; reading the labels again", path)
         return None
     return kept if kept.shape == shape and kept.dtype == np.bool_ else None
+
+
+@contextlib.contextmanager
+def _alone(path: Path | None) -> Iterator[None]:
+    """Hold the lock beside a file; the kernel gives it back when a process ends, however it ends."""
+    try:
+        import fcntl
+
+        if path is None:
+            raise OSError("nothing is kept")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path.with_name(f".{path.name}.lock"), "w")  # noqa: SIM115
+    except (ImportError, OSError):  # no such locks, or nowhere to keep anything: every process reads for itself
+        yield
+        return
+    with file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _keep(path: Path, index: NDArray[np.bool_]) -> None:

@@ -46,10 +46,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trained.resume = False
     if cfg.paths.data_root is not None:
         move_data(trained, str(cfg.paths.data_root))
-    if "weights" in trained.model:
-        trained.model.weights = None  # the checkpoint brings its own
     scenes = build.make_scenes(trained)
-    module = build.make_module(trained, scenes.taxonomy)
+    module = build.make_module(trained, scenes.taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
     module.flip = cfg.flip
     datamodule = RipuDataModule(
@@ -94,7 +92,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "images": len(scenes.val),
     }
     (run / "evaluation.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(table([("mIoU", results["per_class_iou"], scores.miou)]))
+    print(table([("mIoU", results)], tuple(scores.subsets)))
     print(f"\nin {run}: evaluation.json" + (", predictions/" if writer else ""))
     return results
 

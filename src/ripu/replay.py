@@ -74,7 +74,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
             f"rounds={cfg.rounds} must lie in 1..{query.num_rounds}, the number of rounds of the run"
         )
     scenes = build.make_scenes(base)
-    module = build.make_module(base, scenes.taxonomy)
+    module = build.make_module(base, scenes.taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
     device = _device(cfg.accelerator)
     module.to(device).eval()
@@ -196,15 +196,14 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: 
     else:
         job.mode = OmegaConf.merge(job.mode, given)
         if "radius" in given and "suppress_radius" not in given:
-            job.mode.suppress_radius = given["radius"] if job.mode.pixel else 2 * given["radius"]
+            exclusion = job.protocol.get("pixel_exclusion", 1) if job.mode.pixel else 2
+            job.mode.suppress_radius = exclusion * given["radius"]
     if cfg.region is not None:
         job.region = OmegaConf.to_container(cfg.region, resolve=False)
     elif job.get("region") is not None and "radius" in job.region:
         job.region.radius = job.mode.radius
     if cfg.budget is not None:
         job.budget = cfg.budget
-    if "weights" in job.model:
-        job.model.weights = None  # the checkpoint brings its own
     if job.setting.target_labels != "revealed":  # a run without rounds: those that it would have had
         job.setting = {"name": "active", "target_labels": "revealed"}
     job.acquisition = acquisition

@@ -38,9 +38,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     runs.check_free(run, build.plain(cfg), resume=cfg.resume)
     clock = runs.Clock(time.monotonic())
+    checkpoint = runs.newest_checkpoint(run / "checkpoints") if cfg.resume else None
+    if checkpoint is None:
+        build.check_start(cfg)
     scenes = build.make_scenes(cfg)
     plan = build.make_plan(cfg)
-    module = build.make_module(cfg, scenes.taxonomy)
+    module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
     runs.claim(run, build.plain(cfg))
     is_active = cfg.setting.target_labels == "revealed"
     trainer = runs.make_trainer(cfg, run, plan)
@@ -49,7 +52,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     datamodule = build.make_datamodule(cfg, scenes, store)
     selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store)
     clock.lap("setup")
-    checkpoint = runs.newest_checkpoint(run / "checkpoints") if cfg.resume else None
     try:
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     except BaseException as error:

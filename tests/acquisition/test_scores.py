@@ -140,9 +140,10 @@ def test_ripu_maps_multiply_to_the_score(pixel: bool) -> None:
 def test_released_numerics(pixel: bool) -> None:
     logits = smooth_logits(1, 5, 9, 11)
     values = logits[0].double().numpy()
-    entropy = equations.pixel_entropy(values, epsilon=1e-6) / math.log(19)
+    divisor = 1.0 if pixel else math.log(19)
+    entropy = equations.pixel_entropy(values, epsilon=1e-6) / divisor
     uncertainty = entropy if pixel else equations.window_mean(entropy, 2)
-    impurity = equations.region_impurity(values.argmax(0), 5, 2, epsilon=1e-6) / math.log(19)
+    impurity = equations.region_impurity(values.argmax(0), 5, 2, epsilon=1e-6) / divisor
     maps = RipuScore(2, pixel, numerics="released")(logits, (9, 11), [0])
     np.testing.assert_allclose(maps.score[0], impurity * uncertainty, atol=1e-6)
     np.testing.assert_allclose(maps.uncertainty[0], uncertainty, atol=1e-5)

@@ -75,7 +75,7 @@ class Truth:
 
 def make_engine(**changes: Any) -> SelectionEngine:
     """An engine of three rounds; ``query`` fields and engine fields may be given."""
-    names = ("pixel", "radius", "suppress_radius", "budget", "num_rounds", "budget_per", "image_cap")
+    names = ("pixel", "radius", "suppress_radius", "budget", "num_rounds", "budget_per", "image_cap", "grid")
     query: dict[str, Any] = {"pixel": False, "radius": 1, "suppress_radius": 2, "budget": 0.2, "num_rounds": 3}
     query |= {name: changes.pop(name) for name in names if name in changes}
     fields: dict[str, Any] = {

@@ -25,7 +25,7 @@ RELEASED_EPSILON = 1e-6
 """What the published program adds inside its logarithms."""
 
 RELEASED_NORMALIZER = math.log(19)
-"""By what the published program divides impurity and entropy, whatever the number of classes."""
+"""By what the published program divides impurity and entropy of regions, whatever the number of classes."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class RipuScore:
         radius: k of the window.
         pixel: False for regions (RA), True for pixels (PA).
         numerics: ``exact`` is the equation. ``released`` reproduces the published program: 1e-6 inside both logarithms
-            and both factors divided by log 19; pure windows become slightly negative there, so that among them the
-            least uncertain wins.
+            and, for regions (RA), both factors divided by log 19; pure windows become slightly negative there, so that
+            among them the least uncertain wins.
     """
 
     radius: int
@@ -53,7 +53,8 @@ class RipuScore:
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
         """Maps of a batch, see :class:`ripu.acquisition.Acquisition`. Ties go to the larger uncertainty."""
         if self.numerics == "released":
-            return ripu_maps(logits, self.radius, size, self.pixel, RELEASED_EPSILON, RELEASED_NORMALIZER)
+            normalizer = 1.0 if self.pixel else RELEASED_NORMALIZER
+            return ripu_maps(logits, self.radius, size, self.pixel, RELEASED_EPSILON, normalizer)
         return ripu_maps(logits, self.radius, size, self.pixel)
 
 

@@ -43,7 +43,9 @@ class DeepLabV3Plus(nn.Module):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
-    def __init__(self, num_classes: int, weights: str | None = None, norm_eps: float = 0.0) -> None:
+    def __init__(
+        self, num_classes: int, weights: str | None = None, norm_eps: float = 0.0, pretrained: bool = True
+    ) -> None:
         """Build the network.
 
         Args:
@@ -51,13 +53,14 @@ class DeepLabV3Plus(nn.Module):
             weights: Where the backbone starts: ``None`` (random), ``"imagenet"`` or the path of a torchvision
                 ResNet-101 file.
             norm_eps: Epsilon of the frozen batch norms, the head's included; 0 in the published runs.
+            pretrained: False leaves ``weights`` alone, for a network whose weights are loaded afterwards.
 
         Raises:
             CheckpointError: The weights cannot be downloaded, read or do not fit.
         """
         super().__init__()
         self.num_classes = num_classes
-        self.backbone = ResNet101(weights, norm_eps)
+        self.backbone = ResNet101(weights if pretrained else None, norm_eps)
         self.head = SeparableASPPHead(num_classes, norm_eps)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ class SmpNetwork(nn.Module):
         freeze_batchnorm: Literal["none", "encoder", "all"] = "none",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        pretrained: bool = True,
         **options: Any,
     ) -> None:
         """Build the network.
@@ -48,6 +49,8 @@ class SmpNetwork(nn.Module):
                 training mode: ``none``, those of the ``encoder`` or ``all``.
             mean: RGB mean for normalisation; by default what the encoder's weights were trained with.
             std: RGB standard deviation for normalisation; by default what the encoder's weights were trained with.
+            pretrained: False does not fetch ``weights``, for a network whose weights are loaded afterwards; inputs are
+                normalised as ``weights`` has it all the same.
             **options: Further arguments of the architecture, e.g. ``decoder_channels``.
 
         Raises:
@@ -65,10 +68,9 @@ class SmpNetwork(nn.Module):
             )
             raise ValueError(f"architecture {architecture!r} is unknown; segmentation-models-pytorch has {known}")
         packaged = encoder == LITE0 and weights == "imagenet"
+        fetched = None if packaged or not pretrained else weights
         try:
-            self.net: Any = build(
-                encoder, encoder_weights=None if packaged else weights, classes=num_classes, **options
-            )
+            self.net: Any = build(encoder, encoder_weights=fetched, classes=num_classes, **options)
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}: {error}"
@@ -78,7 +80,7 @@ class SmpNetwork(nn.Module):
                 f"the weights {weights!r} of encoder {encoder!r} could not be downloaded ({error}); use weights=null, "
                 f"or encoder={LITE0} whose weights are installed with the package"
             ) from error
-        if packaged:
+        if packaged and pretrained:
             load_lite0(self.encoder)
         own_mean, own_std = _normalisation(encoder, weights)
         self.num_classes = num_classes

@@ -88,7 +88,7 @@ def write_report(facts: RunFacts) -> None:
     """Write the learning curve and the pictures of a run, and print its table."""
     write_curve(facts.run / "learning_curve.png", facts.results)
     write_pictures(facts)
-    print(summary(facts.results))
+    print(summary(facts.results, tuple(facts.scenes.taxonomy.subsets)))
     print(
         f"\nin {facts.run}: results.json, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml", end=""
     )

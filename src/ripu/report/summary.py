@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def summary(results: Mapping[str, Any]) -> str:
-    """The table of a run: mIoU after every phase, and the classes."""
-    lines = [f"\n{'':<22}{'step':>7}{'labelled':>10}{'mIoU':>8}"]
+def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
+    """The table of a run: mIoU after every phase, and the classes.
 
-    def row(name: str, step: int, labelled: float, miou: float) -> None:
-        lines.append(f"{name:<22}{step:>7}{100 * labelled:>9.2f}%{miou:>8.2f}")
+    Args:
+        results: The content of ``results.json``.
+        subsets: Names of further means in it, e.g. ``mIoU13``: a column and a line each.
+    """
+    wide = [max(8, len(name) + 2) for name in subsets]
+    head = "".join(f"{name:>{width}}" for name, width in zip(subsets, wide, strict=True))
+    lines = [f"\n{'':<22}{'step':>7}{'labelled':>10}{'mIoU':>8}{head}"]
+
+    def row(name: str, step: int, labelled: float, scores: Mapping[str, Any]) -> None:
+        more = "".join(f"{scores[subset]:>{width}.2f}" for subset, width in zip(subsets, wide, strict=True))
+        lines.append(f"{name:<22}{step:>7}{100 * labelled:>9.2f}%{scores['mIoU']:>8.2f}{more}")
 
     done = 0
     for entry in results["evaluations"]:
@@ -19,21 +27,27 @@ def summary(results: Mapping[str, Any]) -> str:
             name = f"after round {done}"
         else:
             name = "source only" if entry is results["evaluations"][0] else "before round 1"
-        row(name, entry["step"], entry["labelled_fraction"], entry["mIoU"])
+        row(name, entry["step"], entry["labelled_fraction"], entry)
         done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
-    row("final", results["max_steps"], results["labelled_fraction"], results["mIoU"])
-    columns = [("final", results["per_class_iou"], results["mIoU"])]
+    row("final", results["max_steps"], results["labelled_fraction"], results)
+    columns = [("final", results)]
     if results["evaluations"]:
-        first = results["evaluations"][0]
-        columns.insert(0, ("first", first["per_class_iou"], first["mIoU"]))
-    return "\n".join(lines) + "\n\n" + table(columns)
+        columns.insert(0, ("first", results["evaluations"][0]))
+    return "\n".join(lines) + "\n\n" + table(columns, subsets)
 
 
-def table(columns: Sequence[tuple[str, Mapping[str, float | None], float]]) -> str:
-    """IoU by class, a column for each (name, IoU by class, mIoU)."""
-    lines = [f"{'IoU by class (%)':<22}" + "".join(f"{name:>8}" for name, _, _ in columns)]
-    for name in columns[0][1]:
-        values = [iou.get(name) for _, iou, _ in columns]
+def table(columns: Sequence[tuple[str, Mapping[str, Any]]], subsets: Sequence[str] = ()) -> str:
+    """IoU by class.
+
+    Args:
+        columns: Name and scores of each: ``per_class_iou``, ``mIoU`` and the subsets.
+        subsets: Names of further means.
+    """
+    lines = [f"{'IoU by class (%)':<22}" + "".join(f"{name:>8}" for name, _ in columns)]
+    for name in columns[0][1]["per_class_iou"]:
+        values = [scores["per_class_iou"].get(name) for _, scores in columns]
         lines.append(f"  {name:<20}" + "".join(f"{'-' if value is None else f'{value:.1f}':>8}" for value in values))
-    lines.append(f"  {'mean':<20}" + "".join(f"{mean:>8.2f}" for _, _, mean in columns))
+    for key in ("mIoU", *subsets):
+        name = "mean" if key == "mIoU" else key
+        lines.append(f"  {name:<20}" + "".join(f"{scores[key]:>8.2f}" for _, scores in columns))
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ from ripu.labelstore.files import TMP_PREFIX
 from ripu.regions import RegionShape
 from ripu.sampling import seed_of
 from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, global_cut, window_candidates
+from ripu.selection.grid import TrainingGrid
 from ripu.selection.oracle import Oracle
 from ripu.selection.query import Query
 
@@ -110,6 +111,8 @@ class SelectionEngine:
                     f"{type(self.region).__name__} for whole regions; use mode=ra, or region=square"
                 )
             check_fixed(self.acquisition)
+        for size in set(self.label_sizes):
+            self._grid(size)
 
     @property
     def is_fixed(self) -> bool:
@@ -234,9 +237,12 @@ class SelectionEngine:
             regions = self._fixed(-1, logits, image, size, 0, nothing, None, limit, at_least_one=True).regions
             assert regions is not None
             return regions.indices
-        maps = self._score(logits, image, size, 0)
+        grid = self._grid(size)
+        maps = self._score(logits, image, size if grid is None else self.train_size, 0)
         picks = self.query.picks_per_round(size, self.train_size)
+        nothing = nothing if grid is None else grid.sample(nothing)
         places = window_candidates(-1, maps, nothing, picks, self.query.suppress_radius).places
+        places = places if grid is None else grid.to_label(places)
         return square_regions(places, self.query.reveal_radius, *size).indices
 
     def _begin(self, store: LabelStore, index: int, step: int) -> Round:
@@ -246,8 +252,12 @@ class SelectionEngine:
             info["budget_per"] = query.budget_per
         if not self.is_fixed:
             most = max(query.most_picks(size, self.train_size) for size in sizes)
+            suppressed = query.suppress_radius
+            if query.grid == "training":
+                info["grid"] = {"name": "training", "suppress_radius": suppressed}
+                suppressed = min(self._grid(size).label_radius(suppressed, size) for size in sizes)  # type: ignore[union-attr]
             return store.begin_round(
-                index, step, most, reveal_radius=query.reveal_radius, suppress_radius=query.suppress_radius, info=info
+                index, step, most, reveal_radius=query.reveal_radius, suppress_radius=suppressed, info=info
             )
         info["region"] = {"shape": type(self.region).__name__, **asdict(self.region)}  # type: ignore[call-overload]
         most = max(1, *(self._most_pixels(size, index) for size in sizes))  # if each were one pixel large
@@ -268,11 +278,23 @@ class SelectionEngine:
             blocked = store.suppressed(image_id, spec.index)
             if excluded is not None:
                 blocked |= excluded
-            maps = self._score(logits, image, size, key)
+            grid = self._grid(size)
+            if grid is not None:
+                blocked = grid.sample(blocked)
+                for earlier in store.rounds_as_of(spec.index):
+                    if "grid" in earlier.info:  # such a round kept its distance on the grid, which is a little more
+                        radius = int(earlier.info["grid"]["suppress_radius"])
+                        blocked |= grid.near(store.picks(image_id, earlier.index).picks, radius)
+            maps = self._score(logits, image, size if grid is None else self.train_size, key)
         except ValueError as error:
             raise SelectionError(f"image {image_id!r} cannot be scored: {error}") from error
         most = self.query.most_picks(size, self.train_size)
-        return window_candidates(index, maps, blocked, most, self.query.suppress_radius)
+        offer = window_candidates(index, maps, blocked, most, self.query.suppress_radius)
+        return offer if grid is None else replace(offer, places=grid.to_label(offer.places))
+
+    def _grid(self, size: tuple[int, int]) -> TrainingGrid | None:
+        """The pixels that picks are restricted to; None where they may lie anywhere on the label."""
+        return TrainingGrid.between(size, self.train_size) if self.query.grid == "training" else None
 
     def _most_pixels(self, size: tuple[int, int], round_index: int) -> int:
         """Most pixels of fixed regions: until the round's end, or in the round where images share the budget."""

@@ -22,6 +22,9 @@ class Query:
         budget_per: ``image``: every image has the same share of the budget. ``dataset``: the best of all images together
             get the same total.
         image_cap: With ``dataset``, the most that one image gets in a round, in multiples of its share; at least 1.
+        grid: PA: where picks lie and radii are counted. ``label``: on the label, where a budget that counts pixels at the
+            training size is scaled up. ``training``: on the pixels of the label that training sees, see
+            :class:`ripu.selection.grid.TrainingGrid`.
     """
 
     pixel: bool
@@ -31,6 +34,7 @@ class Query:
     num_rounds: int
     budget_per: str = "image"
     image_cap: float = DEFAULT_IMAGE_CAP
+    grid: str = "label"
 
     def __post_init__(self) -> None:
         if self.budget_per not in ("image", "dataset"):
@@ -40,6 +44,8 @@ class Query:
                 f"mode.image_cap={self.image_cap} must be 1 or more: the most that one image gets in a round, in multiples "
                 "of its share"
             )
+        if self.grid not in ("label", "training") or (self.grid == "training" and not self.pixel):
+            raise ValueError(f"protocol.pixel_grid={self.grid} is unknown; use label, or for mode=pa training")
         if self.radius < 0 or self.suppress_radius < 0:
             raise ValueError(
                 f"mode.radius={self.radius} and mode.suppress_radius={self.suppress_radius} are pixels at label "
@@ -70,7 +76,8 @@ class Query:
         """Picks per image and round.
 
         RA: ``ceil(H * W * budget / rounds / (2k+1)^2)``. PA: ``ceil(budget / rounds * (H * W) / (h * w))``: the budget
-        counts pixels at the training size (h, w) and is scaled to the label's size (H, W).
+        counts pixels at the training size (h, w) and is scaled to the label's size (H, W); on the training grid it is
+        ``ceil(budget / rounds)``.
 
         Args:
             label_size: (H, W) of the label.
@@ -80,7 +87,9 @@ class Query:
             The number of picks, at least 1.
         """
         area = label_size[0] * label_size[1]
-        if self.pixel:
+        if self.grid == "training":
+            exact = self.budget / self.num_rounds
+        elif self.pixel:
             exact = self.budget / self.num_rounds * area / (train_size[0] * train_size[1])
         else:
             exact = area * self.budget / self.num_rounds / (2 * self.radius + 1) ** 2

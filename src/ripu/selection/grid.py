@@ -1,0 +1,73 @@
+"""The pixels of a label that training sees: picks may be restricted to them (``protocol.pixel_grid=training``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class TrainingGrid:
+    """Where the pixels of the training grid lie in the label.
+
+    Training resizes a label to its own size by taking, for each of its pixels, the nearest one of the label (Pillow's
+    centre-sampled nearest). A label pixel that is none of these is never seen.
+
+    Attributes:
+        rows: (h,) int64, the label's row of each training row; strictly increasing.
+        columns: (w,) int64, the same for columns.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+
+    @classmethod
+    def between(cls, label_size: tuple[int, int], train_size: tuple[int, int]) -> TrainingGrid:
+        """The grid of a label size (H, W) and a training size (h, w).
+
+        Raises:
+            ValueError: The label is smaller than the training size, so that one of its pixels would stand for several.
+
+        >>> TrainingGrid.between((5, 8), (4, 4)).rows.tolist()
+        [0, 1, 3, 4]
+        """
+        if label_size[0] < train_size[0] or label_size[1] < train_size[1]:
+            raise ValueError(
+                f"protocol.pixel_grid=training needs labels of at least the training size, and data.target_size="
+                f"{list(train_size)} is larger than a label of {list(label_size)}; use protocol.pixel_grid=label"
+            )
+        return cls(_nearest(label_size[0], train_size[0]), _nearest(label_size[1], train_size[1]))
+
+    def sample(self, label_map: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(h, w) values of an (H, W) map at the pixels of the grid."""
+        return label_map[np.ix_(self.rows, self.columns)]
+
+    def to_label(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N, 2) rows and columns of the label, of (N, 2) rows and columns of the grid."""
+        return np.stack([self.rows[places[:, 0]], self.columns[places[:, 1]]], axis=1)
+
+    def near(self, places: NDArray[np.integer], radius: int) -> NDArray[np.bool_]:
+        """(h, w) bool: within ``radius`` (Chebyshev, on the grid) of one of these (N, 2) pixels of the label."""
+        mask = np.zeros((len(self.rows), len(self.columns)), dtype=np.bool_)
+        rows, columns = np.searchsorted(self.rows, places[:, 0]), np.searchsorted(self.columns, places[:, 1])
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            mask[max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1] = True
+        return mask
+
+    def label_radius(self, radius: int, label_size: tuple[int, int]) -> int:
+        """The distance in label pixels that pixels farther apart than ``radius`` on the grid exceed for certain."""
+        scale = min(label_size[0] / len(self.rows), label_size[1] / len(self.columns))
+        return int(radius * scale)
+
+
+@lru_cache(maxsize=64)
+def _nearest(length: int, new_length: int) -> NDArray[np.int64]:
+    """Positions that Pillow's nearest filter takes when ``length`` pixels become ``new_length``."""
+    line = Image.fromarray(np.arange(length, dtype=np.int32)[None])
+    taken: NDArray[np.int64] = np.asarray(line.resize((new_length, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
+    taken.flags.writeable = False
+    return taken
