@@ -5,6 +5,7 @@ from __future__ import annotations
 COMMANDS = {
     "train": "pre-train, ask for labels in rounds, adapt, evaluate",
     "evaluate": "mIoU and predictions of a checkpoint",
+    "predict": "labels, overlays and uncertainty maps of a folder of images",
     "replay": "ask again with the network of a run under other scores, without training",
     "labels": "verify, summarise, compare, export or undo the labels of a run",
     "datasets.streets": "generate the embedded street scenes by hand",

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 if TYPE_CHECKING:  # torch and Lightning take long to import: only when something is built
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from ripu.datamodule import RipuDataModule
@@ -541,6 +542,37 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict) or "config" not in stored.get("hyper_parameters", {}):
         raise ConfigError(f"checkpoint={path} was not written by ripu.train; give RUN/checkpoints/*.ckpt")
     return stored
+
+
+def checkpoint_path(given: str) -> Path:
+    """The checkpoint file that a user names: a file, or the folder of a run (then its final one).
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    path = Path(given)
+    path = path / "checkpoints" / "final.ckpt" if path.is_dir() else path
+    if not path.exists():
+        raise ConfigError(f"checkpoint={given}: {path} does not exist; name a .ckpt file or a finished run")
+    return path
+
+
+def make_device(accelerator: str) -> torch.device:
+    """The device of a command that runs without a trainer.
+
+    Args:
+        accelerator: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: Another one.
+    """
+    import torch
+
+    if accelerator not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"accelerator={accelerator} is not allowed; use auto, cpu or cuda")
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(accelerator)
 
 
 def explain(error: Exception) -> None:

@@ -28,12 +28,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: The checkpoint is not one of this package, or is not there.
     """
-    path = Path(cfg.checkpoint)
-    path = path / "checkpoints" / "final.ckpt" if path.is_dir() else path
-    if not path.exists():
-        raise build.ConfigError(
-            f"checkpoint={cfg.checkpoint}: {path} does not exist; name a .ckpt file or a finished run"
-        )
+    path = build.checkpoint_path(cfg.checkpoint)
 
     import pytorch_lightning as pl
 

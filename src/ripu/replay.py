@@ -20,6 +20,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ripu import build
+from ripu.terminal import Progress
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is replayed
     import torch
@@ -76,7 +77,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     scenes = build.make_scenes(base)
     module = build.make_module(base, scenes.taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
-    device = _device(cfg.accelerator)
+    device = build.make_device(cfg.accelerator)
     module.to(device).eval()
     datamodule = RipuDataModule(
         scenes.source,
@@ -113,7 +114,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
                     network=source.network,
                     pool=source.pool(with_images=engine.needs_image),
                     device=device,
-                    progress=_progress(f"{name}, round {index + 1} of {num_rounds}"),
+                    progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(scenes.target)),
                 )
                 for index in range(num_rounds)
             ]
@@ -210,31 +211,6 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: 
     return job
 
 
-def _device(accelerator: str) -> torch.device:
-    import torch
-
-    if accelerator not in ("auto", "cpu", "cuda"):
-        raise build.ConfigError(f"accelerator={accelerator} is not allowed; use auto, cpu or cuda")
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(accelerator)
-
-
-def _progress(what: str) -> Callable[[int, int], None]:
-    """Shows images done and images a second, on a terminal."""
-    from tqdm import tqdm
-
-    bar = tqdm(desc=what, unit="image", leave=False, disable=None)
-
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return show
-
-
 # --------------------------------------------------------------------------------------------------------------- logits
 
 
@@ -325,7 +301,7 @@ class LogitSource:
         ]
         if not missing:
             return
-        show, done = _progress("logits"), 0
+        show, done = Progress("logits", len(missing)), 0
         # Whole batches as in a round, so that an image is in the same one whatever is missing.
         size = self._data.eval_batch
         wanted = {image // size for image in missing}

@@ -76,6 +76,22 @@ def decode_grey(path: Path) -> NDArray[np.integer]:
     return ids
 
 
+def read_picture(path: Path, decode: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Open an image file, refuse one of absurd size, and decode it.
+
+    Args:
+        path: The file.
+        decode: Makes an array of the opened file.
+
+    Raises:
+        SceneError: The file is missing, damaged or absurdly large.
+    """
+    with _reading(path):
+        with Image.open(path) as file:
+            _refuse_bomb(path, file.size)
+            return decode(file)
+
+
 @dataclass(frozen=True)
 class SceneDataset:
     """Scenes of one split of one data set.

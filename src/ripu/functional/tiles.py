@@ -1,0 +1,85 @@
+"""Images that are larger than what a network takes at once: overlapping tiles, blended without seams.
+
+Legend: C classes, H W size of the image, h w size of a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
+    """Where tiles begin along one side, evenly spread so that the first and the last touch the border.
+
+    Args:
+        length: Pixels of the side.
+        tile: Pixels of a tile, at least 1.
+        overlap: Share of a tile that neighbours have in common, at least; in [0, 1).
+
+    Returns:
+        Starts in rising order; ``[0]`` where one tile is enough.
+
+    Raises:
+        ValueError: A tile or an overlap that is out of range.
+
+    >>> tile_starts(10, 4, 0.25)
+    [0, 3, 6]
+    >>> tile_starts(4, 4, 0.5)
+    [0]
+    """
+    if tile < 1 or not 0.0 <= overlap < 1.0:
+        raise ValueError(f"tile={tile} must be 1 or more and overlap={overlap} a share in [0, 1)")
+    if length <= tile:
+        return [0]
+    stride = max(1, tile - round(tile * overlap))
+    gaps = -(-(length - tile) // stride)
+    return [round(number * (length - tile) / gaps) for number in range(gaps + 1)]
+
+
+def blend_tiles(
+    tiles: Sequence[Tensor], rows: Sequence[int], columns: Sequence[int], size: tuple[int, int]
+) -> Tensor:
+    """Put the logits of tiles together: a mean in which a tile counts less the nearer a pixel is to its inner border.
+
+    Args:
+        tiles: (C, h, w) logits of every tile, all of one size, row by row as in ``rows`` x ``columns``.
+        rows: First row of each row of tiles.
+        columns: First column of each column of tiles.
+        size: (H, W) of the image.
+
+    Returns:
+        (C, H, W) float32; the tile itself (in float32) where there is one alone. Weights fall linearly to almost 0
+        over the overlap, so there is no seam.
+    """
+    if len(tiles) == 1:
+        return tiles[0].float()
+    num_classes, height, width = tiles[0].shape
+    device = tiles[0].device
+    down = _weights(rows, height, device)
+    across = _weights(columns, width, device)
+    total_CHW = torch.zeros((num_classes, *size), device=device)
+    weight_HW = torch.zeros(size, device=device)
+    for number, logits_Chw in enumerate(tiles):
+        row, column = divmod(number, len(columns))
+        weight_hw = down[row][:, None] * across[column]
+        part = (slice(rows[row], rows[row] + height), slice(columns[column], columns[column] + width))
+        total_CHW[:, part[0], part[1]] += logits_Chw.float() * weight_hw
+        weight_HW[part] += weight_hw
+    return total_CHW.div_(weight_HW)
+
+
+def _weights(starts: Sequence[int], tile: int, device: torch.device) -> list[Tensor]:
+    """For each tile along a side its (tile,) weights: 1, falling over what it shares with the one before and after."""
+    position = torch.arange(tile, device=device, dtype=torch.float32)
+    weights = []
+    for number, start in enumerate(starts):
+        weight = torch.ones(tile, device=device)
+        if number > 0 and (shared := starts[number - 1] + tile - start) > 0:
+            weight = torch.minimum(weight, (position + 0.5) / shared)
+        if number + 1 < len(starts) and (shared := start + tile - starts[number + 1]) > 0:
+            weight = torch.minimum(weight, (tile - position - 0.5) / shared)
+        weights.append(weight)
+    return weights

@@ -1,0 +1,433 @@
+"""``python -m ripu.predict checkpoint=RUN input=FOLDER output=FOLDER``: labels and uncertainty of any images.
+
+The network and the classes are those of the checkpoint; no data set is needed. Ids, colours and (for images of the shape
+that training used) predictions are those of ``ripu.evaluate``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from ripu import build
+
+if TYPE_CHECKING:  # torch takes long to import: only when something is predicted
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from ripu.datasets.taxonomy import Taxonomy
+    from ripu.photos import Photo
+
+KINDS = {"labelIds": ".png", "trainIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}
+"""What can be written for an image, and the ending of the file."""
+
+SAME_SHAPE = 0.05
+"""An image whose aspect ratio differs by less than this from that of training is resized to the size of training."""
+
+MIN_SIDE = 32
+"""No image goes through the network with a shorter side."""
+
+MAX_NETWORK_PIXELS = 2**25
+"""Larger images (after scaling) are passed over: the logits of 19 classes would take more than 2.5 GB."""
+
+INCOMPLETE = 2
+"""Exit status where some images could not be read."""
+
+
+class PictureSizeError(ValueError):
+    """An image is too large at the scale that was asked for."""
+
+
+def network_size(size: tuple[int, int], trained: tuple[int, int], scale: float | None) -> tuple[int, int]:
+    """The size at which an image goes through the network.
+
+    Without a scale, images of the aspect ratio of training (within :data:`SAME_SHAPE`) get the size of training, as in
+    evaluation; others keep their own ratio and get as many pixels as training had.
+
+    Args:
+        size: (height, width) of the image.
+        trained: (height, width) that target images had in training.
+        scale: Network pixels per image pixel; None as described.
+
+    Returns:
+        (height, width), each :data:`MIN_SIDE` or more.
+
+    Raises:
+        PictureSizeError: More than :data:`MAX_NETWORK_PIXELS`.
+
+    Example:
+        >>> network_size((1024, 2048), (640, 1280), None)
+        (640, 1280)
+        >>> network_size((2048, 1024), (640, 1280), None)
+        (1280, 640)
+        >>> network_size((1024, 2048), (640, 1280), 0.25)
+        (256, 512)
+    """
+    (height, width), (rows, columns) = size, trained
+    if scale is None:
+        stretch = (width / height) / (columns / rows)
+        if max(stretch, 1 / stretch) < 1 + SAME_SHAPE:
+            return trained
+        scale = math.sqrt(rows * columns / (height * width))
+    result = max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale))
+    if result[0] * result[1] > MAX_NETWORK_PIXELS:
+        raise PictureSizeError(
+            f"{height} x {width} pixels are {result[0]} x {result[1]} for the network, more than {MAX_NETWORK_PIXELS} in "
+            "all; give a smaller scale"
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Labels and uncertainty of images of any size.
+
+    Attributes:
+        network: Raw images (B, 3, h, w) uint8 to logits (B, C, h, w), in evaluation mode.
+        device: Where images are put.
+        tile: (height, width) that the network takes at once.
+        overlap: Share of a tile that neighbours have in common, in [0, 1).
+        batch: Tiles a forward.
+        flip: Whether the softmax is averaged with that of the mirrored image.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+    tile: tuple[int, int]
+    overlap: float
+    batch: int
+    flip: bool
+
+    def __call__(
+        self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+        """Predict images; tiles of one size share a forward.
+
+        Args:
+            images: (3, h, w) uint8 RGB at network size, sizes may differ.
+            sizes: (height, width) of the results.
+
+        Yields:
+            Train ids (height, width) uint8 and the pixel entropy in nats (height, width) float32, image by image.
+        """
+        import torch
+
+        inputs = list(images)
+        if self.flip:
+            inputs += [image.flip(-1) for image in images]
+        logits = self._logits(inputs)
+        for number, size in enumerate(sizes):
+            own = logits[number][None]
+            if self.flip:
+                own = torch.cat([own, logits[len(images) + number].flip(-1)[None]], dim=1)
+            yield label_and_entropy(own, size, num_views=1 + self.flip)
+
+    def _logits(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """(C, h, w) float32 logits of every image."""
+        import torch
+
+        from ripu.functional.tiles import blend_tiles, tile_starts
+
+        tiles: list[list[Tensor | None]] = []
+        waiting: dict[tuple[int, ...], list[tuple[int, int, Tensor]]] = {}
+        grids = []
+        for number, image in enumerate(images):
+            size = (int(image.shape[1]), int(image.shape[2]))
+            rows, columns = (tile_starts(size[axis], self.tile[axis], self.overlap) for axis in (0, 1))
+            height, width = min(self.tile[0], size[0]), min(self.tile[1], size[1])
+            grids.append((rows, columns, size))
+            tiles.append([None] * (len(rows) * len(columns)))
+            for place, (row, column) in enumerate((row, column) for row in rows for column in columns):
+                part = image[:, row : row + height, column : column + width]
+                waiting.setdefault(tuple(part.shape), []).append((number, place, part))
+        for parts in waiting.values():
+            for first in range(0, len(parts), self.batch):
+                group = parts[first : first + self.batch]
+                with torch.no_grad():
+                    logits = self.network(torch.stack([part for *_, part in group]).to(self.device))
+                for (number, place, _), one in zip(group, logits, strict=True):
+                    tiles[number][place] = one
+        return [
+            blend_tiles([one for one in own if one is not None], *grid) for own, grid in zip(tiles, grids, strict=True)
+        ]
+
+
+def label_and_entropy(
+    logits: Tensor, size: tuple[int, int], *, num_views: int = 1
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Most probable class and entropy at label resolution, without ever holding the up-sampled logits.
+
+    Args:
+        logits: (1, num_views * C, h, w), the logits of every view of an image after each other.
+        size: (height, width) of the results.
+        num_views: Views whose softmax is averaged.
+
+    Returns:
+        Train ids (height, width) uint8 and nats (height, width) float32.
+    """
+    import torch
+
+    from ripu.functional import entropy_and_label, map_pixels
+
+    def kernel(strip_CRW: Tensor) -> tuple[Tensor, ...]:
+        if num_views > 1:
+            views = strip_CRW.view(num_views, -1, *strip_CRW.shape[1:]).softmax(dim=1)
+            strip_CRW = views.mean(dim=0).clamp_min(1e-30).log()
+        return entropy_and_label(strip_CRW)
+
+    entropy, label = map_pixels(logits, size, kernel, (torch.float32, torch.uint8))
+    return label[0].cpu().numpy(), entropy[0].cpu().numpy()
+
+
+def predict(cfg: DictConfig) -> dict[str, Any]:
+    """Predict every image of a folder.
+
+    Args:
+        cfg: The composed configuration of ``conf/predict.yaml``.
+
+    Returns:
+        ``done``, ``skipped`` (finished before), ``unreadable`` (name to reason) and ``others`` (files that are no
+        images).
+
+    Raises:
+        ConfigError: A value that cannot be used.
+        PhotosError: Folders that cannot be used.
+    """
+    _check(cfg)
+    source, output = Path(cfg.input), Path(cfg.output)
+    path = build.checkpoint_path(cfg.checkpoint)
+    from ripu.photos import Finished, find_photos, write_whole
+
+    photos, others = find_photos(source, output)
+    from ripu.terminal import Progress
+
+    trained, module, taxonomy = _restore(path)
+    device = build.make_device(cfg.accelerator)
+    module.to(device).eval()
+    size = tuple(trained.data.target_size)
+    tile = (max(size), max(size)) if cfg.tile is None else (int(cfg.tile[0]), int(cfg.tile[1]))
+    settings = {
+        "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "scale": cfg.scale,
+        "tile": list(tile),
+        "overlap": cfg.overlap,
+        "flip": bool(cfg.flip),
+        "opacity": cfg.opacity,
+        "classes": list(taxonomy.class_names),
+    }
+    finished = Finished(output, settings, overwrite=cfg.overwrite)
+    files = {photo.name: {kind: finished.place(kind, photo, KINDS[kind]) for kind in cfg.write} for photo in photos}
+    waiting = [photo for photo in photos if not finished.has(photo, list(files[photo.name].values()))]
+    write_whole(output / "legend.png", _legend(taxonomy))
+    predictor = Predictor(module, device, tile, cfg.overlap, cfg.batch, bool(cfg.flip))
+    unreadable: dict[str, str] = {}
+    done = 0
+    paint = _Painter(taxonomy, cfg.opacity)
+
+    def write(photo: Photo, picture: Any, label: Any, entropy: Any) -> Photo:
+        for kind, file in files[photo.name].items():
+            write_whole(file, paint(kind, picture, label, entropy))
+        return photo
+
+    with ThreadPoolExecutor(max(1, cfg.num_workers)) as pool, Progress("predicting", len(waiting)) as progress:
+        writing: list[Future[Photo]] = []
+
+        def settle() -> None:
+            nonlocal done
+            for future in writing:
+                finished.add(future.result())
+                done += 1
+                progress.add()
+            writing.clear()
+
+        for group in _read(waiting, pool, cfg.batch, size, cfg.scale):
+            good = []
+            for photo, one in group:
+                if isinstance(one, str):
+                    unreadable[photo.name] = one
+                    progress.say(f"skipped {photo.name!a}: {one}")
+                    progress.add()
+                else:
+                    good.append((photo, *one))
+            results = predictor([image for *_, image in good], [picture.shape[:2] for _, picture, _ in good])
+            made = list(zip(good, results, strict=True))
+            settle()  # what was written while the network worked
+            for (photo, picture, _), (label, entropy) in made:
+                writing.append(pool.submit(write, photo, picture, label, entropy))
+        settle()
+    finished.close()
+    return {"done": done, "skipped": len(photos) - len(waiting), "unreadable": unreadable, "others": others}
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse values that cannot be used, before anything is read."""
+    examples = {"checkpoint": "RUN", "input": "FOLDER", "output": "FOLDER"}
+    for key, value in examples.items():
+        if OmegaConf.is_missing(cfg, key):
+            raise build.ConfigError(f"{key}={value} is missing; give a checkpoint, a folder of images and one for results")
+    unknown = [kind for kind in cfg.write if kind not in KINDS]
+    if unknown or not cfg.write:
+        raise build.ConfigError(f"write={list(cfg.write)} is not allowed; choose among {list(KINDS)}")
+    if cfg.scale is not None and not 0 < cfg.scale <= 16:
+        raise build.ConfigError(f"scale={cfg.scale} is not allowed; it must be above 0 and at most 16")
+    if cfg.tile is not None and (len(cfg.tile) != 2 or min(cfg.tile) < MIN_SIDE):
+        raise build.ConfigError(f"tile={list(cfg.tile)} is not allowed; give [height, width], each {MIN_SIDE} or more")
+    for key, allowed in (("overlap", (0.0, 0.9)), ("opacity", (0.0, 1.0))):
+        if not allowed[0] <= cfg[key] <= allowed[1]:
+            raise build.ConfigError(f"{key}={cfg[key]} is not allowed; it must lie in {allowed[0]}..{allowed[1]}")
+    if cfg.batch < 1 or cfg.num_workers < 0:
+        raise build.ConfigError(f"batch={cfg.batch} must be 1 or more, num_workers={cfg.num_workers} 0 or more")
+
+
+def _restore(path: Path) -> tuple[DictConfig, Any, Taxonomy]:
+    """Configuration, module and classes of a checkpoint."""
+    stored = build.read_checkpoint(path)
+    trained = OmegaConf.create(stored["hyper_parameters"]["config"])
+    if "weights" in trained.model:
+        trained.model.weights = None  # the checkpoint brings its own
+    taxonomy = build.make_taxonomy(trained)
+    module = build.make_module(trained, taxonomy)
+    module.load_state_dict(stored["state_dict"])
+    return trained, module, taxonomy
+
+
+def _read(
+    photos: Sequence[Photo], pool: ThreadPoolExecutor, batch: int, trained: tuple[int, int], scale: float | None
+) -> Iterator[list[tuple[Photo, Any]]]:
+    """Groups of images, read ahead by one group: (image, image at network size) or the reason why there is none."""
+    import numpy as np
+    import torch
+
+    from ripu.datamodule import resize_image
+    from ripu.datasets.pictures import read_photograph
+    from ripu.datasets.scenes import SceneError
+
+    def read(photo: Photo) -> Any:
+        try:
+            picture = read_photograph(photo.path)
+            size = network_size((picture.shape[0], picture.shape[1]), trained, scale)
+        except (SceneError, PictureSizeError) as error:
+            return str(error)
+        resized = resize_image(picture, size)
+        return picture, torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+
+    def start(first: int) -> list[Future[Any]]:
+        return [pool.submit(read, photo) for photo in photos[first : first + batch]]
+
+    ahead = start(0)
+    for first in range(0, len(photos), batch):
+        now, ahead = ahead, start(first + batch)
+        yield list(zip(photos[first : first + batch], [future.result() for future in now], strict=True))
+
+
+@dataclass(frozen=True)
+class _Painter:
+    """Makes the files of a prediction."""
+
+    taxonomy: Taxonomy
+    opacity: float
+
+    def __call__(self, kind: str, picture: Any, label: Any, entropy: Any) -> bytes:
+        """The bytes of one kind of file."""
+        import numpy as np
+        from PIL import Image
+
+        if kind == "labelIds":
+            return _encoded(Image.fromarray(self.taxonomy.to_disk_ids(label)))
+        if kind == "trainIds":
+            return _encoded(Image.fromarray(label))
+        if kind == "color":
+            return _encoded(Image.fromarray(self.taxonomy.colorize(label)))
+        if kind == "overlay":
+            colors = self.taxonomy.colorize(label)
+            mixed = np.rint(picture * (1 - self.opacity) + colors * self.opacity).astype(np.uint8)
+            return _encoded(Image.fromarray(mixed), "JPEG", quality=90)
+        return _encoded(uncertainty_image(entropy, self.taxonomy.num_classes))
+
+
+def uncertainty_image(entropy: NDArray[np.float32], num_classes: int) -> Any:
+    """A palette image of pixel entropies: index 0 is 0 nats, 255 is log C; shown in the colours of heat maps.
+
+    Args:
+        entropy: (H, W) nats.
+        num_classes: C.
+
+    Returns:
+        A ``PIL.Image`` of mode P.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from ripu.palette import heat
+
+    largest = math.log(num_classes) if num_classes > 1 else 1.0
+    image = Image.fromarray(np.clip(np.rint(entropy * (255.0 / largest)), 0, 255).astype(np.uint8), mode="P")
+    image.putpalette(heat(np.arange(256.0)[None], 255.0).tobytes())
+    return image
+
+
+def _encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _legend(taxonomy: Taxonomy) -> bytes:
+    """A small picture that names the colours."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    line, font = 24, ImageFont.load_default(14)
+    sheet = Image.new("RGB", (240, line * taxonomy.num_classes + 8), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (name, color) in enumerate(zip(taxonomy.class_names, taxonomy.class_colors, strict=True)):
+        top = 4 + number * line
+        draw.rectangle((6, top + 3, 36, top + line - 4), fill=color)
+        draw.text((46, top + 3), name, fill="black", font=font)
+    return _encoded(sheet)
+
+
+def summary(results: Mapping[str, Any], output: Path) -> str:
+    """What was done, for people: a few lines."""
+    lines = [f"{results['done']} images predicted in {output}"]
+    if results["skipped"]:
+        lines.append(f"{results['skipped']} were finished before")
+    if results["others"]:
+        lines.append(f"{results['others']} other files were left alone")
+    unreadable = results["unreadable"]
+    if unreadable:
+        names = ", ".join(ascii(name) for name in list(unreadable)[:5]) + (", ..." if len(unreadable) > 5 else "")
+        lines.append(f"{len(unreadable)} could not be read: {names}")
+    return "\n".join(lines)
+
+
+@hydra.main(version_base="1.3", config_path=build.config_dir(), config_name="predict")
+def main(cfg: DictConfig) -> None:
+    """The command line."""
+    build.quiet_libraries()
+    try:
+        results = predict(cfg)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        build.explain(error)
+        sys.exit(1)
+    print(summary(results, Path(cfg.output)))
+    if results["unreadable"]:
+        sys.exit(INCOMPLETE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""How far a long piece of work is: a bar on a terminal, a plain line now and then where there is none."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+PLAIN_SECONDS = 15.0
+"""Where there is no terminal, a line is printed at most this often."""
+
+_T = TypeVar("_T")
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal that can redraw a line."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") != "dumb"
+
+
+def time_left(done: int, total: int, seconds: float) -> str:
+    """The time that is left where ``done`` of ``total`` items took ``seconds``, for people.
+
+    Example:
+        >>> time_left(10, 20, 30.0)
+        'about 30 s left'
+        >>> time_left(1, 20, 30.0)
+        'about 9.5 min left'
+    """
+    left = seconds / max(done, 1) * (total - done)
+    if left < 90:
+        return f"about {left:.0f} s left"
+    return f"about {left / 60:.1f} min left" if left < 5400 else f"about {left / 3600:.1f} h left"
+
+
+class Progress:
+    """Shows how many items of a piece of work are done, on stderr, with the time left.
+
+    On a terminal: a bar that disappears at the end. Elsewhere (a log file, a job of a cluster, ``TERM=dumb``): a line
+    every :data:`PLAIN_SECONDS`, so that short work says nothing.
+    """
+
+    def __init__(self, what: str, total: int, unit: str = "images", *, is_enabled: bool = True) -> None:
+        """Begin.
+
+        Args:
+            what: Name of the work.
+            total: Number of items.
+            unit: What is counted.
+            is_enabled: False shows nothing at all.
+        """
+        self.what, self.total, self.unit = what, total, unit
+        self._is_enabled = is_enabled
+        self._began = self._last_line = time.monotonic()
+        self._done = 0
+        self._bar: tqdm[Any] | None = None
+        if is_enabled and is_terminal():
+            self._bar = tqdm(total=total, desc=what, unit=f" {unit}", leave=False, dynamic_ncols=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """Show that ``done`` items of ``total`` (what it was by default) are done; closes when all are."""
+        self.total = self.total if total is None else total
+        self._done = done
+        if self._bar is not None:
+            self._bar.total = self.total
+            self._bar.update(done - self._bar.n)
+        elif self._is_enabled and time.monotonic() - self._last_line > PLAIN_SECONDS:
+            self._last_line = time.monotonic()
+            seconds = self._last_line - self._began
+            print(
+                f"{self.what}: {done}/{self.total} {self.unit}, {done / seconds:.1f} {self.unit}/s, "
+                f"{time_left(done, self.total, seconds)}",
+                file=sys.stderr,
+                flush=True,
+            )
+        if done >= self.total:
+            self.close()
+
+    def add(self, count: int = 1) -> None:
+        """Show that further items are done."""
+        self(self._done + count)
+
+    def say(self, text: str) -> None:
+        """Print a line on stderr, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def track(items: Iterable[_T], what: str, total: int, unit: str = "images", *, is_enabled: bool = True) -> Iterator[_T]:
+    """Pass items on and show how many went by.
+
+    Args:
+        items: What to pass on.
+        what: Name of the work.
+        total: Number of items.
+        unit: What is counted.
+        is_enabled: False shows nothing at all.
+    """
+    with Progress(what, total, unit, is_enabled=is_enabled) as progress:
+        for item in items:
+            yield item
+            progress.add()
