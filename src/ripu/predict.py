@@ -295,10 +295,8 @@ def _restore(path: Path) -> tuple[DictConfig, Any, Taxonomy]:
     """Configuration, module and classes of a checkpoint."""
     stored = build.read_checkpoint(path)
     trained = OmegaConf.create(stored["hyper_parameters"]["config"])
-    if "weights" in trained.model:
-        trained.model.weights = None  # the checkpoint brings its own
     taxonomy = build.make_taxonomy(trained)
-    module = build.make_module(trained, taxonomy)
+    module = build.make_module(trained, taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
     return trained, module, taxonomy
 
