@@ -84,7 +84,15 @@ def test_stats_counts_picks_clicks_and_pixels(run: Path, capsys: pytest.CaptureF
         (0, 10, 3, 3, 3),
         (1, 20, 1, 2, 3),
     ]
+    assert (total["answered_picks"], total["void_picks"], total["void_clicks"]) == (4, 1, 1)  # the region waits for one
+    assert {name: n for name, n in total["class_clicks"].items() if n} == {"road": 2, "sky": 1, "building": 2}
+    assert [one["left_picks"] for one in stats["rounds"]] == [None, None]  # regions have sizes of their own
+    assert stats["left_pixels"] is None
     assert stats["images"][B]["picks"] == 1
+    for part in (total, *stats["rounds"], *stats["images"].values()):
+        assert part["asked_pixels"] == part["answered_pixels"] + part["missing_pixels"]
+        assert part["answered_pixels"] == part["void_pixels"] + sum(part["class_pixels"].values())
+        assert part["clicks"] == part["void_clicks"] + sum(part["class_clicks"].values())
     assert (stats["planned_picks"], stats["left_picks"], stats["unasked_answers"]) == (8, 3, 0)
     assert call("stats", run, "--images") == 0
     out = capsys.readouterr().out
@@ -94,6 +102,8 @@ def test_stats_counts_picks_clicks_and_pixels(run: Path, capsys: pytest.CaptureF
     stats = json.loads(capsys.readouterr().out)
     assert stats["total"]["picks"] == 3
     assert stats["unasked_answers"] == 3
+    assert (stats["rounds"][0]["left_picks"], stats["left_picks"], stats["left_pixels"]) == (2 * 3 - 3, 5, 5)
+    assert [one["left_picks"] for one in stats["images"].values()] == [4 - 3, 4]
     assert call("stats", run, "--rounds", "3") == 2
 
 

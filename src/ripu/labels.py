@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ripu.datasets.taxonomy import Taxonomy
-    from ripu.labelstore import LabelStore, StoreDiff, StoreStats
+    from ripu.labelstore import LabelStore, StoreDiff, StoreStats, Tally
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,32 +131,49 @@ def _stats(arguments: argparse.Namespace) -> int:
 
 
 def _print_stats(stats: StoreStats, with_images: bool) -> None:
-    names = ("picks", "clicks", "pixels", "share", "answered", "missing", "void")
+    names = ("picks", "answered", "void", "left", "clicks", "pixels", "share", "px answered", "px missing", "px void")
 
-    def row(tally: Any) -> list[str]:
-        share = 100 * tally.asked_pixels / max(stats.num_pixels, 1)
+    def row(tally: Tally, left: int | None) -> list[str]:
         missing = tally.asked_pixels - tally.answered_pixels
-        counts = [tally.picks, tally.clicks, tally.asked_pixels, f"{share:.3f}%", tally.answered_pixels, missing]
-        return [f"{value:,}" if isinstance(value, int) else value for value in (*counts, tally.void_pixels)]
+        return [
+            *(f"{count:,}" for count in (tally.picks, tally.answered_picks, tally.void_picks)),
+            "-" if left is None else f"{left:,}",
+            f"{tally.clicks:,}",
+            f"{tally.asked_pixels:,}",
+            f"{100 * tally.asked_pixels / max(stats.num_pixels, 1):.3f}%",
+            *(f"{count:,}" for count in (tally.answered_pixels, missing, tally.void_pixels)),
+        ]
 
-    table = [[str(index), f"{step:,}", f"{budget:,}", *row(tally)] for index, step, budget, tally in stats.rounds]
-    _print_table(["round", "step", "budget/image", *names], [*table, ["all", "", "", *row(stats.total)]])
-    labelled = max(sum(stats.total.class_pixels), 1)
-    classes = zip(stats.class_names, stats.total.class_pixels, strict=True)
-    print()
+    table = [
+        [str(one.spec.index), f"{one.spec.step:,}", f"{one.spec.budget:,}", *row(one.tally, one.left_picks)]
+        for one in stats.rounds
+    ]
     _print_table(
-        ["class", "pixels", "share", *(f"round {index}" for index, *_ in stats.rounds)],
+        ["round", "step", "budget/image", *names], [*table, ["all", "", "", *row(stats.total, stats.left_picks)]]
+    )
+    labelled = max(sum(stats.total.class_pixels), 1)
+    print()
+    classes = zip(stats.class_names, stats.total.class_pixels, stats.total.class_clicks, strict=True)
+    _print_table(
+        ["class", "pixels", "share", "clicks", *(f"round {one.spec.index}" for one in stats.rounds)],
         [
-            [name, f"{pixels:,}", f"{100 * pixels / labelled:.2f}%"]
-            + [f"{tally.class_pixels[number]:,}" for *_, tally in stats.rounds]
-            for number, (name, pixels) in enumerate(classes)
+            [name, f"{pixels:,}", f"{100 * pixels / labelled:.2f}%", f"{clicks:,}"]
+            + [f"{one.tally.class_pixels[number]:,}" for one in stats.rounds]
+            for number, (name, pixels, clicks) in enumerate(classes)
         ],
     )
     if with_images:
+        left = stats.left_picks_per_image or {}
         print()
-        _print_table(["image", *names], [[ascii(name)[1:-1], *row(tally)] for name, tally in stats.images.items()])
+        _print_table(
+            ["image", *names],
+            [[ascii(name)[1:-1], *row(tally, left.get(name))] for name, tally in stats.images.items()],
+        )
     if stats.planned_picks is not None:
-        print(f"\nplanned {stats.planned_picks:,} picks, spent {stats.total.picks:,}, left {stats.left_picks:,}")
+        at_most = "" if stats.left_pixels is None else f" (at most {stats.left_pixels:,} pixels, a click or more each)"
+        print(
+            f"\nplanned {stats.planned_picks:,} picks, spent {stats.total.picks:,}, left {stats.left_picks:,}{at_most}"
+        )
     if stats.unasked_answers:
         print(f"\n{stats.unasked_answers:,} further pixels are answered that no round of these asks for")
 

@@ -72,7 +72,7 @@ def commit(store: LabelStore) -> None:
 
 def append(store: LabelStore) -> None:
     indices = np.arange(24 * 31)
-    _, known = store.answered(A, indices)
+    known = store.is_committed(A, indices)
     store.append_answers([ImageAnswers(A, indices[~known], ledger.truth(0)[~known])])
 
 
@@ -99,7 +99,8 @@ def check_old_or_new(folder: Path, old: Path, new: Path, work: Callable[[LabelSt
         asked_before = before.answered(A, ledger.asked(0, 0))
     with LabelStore.open(folder, write=True) as store:
         assert store.verify() == []
-        assert set(contents(folder)) == {"store.json", "manifest.json", *store.log.files}
+        files = {name for name in contents(folder) if not name.startswith("held-")}
+        assert files == {"store.json", "manifest.json", *store.log.files}
         labels, known = store.answered(A, ledger.asked(0, 0))
         assert known.all()
         np.testing.assert_array_equal(labels, asked_before[0])
@@ -114,9 +115,7 @@ def check_old_or_new(folder: Path, old: Path, new: Path, work: Callable[[LabelSt
                 )
                 for found, expected in zip(store.answers(image.image_id), after.answers(image.image_id), strict=True):
                     np.testing.assert_array_equal(found, expected)
-            assert {n: e for n, e in store.log.files.items() if n.startswith("round")} == {
-                n: e for n, e in after.log.files.items() if n.startswith("round")
-            }
+    assert contents(folder) == contents(new)
     return state
 
 
@@ -197,6 +196,116 @@ def test_answers_of_a_crashed_round_are_not_asked_again(tmp_path: Path) -> None:
             labels, known = store.answered(IMAGES[number].image_id, ledger.asked(number, 1))
             assert known.all()
             np.testing.assert_array_equal(labels, ledger.truth(number)[ledger.asked(number, 1)])
+
+
+def crash_before_the_manifest(folder: Path) -> None:
+    """Die in round 1's commit when all but the manifest is written."""
+
+    def crash() -> int:
+        replace = os.replace
+
+        def stop(source: Path, target: Path) -> None:
+            if Path(target).name == "manifest.json":
+                os._exit(7)
+            replace(source, target)
+
+        store = LabelStore.open(folder, write=True)
+        pytest.MonkeyPatch().setattr(os, "replace", stop)
+        store.add_round(begin(store, 1), records(1))
+        return 0
+
+    assert ledger.run_and_die(crash) == 7
+
+
+def test_held_answers_are_known_but_reveal_nothing_until_they_are_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    make(folder, 1).close()
+    crash_before_the_manifest(folder)
+    with LabelStore.open(folder, write=True) as store:
+        manifest = (folder / "manifest.json").read_bytes()
+        held = [name for name in contents(folder) if name.startswith("held-")]
+        assert held
+        assert store.verify() == []
+        check_labels(store, 1)
+        indices = ledger.asked(0, 1)
+        labels, known = store.answered(A, indices)
+        assert known.all()
+        assert not store.is_committed(A, indices).any()
+        np.testing.assert_array_equal(labels, ledger.truth(0)[indices])
+        assert set(indices) <= set(store.answers(A)[0].tolist())
+        with pytest.raises(LabelStoreError, match="was answered"):
+            store.append_answers([ImageAnswers(A, indices[:1], (labels[:1] + 1) % 3)])
+        # Another round than the one that crashed: what it shares is known, the rest stays held.
+        assert store.add_round(begin(store, 1), records(1, [0], answered=False))
+        np.testing.assert_array_equal(store.revealed_label(A), ledger.expected_label(0, 2))
+        assert [name for name in contents(folder) if name.startswith("held-")] == held
+        assert store.answered(IMAGES[1].image_id, ledger.asked(1, 1))[1].all()
+        assert (folder / "manifest.json").read_bytes() != manifest
+    with LabelStore.open(folder, write=True) as store:
+        assert store.verify() == []
+        rest = [ImageAnswers(IMAGES[n].image_id, ledger.asked(n, 1), ledger.truth(n)[ledger.asked(n, 1)]) for n in (1, 2)]
+        assert store.append_answers(rest) == sum(len(one.indices) for one in rest)
+        assert not [name for name in contents(folder) if name.startswith("held-")]
+
+
+def test_answers_that_a_live_round_waits_for_are_committed_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    with make(folder) as store:
+        store.add_round(begin(store, 0), records(0, answered=False))
+    given = [ImageAnswers(A, ledger.asked(0, 0), ledger.truth(0)[ledger.asked(0, 0)])]
+
+    def crash() -> int:
+        store = LabelStore.open(folder, write=True)
+        patch = pytest.MonkeyPatch()
+        patch.setattr("ripu.labelstore.store.write_log", lambda *arguments: os._exit(7))
+        store.append_answers(given)
+        return 0
+
+    assert ledger.run_and_die(crash) == 7
+    with LabelStore.open(folder, write=True) as store:
+        np.testing.assert_array_equal(store.revealed_label(A), ledger.expected_label(0, 1))
+        assert set(contents(folder)) == {"store.json", "manifest.json", *store.log.files}
+
+
+def test_damage_in_held_answers_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    make(folder, 1).close()
+    crash_before_the_manifest(folder)
+    LabelStore.open(folder, write=True).close()
+    path = next(folder.glob("held-*.dat"))
+    data = path.read_bytes()
+    for offset in range(0, len(data), max(1, len(data) // 60)):
+        path.write_bytes(data[:offset] + bytes([data[offset] ^ 0x20]) + data[offset + 1 :])
+        assert any(path.name in problem for problem in LabelStore.open(folder).verify())
+        check_labels(LabelStore.open(folder), 1)  # what is committed does not depend on it
+    path.write_bytes(data[:-1])
+    with pytest.raises(CorruptStoreError, match=path.name):
+        LabelStore.open(folder, write=True)
+    path.unlink()
+    with LabelStore.open(folder, write=True) as store:
+        assert not store.answered(A, ledger.asked(0, 1))[1].all()
+
+
+def test_a_manifest_that_another_process_wrote_is_not_written_over(tmp_path: Path) -> None:
+    """Where locks do not work (some network file systems), the manifest itself tells."""
+    from ripu.labelstore import StoreLockedError
+    from ripu.labelstore.log import Log, write_log
+
+    folder = tmp_path / "labels"
+    with make(folder, 2) as store:
+        write_log(folder, store.header.sha256, Log(store.log.events[:2]))
+        before = contents(folder)
+        with pytest.raises(StoreLockedError, match=r"manifest\.json: was changed by another process"):
+            store.undo_round(0)
+        assert contents(folder) == before
+
+
+def test_a_closed_store_has_the_same_bytes_wherever_it_was_written(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make(tmp_path / name, 2).close()
+    files = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two")]
+    assert files[0] == files[1]
+    assert files[0]["lock"] == b""
 
 
 def no_space(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Regions, TargetImage, square_regions
-from ripu.labelstore.records import decode_answers, decode_picks, encode_answers, encode_picks
+from ripu.labelstore.encoding import decode_answers, decode_picks, encode_answers, encode_picks
 
 seeds = st.integers(0, 2**32 - 1)
 

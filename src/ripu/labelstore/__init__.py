@@ -4,7 +4,9 @@ Annotation is the expensive thing: nothing that was answered is lost or asked tw
 or none of it. The format is described in docs/labelstore.md. numpy and the standard library only.
 """
 
-from ripu.labelstore.audit import StoreDiff, StoreStats, Tally, diff_stores, store_stats, verify_store
+from ripu.labelstore.accounts import RoundAccount, StoreStats, Tally, store_stats
+from ripu.labelstore.audit import verify_store
+from ripu.labelstore.compare import StoreDiff, diff_stores
 from ripu.labelstore.errors import (
     AnswerConflictError,
     BadLabelError,
@@ -42,6 +44,7 @@ __all__ = [
     "Regions",
     "RevealedTwiceError",
     "Round",
+    "RoundAccount",
     "RoundConflictError",
     "RoundOrderError",
     "ShardMissingError",

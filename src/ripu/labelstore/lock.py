@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -62,5 +63,7 @@ class WriterLock:
         """Give the lock back; a second call does nothing."""
         if self.is_held:
             self._is_released = True
+            with contextlib.suppress(OSError):  # the note names a holder, and there is none
+                os.ftruncate(self._fd, 0)
             del _held[self._key]
             os.close(self._fd)

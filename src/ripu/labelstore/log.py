@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ripu.labelstore.errors import CorruptStoreError
-from ripu.labelstore.files import FileEntry, read_document, write_document
-from ripu.labelstore.records import Round, TargetImage
+import numpy as np
+
+from ripu.labelstore.errors import CorruptStoreError, LabelStoreError
+from ripu.labelstore.files import FileEntry, canonical_json, read_document, write_document
+from ripu.labelstore.records import MAX_CLASSES, VOID, Round, TargetImage
 
 FORMAT = "ripu-labels"
 VERSION = 1
 STORE_FILE = "store.json"
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = "lock"
+_HELD_FILE = re.compile(r"held-[0-9a-f]{16}\.dat")
+
+
+def held_name(sha256: str) -> str:
+    """Name of a file with answers that no round asks for yet, by its checksum (hex)."""
+    return f"held-{sha256[:16]}.dat"
+
+
+def held_files(folder: Path) -> list[Path]:
+    """The files with answers that no round asks for yet; see :mod:`ripu.labelstore.recovery`."""
+    return sorted(path for path in folder.iterdir() if _HELD_FILE.fullmatch(path.name))
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,49 @@ def header_body(
         "metadata": dict(metadata),
         "planned_picks": planned_picks,
     }
+
+
+def with_int_sizes(images: Iterable[TargetImage]) -> tuple[TargetImage, ...]:
+    """NumPy integers become int, which JSON can hold; anything else is left to be refused."""
+    return tuple(
+        TargetImage(image.image_id, *(int(v) if isinstance(v, np.integer) else v for v in (image.height, image.width)))
+        for image in images
+    )
+
+
+def check_json(value: Mapping[str, Any], what: str) -> None:
+    """Raise a LabelStoreError that names ``what`` where a value is not plain JSON."""
+    try:
+        canonical_json(dict(value))
+    except (TypeError, ValueError) as error:
+        raise LabelStoreError(f"{what} is not plain JSON ({error}); use strings, numbers, lists and dicts") from error
+
+
+def check_header(folder: Path, body: Mapping[str, Any]) -> None:
+    """Check what a store shall be created with.
+
+    Args:
+        folder: The folder, for the message.
+        body: From :func:`header_body`.
+
+    Raises:
+        LabelStoreError: If an image id occurs twice, or a size, the class names or the metadata are not usable.
+    """
+    seen: set[str] = set()
+    for image_id, height, width in body["images"]:
+        if not isinstance(image_id, str) or not image_id or image_id in seen:
+            raise LabelStoreError(
+                f"{folder}: image id {image_id!r} is empty, no text or occurs twice; give unique texts"
+            )
+        seen.add(image_id)
+        if not (
+            isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0 and height * width < 2**31
+        ):
+            raise LabelStoreError(f"{folder}: image {image_id!r} has size {height!r} x {width!r}; give pixels as int")
+    names = body["class_names"]
+    if not 1 <= len(names) <= MAX_CLASSES or not all(isinstance(name, str) for name in names):
+        raise LabelStoreError(f"{folder}: {len(names)} class names; give 1..{MAX_CLASSES} texts ({VOID} is void)")
+    check_json(body["metadata"], f"{folder}: metadata")
 
 
 def read_header(folder: Path) -> Header:

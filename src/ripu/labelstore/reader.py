@@ -10,9 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ripu.labelstore.errors import BadLabelError, RoundOrderError, StoreMissingError, UnknownImageError
+from ripu.labelstore.encoding import decode_answers, decode_picks
+from ripu.labelstore.errors import (
+    BadLabelError,
+    CorruptStoreError,
+    RoundOrderError,
+    StoreMissingError,
+    UnknownImageError,
+)
 from ripu.labelstore.files import FileEntry, RecordFile
-from ripu.labelstore.log import MANIFEST_FILE, Header, Log, RoundEvent, read_header, read_log
+from ripu.labelstore.log import MANIFEST_FILE, Header, Log, RoundEvent, held_files, read_header, read_log
 from ripu.labelstore.records import (
     VOID,
     ImagePicks,
@@ -21,8 +28,6 @@ from ripu.labelstore.records import (
     Regions,
     Round,
     TargetImage,
-    decode_answers,
-    decode_picks,
     regions_of,
 )
 
@@ -71,6 +76,7 @@ class LabelReader:
         self._files: dict[str, RecordFile] = {}
         self._answer_files: dict[int, list[RecordFile]] = {}
         self._num_indexed = 0
+        self._held: list[RecordFile] | None = None
 
     # ---- what the store was created with
 
@@ -201,12 +207,12 @@ class LabelReader:
     # ---- answers
 
     def answers(self, image_id: str) -> tuple[IntArray, LabelArray]:
-        """Every answer for an image, also those to rounds that were undone.
+        """Every answer for an image, also those to rounds that were undone or not committed.
 
         Returns:
             (M,) int64 ascending flat indices and (M,) uint8 labels, 255 for void.
         """
-        known = self._answer_map(self._number(image_id))
+        known = self._answer_map(self._number(image_id), with_held=True)
         indices = np.flatnonzero(known != _UNANSWERED)
         return indices.astype(np.int64), known[indices]
 
@@ -234,10 +240,27 @@ class LabelReader:
             raise BadLabelError(
                 f"image {image_id!r}: flat indices have to be integers inside the {image.height} x {image.width} label"
             )
-        labels = self._answer_map(number)[flat]
+        labels = self._answer_map(number, with_held=True)[flat]
         known = labels != _UNANSWERED
         labels[~known] = VOID
         return labels, known
+
+    def is_committed(self, image_id: str, indices: IntArray) -> NDArray[np.bool_]:
+        """Whether pixels have an answer in the manifest's files; :meth:`answered` also knows answers that are held.
+
+        Args:
+            image_id: The image.
+            indices: (M,) int64 flat indices inside the image.
+
+        Returns:
+            (M,) bool.
+        """
+        is_known: NDArray[np.bool_] = self._answer_map(self._number(image_id))[indices] != _UNANSWERED
+        return is_known
+
+    def look_again(self) -> None:
+        """Forget which answers are held; files of them came or went."""
+        self._held = None
 
     def unanswered(self, image_id: str, num_rounds: int | None = None) -> IntArray:
         """Pixels that were asked for and have no answer yet.
@@ -335,6 +358,7 @@ class LabelReader:
             if log.events[: len(self._log.events)] != self._log.events:
                 self._files, self._answer_files, self._num_indexed = {}, {}, 0
             self._log, self._rounds, self._signature = log, log.rounds, signature
+            self.look_again()
 
     def _round(self, index: int) -> RoundEvent:
         self._refresh()
@@ -369,13 +393,23 @@ class LabelReader:
     def _regions(self, number: int, event: RoundEvent) -> Regions:
         return regions_of(self._picks(number, event), event.spec, self.images[number])
 
-    def _answer_map(self, number: int) -> LabelArray:
+    def _answer_map(self, number: int, *, with_held: bool = False) -> LabelArray:
         """(H * W,) uint8: the answer of each pixel, 254 where there is none."""
         image = self.images[number]
         known = np.full(image.height * image.width, _UNANSWERED, dtype=np.uint8)
+        for indices, labels in self._held_batches(number) if with_held else ():
+            known[indices] = labels
         for indices, labels in self._answer_batches(number):
             known[indices] = labels
         return known
+
+    def _held_batches(self, number: int) -> list[tuple[IntArray, LabelArray]]:
+        """Answers that no live round asks for: those to a round that a crash kept from its commit."""
+        self._refresh()
+        if self._held is None:
+            self._held = [file for path in held_files(self.path) if (file := _open_held(path))]
+        payloads = [file.read(number) for file in self._held]
+        return [decode_answers(payload, self.images[number]) for payload in payloads if payload is not None]
 
     def _answer_batches(self, number: int) -> list[tuple[IntArray, LabelArray]]:
         self._refresh()
@@ -391,3 +425,12 @@ class LabelReader:
             assert payload is not None
             found.append(decode_answers(payload, self.images[number]))
         return found
+
+
+def _open_held(path: Path) -> RecordFile | None:
+    try:
+        return RecordFile(path)
+    except CorruptStoreError:
+        if path.exists():
+            raise
+        return None  # committed since the folder was listed

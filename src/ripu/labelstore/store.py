@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ripu.labelstore.audit import StoreStats, store_stats, verify_store
+from ripu.labelstore.accounts import StoreStats, store_stats
+from ripu.labelstore.answers import (
+    Pixels,
+    check_agrees,
+    file_header,
+    fresh_answers,
+    live_squares,
+    merge,
+    write_answers,
+)
+from ripu.labelstore.audit import verify_store
+from ripu.labelstore.encoding import decode_answers, decode_picks, encode_answers, encode_picks
 from ripu.labelstore.errors import (
-    AnswerConflictError,
-    CorruptStoreError,
     LabelStoreError,
     RoundConflictError,
     RoundOrderError,
@@ -27,15 +33,7 @@ from ripu.labelstore.errors import (
     StoreLockedError,
     StoreWriteError,
 )
-from ripu.labelstore.files import (
-    TMP_PREFIX,
-    AtomicFile,
-    FileEntry,
-    RecordFile,
-    RecordWriter,
-    canonical_json,
-    write_document,
-)
+from ripu.labelstore.files import AtomicFile, RecordFile, RecordWriter, canonical_json, write_document
 from ripu.labelstore.lock import WriterLock
 from ripu.labelstore.log import (
     LOCK_FILE,
@@ -46,35 +44,30 @@ from ripu.labelstore.log import (
     Log,
     RoundEvent,
     UndoEvent,
+    check_header,
+    check_json,
     header_body,
+    with_int_sizes,
     write_log,
 )
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import (
-    MAX_CLASSES,
-    VOID,
     ImageAnswers,
     ImagePicks,
     IntArray,
-    LabelArray,
     Round,
     TargetImage,
     check_answers,
     check_disjoint,
     check_picks,
     content_digest,
-    decode_answers,
-    decode_picks,
-    encode_answers,
-    encode_picks,
     regions_of,
 )
+from ripu.labelstore.recovery import asked_answers, release, tidy
 
 MAX_ROUNDS = 255
-_OWN_FILE = re.compile(r"(round-\d{3}-[0-9a-f]{16}|answers-[0-9a-f]{16}|shard-\d{3}-\d{5}-(picks|answers))\.dat")
 
-_Pixels = tuple[IntArray, LabelArray]
-"""Answers of one image: flat indices and labels."""
+_T = TypeVar("_T")
 
 
 class LabelStore(LabelReader):
@@ -97,6 +90,7 @@ class LabelStore(LabelReader):
     """
 
     _lock: WriterLock | None = None
+    _own_events: tuple[Event, ...] = ()
 
     # ---- making and closing
 
@@ -130,8 +124,8 @@ class LabelStore(LabelReader):
             StoreLockedError: If another process writes to it.
         """
         folder = Path(path)
-        body = header_body(_with_int_sizes(images), tuple(class_names), metadata or {}, planned_picks)
-        _check_header(folder, body)
+        body = header_body(with_int_sizes(images), tuple(class_names), metadata or {}, planned_picks)
+        check_header(folder, body)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -238,7 +232,7 @@ class LabelStore(LabelReader):
             if not 0 <= value < 2**31 or int(value) != value:
                 raise LabelStoreError(f"round {index}: {name} is {value!r}; give an integer of at least 0")
         spec = Round(int(index), int(step), int(budget), int(reveal_radius), int(suppress_radius), dict(info or {}))
-        _check_json(spec.info, f"round {index}: info")
+        check_json(spec.info, f"round {index}: info")
         self._check_order(spec)
         return spec
 
@@ -264,8 +258,8 @@ class LabelStore(LabelReader):
         squares: dict[int, IntArray] = {}
         done: set[tuple[type, int]] = set()
         with AtomicFile(self.path, "picks") as picks_file, AtomicFile(self.path, "answers") as answers_file:
-            picks_out = RecordWriter(picks_file, self._file_header("picks", spec))
-            answers_out = RecordWriter(answers_file, self._file_header("answers", None))
+            picks_out = RecordWriter(picks_file, file_header(self, "picks", spec))
+            answers_out = RecordWriter(answers_file, file_header(self, "answers", None))
             for record in records:
                 number = self._number(record.image_id)
                 if (type(record), number) in done:
@@ -281,7 +275,7 @@ class LabelStore(LabelReader):
                 else:
                     image = self.images[number]
                     indices, labels = check_answers(record, len(self.class_names), image)
-                    self._is_new(number, indices, labels)
+                    check_agrees(self, image, indices, labels)
                     hint = (squares[number], spec.reveal_radius) if number in squares else None
                     answers_out.add(number, encode_answers(indices, labels, image, hint))
             picks_out.finish("shard")
@@ -316,10 +310,11 @@ class LabelStore(LabelReader):
         answers_in = [self._open_shard(spec, rank, "answers") for rank in range(world_size)]
         content = content_digest(spec)
         squares: dict[int, IntArray] = {}
+        given = dict(_by_image(answers_in, self._decoded))
         events: list[Event] = []
         with AtomicFile(self.path, "picks") as target:
-            out = RecordWriter(target, self._file_header("picks", spec))
-            for number, payloads in _by_image(picks_in):
+            out = RecordWriter(target, file_header(self, "picks", spec))
+            for number, payloads in _by_image(picks_in, lambda number, payload: payload):
                 image_id = self.images[number].image_id
                 if len(set(payloads)) > 1:
                     raise RoundConflictError(
@@ -330,6 +325,8 @@ class LabelStore(LabelReader):
                 record = self._checked(decode_picks(payload, image_id), spec)
                 if record.regions is None:
                     squares[number] = record.picks.astype(np.int64)
+                if held := self._held_for(number, regions_of(record, spec, self.images[number]).indices):
+                    given.setdefault(number, []).append(held)
                 content.update(number.to_bytes(4, "little") + hashlib.sha256(payload).digest())
                 out.add(number, payload)
             entry = out.finish(f"round-{spec.index:03d}")
@@ -340,11 +337,8 @@ class LabelStore(LabelReader):
                     f"{self.path}: round {spec.index} is committed already with other content; "
                     "undo it first if it shall be replaced"
                 )
-            fresh = self._fresh(
-                (number, [decode_answers(payload, self.images[number]) for payload in payloads])
-                for number, payloads in _by_image(answers_in)
-            )
-            answers_entry, _ = self._write_answers(fresh, {n: (p, spec.reveal_radius) for n, p in squares.items()}.get)
+            hints = {number: (picks, spec.reveal_radius) for number, picks in squares.items()}
+            answers_entry, _ = write_answers(self, fresh_answers(self, sorted(given.items())), hints.get)
             if answers_entry is not None:
                 events.append(AnswersEvent(answers_entry))
             if is_new:
@@ -354,6 +348,7 @@ class LabelStore(LabelReader):
         for file in (*picks_in, *answers_in):
             with contextlib.suppress(OSError):  # the round is committed; a leftover goes when a writer opens
                 file.path.unlink()
+        release(self)
         return is_new
 
     def add_round(self, spec: Round, records: Iterable[ImagePicks | ImageAnswers]) -> bool:
@@ -399,12 +394,14 @@ class LabelStore(LabelReader):
             StoreWriteError: If the disk is full.
         """
         self._require_lock()
-        batches: dict[int, list[_Pixels]] = {}
+        batches: dict[int, list[Pixels]] = {}
         for record in answers:
             number = self._number(record.image_id)
             checked = check_answers(record, len(self.class_names), self.images[number])
             batches.setdefault(number, []).append(checked)
-        return self._commit_answers(batches)
+        num_pixels = self._commit_answers(batches)
+        release(self)
+        return num_pixels
 
     # ---- accounts
 
@@ -424,6 +421,8 @@ class LabelStore(LabelReader):
 
     def _hold(self, lock: WriterLock) -> None:
         self._lock = lock
+        self._refresh()
+        self._own_events = self._log.events
         weakref.finalize(self, lock.release)
 
     def _require_lock(self) -> None:
@@ -455,81 +454,42 @@ class LabelStore(LabelReader):
         check_disjoint(regions_of(checked, spec, image).indices, asked, where, image.width)
         return checked
 
-    def _is_new(self, number: int, indices: IntArray, labels: LabelArray) -> NDArray[np.bool_]:
-        image = self.images[number]
-        found, known = self.answered(image.image_id, indices)
-        differs = known & (found != labels)
-        if differs.any():
-            row, col = divmod(int(indices[differs][0]), image.width)
-            raise AnswerConflictError(
-                f"image {image.image_id!r}: pixel (row {row}, column {col}) was answered {found[differs][0]} and now "
-                f"{labels[differs][0]}; answers are never replaced, ask the store with answered() before asking again"
-            )
-        return ~known
-
-    def _fresh(self, batches: Iterable[tuple[int, list[_Pixels]]]) -> Iterator[tuple[int, _Pixels]]:
-        """Per image: what is not known yet, each pixel once, ascending."""
-        for number, parts in batches:
-            indices = np.concatenate([part[0] for part in parts])
-            labels = np.concatenate([part[1] for part in parts])
-            order = np.argsort(indices, kind="stable")
-            indices, labels = indices[order], labels[order]
-            is_first = np.ones(len(indices), dtype=bool)
-            is_first[1:] = indices[1:] != indices[:-1]
-            clash = ~is_first[1:] & (labels[1:] != labels[:-1])
-            if clash.any():
-                image = self.images[number]
-                row, col = divmod(int(indices[1:][clash][0]), image.width)
-                raise AnswerConflictError(
-                    f"image {image.image_id!r}: pixel (row {row}, column {col}) is given two different answers at once"
-                )
-            indices, labels = indices[is_first], labels[is_first]
-            is_new = self._is_new(number, indices, labels)
-            if is_new.any():
-                yield number, (indices[is_new], labels[is_new])
-
-    def _write_answers(
-        self, fresh: Iterable[tuple[int, _Pixels]], squares: Callable[[int], tuple[IntArray, int] | None]
-    ) -> tuple[FileEntry | None, int]:
-        """Write a file with new answers, if there are any, for the caller to commit; also counts the pixels."""
-        num_pixels = 0
-        with AtomicFile(self.path, "answers") as file:
-            out = RecordWriter(file, self._file_header("answers", None))
-            for number, (indices, labels) in fresh:
-                out.add(number, encode_answers(indices, labels, self.images[number], squares(number)))
-                num_pixels += len(indices)
-            if not num_pixels:
-                return None, 0
-            entry = out.finish("answers")
-            file.publish(entry.name)
-        return entry, num_pixels
-
-    def _commit_answers(self, batches: Mapping[int, list[_Pixels]]) -> int:
-        entry, num_pixels = self._write_answers(self._fresh(sorted(batches.items())), self._squares)
+    def _commit_answers(self, batches: Mapping[int, list[Pixels]]) -> int:
+        if not batches:
+            return 0
+        fresh = fresh_answers(self, sorted(batches.items()))
+        entry, num_pixels = write_answers(self, fresh, lambda number: live_squares(self, number))
         if entry is not None:
             self._append([AnswersEvent(entry)])
         return num_pixels
-
-    def _squares(self, number: int) -> tuple[IntArray, int] | None:
-        """Square picks of one radius in the live rounds: a hint for the encoding of their answers."""
-        found: list[IntArray] = []
-        radius = None
-        for event in self._as_of(None):
-            record = self._picks(number, event)
-            if record.regions is None and radius in (None, event.spec.reveal_radius):
-                radius = event.spec.reveal_radius
-                found.append(record.picks.astype(np.int64))
-        return (np.concatenate(found), radius) if radius else None
 
     def _append(self, events: Sequence[Event]) -> None:
         if events:
             self._require_lock()
             self._refresh()
-            write_log(self.path, self.header.sha256, Log((*self._log.events, *events)))
-            self._refresh()
+            if self._log.events != self._own_events:
+                raise StoreLockedError(
+                    f"{self.path / MANIFEST_FILE}: was changed by another process while this one held the lock (pid "
+                    f"{os.getpid()}); nothing was committed: stop the other one, look at `python -m ripu.labels verify`, "
+                    "and open the store again"
+                )
+            try:
+                write_log(self.path, self.header.sha256, Log((*self._own_events, *events)))
+            finally:  # written or not
+                self._refresh()
+                self._own_events = self._log.events
 
-    def _file_header(self, kind: str, spec: Round | None) -> dict[str, Any]:
-        return {"kind": kind, "store": self.header.sha256, "round": None if spec is None else spec.to_json()}
+    def _decoded(self, number: int, payload: bytes) -> Pixels:
+        return decode_answers(payload, self.images[number])
+
+    def _held_for(self, number: int, asked: IntArray) -> Pixels | None:
+        """Those of the answers to a round that was not committed that a new round asks for as well."""
+        held = self._held_batches(number)
+        if not held:
+            return None
+        indices, labels = merge(held, self.images[number])
+        is_asked = np.isin(indices, asked)
+        return (indices[is_asked], labels[is_asked]) if is_asked.any() else None
 
     def _shard(self, index: int, rank: int, kind: str) -> Path:
         return self.path / f"shard-{index:03d}-{rank:05d}-{kind}.dat"
@@ -539,90 +499,20 @@ class LabelStore(LabelReader):
         if not path.exists():
             raise ShardMissingError(f"{path}: rank {rank} has not written its part of round {spec.index}; wait for it")
         file = RecordFile(path)
-        if file.header != self._file_header(kind, spec if kind == "picks" else None):
+        if file.header != file_header(self, kind, spec if kind == "picks" else None):
             raise RoundConflictError(
                 f"{path}: written for another round or store; begin_round with the same values on all ranks"
             )
         return file
 
     def _clean(self) -> None:
-        """Remove what a crash left behind, after committing the answers in it."""
+        """Remove what a crash left behind, and keep the answers in it."""
         self._refresh()
-        listed = self._log.files
-        stale: list[Path] = []
-        batches: dict[int, list[_Pixels]] = {}
-        for path in sorted(self.path.iterdir()):
-            if path.name.startswith(TMP_PREFIX):
-                stale.append(path)
-            elif path.name not in listed and _OWN_FILE.fullmatch(path.name):
-                try:
-                    saved = self._answers_in(path) if "answers" in path.name else []
-                except AnswerConflictError as error:
-                    warnings.warn(
-                        f"{path}: left in place, its answers contradict committed ones: {error}", stacklevel=4
-                    )
-                    continue
-                for number, pixels in saved:
-                    batches.setdefault(number, []).append(pixels)
-                stale.append(path)
-        if batches:
-            self._commit_answers(batches)
-        listed = self._log.files  # files are named by their content: a saved one may be listed now
-        for path in (path for path in stale if path.name not in listed):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-    def _answers_in(self, path: Path) -> list[tuple[int, _Pixels]]:
-        try:
-            file = RecordFile(path)
-            if file.header != self._file_header("answers", None):
-                return []
-            found = []
-            for number in file.images:
-                payload = file.read(number)
-                assert payload is not None
-                indices, labels = decode_answers(payload, self.images[number])
-                self._is_new(number, indices, labels)
-                found.append((number, (indices, labels)))
-            return found
-        except CorruptStoreError:  # the crash cut it off: these answers were never acknowledged
-            return []
+        self._commit_answers(asked_answers(self))
+        tidy(self)
 
 
-def _by_image(files: Sequence[RecordFile]) -> Iterator[tuple[int, list[bytes]]]:
+def _by_image(files: Sequence[RecordFile], decode: Callable[[int, bytes], _T]) -> Iterator[tuple[int, list[_T]]]:
     """The records of each image in several files, images ascending."""
     for number in sorted({number for file in files for number in file.images}):
-        yield number, [payload for file in files if (payload := file.read(number)) is not None]
-
-
-def _with_int_sizes(images: Iterable[TargetImage]) -> tuple[TargetImage, ...]:
-    """NumPy integers become int, which JSON can hold; anything else is left to be refused."""
-    return tuple(
-        TargetImage(image.image_id, *(int(v) if isinstance(v, np.integer) else v for v in (image.height, image.width)))
-        for image in images
-    )
-
-
-def _check_json(value: Mapping[str, Any], what: str) -> None:
-    try:
-        canonical_json(dict(value))
-    except (TypeError, ValueError) as error:
-        raise LabelStoreError(f"{what} is not plain JSON ({error}); use strings, numbers, lists and dicts") from error
-
-
-def _check_header(folder: Path, body: Mapping[str, Any]) -> None:
-    seen: set[str] = set()
-    for image_id, height, width in body["images"]:
-        if not isinstance(image_id, str) or not image_id or image_id in seen:
-            raise LabelStoreError(
-                f"{folder}: image id {image_id!r} is empty, no text or occurs twice; give unique texts"
-            )
-        seen.add(image_id)
-        if not (
-            isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0 and height * width < 2**31
-        ):
-            raise LabelStoreError(f"{folder}: image {image_id!r} has size {height!r} x {width!r}; give pixels as int")
-    names = body["class_names"]
-    if not 1 <= len(names) <= MAX_CLASSES or not all(isinstance(name, str) for name in names):
-        raise LabelStoreError(f"{folder}: {len(names)} class names; give 1..{MAX_CLASSES} texts ({VOID} is void)")
-    _check_json(body["metadata"], f"{folder}: metadata")
+        yield number, [decode(number, payload) for file in files if (payload := file.read(number)) is not None]

@@ -1,0 +1,229 @@
+"""The budget account of a label store: what was asked, answered, void, spent and left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ripu.labelstore.reader import LabelReader
+from ripu.labelstore.records import VOID, LabelArray, Regions, Round
+
+
+@dataclass
+class Tally:
+    """Counts over some picks.
+
+    Attributes:
+        picks: Picks (regions or single pixels) asked for: what the budget is counted in.
+        answered_picks: Those of them whose every pixel has an answer.
+        void_picks: Those of the answered ones whose every answer is void: spent without a label.
+        clicks: Labels a person had to give: per pick, the number of different labels among its answered pixels, void
+            being one of them. A pick of one pixel is one click, a region that straddles two classes is two, a pick
+            without an answer none.
+        void_clicks: Those of the clicks that said void.
+        asked_pixels: Pixels asked for.
+        answered_pixels: Those of them that have an answer, void or not.
+        void_pixels: Those whose answer is void (255).
+        class_pixels: (C,) pixels per class, in train-id order.
+        class_clicks: (C,) clicks per class, which is also the number of picks in which the class occurs.
+    """
+
+    picks: int
+    answered_picks: int
+    void_picks: int
+    clicks: int
+    void_clicks: int
+    asked_pixels: int
+    answered_pixels: int
+    void_pixels: int
+    class_pixels: list[int]
+    class_clicks: list[int]
+
+    @classmethod
+    def zero(cls, num_classes: int) -> Tally:
+        """Nothing yet."""
+        return cls(0, 0, 0, 0, 0, 0, 0, 0, [0] * num_classes, [0] * num_classes)
+
+    @classmethod
+    def count(cls, regions: Regions, labels: LabelArray, known: NDArray[np.bool_], num_classes: int) -> Tally:
+        """Count one image of one round.
+
+        Args:
+            regions: The pixels that each pick asks for.
+            labels: (M,) uint8, their answers.
+            known: (M,) bool, whether they have one.
+            num_classes: C.
+        """
+        pick_of_pixel = regions.pick_of_pixel
+        num_answers = np.bincount(pick_of_pixel[known], minlength=len(regions))
+        num_void = np.bincount(pick_of_pixel[known & (labels == VOID)], minlength=len(regions))
+        is_whole = num_answers == np.diff(regions.offsets)
+        pixels = np.bincount(labels[known], minlength=256)
+        clicks = np.bincount(
+            np.unique(pick_of_pixel[known] * 256 + labels[known].astype(np.int64)) % 256, minlength=256
+        )
+        return cls(
+            picks=len(regions),
+            answered_picks=int(is_whole.sum()),
+            void_picks=int((is_whole & (num_void == num_answers)).sum()),
+            clicks=int(clicks.sum()),
+            void_clicks=int(clicks[VOID]),
+            asked_pixels=len(labels),
+            answered_pixels=int(known.sum()),
+            void_pixels=int(pixels[VOID]),
+            class_pixels=pixels[:num_classes].tolist(),
+            class_clicks=clicks[:num_classes].tolist(),
+        )
+
+    def add(self, other: Tally) -> None:
+        """Add another tally in place."""
+        for item in fields(self):
+            mine, more = getattr(self, item.name), getattr(other, item.name)
+            is_list = isinstance(mine, list)
+            setattr(self, item.name, [a + b for a, b in zip(mine, more, strict=True)] if is_list else mine + more)
+
+    def to_json(self, class_names: tuple[str, ...]) -> dict[str, Any]:
+        """The counts as a JSON object, classes by name."""
+        return {
+            "picks": self.picks,
+            "answered_picks": self.answered_picks,
+            "void_picks": self.void_picks,
+            "clicks": self.clicks,
+            "void_clicks": self.void_clicks,
+            "asked_pixels": self.asked_pixels,
+            "answered_pixels": self.answered_pixels,
+            "missing_pixels": self.asked_pixels - self.answered_pixels,
+            "void_pixels": self.void_pixels,
+            "class_pixels": dict(zip(class_names, self.class_pixels, strict=True)),
+            "class_clicks": dict(zip(class_names, self.class_clicks, strict=True)),
+        }
+
+
+@dataclass
+class RoundAccount:
+    """The account of a live round.
+
+    Attributes:
+        spec: The round.
+        tally: What it asked and was answered.
+        left_picks: Picks of its budget, over all images, that it did not spend; None where the images share a budget or
+            regions have sizes of their own, so that the budget per image is only a limit.
+    """
+
+    spec: Round
+    tally: Tally
+    left_picks: int | None
+
+
+@dataclass
+class StoreStats:
+    """The budget account of a store.
+
+    Attributes:
+        class_names: Names in train-id order.
+        num_pixels: Pixels of all images together.
+        total: Over the live rounds.
+        rounds: Per live round.
+        images: Per image id its tally.
+        planned_picks: Picks that the run means to spend over all images and rounds; None if no plan was given.
+        left_picks: What is left of them; each will cost one click or more.
+        left_pixels: Pixels that they can ask for at most; None without a plan, and where regions are not squares.
+        left_picks_per_image: What is left for each image id; None where :attr:`RoundAccount.left_picks` is.
+        unasked_answers: Pixels that are answered but not asked for by the rounds counted here, e.g. of undone rounds.
+    """
+
+    class_names: tuple[str, ...]
+    num_pixels: int
+    total: Tally
+    rounds: list[RoundAccount]
+    images: dict[str, Tally]
+    planned_picks: int | None
+    left_picks: int | None
+    left_pixels: int | None
+    left_picks_per_image: dict[str, int] | None
+    unasked_answers: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as a JSON object."""
+        names = self.class_names
+        left = self.left_picks_per_image or {}
+        return {
+            "num_images": len(self.images),
+            "num_pixels": self.num_pixels,
+            "total": self.total.to_json(names),
+            "rounds": [
+                {
+                    "index": one.spec.index,
+                    "step": one.spec.step,
+                    "budget": one.spec.budget,
+                    **one.tally.to_json(names),
+                    "left_picks": one.left_picks,
+                }
+                for one in self.rounds
+            ],
+            "images": {
+                image_id: {**tally.to_json(names), "left_picks": left.get(image_id)}
+                for image_id, tally in self.images.items()
+            },
+            "planned_picks": self.planned_picks,
+            "left_picks": self.left_picks,
+            "left_pixels": self.left_pixels,
+            "unasked_answers": self.unasked_answers,
+        }
+
+
+def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats:
+    """Count what was asked, answered and spent, and what is left.
+
+    Args:
+        store: The store.
+        num_rounds: Only rounds with an index below this; None for all.
+
+    Returns:
+        Counts per image, per round and per class.
+
+    Raises:
+        CorruptStoreError: If a file is damaged.
+        RoundOrderError: If fewer rounds are committed than ``num_rounds``.
+    """
+    num_classes = len(store.class_names)
+    specs = store.rounds_as_of(num_rounds)
+    tallies = [Tally.zero(num_classes) for _ in specs]
+    images: dict[str, Tally] = {}
+    total = Tally.zero(num_classes)
+    unasked = 0
+    are_squares = True
+    for image in store.images:
+        tally = images[image.image_id] = Tally.zero(num_classes)
+        for spec, of_round in zip(specs, tallies, strict=True):
+            regions = store.asked(image.image_id, spec.index)
+            are_squares &= store.picks(image.image_id, spec.index).regions is None
+            one = Tally.count(regions, *store.answered(image.image_id, regions.indices), num_classes)
+            tally.add(one)
+            of_round.add(one)
+        unasked += len(store.answers(image.image_id)[0]) - tally.answered_pixels
+        total.add(tally)
+    is_own_budget = are_squares and not any("budget_per" in spec.info for spec in specs)
+    planned = None if store.planned_picks is None else store.planned_picks * len(images)
+    left = None if planned is None else planned - total.picks
+    side = 2 * specs[-1].reveal_radius + 1 if specs else None
+    return StoreStats(
+        class_names=store.class_names,
+        num_pixels=sum(image.height * image.width for image in store.images),
+        total=total,
+        rounds=[
+            RoundAccount(spec, tally, spec.budget * len(images) - tally.picks if is_own_budget else None)
+            for spec, tally in zip(specs, tallies, strict=True)
+        ],
+        images=images,
+        planned_picks=planned,
+        left_picks=left,
+        left_pixels=None if left is None or side is None or not are_squares else left * side**2,
+        left_picks_per_image={image_id: store.planned_picks - tally.picks for image_id, tally in images.items()}
+        if store.planned_picks is not None and is_own_budget
+        else None,
+        unasked_answers=unasked,
+    )

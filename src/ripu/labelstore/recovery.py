@@ -1,0 +1,125 @@
+"""What a crash leaves in a store's folder, and what becomes of it.
+
+Half-written files go. Answers in whole ones are kept, for somebody gave them: those that a live round asks for are
+committed; those that nobody asks for yet (the round that did was not committed) are *held* in files of their own, which
+:meth:`LabelReader.answered` knows. When the round is asked again, they become part of its commit, so that the store has
+the bytes that it would have had without the crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from ripu.labelstore.answers import Pixels, check_agrees, file_header
+from ripu.labelstore.encoding import decode_answers
+from ripu.labelstore.errors import AnswerConflictError, CorruptStoreError
+from ripu.labelstore.files import TMP_PREFIX, RecordFile, sync_folder
+from ripu.labelstore.log import held_files, held_name
+from ripu.labelstore.reader import LabelReader
+
+_OWN_FILE = re.compile(r"(round-\d{3}-[0-9a-f]{16}|answers-[0-9a-f]{16}|shard-\d{3}-\d{5}-(picks|answers))\.dat")
+
+
+def asked_answers(store: LabelReader) -> dict[int, list[Pixels]]:
+    """The answers in unlisted and held files that live rounds wait for, by image number."""
+    batches: dict[int, list[Pixels]] = {}
+    for path in [*_unlisted(store), *held_files(store.path)]:
+        try:
+            answers = _answers_in(store, path)
+        except AnswerConflictError:  # told of by tidy
+            continue
+        if answers and _is_awaited(store, answers):
+            for number, pixels in answers:
+                batches.setdefault(number, []).append(pixels)
+    return batches
+
+
+def tidy(store: LabelReader) -> None:
+    """Hold the answers in unlisted files that nobody asks for yet, and remove every other leftover.
+
+    Args:
+        store: A store whose awaited answers (:func:`asked_answers`) are committed.
+    """
+    for path in sorted(store.path.iterdir()):
+        if path.name.startswith(TMP_PREFIX):
+            _remove(path)
+    for path in _unlisted(store):
+        try:
+            answers = _answers_in(store, path)
+        except AnswerConflictError as error:
+            warnings.warn(f"{path}: left in place, its answers contradict committed ones: {error}", stacklevel=5)
+            continue
+        if answers and _is_news(store, answers):
+            os.replace(path, store.path / held_name(hashlib.sha256(path.read_bytes()).hexdigest()))
+            sync_folder(store.path)
+            store.look_again()
+        else:
+            _remove(path)
+    release(store)
+
+
+def release(store: LabelReader) -> None:
+    """Remove the held files whose every answer is committed by now."""
+    for path in held_files(store.path):
+        if not _is_news(store, _answers_in(store, path)):
+            _remove(path)
+            store.look_again()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # what stays behind goes when a writer opens the store again
+        path.unlink()
+
+
+def _unlisted(store: LabelReader) -> list[Path]:
+    listed = store.log.files
+    return [path for path in sorted(store.path.iterdir()) if _OWN_FILE.fullmatch(path.name) and path.name not in listed]
+
+
+def _answers_in(store: LabelReader, path: Path) -> list[tuple[int, Pixels]]:
+    """What a file answers; nothing where a crash cut it off.
+
+    Raises:
+        CorruptStoreError: If a held file is damaged: it was whole once.
+        AnswerConflictError: If it contradicts what is known.
+    """
+    is_held = path.name == held_name(path.stem.rpartition("-")[2])
+    if not is_held and "answers" not in path.name:
+        return []
+    try:
+        file = RecordFile(path)
+        if file.header != file_header(store, "answers", None):
+            return []
+        return list(_read(store, file))
+    except CorruptStoreError:
+        if is_held:
+            raise
+        return []  # these answers were never acknowledged
+
+
+def _read(store: LabelReader, file: RecordFile) -> Iterator[tuple[int, Pixels]]:
+    for number in file.images:
+        payload = file.read(number)
+        assert payload is not None
+        indices, labels = decode_answers(payload, store.images[number])
+        check_agrees(store, store.images[number], indices, labels)
+        yield number, (indices, labels)
+
+
+def _is_news(store: LabelReader, answers: list[tuple[int, Pixels]]) -> bool:
+    return any(not store.is_committed(store.images[number].image_id, pixels[0]).all() for number, pixels in answers)
+
+
+def _is_awaited(store: LabelReader, answers: list[tuple[int, Pixels]]) -> bool:
+    for number, (indices, _) in answers:
+        image_id = store.images[number].image_id
+        is_asked = store.asked_mask(image_id).reshape(-1)[indices]
+        if (is_asked & ~store.is_committed(image_id, indices)).any():
+            return True
+    return False
