@@ -8,6 +8,7 @@ COMMANDS = {
     "predict": "labels, overlays and uncertainty maps of a folder of images",
     "replay": "ask again with the network of a run under other scores, without training",
     "labels": "verify, summarise, compare, export or undo the labels of a run",
+    "report": "pages, figures and tables from finished and unfinished runs",
     "datasets.streets": "generate the embedded street scenes by hand",
 }
 

@@ -152,6 +152,7 @@ def check_config(cfg: DictConfig) -> None:
         "optimizer.poly_power",
         "data.num_workers",
         "evaluation.pictures",
+        "evaluation.gallery",
         "seed",
     )
     at_least_one = ("data.source_batch", "data.target_batch", "evaluation.batch", "trainer.accumulate")

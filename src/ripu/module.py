@@ -72,6 +72,20 @@ def keeping_statistics(module: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
 
 
+class OnPrediction(Protocol):
+    """Somebody who looks at every prediction of an evaluation, e.g. for a report."""
+
+    def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
+        """Be shown an image of this rank.
+
+        Args:
+            index: Position of the image.
+            prediction: (H, W) int64 train ids.
+            logits: (C, H, W) floating; log-probabilities up to a constant a pixel.
+            label: (H, W) uint8 train ids, 255 = void.
+        """
+
+
 class RipuModule(pl.LightningModule):
     """Trains a segmentation net with the objective of Eq. 12 and measures it.
 
@@ -163,6 +177,8 @@ class RipuModule(pl.LightningModule):
         self.register_buffer("std", torch.tensor(network.std).view(1, 3, 1, 1), persistent=False)
         self.confusion = MulticlassConfusionMatrix(taxonomy.num_classes, ignore_index=VOID, validate_args=False)
         self.scores: SegmentationScores | None = None
+        self.counts: Tensor | None = None
+        self.on_prediction: OnPrediction | None = None
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of raw images.
@@ -309,20 +325,31 @@ class RipuModule(pl.LightningModule):
         Returns:
             (1, height, width) int64 train ids.
         """
-        if not self.flip:  # the softmax does not change which logit is largest
-            return F.interpolate(self(image).float(), size, mode="bilinear", align_corners=True).argmax(dim=1)
-        return self.predict_probs(image, size).argmax(dim=1)
+        return self._predict_scores(image, size).argmax(dim=1)  # the softmax does not change which logit is largest
+
+    def _predict_scores(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """(1, C, height, width): what :meth:`predict_label` takes the largest of."""
+        if self.flip:
+            return self.predict_probs(image, size)
+        return F.interpolate(self(image).float(), size, mode="bilinear", align_corners=True)
 
     def _evaluate_batch(self, batch: Mapping[str, Any]) -> list[Tensor]:
         predictions = []
-        for image, label in zip(batch["image"], batch["label"], strict=True):
-            prediction = self.predict_label(image[None], tuple(label.shape))
+        for index, image, label in zip(batch["index"], batch["image"], batch["label"], strict=True):
+            size = (int(label.shape[0]), int(label.shape[1]))
+            if self.on_prediction is None:
+                prediction = self.predict_label(image[None], size)
+            else:
+                scores = self._predict_scores(image[None], size)
+                prediction = scores.argmax(dim=1)
+                self.on_prediction(int(index), prediction[0], scores[0].log() if self.flip else scores[0], label)
             self.confusion.update(prediction, label[None].long())
             predictions.append(prediction[0])
         return predictions
 
     def _finish_evaluation(self, stage: str) -> None:
-        self.scores = scores_from_confusion(self.confusion.compute(), self.taxonomy)
+        self.counts = self.confusion.compute()
+        self.scores = scores_from_confusion(self.counts, self.taxonomy)
         self.confusion.reset()
         values = {"mIoU": self.scores.miou, "pixel_accuracy": self.scores.pixel_accuracy, **self.scores.subsets}
         values |= {f"iou/{name}": iou for name, iou in self.scores.per_class_iou.items() if iou is not None}

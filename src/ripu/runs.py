@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
@@ -30,6 +29,8 @@ from ripu.plan import Plan
 from ripu.progress import ProgressBar
 from ripu.report.pictures import PredictionPanel, RunFacts, write_report
 from ripu.report.predictions import PredictionWriter
+from ripu.report.record import ReportRecorder
+from ripu.report.storage import write_json
 from ripu.roundstats import true_class_pixels
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
@@ -177,6 +178,8 @@ def add_callbacks(
 ) -> SelectionCallback:
     """Give the trainer its callbacks, in the order in which they must act; returns the one that selects."""
     selection = SelectionCallback(plan, engine, store, truth=lambda: true_class_pixels(scenes.target))
+    recorder = ReportRecorder(run, scenes, selection, facts(cfg), cfg.evaluation.gallery)
+    selection.watch = recorder.watch()
     if cfg.evaluation.save_predictions:
         trainer.callbacks.append(PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy))  # type: ignore[attr-defined]
     bar = ProgressBar(plan)
@@ -187,6 +190,7 @@ def add_callbacks(
         LearningRateMonitor("step"),
         PredictionPanel(run / "panel", cfg.evaluation.pictures),
         selection,
+        recorder,
         RunCheckpoint(
             run / "checkpoints",
             plan,
@@ -211,6 +215,20 @@ def provenance() -> dict[str, Any]:
         "torch": torch.__version__,
         "device": device,
         "threads": torch.get_num_threads(),
+    }
+
+
+def facts(cfg: DictConfig) -> dict[str, Any]:
+    """What results say of a run and is known when it begins."""
+    return {
+        "dataset": cfg.dataset.name,
+        "mode": cfg.mode.name,
+        "setting": cfg.setting.name,
+        "acquisition": str(cfg.acquisition._target_).rsplit(".", 1)[-1],
+        "budget": cfg.budget,
+        "seed": cfg.seed,
+        "max_steps": cfg.trainer.max_steps,
+        "provenance": {**provenance(), "command": " ".join(["python -m ripu.train", *_overrides()])},
     }
 
 
@@ -240,29 +258,20 @@ def report(
         reached = later[0]["mIoU"] if later and position + 1 < len(selection.rounds) else scores.miou
         before = next((one["mIoU"] for one in selection.evaluations if one["step"] == entry["step"]), None)
         rounds.append({**entry, "mIoU_before": before, "mIoU": reached})
-    command = " ".join(["python -m ripu.train", *_overrides()])
+    run_facts = facts(cfg)
     results = {
         "mIoU": scores.miou,
         **scores.subsets,
         "per_class_iou": dict(scores.per_class_iou),
         "pixel_accuracy": scores.pixel_accuracy,
-        "dataset": cfg.dataset.name,
-        "mode": cfg.mode.name,
-        "setting": cfg.setting.name,
-        "acquisition": str(cfg.acquisition._target_).rsplit(".", 1)[-1],
-        "budget": cfg.budget,
-        "seed": cfg.seed,
-        "max_steps": cfg.trainer.max_steps,
+        **run_facts,
         "labelled_fraction": 1.0 if cfg.setting.target_labels == "all" else selection.labelled_fraction,
         "evaluations": selection.evaluations,
         "rounds": rounds,
         "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
         "seconds": {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()},
-        "provenance": {**provenance(), "command": command},
     }
-    temporary = run / "results.json.tmp"
-    temporary.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(temporary, run / "results.json")
+    write_json(run / "results.json", results)
     write_report(
         RunFacts(run, results, scenes, engine, store, module, tuple(cfg.data.target_size), cfg.evaluation.pictures)
     )

@@ -90,7 +90,7 @@ def write_report(facts: RunFacts) -> None:
     write_pictures(facts)
     print(summary(facts.results, tuple(facts.scenes.taxonomy.subsets)))
     print(
-        f"\nin {facts.run}: results.json, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml", end=""
+        f"\nin {facts.run}: results.json, report.html, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml", end=""
     )
     print(", labels/" if facts.store is not None else "")
 

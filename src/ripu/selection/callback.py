@@ -17,7 +17,7 @@ from ripu.module import RipuModule, evaluating
 from ripu.plan import Plan
 from ripu.progress import ProgressBar
 from ripu.roundstats import report_round
-from ripu.selection.engine import SelectionEngine
+from ripu.selection.engine import SelectionEngine, Watch
 
 
 class TrainerRanks:
@@ -50,6 +50,7 @@ class SelectionCallback(pl.Callback):
         engine: SelectionEngine | None,
         store: LabelStore | None,
         truth: Callable[[], Mapping[str, int] | None] = lambda: None,
+        watch: Watch | None = None,
     ) -> None:
         """Set up.
 
@@ -58,10 +59,12 @@ class SelectionCallback(pl.Callback):
             engine: Runs them; None in settings without selection.
             store: Where they are committed; None in settings without selection.
             truth: Counts the pixels of each class in all target labels, for reports; None where there are no labels.
+            watch: Shown some images of every round.
         """
         self.plan = plan
         self.engine = engine
         self.store = store
+        self.watch = watch
         self._truth = truth
         self.evaluations: list[dict[str, Any]] = []
         self.rounds: list[dict[str, Any]] = []
@@ -128,6 +131,7 @@ class SelectionCallback(pl.Callback):
                 device=pl_module.device,
                 ranks=TrainerRanks(trainer),
                 progress=bar.on_selection(index, len(self.plan.selection_steps)) if bar else lambda done, total: None,
+                watch=self.watch,
             )
         report = asdict(report_round(self.store, index, tally, started)) if trainer.is_global_zero else {}
         report = trainer.strategy.broadcast(report)

@@ -58,6 +58,16 @@ class OneProcess:
         return value
 
 
+class Watch(Protocol):
+    """Somebody who looks at a few images while a round goes over all of them, e.g. for a report."""
+
+    def wants(self, index: int) -> bool:
+        """Whether an image, by its position, is one of them."""
+
+    def see(self, index: int, logits: Tensor, maps: ScoreMaps) -> None:
+        """Be shown the logits (1, C, h, w) and the maps (1, H, W) of an image, before anything of it is asked."""
+
+
 @dataclass
 class RoundTally:
     """What one rank did in a round.
@@ -136,6 +146,7 @@ class SelectionEngine:
         device: torch.device,
         ranks: Ranks | None = None,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        watch: Watch | None = None,
     ) -> RoundTally:
         """Score, pick, ask and commit one round.
 
@@ -153,6 +164,7 @@ class SelectionEngine:
             device: Where images are put.
             ranks: The processes that share the work; this one alone by default.
             progress: Called with images done and images of this rank.
+            watch: Shown the maps of the images that it wants, on the rank that scores them.
 
         Returns:
             What this rank did.
@@ -186,7 +198,10 @@ class SelectionEngine:
             for batch in pool(mine):
                 for item, (image, logits) in enumerate(zip(batch["index"], forward(batch), strict=True)):
                     pixels = batch["image"][item] if self.needs_image else None
-                    yield self._candidates(store, spec, int(image), logits, pixels)
+                    offer = self._candidates(store, spec, int(image), logits, pixels)
+                    if watch is not None and watch.wants(offer.index):
+                        watch.see(offer.index, logits, self._maps(spec, offer.index, logits, pixels))
+                    yield offer
                     tally.images += 1
                     progress(tally.images, len(mine))
 
@@ -267,7 +282,7 @@ class SelectionEngine:
         self, store: LabelStore, spec: Round, index: int, logits: Tensor, image: Tensor | None
     ) -> Candidates:
         image_id, size = self.image_ids[index], self.label_sizes[index]
-        key = seed_of(self.seed, spec.index, zlib.crc32(image_id.encode()), index)
+        key = self._key(spec, index)
         excluded = None if self.excluded is None else self.excluded(index)
         is_shared = self.query.budget_per != "image"
         try:
@@ -295,6 +310,13 @@ class SelectionEngine:
     def _grid(self, size: tuple[int, int]) -> TrainingGrid | None:
         """The pixels that picks are restricted to; None where they may lie anywhere on the label."""
         return TrainingGrid.between(size, self.train_size) if self.query.grid == "training" else None
+
+    def _key(self, spec: Round, index: int) -> int:
+        return seed_of(self.seed, spec.index, zlib.crc32(self.image_ids[index].encode()), index)
+
+    def _maps(self, spec: Round, index: int, logits: Tensor, image: Tensor | None) -> ScoreMaps:
+        """The maps of windows or pixels, also where regions are of fixed shape."""
+        return self._score(logits, image, self.label_sizes[index], self._key(spec, index))
 
     def _most_pixels(self, size: tuple[int, int], round_index: int) -> int:
         """Most pixels of fixed regions: until the round's end, or in the round where images share the budget."""

@@ -1,0 +1,238 @@
+"""Records, while a run goes on, what its report will show; writes the report after each round."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ripu.acquisition import ScoreMaps
+from ripu.build import Scenes
+from ripu.datasets.scenes import SceneDataset
+from ripu.datasets.taxonomy import VOID
+from ripu.module import RipuModule
+from ripu.report import storage
+from ripu.report.pictures import evenly, predict
+from ripu.selection.callback import SelectionCallback
+
+_log = logging.getLogger(__name__)
+
+NUM_BINS = 15
+CALIBRATION_STEP = 2
+NUM_HARDEST = 6
+
+
+class GalleryWatch:
+    """Keeps the maps of a few target images at every round; see :class:`ripu.selection.engine.Watch`."""
+
+    def __init__(self, folder: Path, indices: list[int], num_rounds: Callable[[], int]) -> None:
+        """Watch images.
+
+        Args:
+            folder: Gets a file per round and image.
+            indices: Positions of the images.
+            num_rounds: How many rounds are over.
+        """
+        self.folder = folder
+        self.indices = frozenset(indices)
+        self._num_rounds = num_rounds
+
+    def wants(self, index: int) -> bool:
+        """Whether the image is in the gallery."""
+        return index in self.indices
+
+    def see(self, index: int, logits: Tensor, maps: ScoreMaps) -> None:
+        """Write the maps and the prediction of an image."""
+        size = storage.fitted((maps.score.shape[1], maps.score.shape[2]), storage.MOST_WIDTH)
+        label = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True).argmax(dim=1)[0]
+        arrays: dict[str, Any] = {"prediction": label.to("cpu", torch.uint8).numpy()}
+        for name in ("score", "impurity", "uncertainty"):
+            values: Tensor | None = getattr(maps, name)
+            if values is not None:
+                arrays[name], arrays[f"{name}_largest"] = storage.quantised(values[0].float().cpu().numpy())
+        storage.write_arrays(self.folder / f"target-{index:05d}-round-{self._num_rounds():03d}.npz", **arrays)
+
+
+@dataclass
+class EvaluationTally:
+    """What is counted over the images of an evaluation on one rank.
+
+    Attributes:
+        num_classes: C.
+        keep: How many of the worst predictions are held.
+        bins: (:data:`NUM_BINS`, 3) pixels, right ones and summed confidence, by confidence.
+        images: (index, mIoU, share of right pixels) of every image, in percent; NaN without a labelled pixel.
+        worst: The predictions of the images with the lowest mIoU, as (mIoU, index, (H, W) uint8).
+    """
+
+    num_classes: int
+    keep: int
+
+    def __post_init__(self) -> None:
+        self.bins = np.zeros((NUM_BINS, 3))
+        self.images: list[tuple[int, float, float]] = []
+        self.worst: list[tuple[float, int, NDArray[np.uint8]]] = []
+
+    def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
+        """Count an image; see :class:`ripu.module.OnPrediction`. Calibration takes every other pixel, both ways."""
+        is_known = label != VOID
+        pairs = label[is_known].long() * self.num_classes + prediction[is_known]
+        counts = torch.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, -1).double()
+        hits = counts.diag()
+        union = counts.sum(0) + counts.sum(1) - hits
+        miou = 100.0 * float((hits / union)[union > 0].mean())
+        self.images.append((index, miou, 100.0 * float(hits.sum() / counts.sum())))
+        if self.keep and miou == miou:
+            self.worst.append((miou, index, prediction.to("cpu", torch.uint8).numpy()))
+            self.worst = sorted(self.worst, key=lambda one: one[:2])[: self.keep]
+        every = (slice(None, None, CALIBRATION_STEP),) * 2
+        sparse = logits[:, ::CALIBRATION_STEP, ::CALIBRATION_STEP].float()
+        confidence = (sparse.amax(dim=0) - sparse.logsumexp(dim=0)).exp()[is_known[every]].double()
+        is_right = (prediction[every] == label[every])[is_known[every]].double()
+        place = (confidence * NUM_BINS).long().clamp_(0, NUM_BINS - 1)
+        for column, weights in enumerate((torch.ones_like(confidence), is_right, confidence)):
+            self.bins[:, column] += torch.bincount(place, weights, NUM_BINS).cpu().numpy()
+
+
+class ReportRecorder(pl.Callback):
+    """Fills ``RUN/report`` and rewrites ``RUN/report.html``; acts after the callback that selects.
+
+    Nothing that it does reaches training: it reads predictions, maps and counts that are there anyway, and labels of
+    the gallery for pictures alone.
+    """
+
+    def __init__(
+        self, run: Path, scenes: Scenes, selection: SelectionCallback, facts: dict[str, Any], count: int
+    ) -> None:
+        """Record a run.
+
+        Args:
+            run: The run's folder.
+            scenes: The data.
+            selection: Has the learning curve and the rounds.
+            facts: What ``results.json`` will say of the run and is known from the start.
+            count: Target images in the gallery; 0 records no picture.
+        """
+        self.run = run
+        self.folder = run / storage.FOLDER
+        self.scenes = scenes
+        self.selection = selection
+        self.facts = facts
+        self.indices = evenly(len(scenes.target), count) if count else []
+        self._tally: EvaluationTally | None = None
+
+    def watch(self) -> GalleryWatch:
+        """What the selection shows the maps of the gallery to."""
+        return GalleryWatch(self.folder, self.indices, lambda: len(self.selection.rounds))
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the images of the gallery."""
+        if not trainer.is_global_zero:
+            return
+        target, taxonomy = self.scenes.target, self.scenes.taxonomy
+        images = []
+        for index in self.indices:
+            height, width = target.label_size(index)
+            images.append({"index": index, "id": target.scenes[index].image_id, "height": height, "width": width})
+            self._write_scene(target, index, f"target-{index:05d}")
+        storage.write_json(
+            self.folder / "gallery.json",
+            {
+                "taxonomy": taxonomy.name,
+                "class_names": list(taxonomy.class_names),
+                "class_colors": [list(color) for color in taxonomy.class_colors],
+                "images": images,
+                "target_images": len(target),
+                "val_ids": [scene.image_id for scene in self.scenes.val.scenes],
+            },
+        )
+
+    def _write_scene(self, scenes: SceneDataset, index: int, name: str) -> None:
+        if scenes.scenes[index].label is not None:
+            storage.write_bytes(self.folder / f"{name}-truth.png", storage.png(scenes.read_label(index)))
+        storage.write_bytes(self.folder / f"{name}-image.jpg", storage.jpeg(scenes.read_image(index)))
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count."""
+        self._begin(pl_module, keep=0)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count, and to keep the worst predictions."""
+        self._begin(pl_module, keep=NUM_HARDEST if self.indices else 0)
+
+    def _begin(self, pl_module: pl.LightningModule, keep: int) -> None:
+        assert isinstance(pl_module, RipuModule)
+        self._tally = pl_module.on_prediction = EvaluationTally(self.scenes.taxonomy.num_classes, keep)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what was counted."""
+        self._end(trainer, pl_module, f"evaluation-{trainer.global_step:08d}")
+        if trainer.is_global_zero:
+            self._write_progress(trainer)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what was counted, the worst images and the gallery as it is predicted now."""
+        tally = self._end(trainer, pl_module, f"evaluation-{trainer.global_step:08d}-final")
+        assert isinstance(pl_module, RipuModule)
+        for _, index, prediction in tally.worst:
+            self._write_scene(self.scenes.val, index, f"val-{index:05d}")
+            storage.write_bytes(self.folder / f"val-{index:05d}-after.png", storage.png(prediction))
+        if trainer.is_global_zero:
+            size = trainer.datamodule.target_size  # type: ignore[attr-defined]
+            for index in self.indices:
+                label = predict(pl_module, self.scenes.target, index, size)
+                storage.write_bytes(self.folder / f"target-{index:05d}-after.png", storage.png(label))
+
+    def _end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> EvaluationTally:
+        assert isinstance(pl_module, RipuModule)
+        assert self._tally is not None
+        tally, self._tally, pl_module.on_prediction = self._tally, None, None
+        assert pl_module.counts is not None
+        images = np.array(tally.images, dtype=np.float64).reshape(-1, 3)
+        storage.write_arrays(
+            self.folder / f"{name}-rank{trainer.global_rank}.npz",
+            confusion=pl_module.counts.cpu().numpy().astype(np.int64),  # of all ranks already
+            bins=tally.bins,
+            images=images,
+            world_size=trainer.world_size,
+        )
+        return tally
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After a round: write the report."""
+        rounds = self.selection.rounds
+        if trainer.is_global_zero and rounds and rounds[-1]["step"] == trainer.global_step:
+            self._write_progress(trainer)
+            self.write_page()
+
+    def _write_progress(self, trainer: pl.Trainer) -> None:
+        selection = self.selection
+        storage.write_json(
+            self.folder / "progress.json",
+            {
+                **self.facts,
+                "step": trainer.global_step,
+                "evaluations": selection.evaluations,
+                "rounds": selection.rounds,
+                "labelled_fraction": selection.labelled_fraction,
+                "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
+            },
+        )
+
+    def write_page(self) -> None:
+        """Write ``report.html``; a page that cannot be written does not end a run."""
+        from ripu.report.page import write_page
+
+        try:
+            write_page(self.run)
+        except OSError as error:
+            _log.warning("the report of %s was not written: %s", self.run, error)

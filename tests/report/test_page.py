@@ -1,0 +1,275 @@
+"""The round report: its figures are those of results.json, and it opens in a browser without a complaint."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import browser
+from ripu.labelstore import LabelStore
+from ripu.report import storage
+from ripu.report.__main__ import main
+from ripu.report.gallery import MOST_BYTES, asked_map, gallery_items
+from ripu.report.page import make_page, write_page
+from ripu.report.rundata import RunError, read_run
+from running import call, train_here
+
+needs_browser = pytest.mark.skipif(
+    browser.executable() is None, reason="no chromium or chrome on PATH to open the page with"
+)
+
+
+@pytest.fixture(scope="module")
+def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "run"
+    train_here(data_root, folder, "budget=0.2", "evaluation.gallery=2")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def supervised(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "all"
+    train_here(data_root, folder, "setting=fully_supervised", "evaluation.gallery=2")
+    return folder
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return content
+
+
+def cells(page: str, table: str) -> list[list[str]]:
+    """The text of a table's body."""
+    body = re.search(rf'id="{table}".*?<tbody>(.*?)</tbody>', page, re.DOTALL)
+    assert body is not None
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", body[1], re.DOTALL)
+    return [
+        [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
+        for row in rows
+    ]
+
+
+def test_numbers_are_those_of_the_results(run: Path) -> None:
+    results = results_of(run)
+    page = make_page(read_run(run))
+    assert f"<span>mIoU</span><b>{results['mIoU']:.2f}</b>" in page
+    before = results["evaluations"][1]["per_class_iou"]
+    for name, early, late, *_ in cells(page, "iou"):
+        for text, value in ((early, before[name]), (late, results["per_class_iou"][name])):
+            assert text == ("–" if value is None else f"{value:.1f}")
+    for row, entry in zip(cells(page, "rounds"), results["rounds"], strict=True):
+        assert row[1:3] == [f"{entry['step']:,}", f"{entry['picks']:,}"]
+        assert row[4:6] == [f"{entry['mIoU_before']:.2f}", f"{entry['mIoU']:.2f}"]
+    truth, revealed = results["true_class_pixels"], results["rounds"][-1]["class_pixels"]
+    for name, true, mine, _, _, pixels, _ in cells(page, "shares"):
+        for text, counts in ((true, truth), (mine, revealed)):
+            assert float(text.split()[0]) == pytest.approx(
+                100 * counts[name] / sum(counts.values()), rel=0.06, abs=0.51
+            )
+        assert pixels == f"{revealed[name]:,}"
+
+
+def test_what_was_counted_agrees_with_the_results(run: Path) -> None:
+    data = read_run(run)
+    results = results_of(run)
+    steps = [one["step"] for one in results["evaluations"]]
+    assert [one.step for one in data.evaluations] == [*steps, results["max_steps"]]
+    last = data.evaluations[-1]
+    hits = np.diag(last.confusion)
+    union = last.confusion.sum(0) + last.confusion.sum(1) - hits
+    assert results["mIoU"] == pytest.approx(100 * np.mean(hits[union > 0] / union[union > 0]))
+    assert results["pixel_accuracy"] == pytest.approx(100 * hits.sum() / last.confusion.sum())
+    assert len(last.images) == len(data.val_ids) == 3
+    assert last.bins[:, 0].sum() == pytest.approx(last.confusion.sum() / 4, rel=0.05)  # every other pixel, both ways
+    assert 0 < last.bins[:, 1].sum() <= last.bins[:, 0].sum()
+
+
+def test_calibration_error_is_that_of_its_definition(run: Path) -> None:
+    one = read_run(run).evaluations[-1]
+    total = one.bins[:, 0].sum()
+    literal = sum(n / total * abs(right / n - confidence / n) for n, right, confidence in one.bins.tolist() if n)
+    assert one.calibration_error == pytest.approx(100 * literal)
+
+
+def test_the_gallery_shows_what_the_store_says(run: Path) -> None:
+    data = read_run(run)
+    assert data.store is not None
+    for image, item in zip(data.gallery, gallery_items(data), strict=True):
+        revealed = data.store.revealed_round(image.image_id)
+        asked = asked_map(data.store, image.image_id, (image.height, image.width))
+        np.testing.assert_array_equal(asked[..., 0], np.where(revealed == 255, 0, revealed + 1))
+        np.testing.assert_array_equal(
+            asked[..., 1], np.where(revealed == 255, 0, data.store.revealed_label(image.image_id))
+        )
+        assert [sorted(part) for part in item["rounds"]] == [["largest", "maps", "names", "prediction"]] * 2
+        assert item["rounds"][0]["names"] == ["score", "impurity", "uncertainty"]
+
+
+def test_nothing_asked_is_lost_in_a_smaller_map(run: Path) -> None:
+    store = LabelStore.open(run / "labels")
+    image = store.images[0]
+    small = asked_map(store, image.image_id, (image.height // 3, image.width // 3))
+    rows, columns = np.nonzero(store.asked_mask(image.image_id))
+    assert (small[rows * (image.height // 3) // image.height, columns * (image.width // 3) // image.width, 0] > 0).all()
+
+
+def test_a_recorded_map_is_the_score_in_8_bits(tmp_path: Path) -> None:
+    values = np.linspace(-1.0, 3.0, 12, dtype=np.float32).reshape(3, 4)
+    steps, largest = storage.quantised(values)
+    assert largest == 3.0
+    np.testing.assert_allclose(steps * (largest / 255), np.maximum(values, 0), atol=3.0 / 255)
+
+
+def test_rounds_are_recorded_for_regions_of_fixed_shape_and_scores_without_maps(
+    data_root: Path, tmp_path: Path
+) -> None:
+    train_here(data_root, tmp_path / "run", "region=rectangles", "region.height=4", "region.width=4", "budget=0.2")
+    data = read_run(tmp_path / "run")
+    recorded = data.maps(data.gallery[0], 0)
+    assert recorded is not None
+    assert {"score", "impurity", "uncertainty", "prediction"} <= set(recorded)
+    train_here(data_root, tmp_path / "random", "acquisition=random", "budget=0.2")
+    page = make_page(read_run(tmp_path / "random"))
+    assert '"names":["score"]' in page
+
+
+def test_settings_without_rounds_have_a_report(supervised: Path) -> None:
+    page = supervised / "report.html"
+    assert main([str(supervised), "--html"]) == 0
+    text = page.read_text()
+    assert f"<b>{results_of(supervised)['mIoU']:.2f}</b>" in text
+    assert "No round took place" in text
+    assert 'id="shares"' not in text
+    assert len(cells(text, "iou")) == 11
+
+
+def test_an_unfinished_run_has_one_too(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for name in ("results.json", "report.html"):
+        (copy / name).unlink()
+    for path in (copy / "report").glob("*final*"):
+        path.unlink()
+    text = write_page(copy).read_text()
+    assert "unfinished, at step 5 of 7" in text
+    progress = json.loads((copy / "report" / "progress.json").read_text())
+    assert f"<b>{progress['evaluations'][-1]['mIoU']:.2f}</b>" in text
+    (copy / "report" / "progress.json").unlink()
+    assert "nothing of its learning curve" in write_page(copy).read_text()
+
+
+def test_a_run_that_recorded_nothing_is_shown_as_far_as_it_goes(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "report")
+    results = results_of(copy)
+    del results["true_class_pixels"]
+    for entry in results["rounds"]:
+        for name in ("new_class_pixels", "overlap", "overlap_by_chance"):
+            del entry[name]
+    (copy / "results.json").write_text(json.dumps(results))
+    text = write_page(copy).read_text()
+    assert f"<b>{results['mIoU']:.2f}</b>" in text
+    assert text.count("<figure>") == len(list((copy / "pictures").glob("*.png")))
+    shutil.rmtree(copy / "labels")
+    write_page(copy)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RunError, match="holds no run"):
+        read_run(tmp_path)
+    assert main([str(tmp_path), "--html"]) == 2
+    assert f"error: {tmp_path} holds no run" in capsys.readouterr().err
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(RunError, match="is no JSON"):
+        read_run(tmp_path)
+
+
+def test_the_page_is_rewritten_after_every_round_and_names_are_harmless(run: Path, tmp_path: Path) -> None:
+    assert (run / "report.html").stat().st_size > 20_000
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    gallery = json.loads((copy / "report" / "gallery.json").read_text())
+    gallery["class_names"][0] = "</script><script>alert(1)</script>"
+    (copy / "report" / "gallery.json").write_text(json.dumps(gallery))
+    text = write_page(copy).read_text()
+    assert "<script>alert" not in text
+    assert not [path for path in (copy / "report").iterdir() if path.name.endswith(".tmp")]
+
+
+def test_the_report_does_not_change_what_is_learnt(run: Path, data_root: Path, tmp_path: Path) -> None:
+    from running import label_bytes, same_weights
+
+    train_here(data_root, tmp_path / "without", "budget=0.2", "evaluation.gallery=0")
+    assert same_weights(run, tmp_path / "without")
+    assert label_bytes(run) == label_bytes(tmp_path / "without")
+    one, other = results_of(run), results_of(tmp_path / "without")
+    assert one["per_class_iou"] == other["per_class_iou"]
+
+
+def test_help_is_quick_and_light(tmp_path: Path) -> None:
+    done = call("ripu.report", "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--html" in done.stdout
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)], ids=["laptop", "phone"])
+def test_a_browser_opens_it_without_network_or_complaint(run: Path, tmp_path: Path, width: int, height: int) -> None:
+    path = write_page(run)
+    with browser.open_browser(tmp_path / "profile") as page:
+        page.open(path, width, height)
+        page.run("document.querySelector('#grid').scrollIntoView()")
+        page.wait_for("document.querySelector('#grid canvas[data-drawn=image]')")
+        assert page.run("document.documentElement.scrollWidth") <= width
+        size = page.run("parseFloat(getComputedStyle(document.querySelector('td')).fontSize)")
+        assert size >= 12
+        page.run("document.querySelector('#grid button').click()")
+        page.wait_for("document.querySelector('dialog').open && document.querySelector('.stage canvas').dataset.drawn === 'image'")
+        for layer in ("truth", "before", "after", "score", "impurity", "uncertainty"):
+            page.run(
+                "(() => { const box = document.querySelector('dialog select[data-key=layer]');"
+                f"box.value = '{layer}'; box.dispatchEvent(new Event('input')); }})()"
+            )
+            page.wait_for(f"document.querySelector('.stage canvas').dataset.drawn === '{layer}'")
+        page.call("Input.dispatchMouseEvent", type="mouseMoved", x=width // 2, y=height // 3)
+        page.wait_for("document.querySelector('#readout').textContent.includes('truth')")
+        assert page.errors == []
+        assert set(page.requests) == {path.resolve().as_uri()}
+
+
+@pytest.mark.slow
+@needs_browser
+def test_200_images_open_at_once(run: Path, tmp_path: Path) -> None:
+    """Noise, which no picture format makes small, in the place of every picture."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    folder = copy / "report"
+    gallery = json.loads((folder / "gallery.json").read_text())
+    noise = np.random.default_rng(0).integers(0, 255, (256, 512, 3), dtype=np.uint8)
+    first = gallery["images"][0]
+    Image.fromarray(noise).save(folder / f"target-{first['index']:05d}-image.jpg", quality=90)
+    stem = f"target-{first['index']:05d}"
+    for number in range(1000, 1200):
+        for path in folder.glob(f"{stem}-*"):
+            shutil.copy(path, folder / path.name.replace(stem, f"target-{number:05d}"))
+    gallery["images"] = [{**first, "index": number} for number in range(1000, 1200)]
+    (folder / "gallery.json").write_text(json.dumps(gallery))
+    path = write_page(copy)
+    assert path.stat().st_size < min(30_000_000, 1.5 * MOST_BYTES)
+    empty = tmp_path / "empty.html"
+    empty.write_text("<!doctype html><title>empty</title>")
+    with browser.open_browser(tmp_path / "profile") as page:
+        page.open(empty, 1440, 900)  # the start of the browser is none of the page's
+        assert page.open(path, 1440, 900) < 3
+        page.run("document.querySelector('#grid').scrollIntoView()")
+        page.wait_for("document.querySelector('#grid canvas[data-drawn=image]')", 5)
+        assert page.run("document.querySelectorAll('#grid figure').length") == 200
+        assert page.errors == []
