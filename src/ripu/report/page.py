@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from html import escape
 from importlib import resources
@@ -15,6 +16,8 @@ from ripu import palette
 from ripu.report import sections, storage
 from ripu.report.gallery import gallery_items
 from ripu.report.rundata import RunData, read_run
+
+_log = logging.getLogger(__name__)
 
 PAGE = "report.html"
 
@@ -47,6 +50,14 @@ def write_page(run: Path, out: Path | None = None) -> Path:
     path = out or run / PAGE
     storage.write_bytes(path, make_page(read_run(run)).encode())
     return path
+
+
+def try_page(run: Path) -> None:
+    """Write the report of a run; one that cannot be written is logged and does not end the run."""
+    try:
+        write_page(run)
+    except OSError as error:
+        _log.warning("the report of %s was not written: %s", run, error)
 
 
 def make_page(data: RunData) -> str:

@@ -20,6 +20,7 @@ from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule, evaluating
+from ripu.report.page import try_page
 from ripu.report.summary import summary
 from ripu.selection.engine import SelectionEngine
 
@@ -88,10 +89,10 @@ def write_report(facts: RunFacts) -> None:
     """Write the learning curve and the pictures of a run, and print its table."""
     write_curve(facts.run / "learning_curve.png", facts.results)
     write_pictures(facts)
+    try_page(facts.run)
     print(summary(facts.results, tuple(facts.scenes.taxonomy.subsets)))
-    print(
-        f"\nin {facts.run}: results.json, report.html, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml", end=""
-    )
+    left = "results.json, report.html, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml"
+    print(f"\nin {facts.run}: {left}", end="")
     print(", labels/" if facts.store is not None else "")
 
 

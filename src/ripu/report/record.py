@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,9 @@ from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
 from ripu.module import RipuModule
 from ripu.report import storage
+from ripu.report.page import try_page
 from ripu.report.pictures import evenly, predict
 from ripu.selection.callback import SelectionCallback
-
-_log = logging.getLogger(__name__)
 
 NUM_BINS = 15
 CALIBRATION_STEP = 2
@@ -212,7 +210,7 @@ class ReportRecorder(pl.Callback):
         rounds = self.selection.rounds
         if trainer.is_global_zero and rounds and rounds[-1]["step"] == trainer.global_step:
             self._write_progress(trainer)
-            self.write_page()
+            try_page(self.run)
 
     def _write_progress(self, trainer: pl.Trainer) -> None:
         selection = self.selection
@@ -227,12 +225,3 @@ class ReportRecorder(pl.Callback):
                 "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
             },
         )
-
-    def write_page(self) -> None:
-        """Write ``report.html``; a page that cannot be written does not end a run."""
-        from ripu.report.page import write_page
-
-        try:
-            write_page(self.run)
-        except OSError as error:
-            _log.warning("the report of %s was not written: %s", self.run, error)
