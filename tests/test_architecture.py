@@ -73,8 +73,8 @@ def test_lightning_goes_by_one_name() -> None:
     forbid(FILES, "lightning", "lightning_fabric")
 
 
-def test_wandb_is_reached_through_yaml() -> None:
-    forbid(FILES, "wandb")
+def test_wandb_is_reached_through_yaml_and_one_file() -> None:
+    forbid([path for path in FILES if module_name(path) != "ripu.wandb_board"], "wandb", "ripu.wandb_board")
 
 
 def test_imports_point_down() -> None:

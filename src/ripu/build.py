@@ -596,6 +596,11 @@ def explain(error: Exception) -> None:
 
 def quiet_libraries() -> None:
     """Silence what the libraries below say about themselves; what this package says stays."""
-    for name in ("pytorch_lightning", "lightning_utilities", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    noisy = ("pytorch_lightning", "lightning_utilities", "lightning_fabric", "lightning")
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in noisy
+
+    for handler in logging.getLogger().handlers:  # not their loggers, whose levels they set when they are imported
+        handler.addFilter(is_wanted)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data|torchmetrics")

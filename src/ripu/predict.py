@@ -276,7 +276,9 @@ def _check(cfg: DictConfig) -> None:
     examples = {"checkpoint": "RUN", "input": "FOLDER", "output": "FOLDER"}
     for key, value in examples.items():
         if OmegaConf.is_missing(cfg, key):
-            raise build.ConfigError(f"{key}={value} is missing; give a checkpoint, a folder of images and one for results")
+            raise build.ConfigError(
+                f"{key}={value} is missing; give a checkpoint, a folder of images and one for results"
+            )
     unknown = [kind for kind in cfg.write if kind not in KINDS]
     if unknown or not cfg.write:
         raise build.ConfigError(f"write={list(cfg.write)} is not allowed; choose among {list(KINDS)}")

@@ -15,13 +15,13 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from ripu import __version__
 from ripu.build import ConfigError, Scenes, instantiate
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint
+from ripu.dashboard import Dashboard, Throughput, keep_final
 from ripu.labelstore import LabelStore
 from ripu.loggers import MetricsFile
 from ripu.module import RipuModule
@@ -142,8 +142,7 @@ def _strategy(cfg: DictConfig) -> str | DDPStrategy:
 def make_trainer(cfg: DictConfig, run: Path, plan: Plan) -> pl.Trainer:
     """The Lightning trainer of a run, without callbacks."""
     loggers: list[Any] = [MetricsFile(run)]
-    if cfg.logger.wandb is not None:
-        loggers.append(instantiate(cfg.logger.wandb))
+    loggers += [instantiate(node) for node in cfg.logger.values() if node is not None]
     precision = cfg.trainer.precision
     if precision not in ("32-true", "bf16-mixed", "16-mixed"):
         raise ConfigError(f"trainer.precision={precision} is not allowed; use 32-true, bf16-mixed or 16-mixed")
@@ -197,6 +196,17 @@ def add_callbacks(
             every_steps=cfg.checkpoint.every_steps,
             every_minutes=cfg.checkpoint.every_minutes,
             keep=cfg.checkpoint.keep,
+        ),
+        Throughput(),
+        Dashboard(
+            selection,
+            plan,
+            scenes,
+            engine,
+            store,
+            tuple(cfg.data.target_size),
+            cfg.evaluation.pictures,
+            {"all": 1.0, "none": 0.0}.get(cfg.setting.target_labels),
         ),
     ]
     return selection
@@ -275,6 +285,7 @@ def report(
     write_report(
         RunFacts(run, results, scenes, engine, store, module, tuple(cfg.data.target_size), cfg.evaluation.pictures)
     )
+    keep_final(trainer, run / "checkpoints" / "final.ckpt", results)
     return results
 
 
@@ -292,7 +303,5 @@ def close(trainer: pl.Trainer, store: LabelStore | None) -> None:
     """Finish loggers and give locks back, so that the next run of a sweep starts afresh."""
     for logger in trainer.loggers:
         logger.finalize("success")
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
     if store is not None:
         store.close()

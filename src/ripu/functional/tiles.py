@@ -39,9 +39,7 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
     return [round(number * (length - tile) / gaps) for number in range(gaps + 1)]
 
 
-def blend_tiles(
-    tiles: Sequence[Tensor], rows: Sequence[int], columns: Sequence[int], size: tuple[int, int]
-) -> Tensor:
+def blend_tiles(tiles: Sequence[Tensor], rows: Sequence[int], columns: Sequence[int], size: tuple[int, int]) -> Tensor:
     """Put the logits of tiles together: a mean in which a tile counts less the nearer a pixel is to its inner border.
 
     Args:

@@ -138,14 +138,16 @@ def write_pictures(facts: RunFacts) -> None:
         for index in evenly(len(scenes), facts.num_pictures):
             image = scenes.read_image(index)
             size = scenes.label_size(index)
-            tiles = {"image": _fit(image, size)}
+            tiles = {"image": fit(image, size)}
             if scenes.scenes[index].label is not None:
                 tiles["truth"] = taxonomy.colorize(scenes.read_label(index))
             if name == "target" and facts.store is not None:
                 asked = facts.store.revealed_round(scenes.scenes[index].image_id)
                 tiles["asked, by round"] = paint_rounds(tiles["image"], asked)
             elif name == "val" and facts.engine is not None:
-                tiles["would ask next"] = paint_rounds(tiles["image"], _would_ask(facts, scenes, index))
+                tiles["would ask next"] = paint_rounds(
+                    tiles["image"], would_ask(facts.module, facts.engine, scenes, index, facts.target_size)
+                )
             before = facts.run / "panel" / f"{name}-{index:05d}.png"
             if before.exists():
                 with Image.open(before) as file:
@@ -154,14 +156,14 @@ def write_pictures(facts: RunFacts) -> None:
             _sheet(tiles).save(folder / f"{name}-{index:05d}.png")
 
 
-def _would_ask(facts: RunFacts, scenes: SceneDataset, index: int) -> NDArray[np.uint8]:
-    """Where one more round would ask on an image, as a map of rounds (255: nowhere)."""
-    engine = facts.engine
-    assert engine is not None
+def would_ask(
+    module: RipuModule, engine: SelectionEngine, scenes: SceneDataset, index: int, target_size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Where one more round would ask on an image outside the pool, as a map of rounds: (H, W) uint8, 255 = nowhere."""
     size = scenes.label_size(index)
-    sample = EvalScenes(scenes, facts.target_size, [index])[0]["image"]
-    with torch.no_grad(), evaluating(facts.module):
-        logits = facts.module(sample[None].to(facts.module.device))
+    sample = EvalScenes(scenes, target_size, [index])[0]["image"]
+    with torch.no_grad(), evaluating(module):
+        logits = module(sample[None].to(module.device))
     asked = np.full(size, VOID, dtype=np.uint8)
     asked.ravel()[engine.would_ask(logits, sample, size)] = 0
     return asked
@@ -187,7 +189,8 @@ def paint_rounds(image: NDArray[np.uint8], asked: NDArray[np.uint8]) -> NDArray[
     return painted
 
 
-def _fit(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def fit(image: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """An image (H, W, 3) at another size (height, width)."""
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
