@@ -17,7 +17,8 @@ from running import environment
 
 ROOT = Path(ripu.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-ENTRY_POINTS = {"ripu.build", "ripu.runs", "ripu.train", "ripu.evaluate", "ripu.predict", "ripu.doctor", "ripu.replay"}
+COMMANDS = {"ripu.train", "ripu.evaluate", "ripu.predict", "ripu.doctor.__main__", "ripu.replay"}
+ENTRY_POINTS = {"ripu.build", "ripu.runs", "ripu.strict", "ripu.commandline", *COMMANDS}
 UPPER = ("ripu.module", "ripu.datamodule", "ripu.selection", "ripu.train", "ripu.runs", "ripu.build", "ripu.report")
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from ripu.strict import ConfigError as ConfigError
+from ripu.strict import check_values
+from ripu.strict import config_dir as config_dir
 
 if TYPE_CHECKING:  # torch and Lightning take long to import: only when something is built
     import numpy as np
@@ -32,29 +34,11 @@ if TYPE_CHECKING:  # torch and Lightning take long to import: only when somethin
 
 _log = logging.getLogger(__name__)
 
+_GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+"""Without one of them Linux has no GPU that PyTorch can use: known without importing it."""
+
 OmegaConf.register_new_resolver("ripu.len", len, replace=True)
 OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)
-
-
-def config_dir() -> str:
-    """The absolute path of the configuration tree: ``conf/`` of a checkout, ``ripu/conf`` of an installed wheel."""
-    packed = Path(str(resources.files("ripu"))) / "conf"
-    return str(packed if packed.is_dir() else Path(__file__).resolve().parents[2] / "conf")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; names the key, its value, the cause and the remedy."""
-
-
-_PROTOCOL_CHOICES = {
-    "supervised_average": ("labelled", "all"),
-    "boundary_detector": ("neighbors", "laplacian"),
-    "consistency_border": ("replicate", "clip"),
-    "source_sampling": ("uniform", "class_balanced"),
-    "pretraining": ("recipe", "until_first_round"),
-    "score_numerics": ("exact", "released"),
-    "pixel_grid": ("label", "training"),
-}
 
 
 def sweep_name(overrides: Sequence[str], number: int) -> str:
@@ -131,58 +115,18 @@ def check_config(cfg: DictConfig) -> None:
     Raises:
         ConfigError: Naming the key, its value, what is allowed and why.
     """
-    objective = cfg.objective
-    if not 0.0 < objective.negative_threshold < 1.0:
-        raise ConfigError(
-            f"objective.negative_threshold={objective.negative_threshold} (tau) must lie between 0 and 1; the paper "
-            "uses 0.05"
-        )
-    positive = (
-        "optimizer.learning_rate",
-        "optimizer.head_lr_factor",
-        "optimizer.poly_horizon_factor",
-        "trainer.timeout_minutes",
-    )
-    not_negative = (
-        "objective.consistency_weight",
-        "objective.negative_weight",
-        "protocol.loss_epsilon",
-        "optimizer.weight_decay",
-        "optimizer.momentum",
-        "optimizer.poly_power",
-        "data.num_workers",
-        "evaluation.pictures",
-        "evaluation.gallery",
-        "seed",
-    )
-    at_least_one = ("data.source_batch", "data.target_batch", "evaluation.batch", "trainer.accumulate")
-    rules: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-        (positive, lambda value: value > 0, "above 0"),
-        (not_negative, lambda value: value >= 0, "0 or more"),
-        (at_least_one, lambda value: value >= 1 and value == int(value), "a whole number of 1 or more"),
-    )
-    for keys, is_good, allowed in rules:
-        for key in keys:
-            value = OmegaConf.select(cfg, key)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or not is_good(value):
-                raise ConfigError(f"{key}={value} is not allowed; it must be {allowed}")
-    for key in ("data.source_size", "data.target_size"):
-        size = list(OmegaConf.select(cfg, key))
-        if len(size) != 2 or not all(isinstance(side, int) and side >= 32 for side in size):
-            raise ConfigError(f"{key}={size} is not allowed; give [height, width], each 32 or more")
+    check_values(cfg, "train")
     taxonomy = make_taxonomy(cfg)
     if cfg.dataset.num_classes != taxonomy.num_classes:
         raise ConfigError(
             f"dataset.num_classes={cfg.dataset.num_classes}, but taxonomy {taxonomy.name} has {taxonomy.num_classes} "
             "classes"
         )
-    for key, allowed_values in _PROTOCOL_CHOICES.items():
-        if cfg.protocol[key] not in allowed_values:
-            raise ConfigError(f"protocol.{key}={cfg.protocol[key]} is unknown; use {' or '.join(allowed_values)}")
     make_plan(cfg)
     if cfg.setting.target_labels == "revealed":
-        make_query(cfg)
-        make_region(cfg)
+        query, region = make_query(cfg), make_region(cfg)
+        if region is None or not region.is_fixed:
+            _check_room(query, tuple(cfg.data.target_size), tuple(cfg.data.target_size))
     elif cfg.budget != cfg.mode.budget:
         raise ConfigError(f"budget={cfg.budget} has no effect in setting={cfg.setting.name}; leave it out")
 
@@ -357,8 +301,12 @@ def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> Selection
     from ripu.selection.oracle import GroundTruthOracle
 
     query, region = make_query(cfg), make_region(cfg)
+    sizes = {(image.height, image.width) for image in store.images}
     if region is not None and region.is_fixed:
-        _check_fits(region, query, {(image.height, image.width) for image in store.images})
+        _check_fits(region, query, sizes)
+    else:
+        for size in sizes:
+            _check_room(query, size, tuple(cfg.data.target_size))
     return SelectionEngine(
         acquisition=instantiate(cfg.acquisition),
         query=query,
@@ -370,6 +318,19 @@ def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> Selection
         excluded=_static_mask(cfg.dataset.static_mask, scenes) if cfg.dataset.static_mask else None,
         region=region,
     )
+
+
+def _check_room(query: Any, size: tuple[int, int], train_size: tuple[int, int]) -> None:
+    """Refuse a budget of more picks than have room side by side in a label of (height, width)."""
+    wanted = query.picks_per_round(size, train_size) * query.num_rounds
+    side = query.suppress_radius + 1
+    room = -(-size[0] // side) * -(-size[1] // side)
+    if wanted > room:
+        what = "pixels" if query.pixel else "regions"
+        raise ConfigError(
+            f"budget={query.budget:g} is {wanted} {what} of a {size[0]} x {size[1]} image over {query.num_rounds} rounds, and "
+            f"only {room} fit into it at mode.suppress_radius={query.suppress_radius}; lower the budget or the radius"
+        )
 
 
 def _check_fits(region: Any, query: Any, sizes: set[tuple[int, int]]) -> None:
@@ -524,6 +485,23 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def check_device(accelerator: str, key: str = "trainer.accelerator") -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        ConfigError: Naming the key, and what there is.
+    """
+    if accelerator in ("gpu", "cuda") and sys.platform == "linux" and not any(Path(one).exists() for one in _GPU_FILES):
+        raise ConfigError(f"{key}={accelerator}: this machine has no such device; use auto or cpu")
+    import torch
+
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    there = ["cpu", *(["gpu", "cuda"] if has_cuda else []), *(["gpu", "mps"] if has_mps else [])]
+    if accelerator in ("gpu", "cuda", "mps") and accelerator not in there:
+        built = "" if torch.version.cuda else "; this PyTorch is built without CUDA"
+        raise ConfigError(f"{key}={accelerator}: this machine has no such device{built}; use auto or {there[0]}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ripu import build
+from ripu.commandline import command
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -36,6 +36,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     from ripu.report.predictions import PredictionWriter
     from ripu.report.summary import table
 
+    build.check_device(cfg.accelerator, "accelerator")
     stored = build.read_checkpoint(path)
     trained = OmegaConf.create(stored["hyper_parameters"]["config"])
     trained.resume = False
@@ -110,7 +111,7 @@ def _replaced(node: Any, old: str, new: str) -> Any:
     return node
 
 
-@hydra.main(version_base="1.3", config_path=build.config_dir(), config_name="evaluate")
+@command("evaluate")
 def main(cfg: DictConfig) -> None:
     """The command line."""
     build.quiet_libraries()

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ripu import build
+from ripu.commandline import command
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is predicted
     import numpy as np
@@ -412,7 +412,7 @@ def summary(results: Mapping[str, Any], output: Path) -> str:
     return "\n".join(lines)
 
 
-@hydra.main(version_base="1.3", config_path=build.config_dir(), config_name="predict")
+@command("predict", _check)
 def main(cfg: DictConfig) -> None:
     """The command line."""
     build.quiet_libraries()

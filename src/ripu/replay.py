@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ripu import build
+from ripu.commandline import command
 from ripu.terminal import Progress
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is replayed
@@ -62,6 +62,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     from ripu.labelstore import LabelStore
     from ripu.runs import provenance
 
+    device = _device(cfg.accelerator)
     stored = build.read_checkpoint(path)
     config = stored["hyper_parameters"]["config"]
     jobs = {name: _config(config, cfg, name, node) for name, node in _acquisitions(cfg, config).items()}
@@ -209,6 +210,33 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: 
         job.setting = {"name": "active", "target_labels": "revealed"}
     job.acquisition = acquisition
     return job
+
+
+def _device(accelerator: str) -> torch.device:
+    import torch
+
+    if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
+        raise build.ConfigError(f"accelerator={accelerator} is not allowed; use auto, cpu or gpu")
+    build.check_device(accelerator, "accelerator")
+    accelerator = "cuda" if accelerator == "gpu" else accelerator
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(accelerator)
+
+
+def _progress(what: str) -> Callable[[int, int], None]:
+    """Shows images done and images a second, on a terminal."""
+    from tqdm import tqdm
+
+    bar = tqdm(desc=what, unit="image", leave=False, disable=None)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show
 
 
 # --------------------------------------------------------------------------------------------------------------- logits
@@ -443,7 +471,7 @@ def summary(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@hydra.main(version_base="1.3", config_path=build.config_dir(), config_name="replay")
+@command("replay")
 def main(cfg: DictConfig) -> None:
     """The command line."""
     from hydra.core.hydra_config import HydraConfig

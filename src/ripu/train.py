@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, open_dict
 
 from ripu import build
+from ripu.commandline import command
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         ValueError: Something that the user can put right, before any long work.
     """
     build.check_config(cfg)
+    build.check_device(cfg.trainer.accelerator)
     run = Path(cfg.paths.output_dir)
 
     from ripu import runs  # torch and Lightning are imported from here on
@@ -69,7 +70,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     return results
 
 
-@hydra.main(version_base="1.3", config_path=build.config_dir(), config_name="train")
+@command("train", build.check_config)
 def main(cfg: DictConfig) -> None:
     """The command line."""
     from hydra.core.hydra_config import HydraConfig

@@ -1,6 +1,21 @@
 """Selection: which pixels or regions of the target are shown to the annotator, and when."""
 
-from ripu.selection.picks import greedy_picks
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ripu.selection.query import Query
 
+if TYPE_CHECKING:
+    from ripu.selection.picks import greedy_picks
+
 __all__ = ["Query", "greedy_picks"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the picker, which needs torch, when it is asked for: a query alone is checked without."""
+    if name != "greedy_picks":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ripu.selection.picks import greedy_picks
+
+    return greedy_picks

@@ -1,0 +1,226 @@
+"""Command lines that cannot be run: what is said, in one line, and how soon."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ripu import build, commandline, rules, strict
+from running import call, compose
+
+ROOT_FILES = sorted(path.stem for path in Path(build.config_dir()).glob("*.yaml"))
+
+
+def said(*words: str, config_name: str = "train") -> str:
+    """The one line with which a command line is refused."""
+    check = build.check_config if config_name == "train" else lambda cfg: None
+    with pytest.raises(ValueError) as caught:
+        commandline.check_command_line(list(words), config_name, check)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def warned(*words: str) -> list[str]:
+    return commandline.check_command_line(list(words), "train", build.check_config)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["seeed=3"], ["seeed=3", "did you mean seed?"]),
+        (["objective.tau=0.1"], ["objective.tau", "did you mean objective.negative_threshold?"]),
+        (["radius=3"], ["did you mean mode.radius"]),
+        (["trainer.max_step=3"], ["did you mean trainer.max_steps?"]),
+        (["objective.xyz=1"], ["objective has consistency_weight, negative_weight, negative_threshold"]),
+        (["logger.wandb.offline=false"], ["logger.wandb.offline"]),
+        (["region.pixels=100"], ["there is no key region.pixels"]),
+        (["dataset=gtaw"], ["dataset=gtaw is unknown; did you mean gtav? There are camvid, "]),
+        (["mode=xy"], ["mode=xy is unknown; there are pa, ra"]),
+        (["optimisers/sgd=1"], ["no group of options optimisers/sgd"]),
+        (["+foo=1"], ["nothing reads the key foo"]),
+        (["++data.num_worker=1"], ["nothing reads the key data.num_worker", "did you mean data.num_workers?"]),
+        (["+dataset.recipe.max_step=1"], ["did you mean dataset.recipe.max_steps?"]),
+        (["+mode.extra.deep=1"], ["mode.extra.deep"]),
+        (["+seed=1"], ["seed is there already; leave out the +"]),
+        (["+acquisition.numeric=exact"], ["RipuScore has no argument numeric; did you mean acquisition.numerics?"]),
+        (["~logger"], ["~logger takes away logger"]),
+        (["seed"], ["seed has no value; write KEY=VALUE"]),
+        (["budget=[1,"], ["budget=[1, cannot be read"]),
+        (["seed=0,1"], ["add -m", "seed=[0,1]"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_unknown_keys_and_options(words: list[str], parts: list[str]) -> None:
+    line = said(*words)
+    assert [part for part in parts if part not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["seed=abc"], "seed=abc is not allowed; it must be a whole number"),
+        (["seed=1.0"], "seed=1.0 is not allowed"),
+        (["seed=null"], "seed=null is not allowed"),
+        (["resume=1"], "resume=1 is not allowed; it must be true or false"),
+        (["budget=-1"], "budget=-1 is not allowed"),
+        (["budget=much"], "budget=much is not allowed"),
+        (["mode=pa", "budget=0.02"], "mode=pa takes whole pixels"),
+        (["mode=ra", "budget=40"], "mode=ra takes a share"),
+        (["mode.radius=-1"], "mode.radius=-1 is not allowed"),
+        (["mode.radius=1.5"], "mode.radius=1.5 is not allowed"),
+        (["objective.negative_threshold=1"], "tau"),
+        (["objective.consistency_weight=true"], "objective.consistency_weight=true is not allowed"),
+        (["selection_steps=5"], "selection_steps=5 is not allowed; it must be a list"),
+        (["selection_steps=[300,200]"], "must increase"),
+        (["selection_steps=[200,401]"], "trainer.max_steps=400"),
+        (["trainer.precision=bf16"], "32-true, bf16-mixed, 16-mixed"),
+        (["trainer.accelerator=cpuu"], "did you mean cpu?"),
+        (["trainer.devices=0"], "trainer.devices=0 is not allowed"),
+        (["trainer.compile=maybe"], "trainer.compile=maybe is not allowed; it must be true or false"),
+        (["protocol.boundary_detector=laplace"], "did you mean laplacian?"),
+        (["protocol.supervised_average=mean"], "labelled, all"),
+        (["dataset.num_classes=18"], "has 19 classes"),
+        (["dataset.recipe.selection_fractions=[0.5,0.4]"], "increasing fractions"),
+        (["checkpoint.keep=0"], "checkpoint.keep=0 is not allowed"),
+        (["checkpoint.every_steps=0"], "checkpoint.every_steps=0"),
+        (["evaluation.flip=3"], "evaluation.flip=3 is not allowed; it must be true or false"),
+        (["budget=0.9", "mode.suppress_radius=8"], "only 648 fit into it at mode.suppress_radius=8"),
+        (["mode=pa", "budget=40000"], "pixels of a 160 x 320 image"),
+        (["paths.output_dir=${nowhere.at_all}"], "paths.output_dir"),
+        (["model._target_=ripu.models.smp.SmpNetwrk", "+model.x=1"], "did you mean SmpNetwork?"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_values(words: list[str], part: str) -> None:
+    assert part in said(*words)
+
+
+def test_every_job_of_a_sweep_is_checked_before_the_first() -> None:
+    line = said("-m", "mode=ra,pa", "budget=0.02")
+    assert line.startswith("job 1 of the sweep (mode=pa budget=0.02): budget=0.02 is no number of pixels")
+    assert "mode=pb is unknown" in said("-m", "mode=ra,pb")
+    assert "seed=-1 is not allowed" in said("-m", "seed=0,1,-1", "--cfg", "job")
+    assert warned("-m", "mode=ra,pa", "seed=0,1") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["setting=source_only", "objective.negative_weight=2"], "objective.negative_weight"),
+        (["setting=source_only", "acquisition=entropy"], "acquisition"),
+        (["setting=source_only", "data.target_batch=4"], "data.target_batch"),
+        (["setting=fully_supervised", "mode=pa"], "mode"),
+        (["region=rectangles", "mode.radius=2", "mode.suppress_radius=4"], "mode.radius"),
+        (["objective.negative_weight=0", "objective.negative_threshold=0.1"], "objective.negative_threshold"),
+        (["protocol.boundary_only=false", "protocol.boundary_detector=laplacian"], "protocol.boundary_detector"),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, list) else "",
+)
+def test_what_has_no_effect_is_said(words: list[str], key: str) -> None:
+    assert any(line.startswith(f"{key} has no effect: ") for line in warned(*words))
+
+
+def test_an_image_cap_without_a_shared_budget_is_refused() -> None:
+    assert "mode.image_cap=3" in said("mode.image_cap=3")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dataset=gtav", "mode=pa", "budget=40"],
+        ["dataset=camvid", "setting=source_only"],
+        ["logger=wandb", "logger.wandb.offline=false", "+logger.wandb.tags=[a]"],
+        ["+dataset.recipe.source_sampling=class_balanced"],
+        ["region=rectangles", "region.width=8"],
+        ["model=smp", "model.weights=null", "model.architecture=Unet"],
+        ["data.transforms=[]", "trainer.devices=[0]", "trainer.deterministic=warn"],
+        ["dataset=folder", "dataset.classes={road: [1,2,3], car: [4,5,6]}", "dataset.ids={7: road, 26: car}"],
+        ["--cfg", "job"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_in_order_passes_without_a_word(words: list[str]) -> None:
+    assert warned(*words) == []
+
+
+def test_a_yaml_of_ones_own_is_read_as_strictly(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    mine = tmp_path / "dataset" / "mine.yaml"
+    own = "defaults: [folder, _self_]\nclasses: [road, car]\nroot: /data\nhere: train\nsource:\n  images: ${dataset.here}\n"
+    words = ["--config-dir", str(tmp_path), "dataset=mine"]
+    mine.write_text(own)
+    assert warned(*words) == []
+    mine.write_text(own + "recipe:\n  max_step: 10\n")
+    assert "dataset.recipe.max_step=10: nothing reads" in said(*words)
+    mine.write_text(own + "  label: truth\n")
+    assert "load_folder has no argument label; did you mean dataset.source.labels" in said(*words)
+    mine.write_text(own + "recipe:\n  max_steps: ten\n")
+    assert "max_steps=ten is not allowed" in said(*words)
+    assert "is no folder" in said("--config-dir", str(tmp_path / "none"), "dataset=mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "part"),
+    [
+        ("evaluate", [], "checkpoint is not given"),
+        ("evaluate", ["checkpoint=x", "batchh=3"], "did you mean batch?"),
+        ("evaluate", ["checkpoint=x", "flip=7"], "flip=7 is not allowed; it must be true or false"),
+        ("replay", ["run=x", "acquisition=entrop"], "did you mean entropy?"),
+        ("replay", ["run=x", "mode.radius=-2"], "mode.radius=-2 is not allowed"),
+        ("replay", ["run=x", "rounds=0"], "rounds=0 is not allowed"),
+        ("replay", ["run=x", "accelerator=tpu"], "accelerator=tpu is not allowed"),
+    ],
+)
+def test_other_commands(name: str, words: list[str], part: str) -> None:
+    assert part in said(*words, config_name=name)
+
+
+@pytest.mark.parametrize("name", ROOT_FILES)
+def test_keys_that_say_nothing_of_their_type_have_a_rule(name: str) -> None:
+    """A key whose value in ``conf/`` is null or another key's can be anything unless ripu.rules.RULES tells."""
+    # nodes, and paths that are looked up
+    free = {"mode", "region", "acquisition", "checkpoint", "run", "report", "input", "output"}
+    open_ = [
+        key
+        for key, kinds in strict.known_keys(name).items()
+        if not kinds - {type(None)} and key not in rules.RULES and key.partition(".")[0] not in ("dataset", "paths", *free)
+    ]
+    targets = ("model.", "region.", "acquisition.", "logger.")
+    assert [key for key in open_ if not key.startswith(targets)] == []
+
+
+def test_a_replay_says_a_part_and_the_run_the_rest() -> None:
+    words = ["run=x", "mode=pa", "acquisition=entropy", "region=rectangles", "budget=40"]
+    assert commandline.check_command_line(words, "replay", lambda cfg: None) == []
+
+
+def test_a_command_line_is_refused_without_torch_and_soon(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = call("ripu.train", "mode=pa", "budget=0.02", cwd=tmp_path)
+    assert time.monotonic() - began < 30
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [
+        "error: budget=0.02 is no number of pixels; mode=pa takes whole pixels per image (the paper: 40), mode=ra a share "
+        "of the image"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(build.ConfigError, match=r"trainer\.accelerator=gpu: this machine has no such device"):
+        build.check_device("gpu")
+    build.check_device("auto")
+
+
+def test_what_a_program_composes_is_checked_too() -> None:
+    cfg = compose("dataset=camvid")
+    OmegaConf.set_struct(cfg, False)
+    cfg.seed = "zero"
+    with pytest.raises(build.ConfigError, match="seed=zero"):
+        build.check_config(cfg)
