@@ -27,6 +27,7 @@ from ripu.loggers import MetricsFile
 from ripu.module import RipuModule
 from ripu.plan import Plan
 from ripu.progress import ProgressBar
+from ripu.report.collect import leaves
 from ripu.report.pictures import PredictionPanel, RunFacts, write_report
 from ripu.report.predictions import PredictionWriter
 from ripu.report.record import ReportRecorder
@@ -116,13 +117,8 @@ def _check_same(old: Any, new: Any, run: Path) -> None:
         )
 
 
-def _leaves(cfg: Any, prefix: str = "") -> dict[str, Any]:
-    container: Any = OmegaConf.to_container(cfg) if not isinstance(cfg, dict) else cfg
-    leaves: dict[str, Any] = {}
-    for key, value in container.items():
-        name = prefix + str(key)
-        leaves |= _leaves(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return leaves
+def _leaves(cfg: Any) -> dict[str, Any]:
+    return leaves(OmegaConf.to_container(cfg))
 
 
 def _strategy(cfg: DictConfig) -> str | DDPStrategy:

@@ -1,4 +1,4 @@
-"""``python -m ripu.report``: pages, figures and tables from finished and unfinished runs."""
+"""``python -m ripu.report DIR...``: tables over runs; with ``--html`` their pages."""
 
 from __future__ import annotations
 
@@ -19,22 +19,71 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        for run in arguments.runs:
-            if arguments.html:
-                from ripu.report.page import write_page
-
-                print(write_page(run))
-    except (ValueError, OSError) as error:
+        if arguments.html:
+            _pages(arguments.dirs, arguments.out)
+        else:
+            _tables(arguments.dirs, arguments.out, arguments.paper)
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ripu.report", description="Pages, figures and tables from runs.")
-    parser.add_argument("runs", metavar="DIR", type=Path, nargs="+", help="output folder of a run, or a parent of such")
-    parser.add_argument("--html", action="store_true", help="write report.html into the run's folder")
+    parser = argparse.ArgumentParser(
+        prog="python -m ripu.report",
+        description="Tables over runs (Markdown on the screen; --out also writes CSV and figures), or, with --html, the page "
+        "of each run.",
+    )
+    parser.add_argument("dirs", metavar="DIR", type=Path, nargs="+", help="output folder of a run, or a parent of such")
+    parser.add_argument("--html", action="store_true", help="write the round report of each run: RUN/report.html")
+    parser.add_argument("--paper", action="store_true", help="tables in the paper's order, its figures beside ours")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="write there and not into the runs")
     return parser
+
+
+def _runs(dirs: Sequence[Path]) -> list[Path]:
+    from ripu.report.collect import find_runs
+
+    return [record.run for record in find_runs(dirs)]
+
+
+def _pages(dirs: Sequence[Path], out: Path | None) -> None:
+    from ripu.report.page import write_page
+
+    runs = _runs(dirs)
+    for run, name in zip(runs, _names(runs), strict=True):
+        print(write_page(run, None if out is None else out / f"{name}.html"))
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """A file name for each run: the last part of its path, with as many more as tell them apart."""
+    for count in range(1, 1 + max(len(run.resolve().parts) for run in runs)):
+        names = ["-".join(run.resolve().parts[-count:]).replace("/", "") for run in runs]
+        if len(set(names)) == len(names):
+            return names
+    return [f"run{number}" for number in range(len(runs))]
+
+
+def _tables(dirs: Sequence[Path], out: Path | None, paper: bool) -> None:
+    from ripu.report import curves, tables
+    from ripu.report.collect import find_runs, make_rows
+    from ripu.report.storage import write_bytes
+
+    rows, notes = make_rows(find_runs(dirs))
+    parts = [tables.means_table(rows), tables.classes_table(rows)] if rows else ["No finished run.\n"]
+    if paper:
+        parts.insert(0, tables.paper_tables(rows))
+    if notes:
+        parts.append("Not in the tables, or missing:\n\n" + "".join(f"- {note}\n" for note in notes))
+    text = "\n".join(parts)
+    print(text, end="")
+    if out is None:
+        return
+    write_bytes(out / "tables.md", text.encode())
+    write_bytes(out / "runs.csv", tables.to_csv(rows).encode())
+    written = [*curves.learning_curves(rows, out), *curves.labelled_share(rows, out), *curves.window_sweep(rows, out)]
+    print(f"\nin {out}: tables.md, runs.csv, {', '.join(path.name for path in written)}")
 
 
 if __name__ == "__main__":

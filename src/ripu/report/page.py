@@ -85,9 +85,7 @@ def make_page(data: RunData) -> str:
         "roundColors": [list(color) for color in palette.ROUNDS],
         "heat": palette.heat(np.arange(256.0)[None], 255.0)[0].tolist() if items else [],
     }
-    style, script = (
-        (resources.files("ripu.report") / "assets" / name).read_text() for name in ("page.css", "page.js")
-    )
+    style, script = ((resources.files("ripu.report") / "assets" / name).read_text() for name in ("page.css", "page.js"))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'

@@ -1,0 +1,278 @@
+"""Finds runs below folders, reads them, and puts those that differ in the seed alone into one row. No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NOT_COMPARED = (
+    "seed",
+    "resume",
+    "paths",
+    "logger",
+    "checkpoint",
+    "trainer.accelerator",
+    "trainer.timeout_minutes",
+    "trainer.log_every_n_steps",
+    "trainer.deterministic",
+    "trainer.channels_last",
+    "trainer.compile",
+    "evaluation.batch",
+    "evaluation.save_predictions",
+    "evaluation.pictures",
+    "evaluation.gallery",
+    "data.num_workers",
+    "data.cache",
+)
+"""Keys that say where and how fast a run goes, not what it learns."""
+
+_WITHOUT_ROUNDS = ("mode", "region", "acquisition", "budget", "selection_steps", "dataset.static_mask")
+_TITLE = ("dataset", "mode", "setting", "acquisition", "budget")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as far as tables need it.
+
+    Attributes:
+        run: Its folder.
+        results: The content of ``results.json``; None where it is missing or damaged.
+        config: The leaves of ``config.yaml`` by dotted key; empty where it is missing.
+        problem: Why there are no results, in a few words; empty where there are.
+    """
+
+    run: Path
+    results: Mapping[str, Any] | None
+    config: Mapping[str, Any]
+    problem: str = ""
+
+    @property
+    def seed(self) -> int | None:
+        """The training seed."""
+        value = (self.results or {}).get("seed", self.config.get("seed"))
+        return None if value is None else int(value)
+
+    @property
+    def title(self) -> dict[str, str]:
+        """Data set, mode, setting, acquisition and budget; a dash where a setting has no use for one."""
+        results, config = self.results or {}, self.config
+        setting = str(results.get("setting", config.get("setting.name", "?")))
+        target = str(config.get("acquisition._target_", "?")).rpartition(".")[2]
+        has_rounds = setting not in ("source_only", "fully_supervised")
+        given = {
+            "dataset": str(results.get("dataset", config.get("dataset.name", "?"))),
+            "mode": str(results.get("mode", config.get("mode.name", "?"))),
+            "setting": setting,
+            "acquisition": str(results.get("acquisition", target)),
+            "budget": number(results.get("budget", config.get("budget"))),
+        }
+        return given if has_rounds else given | dict.fromkeys(("mode", "acquisition", "budget"), "–")
+
+    @property
+    def compared(self) -> dict[str, Any]:
+        """The leaves that a row's runs have in common."""
+        unused = _WITHOUT_ROUNDS if self.title["mode"] == "–" else ()
+        return {
+            key: value
+            for key, value in self.config.items()
+            if value is not None and not _is_in(key, (*NOT_COMPARED, *unused)) and not key.endswith(".root")
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        title: Data set, mode, setting, acquisition, budget.
+        also: Further keys in which rows of the same title differ, with this row's values.
+        runs: One run a seed, by seed.
+    """
+
+    title: Mapping[str, str]
+    also: Mapping[str, Any]
+    runs: tuple[RunRecord, ...]
+
+    @property
+    def seeds(self) -> list[int | None]:
+        """The seeds."""
+        return [run.seed for run in self.runs]
+
+    def values(self, name: str, class_name: str | None = None) -> list[float]:
+        """A figure of every run that has it, e.g. ``mIoU``, or the IoU of a class."""
+        found = []
+        for run in self.runs:
+            results = run.results or {}
+            value = results.get(name) if class_name is None else (results.get("per_class_iou") or {}).get(class_name)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                found.append(float(value))
+        return found
+
+    @property
+    def class_names(self) -> list[str]:
+        """Every class of its runs, in their order."""
+        names: dict[str, None] = {}
+        for run in self.runs:
+            names |= dict.fromkeys((run.results or {}).get("per_class_iou") or {})
+        return list(names)
+
+
+def number(value: Any) -> str:
+    """A number, or anything else, for a table."""
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+
+
+def mean_std(values: Sequence[float], digits: int = 1) -> str:
+    """Mean and sample standard deviation; the mean alone of one value, a dash of none.
+
+    >>> mean_std([1.0, 2.0])
+    '1.5 ± 0.7'
+    """
+    if not values:
+        return "–"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def find_runs(folders: Iterable[Path]) -> list[RunRecord]:
+    """Every run in or below folders, in the order of their names.
+
+    Raises:
+        ValueError: A folder does not exist, or there is no run in any.
+    """
+    found: dict[Path, None] = {}
+    given = list(folders)
+    for folder in given:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; name output folders of ripu.train, or a parent of such")
+        paths = [path.parent for name in ("results.json", "config.yaml") for path in folder.rglob(name)]
+        found |= dict.fromkeys(sorted(path for path in paths if ".hydra" not in path.parts))
+    if not found:
+        listed = ", ".join(map(str, given))
+        raise ValueError(
+            f"no run in {listed}: neither results.json nor config.yaml is there; name output folders of ripu.train"
+        )
+    return [read_record(run) for run in sorted(found)]
+
+
+def read_record(run: Path) -> RunRecord:
+    """Read a run; what is wrong with it is said in the record."""
+    config: dict[str, Any] = {}
+    problem = ""
+    if (run / "config.yaml").exists():
+        import yaml
+
+        try:
+            config = leaves(
+                yaml.load((run / "config.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            )
+        except (yaml.YAMLError, AttributeError):
+            problem = "config.yaml cannot be read"
+    else:
+        problem = "no config.yaml"
+    path = run / "results.json"
+    if not path.exists():
+        return RunRecord(run, None, config, _why_unfinished(run))
+    try:
+        results = json.loads(path.read_text())
+        if not isinstance(results["mIoU"], (int, float)):
+            raise KeyError("mIoU")
+    except (json.JSONDecodeError, KeyError, TypeError, OSError):
+        return RunRecord(run, None, config, "results.json cannot be read")
+    return RunRecord(run, results, config, "" if config else problem)
+
+
+def _why_unfinished(run: Path) -> str:
+    """What the last line of the run's log says, where there is a log."""
+    for name in ("log.txt", "train.log"):
+        path = run / name
+        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        if re.match(r"(error:|\w*Error)", last):
+            return f"failed: {last[:160]}"
+    return "unfinished"
+
+
+def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted keys; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        flat |= leaves(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _is_in(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
+    """Put finished runs into rows.
+
+    Runs share a row if all that they could differ in is equal, but for :data:`NOT_COMPARED`. Rows of the same title that
+    differ in another key get that key beside the title.
+
+    Returns:
+        The rows, sorted by title, and a note for every run that is in none and every seed that a row lacks.
+    """
+    notes = [f"{one.run}: {one.problem}" for one in records if one.problem]
+    groups: dict[str, list[RunRecord]] = {}
+    for one in records:
+        if one.results is not None:
+            key = json.dumps([one.title, one.compared], sort_keys=True, default=str)
+            groups.setdefault(key, []).append(one)
+    by_title: dict[str, list[list[RunRecord]]] = {}
+    for group in groups.values():
+        by_title.setdefault(json.dumps(group[0].title), []).append(group)
+    rows = []
+    for similar in by_title.values():
+        differing = _differing([group[0].compared for group in similar])
+        for group in similar:
+            also = {key: group[0].compared.get(key, "not set") for key in differing}
+            runs: dict[int | None, RunRecord] = {}
+            for one in group:
+                if one.seed in runs:
+                    notes.append(f"{one.run}: seed {one.seed} again, as in {runs[one.seed].run}; the first counts")
+                else:
+                    runs[one.seed] = one
+            rows.append(
+                Row(group[0].title, also, tuple(sorted(runs.values(), key=lambda run: (run.seed is None, run.seed))))
+            )
+    rows.sort(key=lambda row: (*_order(row.title), str(dict(row.also))))
+    for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
+        own = [row for row in rows if row.title["dataset"] == dataset]
+        every = {seed for row in own for seed in row.seeds if seed is not None}
+        for row in own:
+            missing = sorted(every - set(row.seeds))
+            if missing:
+                notes.append(f"{row_name(row)}: no finished run of seed {', '.join(map(str, missing))}")
+    return rows, notes
+
+
+def _order(title: Mapping[str, str]) -> tuple[Any, ...]:
+    settings = ("source_only", "active", "source_free", "fully_supervised")
+    place = settings.index(title["setting"]) if title["setting"] in settings else len(settings)
+    return title["dataset"], place, *(title[key] for key in _TITLE)
+
+
+def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys with more than one value; of those that always go together (interpolated copies) the shortest."""
+    keys = sorted({key for config in configs for key in config}, key=lambda key: (len(key), key))
+    found: dict[str, str] = {}
+    for key in keys:
+        values = [json.dumps(config.get(key), default=str) for config in configs]
+        if len(set(values)) > 1:
+            found.setdefault(json.dumps(values), key)
+    return sorted(found.values())
+
+
+def row_name(row: Row) -> str:
+    """A row in words."""
+    words = [value for value in row.title.values() if value != "–"]
+    return " ".join([*words, *(f"{key}={number(value)}" for key, value in row.also.items())])

@@ -1,0 +1,144 @@
+"""Figures over runs: learning curves, mIoU against the labelled share, and the sweep over k (Fig. 6). No torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ripu import palette
+from ripu.report.collect import Row, row_name
+
+KINDS = ("png", "pdf")
+_MARKERS = "osD^vP*X"
+
+
+def save(figure: Any, path: Path, dpi: int = 150) -> list[Path]:
+    """Write a matplotlib figure as PNG and PDF (no date in it, so that the same figure is the same file); closes it."""
+    from matplotlib import pyplot
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_suffix(f".{kind}") for kind in KINDS]
+    for one in written:
+        figure.savefig(one, dpi=dpi, metadata={"CreationDate": None} if one.suffix == ".pdf" else {"Software": None})
+    pyplot.close(figure)
+    return written
+
+
+def start(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
+    """A figure and its axes, drawn without a display."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    matplotlib.rcParams["pdf.fonttype"] = 42  # text stays text
+    return pyplot.subplots(rows, columns, layout="constrained", **options)
+
+
+def style(number: int) -> dict[str, Any]:
+    """Colour and marker of the ``number``-th line; beyond the colours the marker tells lines apart."""
+    color = palette.hex_color(palette.SERIES[number % len(palette.SERIES)])
+    return {"color": color, "marker": _MARKERS[number % len(_MARKERS)], "linewidth": 1.6, "markersize": 5}
+
+
+def curve_points(row: Row) -> list[tuple[int, float, list[float]]]:
+    """(step, mean labelled share in percent, mIoU of every run that has the step) of a row, the last iterate included."""
+    found: dict[int, list[tuple[float, float]]] = {}
+    for run in row.runs:
+        results = run.results or {}
+        last = {
+            "step": results.get("max_steps"),
+            "labelled_fraction": results.get("labelled_fraction"),
+            "mIoU": results.get("mIoU"),
+        }
+        for one in [*(results.get("evaluations") or ()), last]:
+            if one["step"] is not None and one["mIoU"] is not None:
+                found.setdefault(int(one["step"]), []).append(
+                    (100 * float(one["labelled_fraction"] or 0), float(one["mIoU"]))
+                )
+    return [
+        (step, statistics.fmean(share for share, _ in values), [miou for _, miou in values])
+        for step, values in sorted(found.items())
+    ]
+
+
+def learning_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """mIoU over steps: the mean over seeds, and the range of the seeds as a band; a figure for each data set."""
+    written = []
+    for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
+        figure, axis = start(figsize=(7.2, 4.4))
+        for number, row in enumerate(row for row in rows if row.title["dataset"] == dataset):
+            points = curve_points(row)
+            look = style(number)
+            steps, means = [one[0] for one in points], [statistics.fmean(one[2]) for one in points]
+            axis.plot(steps, means, label=f"{row_name(row)} (n={len(row.runs)})", **look)
+            if len(row.runs) > 1:
+                lows, highs = [min(one[2]) for one in points], [max(one[2]) for one in points]
+                axis.fill_between(steps, lows, highs, color=look["color"], alpha=0.15, linewidth=0)
+        axis.set(xlabel="step", ylabel="mIoU (%)", title=f"{dataset}: learning curves (band: range of the seeds)")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+        written += save(figure, folder / f"learning_curves_{dataset}")
+    return written
+
+
+def labelled_share(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """mIoU against the share of target pixels asked about; settings without rounds are level lines."""
+    written = []
+    for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
+        figure, axis = start(figsize=(7.2, 4.4))
+        for number, row in enumerate(row for row in rows if row.title["dataset"] == dataset):
+            name, look = f"{row_name(row)} (n={len(row.runs)})", style(number)
+            if not any((run.results or {}).get("rounds") for run in row.runs):
+                axis.axhline(
+                    statistics.fmean(row.values("mIoU")), color=look["color"], linestyle="--", linewidth=1.2, label=name
+                )
+                continue
+            by_share: dict[float, list[float]] = {}
+            for _, share, mious in curve_points(row):
+                by_share[round(share, 4)] = mious  # of equal shares the last evaluation
+            shares = sorted(by_share)
+            axis.plot(shares, [statistics.fmean(by_share[share]) for share in shares], label=name, **look)
+        axis.set(
+            xlabel="target pixels asked about (%)",
+            ylabel="mIoU (%)",
+            title=f"{dataset}: mIoU against the labelled share",
+        )
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+        written += save(figure, folder / f"labelled_share_{dataset}")
+    return written
+
+
+def window_sweep(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Fig. 6: mIoU over the radius k of the window, RA and PA, where rows differ in ``mode.radius``."""
+    written = []
+    for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
+        lines: dict[str, list[tuple[int, list[float]]]] = {}
+        for row in rows:
+            radius = row.runs[0].config.get("mode.radius")
+            others = {key: value for key, value in row.also.items() if not key.startswith("mode.")}
+            if row.title["dataset"] != dataset or row.title["mode"] == "–" or radius is None:
+                continue
+            title = " ".join([row.title["mode"].upper(), row.title["acquisition"], row.title["budget"]])
+            name = " ".join([title, *(f"{key}={value}" for key, value in others.items())])
+            lines.setdefault(name, []).append((int(radius), row.values("mIoU")))
+        lines = {name: points for name, points in lines.items() if len({radius for radius, _ in points}) > 1}
+        if not lines:
+            continue
+        figure, axis = start(figsize=(5.6, 4.0))
+        for number, (name, points) in enumerate(lines.items()):
+            points.sort()
+            means = [statistics.fmean(values) for _, values in points]
+            spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
+            axis.errorbar([radius for radius, _ in points], means, yerr=spread, capsize=3, label=name, **style(number))
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sorted({radius for points in lines.values() for radius, _ in points}))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set(xlabel="k", ylabel="mIoU (%)", title=f"{dataset}: size of the window (bars: ± std over seeds)")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+        written += save(figure, folder / f"fig6_window_{dataset}")
+    return written

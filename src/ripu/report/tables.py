@@ -1,0 +1,247 @@
+"""Tables over runs as Markdown and CSV, by themselves or beside the figures of the paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from ripu.report.collect import Row, mean_std, number, row_name
+
+PAPER_TITLES = {
+    1: "Table 1: GTAV to Cityscapes",
+    2: "Table 2: SYNTHIA to Cityscapes",
+    3: "Table 3: ablation",
+    4: "Table 4: selection methods, without the further losses",
+    5: "Table 5: source free",
+    6: "Table 6: shape of regions",
+    7: "Table 7: negative threshold tau",
+    8: "Table 8: weight alpha1 of the consistency term",
+    9: "Table 9: weight alpha2 of negative learning",
+    10: "Table 10: against an edge detector",
+    11: "Table 11: selection methods by class, without the further losses",
+    12: "Table 12: source free by class, GTAV to Cityscapes",
+    13: "Table 13: source free by class, SYNTHIA to Cityscapes",
+}
+
+DEFAULTS = {
+    "setting.name": "active",
+    "mode.name": "ra",
+    "acquisition": "RipuScore",
+    "budget": 0.022,
+    "region": "Square",
+    "mode.budget_per": "image",
+    "objective.consistency_weight": 0.1,
+    "objective.negative_weight": 1.0,
+    "objective.negative_threshold": 0.05,
+}
+"""What a row of the paper has where its ``match`` says nothing else; whole settings are told by their name alone."""
+
+_TASK = {"gtav": "GTAV", "streets": "GTAV", "camvid": "GTAV", "synthia": "SYNTHIA", "streets_synthia": "SYNTHIA"}
+_SHORT = {
+    "traffic light": "light",
+    "traffic sign": "sign",
+    "vegetation": "veg.",
+    "sidewalk": "side.",
+    "building": "buil.",
+}
+
+
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with its columns aligned."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (head, *body)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines) + "\n"
+
+
+def means_table(rows: Sequence[Row]) -> str:
+    """A line for every row: mIoU as mean and sample standard deviation over seeds, and what else was measured."""
+    subsets = _subsets(rows)
+    has_also = any(row.also for row in rows)
+    head = [
+        "dataset",
+        "mode",
+        "setting",
+        "acquisition",
+        "budget",
+        *(["differs in"] if has_also else []),
+        "n",
+        "seeds",
+        "mIoU",
+    ]
+    body = []
+    for row in rows:
+        also = [", ".join(f"{key}={number(value)}" for key, value in row.also.items())] if has_also else []
+        seeds = " ".join(str(seed) for seed in row.seeds)
+        labelled = [100 * value for value in row.values("labelled_fraction")]
+        share = f"{statistics.fmean(labelled):.3g}" if labelled else "–"
+        figures = [mean_std(row.values("mIoU"), 2), *(mean_std(row.values(name), 2) for name in subsets), share]
+        body.append([*row.title.values(), *also, str(len(row.runs)), seeds, *figures])
+    return markdown([*head, *subsets, "labelled %"], body)
+
+
+def _subsets(rows: Sequence[Row]) -> list[str]:
+    """Further means, e.g. ``mIoU13``."""
+    names = {name for row in rows for run in row.runs for name in run.results or {}}
+    return sorted(name for name in names if name.startswith("mIoU") and name != "mIoU")
+
+
+def classes_table(rows: Sequence[Row]) -> str:
+    """IoU by class, a table for each set of classes; a class that never occurs has a dash."""
+    parts = []
+    for names in dict.fromkeys(tuple(row.class_names) for row in rows):
+        body = []
+        for row in (one for one in rows if tuple(one.class_names) == names):
+            values = [mean_std(row.values("per_class_iou", name)) for name in names]
+            body.append([row_name(row), *values, mean_std(row.values("mIoU"))])
+        parts.append(markdown(["row", *(_SHORT.get(name, name) for name in names), "mIoU"], body))
+    return "\n".join(parts)
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Every run of every row with all its figures, a line a run."""
+    classes = list(dict.fromkeys(name for row in rows for name in row.class_names))
+    also = list(dict.fromkeys(key for row in rows for key in row.also))
+    subsets = _subsets(rows)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    plain = ("dataset", "mode", "setting", "acquisition", "budget")
+    writer.writerow([*plain, *also, "seed", "mIoU", *subsets, "labelled_fraction", *classes, "run"])
+    for row in rows:
+        for run in row.runs:
+            results: Mapping[str, Any] = run.results or {}
+            iou = results.get("per_class_iou") or {}
+            title = ["" if value == "–" else value for value in row.title.values()]
+            values = [results.get(name) for name in ("mIoU", *subsets, "labelled_fraction")]
+            further = [row.also.get(key, "") for key in also]
+            writer.writerow([*title, *further, run.seed, *values, *(iou.get(name) for name in classes), run.run])
+    return buffer.getvalue()
+
+
+def paper_rows() -> list[dict[str, str]]:
+    """The rows of the paper's Tables 1 to 13 in its order, as ``paper_tables.csv`` has them."""
+    with (resources.files("ripu.report") / "paper_tables.csv").open() as file:
+        return list(csv.DictReader(io.StringIO(file.read())))
+
+
+def matches(paper: Mapping[str, str], row: Row) -> bool:
+    """Whether a row of runs is the experiment of a row of the paper, up to data, network and length of training.
+
+    The published network counts where the paper has both: a row on DeepLab-v3+ with ResNet-101 is matched by runs of that
+    network alone, and on the published data sets one on DeepLab-v2 by others alone.
+    """
+    if not paper["match"] or _TASK.get(row.title["dataset"]) != paper["task"]:
+        return False
+    wanted = dict(pair.split("=", 1) for pair in paper["match"].split() if "=" in pair)
+    setting = wanted.get("setting.name", "active")
+    config = row.runs[0].config
+    network = str(config.get("model._target_", ""))
+    is_v3 = network.endswith("DeepLabV3Plus") and network.startswith("ripu.")
+    if ("model._target_" in wanted) != is_v3:
+        return False
+    wanted.pop("model._target_", None)
+    if setting != "active":
+        return row.title["setting"] == setting
+    expected = {**DEFAULTS, **wanted}
+    if wanted.get("mode.name") == "pa":
+        expected.pop("region")  # single pixels have no shape
+    found = {
+        **{key: config.get(key, DEFAULTS.get(key)) for key in expected},
+        "setting.name": row.title["setting"],
+        "mode.name": row.title["mode"],
+        "acquisition": row.title["acquisition"],
+        "budget": row.title["budget"],
+        "region": str(config.get("region._target_", "Square")).rpartition(".")[2],
+    }
+    return all(_same(found[key], value) for key, value in expected.items())
+
+
+def _same(found: Any, expected: Any) -> bool:
+    try:
+        return abs(float(found) - float(expected)) < 1e-9
+    except (TypeError, ValueError):
+        return str(found) == str(expected)
+
+
+def paper_tables(rows: Sequence[Row], *, with_classes: bool = True) -> str:
+    """The paper's tables in its order of rows and columns, with our rows of the same experiment beside.
+
+    Figures of other data than the paper's are no reproduction: their column is named after the data set. Tables that no
+    run belongs to are left out.
+
+    Args:
+        rows: Rows of runs.
+        with_classes: Also the classes, where the paper has them: its line, then ours.
+    """
+    every = paper_rows()
+    parts = []
+    for number_, title in PAPER_TITLES.items():
+        for task in dict.fromkeys(one["task"] for one in every if one["table"] == str(number_)):
+            part = [one for one in every if one["table"] == str(number_) and one["task"] == task]
+            found = {id(one): [row for row in rows if matches(one, row)] for one in part}
+            datasets = list(dict.fromkeys(row.title["dataset"] for ours in found.values() for row in ours))
+            if not datasets:
+                continue
+            suffix = "" if task in title else f" ({task} to Cityscapes)"
+            parts.append(f"### {title}{suffix}\n\n{_beside(part, found, datasets)}")
+            if with_classes and part[0]["road"]:
+                parts.append(_classes_beside(part, found))
+    return "\n".join(parts) if parts else "No run belongs to a table of the paper.\n"
+
+
+def _beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence[Row]], datasets: Sequence[str]) -> str:
+    body, notes = [], []
+    has_13 = any(one["mIoU13"] for one in part)
+    for one in part:
+        mark = ""
+        if one["note"]:
+            notes += [] if one["note"] in notes else [one["note"]]
+            mark = f" [{notes.index(one['note']) + 1}]"
+        cells = [
+            f"{one['method']}{mark}",
+            one["budget"] or "–",
+            one["mIoU"],
+            *([one["mIoU13"] or "–"] if has_13 else []),
+        ]
+        for dataset in datasets:
+            ours = [row for row in found[id(one)] if row.title["dataset"] == dataset]
+            texts = []
+            for row in ours:
+                text = f"{mean_std(row.values('mIoU'))} (n={len(row.runs)})"
+                also = ", ".join(f"{key}={number(value)}" for key, value in row.also.items())
+                texts.append(f"{text} {also}".strip())
+            cells.append("; ".join(texts) or "–")
+        body.append(cells)
+    head = [
+        "method",
+        "budget",
+        "paper mIoU",
+        *(["paper mIoU13"] if has_13 else []),
+        *(f"ours, {name}" for name in datasets),
+    ]
+    foot = "".join(f"\n[{place}] {note}." for place, note in enumerate(notes, start=1))
+    return markdown(head, body) + (foot + "\n" if foot else "")
+
+
+def _classes_beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence[Row]]) -> str:
+    classes = [name for name in list(part[0])[list(part[0]).index("mIoU13") + 1 :] if part[0][name]]
+    body = []
+    for one in part:
+        own = [row for row in found[id(one)] if set(classes) <= set(row.class_names)]
+        if not own:
+            continue
+        name = f"{one['method']} {one['budget']}".strip()
+        body.append([f"paper: {name}", *(one[name] for name in classes), one["mIoU"]])
+        for row in own:
+            values = [mean_std(row.values("per_class_iou", name)) for name in classes]
+            body.append([f"ours: {row_name(row)} (n={len(row.runs)})", *values, mean_std(row.values("mIoU"))])
+    if not body:
+        return ""
+    return markdown(["row", *(_SHORT.get(name, name) for name in classes), "mIoU"], body)

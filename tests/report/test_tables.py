@@ -1,0 +1,257 @@
+"""Rows of runs: what may share one, what is said of those that cannot, and the paper's own figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ripu.report.__main__ import main
+from ripu.report.collect import Row, find_runs, make_rows, mean_std, row_name
+from ripu.report.curves import curve_points, window_sweep
+from ripu.report.tables import PAPER_TITLES, classes_table, matches, means_table, paper_rows, paper_tables, to_csv
+from running import compose
+
+CLASSES = ("road", "sky")
+
+
+def write_run(folder: Path, *overrides: str, miou: float | None = 50.0, seed: int = 0, dataset: str = "gtav") -> Path:
+    """A run's folder with the real configuration of a command line and results made by hand."""
+    from ripu import build
+
+    folder.mkdir(parents=True)
+    cfg = compose(f"dataset={dataset}", f"seed={seed}", f"paths.output_dir={folder}", *overrides)
+    config = build.plain(cfg)
+    import yaml
+
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    if miou is None:
+        return folder
+    results: dict[str, Any] = {
+        "mIoU": miou,
+        "per_class_iou": {"road": miou + 10, "sky": None if seed else miou - 10},
+        "dataset": cfg.dataset.name,
+        "mode": cfg.mode.name,
+        "setting": cfg.setting.name,
+        "acquisition": str(cfg.acquisition._target_).rsplit(".", 1)[-1],
+        "budget": cfg.budget,
+        "seed": seed,
+        "max_steps": 40,
+        "labelled_fraction": 0.022,
+        "evaluations": [{"step": 10, "labelled_fraction": 0.0, "mIoU": miou - 20}],
+        "rounds": [],
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def rows_of(folder: Path) -> tuple[list[Row], list[str]]:
+    return make_rows(find_runs([folder]))
+
+
+def test_a_row_is_the_mean_over_seeds(tmp_path: Path) -> None:
+    for seed, miou in enumerate((50.0, 52.0, 57.0)):
+        write_run(tmp_path / f"s{seed}", miou=miou, seed=seed)
+    (row,), notes = rows_of(tmp_path)
+    assert notes == []
+    assert row.seeds == [0, 1, 2]
+    assert f"{statistics.mean([50, 52, 57]):.2f} ± {statistics.stdev([50, 52, 57]):.2f}" in means_table([row])
+    assert "| 63.0 ± 3.6 | 40.0 | 53.0 ± 3.6 |" in classes_table([row])  # sky has no IoU under two of the seeds
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("objective.negative_threshold=0.1", "objective.negative_threshold"),
+        ("mode.radius=2 mode.suppress_radius=4", "mode.radius"),
+        ("trainer.max_steps=500", "trainer.max_steps"),
+        ("evaluation.flip=true", "evaluation.flip"),
+        ("trainer.precision=bf16-mixed", "trainer.precision"),
+        ("data.target_size=[64,128]", "data.target_size"),
+        ("model=deeplabv3plus_r101", "model._target_"),
+        ("selection_steps=[10000,20000]", "selection_steps"),
+    ],
+)
+def test_any_other_difference_keeps_runs_apart_and_is_named(override: str, named: str, tmp_path: Path) -> None:
+    write_run(tmp_path / "one")
+    write_run(tmp_path / "other", *override.split(), seed=1)
+    rows, _ = rows_of(tmp_path)
+    assert len(rows) == 2
+    assert all(named in row.also for row in rows)
+    assert named in means_table(rows)
+    assert row_name(rows[0]) != row_name(rows[1])
+
+
+def test_where_and_how_fast_a_run_goes_is_no_difference(tmp_path: Path) -> None:
+    write_run(tmp_path / "one")
+    write_run(tmp_path / "other", "data.num_workers=7", "paths.data_root=/elsewhere", "evaluation.gallery=3", seed=1)
+    assert len(rows_of(tmp_path)[0]) == 1
+
+
+def test_settings_without_rounds_have_no_mode_score_or_budget(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", "setting=source_only", "mode=pa")
+    write_run(tmp_path / "other", "setting=source_only", "acquisition=random", seed=1)
+    (row,), _ = rows_of(tmp_path)
+    assert row_name(row) == "gtav source_only"
+
+
+def test_what_is_missing_is_said_and_stops_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path / "a0", miou=50.0)
+    write_run(tmp_path / "a1", miou=51.0, seed=1)
+    write_run(tmp_path / "again", miou=99.0, seed=1)
+    write_run(tmp_path / "b0", "acquisition=random", miou=45.0)
+    write_run(tmp_path / "b1", "acquisition=random", miou=None, seed=1)
+    failed = write_run(tmp_path / "failed", miou=None, seed=2)
+    (failed / "log.txt").write_text("step 1\nerror: the loss is nan at step 3\n")
+    damaged = write_run(tmp_path / "damaged", seed=3)
+    (damaged / "results.json").write_text('{"mIoU": ')
+    rows, notes = rows_of(tmp_path)
+    text = "\n".join(notes)
+    assert len(rows) == 2
+    assert "again: seed 1 again" in text
+    assert "b1: unfinished" in text
+    assert "failed: failed: error: the loss is nan" in text
+    assert "damaged: results.json cannot be read" in text
+    assert "RandomScore 0.022: no finished run of seed 1" in text
+    assert 99.0 not in rows[0].values("mIoU") + rows[1].values("mIoU")
+
+
+def test_an_older_run_without_a_configuration_is_kept_apart(tmp_path: Path) -> None:
+    write_run(tmp_path / "one")
+    (write_run(tmp_path / "older", seed=1) / "config.yaml").unlink()
+    rows, notes = rows_of(tmp_path)
+    assert len(rows) == 2
+    assert any("no config.yaml" in note for note in notes)
+
+
+def test_the_csv_has_a_line_for_every_run(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / f"s{seed}", miou=50.0 + seed, seed=seed)
+    lines = list(csv.DictReader(to_csv(rows_of(tmp_path)[0]).splitlines()))
+    assert [(line["seed"], line["mIoU"], line["road"], line["sky"]) for line in lines] == [
+        ("0", "50.0", "60.0", "40.0"),
+        ("1", "51.0", "61.0", ""),
+    ]
+
+
+def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "runs" / "a", "mode.radius=1", miou=50.0)
+    write_run(tmp_path / "runs" / "b", "mode.radius=2", "mode.suppress_radius=4", miou=48.0)
+    assert main([str(tmp_path / "runs"), "--paper", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    written = (tmp_path / "out" / "tables.md").read_text()
+    assert written in printed
+    for name in ("runs.csv", "learning_curves_gtav.png", "labelled_share_gtav.pdf", "fig6_window_gtav.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+    assert main([str(tmp_path / "nothing")]) == 2
+    (tmp_path / "empty").mkdir()
+    assert main([str(tmp_path / "empty")]) == 2
+    assert "no run in" in capsys.readouterr().err
+
+
+def test_the_sweep_over_k_needs_a_second_k(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "a")
+    rows, _ = rows_of(tmp_path / "runs")
+    assert window_sweep(rows, tmp_path / "out") == []
+    assert curve_points(rows[0]) == [(10, 0.0, [30.0]), (40, pytest.approx(2.2), [50.0])]
+
+
+def test_mean_and_deviation() -> None:
+    assert mean_std([]) == "–"
+    assert mean_std([1.26]) == "1.3"
+    assert mean_std([1.0, 2.0, 4.0], 2) == "2.33 ± 1.53"
+
+
+# ---- the paper
+
+
+def test_every_row_of_the_paper_averages_to_its_printed_mean_or_has_a_note() -> None:
+    rows = paper_rows()
+    assert {int(row["table"]) for row in rows} == set(PAPER_TITLES)
+    names = list(rows[0])
+    classes = names[names.index("mIoU13") + 1 :]
+    assert len(classes) == 19
+    wide = [row for row in rows if row["road"]]
+    assert len(wide) == 47
+    for row in wide:
+        values = [float(row[name]) for name in classes if row[name]]
+        assert len(values) == (19 if row["task"] == "GTAV" else 16)
+        assert abs(statistics.mean(values) - float(row["mIoU"])) <= 0.1 or "average" in row["note"], row
+        if row["mIoU13"]:
+            of_13 = [float(row[name]) for name in classes if row[name] and name not in ("wall", "fence", "pole")]
+            assert abs(statistics.mean(of_13) - float(row["mIoU13"])) <= 0.1 or "13 classes average" in row["note"], row
+
+
+def test_the_slip_of_table_11_is_told() -> None:
+    (row,) = [one for one in paper_rows() if (one["table"], one["method"], one["budget"]) == ("11", "RAND", "2.2 %")]
+    assert row["mIoU"] == "63.8"
+    assert "average 62.2" in row["note"]
+
+
+def test_the_same_experiment_has_the_same_figure_in_every_table() -> None:
+    rows = paper_rows()
+    ours = [row for row in rows if row["match"] == "default" and row["task"] == "GTAV"]
+    assert {row["mIoU"] for row in ours} == {"69.6"}
+    assert len(ours) == 5
+    for row in rows:
+        if row["table"] == "11":
+            (short,) = [
+                one
+                for one in rows
+                if one["table"] == "4" and (one["method"], one["budget"]) == (row["method"], row["budget"])
+            ]
+            assert (short["mIoU"], short["match"]) == (row["mIoU"], row["match"])
+
+
+NO_LOSSES = ("objective.consistency_weight=0", "objective.negative_weight=0")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "places"),
+    [
+        ((), {("1", "Ours (RA)"), ("3", "(f) RIPU"), ("6", "k-square-neighbors (Ours)"), ("10", "Ours (RA)"), ("12", "Ours (RA)")}
+         | {("7", "tau = 0.05"), ("8", "alpha1 = 0.1"), ("9", "alpha2 = 1")}),
+        (("mode=pa",), {("1", "Ours (PA)"), ("10", "Ours (PA)")}),
+        (("setting=source_only",), {("1", "Source Only")}),
+        (("setting=fully_supervised",), {("1", "Fully Supervised"), ("3", "Fully Supervised")}),
+        (("objective.negative_threshold=0.08",), {("7", "tau = 0.08")}),
+        (NO_LOSSES, {("3", "(c) both"), ("4", "Ours (RA)"), ("11", "Ours (RA)")}),
+        (("acquisition=random", *NO_LOSSES), {("3", "RAND"), ("4", "RAND"), ("11", "RAND")}),
+        (("acquisition=entropy", "mode=pa", *NO_LOSSES), {("4", "ENT"), ("11", "ENT")}),
+        (("acquisition=entropy", *NO_LOSSES), {("3", "(b) uncertainty"), ("4", "ENT"), ("11", "ENT")}),
+        (("region=rectangles",), {("6", "Fixed rectangle")}),
+        (("acquisition=canny_entropy",), {("10", "Canny + ENT")}),
+        (("acquisition=random",), set()),
+        (("budget=0.05", "model=deeplabv3plus_r101"), {("1", "Ours (RA)")}),
+        (("budget=0.05",), set()),
+        (("mode.budget_per=dataset",), set()),
+    ],
+)  # fmt: skip
+def test_a_run_stands_beside_its_own_row(
+    overrides: tuple[str, ...], places: set[tuple[str, str]], tmp_path: Path
+) -> None:
+    write_run(tmp_path / "run", *overrides)
+    (row,), _ = rows_of(tmp_path)
+    found = [one for one in paper_rows() if matches(one, row)]
+    assert {(one["table"], one["method"]) for one in found} == places
+    assert all(one["task"] == "GTAV" for one in found)
+
+
+def test_paper_tables_keep_its_order(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / f"s{seed}", miou=60.0 + 2 * seed, seed=seed)
+        write_run(tmp_path / f"t{seed}", "objective.negative_threshold=0.1", miou=58.0, seed=seed)
+    rows, _ = rows_of(tmp_path)
+    text = paper_tables(rows)
+    assert text.index("Table 1:") < text.index("Table 7:") < text.index("Table 12:")
+    table = text[text.index("Table 7:") : text.index("Table 8:")]
+    lines = [line for line in table.splitlines() if line.startswith("| tau")]
+    assert [line.split("|")[3].strip() for line in lines] == ["68.81", "69.54", "69.62", "69.17", "68.94", "68.13"]
+    assert "61.0 ± 1.4 (n=2)" in lines[2]
+    assert "58.0 ± 0.0 (n=2)" in lines[4]
+    assert lines[0].rstrip("| ").endswith("–")
+    assert paper_tables([]) == "No run belongs to a table of the paper.\n"
