@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from ripu.strict import ConfigError as ConfigError
 from ripu.strict import check_values
 from ripu.strict import config_dir as config_dir
+from ripu.trust import check_described
 
 if TYPE_CHECKING:  # torch and Lightning take long to import: only when something is built
     import numpy as np
@@ -346,16 +347,15 @@ def _check_fits(region: Any, query: Any, sizes: set[tuple[int, int]]) -> None:
 def _static_mask(path: str, scenes: Scenes) -> Any:
     """A reader of the one mask (non-zero: never ask there) that holds for every target image."""
     import numpy as np
-    from PIL import Image
 
     from ripu.datamodule import resize_label
+    from ripu.datasets.scenes import read_picture
 
     if not Path(path).exists():
         raise ConfigError(
             f"dataset.static_mask={path} does not exist; give a grey PNG, non-zero where nothing is asked"
         )
-    with Image.open(path) as file:
-        mask = np.asarray(file.convert("L"))
+    mask = read_picture(Path(path), lambda file: np.asarray(file.convert("L")))
 
     def excluded(index: int) -> NDArray[np.bool_]:
         nothing: NDArray[np.bool_] = resize_label(mask, scenes.target.label_size(index)) != 0
@@ -505,7 +505,7 @@ def check_device(accelerator: str, key: str = "trainer.accelerator") -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of this package; nothing in it is unpickled.
+    """The content of a checkpoint of this package; nothing in it is unpickled, and it can name no code but networks.
 
     Raises:
         ConfigError: The file is damaged, or is not a checkpoint of ``ripu.train``.
@@ -520,6 +520,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(stored, dict) or "config" not in stored.get("hyper_parameters", {}):
         raise ConfigError(f"checkpoint={path} was not written by ripu.train; give RUN/checkpoints/*.ckpt")
+    check_described(stored["hyper_parameters"]["config"], path)
     return stored
 
 

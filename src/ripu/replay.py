@@ -374,7 +374,7 @@ class _KnownLogits:
         sample = self.images[item] if self.with_images else {"index": index, "image": torch.empty(0)}
         if self.folder is None:
             return {**sample, "logits": self.memory[index]}
-        return {**sample, "logits": torch.from_numpy(np.load(_file(self.folder, index))).float()}
+        return {**sample, "logits": torch.from_numpy(np.load(_file(self.folder, index), allow_pickle=False)).float()}
 
 
 # ----------------------------------------------------------------------------------------------------------- comparison

@@ -14,9 +14,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from ripu.datasets.scenes import Scene, SceneDataset, SceneError, decode_grey
+from ripu.datasets.scenes import Scene, SceneDataset, SceneError, decode_grey, open_picture
 from ripu.datasets.taxonomy import VOID, Taxonomy
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
@@ -114,7 +113,7 @@ class ColorLabels:
         Raises:
             SceneError: It holds a colour that has no meaning.
         """
-        with Image.open(path) as file:
+        with open_picture(path) as file:
             rgb = np.asarray(file.convert("RGB")).astype(np.uint32)
         codes = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
         found, places = np.unique(codes, return_inverse=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from ripu.datasets.taxonomy import Taxonomy
 
 MAX_PIXELS = 2**27
-"""Images with more pixels are refused: no camera makes them, a decompression bomb does."""
+"""Images that claim more pixels are refused by their head: no camera makes them, a decompression bomb does."""
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+"""Kinds of pictures that are opened; others of Pillow's readers start programs or have no use here."""
 
 
 class DatasetNotFoundError(ValueError):
@@ -64,10 +69,37 @@ class Scene:
     label: Path | None
 
 
+@contextmanager
+def open_picture(path: Path) -> Iterator[Image.Image]:
+    """Open a picture of one of :data:`FORMATS`, and refuse one of absurd size before it is decoded.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SceneError: It claims more than :data:`MAX_PIXELS`.
+        OSError: It cannot be read.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise SceneError(f"{path} is no regular file; put the picture itself there, or take the scene out")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is the one below
+            file = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise SceneError(f"{path} claims far more than {MAX_PIXELS} pixels; it is not decoded. Remove it") from error
+    with file:
+        width, height = file.size
+        if width * height > MAX_PIXELS:
+            raise SceneError(
+                f"{path} claims {width} x {height} pixels, more than {MAX_PIXELS}; it is not decoded. Remove it"
+            )
+        yield file
+
+
 def decode_grey(path: Path) -> NDArray[np.integer]:
     """Read an 8- or 16-bit single-channel or palette PNG as (H, W) ids."""
-    with Image.open(path) as file:
-        _refuse_bomb(path, file.size)
+    with open_picture(path) as file:
         if file.mode not in ("L", "P", "I;16", "I"):
             raise SceneError(
                 f"{path} holds a {file.mode} picture, not one id a pixel; give the id images, not the colour ones"
@@ -87,8 +119,7 @@ def read_picture(path: Path, decode: Callable[[Image.Image], NDArray[np.uint8]])
         SceneError: The file is missing, damaged or absurdly large.
     """
     with _reading(path):
-        with Image.open(path) as file:
-            _refuse_bomb(path, file.size)
+        with open_picture(path) as file:
             return decode(file)
 
 
@@ -144,8 +175,7 @@ class SceneDataset:
         """
         path = self.scenes[index].image
         with _reading(path):
-            with Image.open(path) as file:
-                _refuse_bomb(path, file.size)
+            with open_picture(path) as file:
                 return np.asarray(file.convert("RGB"))
 
     def read_label(self, index: int) -> NDArray[np.uint8]:
@@ -171,8 +201,7 @@ class SceneDataset:
         scene = self.scenes[index]
         path = scene.label or scene.image
         with _reading(path):
-            with Image.open(path) as file:
-                _refuse_bomb(path, file.size)
+            with open_picture(path) as file:
                 width, height = file.size
         return height, width
 
@@ -199,8 +228,3 @@ class _reading:
             raise SceneError(
                 f"{self.path} cannot be read as an image ({error}); copy or download it again, or remove it"
             ) from error
-
-
-def _refuse_bomb(path: Path, size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise SceneError(f"{path} claims {size[0]} x {size[1]} pixels, more than {MAX_PIXELS}; it is not decoded")

@@ -62,7 +62,12 @@ class Taxonomy:
 
         Returns:
             uint8 array of the same shape; 255 where the id has no class.
+
+        Raises:
+            ValueError: An id is negative or above 65535, so that these are no ids.
         """
+        if disk_ids.size and not (disk_ids.min() >= 0 and disk_ids.max() < 2**16):
+            raise ValueError(f"the values {disk_ids.min()}..{disk_ids.max()} are no class ids, which lie in 0..65535")
         size = max(int(disk_ids.max(initial=0)), max(self.disk_to_train, default=0)) + 1
         table = np.full(size, VOID, dtype=np.uint8)
         for disk_id, train_id in self.disk_to_train.items():

