@@ -73,7 +73,8 @@ def test_every_reader_is_a_safe_one(path: Path) -> None:
     for line in code:
         assert "torch.load(" not in line or "weights_only=True" in line or "``" in line, line
         assert "np.load(" not in line or "allow_pickle=False" in line, line
-        for word in ("pickle.load", "yaml.load(", "yaml.unsafe", "load_from_checkpoint", "os.system", "shell=True"):
+        assert "yaml.load(" not in line or "SafeLoader" in line, line
+        for word in ("pickle.load", "yaml.unsafe", "load_from_checkpoint", "os.system", "shell=True"):
             assert word not in line, line
 
 
@@ -131,7 +132,7 @@ def test_an_image_bomb_is_refused_by_its_head(side: int, tmp_path: Path) -> None
         with pytest.raises(SceneError, match=r"bomb\.png (claims|cannot be read)"):
             read(0)
     wide = bomb(tmp_path / "wide.png", side, side, bits=16, color=2)
-    with pytest.raises((SceneError, OSError), match="claims|cannot identify"):
+    with pytest.raises(SceneError, match=r"wide\.png (claims|cannot be read)"):
         decode_synthia(wide)
 
 
@@ -173,7 +174,7 @@ def test_a_list_file_reads_nothing_outside(own_data: Path, tmp_path: Path) -> No
     for line in ("../../../secret.png", str(tmp_path / "secret.png"), "/etc/passwd", "train/../../../../secret.png"):
         (root / "list.txt").write_text(line + "\n")
         with pytest.raises(SceneError, match="name no image"):
-            load_folder("source", root, "train", "trainannot", list(CAMVID11.class_names), ignore_ids=[11], list_file="list.txt")
+            load_folder("source", root, "train", "trainannot", CAMVID11.class_names, ignore_ids=None, list_file="list.txt")
     for pattern in ("../*", str(tmp_path), "train/../../.."):
         with pytest.raises(SceneError, match="must lie below"):
             load_folder("source", root, pattern, "trainannot", ["a"])
@@ -222,7 +223,6 @@ def test_a_label_store_names_no_file_outside(name: str, tmp_path: Path) -> None:
     write_document(folder / "manifest.json", json.loads(text.replace(files[0], name)))
     with pytest.raises(LabelStoreError):
         LabelStore.open(folder).verify()
-        LabelStore.open(folder).revealed_label("one")
 
 
 def test_the_loaders_take_pictures_alone(own_data: Path) -> None:
