@@ -524,6 +524,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return stored
 
 
+def restore(path: Path) -> tuple[DictConfig, RipuModule, Taxonomy]:
+    """Configuration, module with its weights, and classes of a checkpoint; the data are not touched.
+
+    Raises:
+        ConfigError: The file is damaged, or is not a checkpoint of ``ripu.train``.
+    """
+    stored = read_checkpoint(path)
+    trained = OmegaConf.create(stored["hyper_parameters"]["config"])
+    taxonomy = make_taxonomy(trained)
+    module = make_module(trained, taxonomy, is_fresh=False)
+    module.load_state_dict(stored["state_dict"])
+    return trained, module, taxonomy
+
+
 def checkpoint_path(given: str) -> Path:
     """The checkpoint file that a user names: a file, or the folder of a run (then its final one).
 

@@ -213,7 +213,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     photos, others = find_photos(source, output)
     from ripu.terminal import Progress
 
-    trained, module, taxonomy = _restore(path)
+    trained, module, taxonomy = build.restore(path)
     device = build.make_device(cfg.accelerator)
     module.to(device).eval()
     size = tuple(trained.data.target_size)
@@ -291,16 +291,6 @@ def _check(cfg: DictConfig) -> None:
             raise build.ConfigError(f"{key}={cfg[key]} is not allowed; it must lie in {allowed[0]}..{allowed[1]}")
     if cfg.batch < 1 or cfg.num_workers < 0:
         raise build.ConfigError(f"batch={cfg.batch} must be 1 or more, num_workers={cfg.num_workers} 0 or more")
-
-
-def _restore(path: Path) -> tuple[DictConfig, Any, Taxonomy]:
-    """Configuration, module and classes of a checkpoint."""
-    stored = build.read_checkpoint(path)
-    trained = OmegaConf.create(stored["hyper_parameters"]["config"])
-    taxonomy = build.make_taxonomy(trained)
-    module = build.make_module(trained, taxonomy, is_fresh=False)
-    module.load_state_dict(stored["state_dict"])
-    return trained, module, taxonomy
 
 
 def _read(

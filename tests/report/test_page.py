@@ -186,7 +186,7 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(RunError, match="holds no run"):
         read_run(tmp_path)
     assert main([str(tmp_path), "--html"]) == 2
-    assert f"error: {tmp_path} holds no run" in capsys.readouterr().err
+    assert f"error: no run in {tmp_path}" in capsys.readouterr().err
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(RunError, match="is no JSON"):
         read_run(tmp_path)

@@ -1,4 +1,4 @@
-"""``python -m ripu.report DIR...``: tables over runs; with ``--html`` their pages."""
+"""``python -m ripu.report DIR...``: tables over runs; with ``--html`` their pages, with ``--figures`` the paper's figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.html:
             _pages(arguments.dirs, arguments.out)
-        else:
+        if arguments.figures:
+            _figures(arguments.dirs, arguments.out)
+        if not arguments.html and not arguments.figures:
             _tables(arguments.dirs, arguments.out, arguments.paper)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -32,11 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ripu.report",
-        description="Tables over runs (Markdown on the screen; --out also writes CSV and figures), or, with --html, the page "
-        "of each run.",
+        description="Tables over runs (Markdown on the screen; --out also writes CSV and curves); or, with --html, the page of "
+        "each run; or, with --figures, Figs. 3 to 5, 7 and 8 of the paper for each run as PNG and PDF, and with --out also "
+        "Figs. 3 and 4 over all runs side by side and Fig. 6 where they differ in mode.radius.",
     )
     parser.add_argument("dirs", metavar="DIR", type=Path, nargs="+", help="output folder of a run, or a parent of such")
     parser.add_argument("--html", action="store_true", help="write the round report of each run: RUN/report.html")
+    parser.add_argument("--figures", action="store_true", help="draw the paper's figures: RUN/figures/")
     parser.add_argument("--paper", action="store_true", help="tables in the paper's order, its figures beside ours")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="write there and not into the runs")
     return parser
@@ -54,6 +58,22 @@ def _pages(dirs: Sequence[Path], out: Path | None) -> None:
     runs = _runs(dirs)
     for run, name in zip(runs, _names(runs), strict=True):
         print(write_page(run, None if out is None else out / f"{name}.html"))
+
+
+def _figures(dirs: Sequence[Path], out: Path | None) -> None:
+    from ripu.report.collect import find_runs, make_rows
+    from ripu.report.curves import window_sweep
+    from ripu.report.figures import side_by_side, write_figures
+
+    records = find_runs(dirs)
+    runs = [record.run for record in records]
+    names = _names(runs)
+    for run, name in zip(runs, names, strict=True):
+        for line in write_figures(run, run / "figures" if out is None else out / name):
+            print(line)
+    if out is not None and len(runs) > 1:
+        for path in [*side_by_side(runs, names, out), *window_sweep(make_rows(records)[0], out)]:
+            print(path)
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

@@ -1,0 +1,113 @@
+"""The paper's figures for a run: drawn from what it recorded, and left out with a reason where that is not enough."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ripu import build, palette
+from ripu.report import tsne
+from ripu.report.__main__ import main
+from ripu.report.figures import asked_picture, revealed_ids, write_figures
+from ripu.report.rundata import read_run
+from running import train_here
+
+NAMES = ("fig3_predictions", "fig4_queried", "fig5_classes", "fig7_edges", "fig8_features")
+
+
+@pytest.fixture(scope="module")
+def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("figures") / "run"
+    train_here(data_root, folder, "budget=0.2", "evaluation.gallery=2")
+    return folder
+
+
+def test_every_figure_is_drawn_as_png_and_pdf(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tsne, "MOST_ASKED", 20)
+    monkeypatch.setattr(tsne, "MOST_OTHERS", 40)
+    names = NAMES if find_spec("sklearn") else NAMES[:-1]
+    lines = write_figures(run, tmp_path)
+    for name in names:
+        assert str(tmp_path / f"{name}.pdf") in lines
+        assert (tmp_path / f"{name}.pdf").read_bytes()[:5] == b"%PDF-"
+        with Image.open(tmp_path / f"{name}.png") as file:
+            assert min(file.size) > 100
+            assert len(set(np.asarray(file.convert("L")).reshape(-1).tolist())) > 20
+
+
+@pytest.mark.slow
+def test_the_same_run_gives_the_same_files(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tsne, "find_spec", lambda name: None)
+    for part in ("one", "other"):
+        lines = write_figures(run, tmp_path / part)
+        assert "fig8_features is left out: scikit-learn is not installed; pip install 'ripu[figures]'" in lines
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
+
+
+def test_what_was_asked_is_painted_in_the_colour_of_its_round(run: Path) -> None:
+    data = read_run(run)
+    assert data.store is not None
+    image = data.gallery[0]
+    picture = asked_picture(data, image, "round")
+    rounds = data.store.revealed_round(image.image_id)
+    for number in range(2):
+        assert (picture[rounds == number] == palette.round_color(number)).all()
+    classes = asked_picture(data, image, "class")
+    label = data.store.revealed_label(image.image_id)
+    assert (classes[label == 3] == data.class_colors[3]).all()
+
+
+def test_features_are_what_the_logits_are_linear_in(run: Path) -> None:
+    _, module, _ = build.restore(run / "checkpoints" / "final.ckpt")
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
+    features = tsne.pixel_features(module, pixels, (32, 48))
+    image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
+    module.eval()
+    with torch.no_grad():
+        logits = module.network.head(torch.from_numpy(features)[None])
+        assert torch.allclose(logits, module(image), atol=1e-5)
+
+
+def test_truth_and_questions_stay_together_at_another_size(run: Path) -> None:
+    data = read_run(run)
+    assert data.store is not None
+    image = data.gallery[1]
+    asked, truth = revealed_ids(data, image, (image.height, image.width))
+    np.testing.assert_array_equal(asked, data.store.asked_mask(image.image_id))
+    label = data.store.revealed_label(image.image_id)
+    np.testing.assert_array_equal(truth[label != 255], label[label != 255])
+
+
+def test_what_cannot_be_drawn_is_left_out_with_its_reason(run: Path, data_root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "older"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "report")
+    lines = write_figures(copy, tmp_path / "out")
+    assert next(line for line in lines if "fig3" in line).endswith(
+        "train with evaluation.gallery=12 (the default) or more"
+    )
+    assert (tmp_path / "out" / "fig5_classes.png").exists()
+    train_here(data_root, tmp_path / "source", "setting=source_only", "evaluation.gallery=2")
+    lines = write_figures(tmp_path / "source", tmp_path / "out2")
+    assert (tmp_path / "out2" / "fig3_predictions.png").exists()
+    assert sum("asked for nothing" in line for line in lines) == len(lines) - 2
+
+
+@pytest.mark.slow
+def test_several_runs_stand_side_by_side(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "other"):
+        shutil.copytree(run, tmp_path / "runs" / name)
+        (tmp_path / "runs" / name / "checkpoints" / "final.ckpt").unlink()
+    assert main([str(tmp_path / "runs"), "--figures", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    for name in ("fig3_predictions", "fig4_queried"):
+        assert str(tmp_path / "out" / f"{name}.pdf") in printed
+        assert (tmp_path / "out" / "one" / f"{name}.png").exists()
+    assert "final.ckpt does not exist" in printed or "scikit-learn is not installed" in printed
