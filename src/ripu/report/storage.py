@@ -77,7 +77,7 @@ def png(ids: NDArray[np.uint8], most_width: int = MOST_WIDTH) -> bytes:
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.NEAREST)
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=9)
+    picture.save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
 
