@@ -33,6 +33,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     import pytorch_lightning as pl
 
     from ripu.datamodule import RipuDataModule
+    from ripu.progress import EvaluationBar
     from ripu.report.predictions import PredictionWriter
     from ripu.report.summary import table
 
@@ -70,8 +71,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         accelerator=cfg.accelerator,
         devices=1,
         logger=False,
-        callbacks=writer,
+        callbacks=[EvaluationBar(), *writer],
         enable_checkpointing=False,
+        enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=run,
     )

@@ -107,8 +107,11 @@ def _open(run: Path, *, write: bool = False) -> LabelStore:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from ripu.terminal import Progress
+
     store = _open(arguments.run)
-    problems = store.verify()
+    with Progress("verifying", len(store.images)) as progress:
+        problems = store.verify(progress)
     for problem in problems:
         print(problem)
     if problems:

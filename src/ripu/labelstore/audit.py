@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ripu.labelstore.records import (
 )
 
 
-def verify_store(store: LabelReader) -> list[str]:
+def verify_store(store: LabelReader, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
     """Check every checksum and every invariant, also of rounds that were undone.
 
     The invariants: rounds are numbered without gaps and their steps increase; no image is over budget; no pixel is
@@ -36,6 +36,7 @@ def verify_store(store: LabelReader) -> list[str]:
 
     Args:
         store: The store.
+        progress: Called with images checked and images.
 
     Returns:
         One line per fault, naming file and image; empty if all is well.
@@ -82,6 +83,7 @@ def verify_store(store: LabelReader) -> list[str]:
     digests = {position: content_digest(event.spec) for position, event in enumerate(rounds)}
     for number, image in enumerate(header.images):
         problems += _check_image(number, image, rounds, live, answers, readable, digests, len(header.class_names))
+        progress(number + 1, len(header.images))
     for position, event in enumerate(rounds):
         if event.file.name in readable and digests[position].hexdigest() != event.content_sha256:
             problems.append(f"{store.path / event.file.name}: is not the content that round {event.spec.index} was")

@@ -409,13 +409,16 @@ class LabelStore(LabelReader):
         """Budget account per image, round and class; see :func:`ripu.labelstore.audit.store_stats`."""
         return store_stats(self, num_rounds)
 
-    def verify(self) -> list[str]:
+    def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
         """Check every checksum and invariant; see :func:`ripu.labelstore.audit.verify_store`.
+
+        Args:
+            progress: Called with images checked and images.
 
         Returns:
             One line per fault; empty if all is well.
         """
-        return verify_store(self)
+        return verify_store(self, progress)
 
     # ---- inside
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+WIDTH = 80
+"""Characters of a line, at most: the narrowest terminal that people use."""
+
+MAX_ROWS = 10
+"""Lines of evaluations, at most; of more, those in the middle are left out (``results.json`` has all)."""
+
 
 def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
     """The table of a run: mIoU after every phase, and the classes.
@@ -22,6 +28,7 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
         lines.append(f"{name:<22}{step:>7}{100 * labelled:>9.2f}%{scores['mIoU']:>8.2f}{more}")
 
     done = 0
+    first = len(lines)
     for entry in results["evaluations"]:
         if done:
             name = f"after round {done}"
@@ -30,6 +37,8 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
         row(name, entry["step"], entry["labelled_fraction"], entry)
         done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
     row("final", results["max_steps"], results["labelled_fraction"], results)
+    if len(lines) - first > MAX_ROWS:
+        lines[first + 2 : 3 - MAX_ROWS] = ["..."]
     columns = [("final", results)]
     if results["evaluations"]:
         columns.insert(0, ("first", results["evaluations"][0]))
@@ -37,17 +46,28 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
 
 
 def table(columns: Sequence[tuple[str, Mapping[str, Any]]], subsets: Sequence[str] = ()) -> str:
-    """IoU by class.
+    """IoU by class, in as many columns of classes as fit into :data:`WIDTH` characters.
 
     Args:
         columns: Name and scores of each: ``per_class_iou``, ``mIoU`` and the subsets.
         subsets: Names of further means.
     """
-    lines = [f"{'IoU by class (%)':<22}" + "".join(f"{name:>8}" for name, _ in columns)]
-    for name in columns[0][1]["per_class_iou"]:
+    names = list(columns[0][1]["per_class_iou"])
+    longest = min(max(map(len, names)), 20)
+    width = longest + 6 * len(columns)
+    count = max(1, min(len(names), (WIDTH + 2) // (width + 2)))
+    rows = -(-len(names) // count)
+    count = -(-len(names) // rows)
+    head = " " * longest + "".join(f"{name:>6}" for name, _ in columns)
+    lines = ["IoU by class (%)", "  ".join([head] * count)]
+
+    def cell(name: str) -> str:
         values = [scores["per_class_iou"].get(name) for _, scores in columns]
-        lines.append(f"  {name:<20}" + "".join(f"{'-' if value is None else f'{value:.1f}':>8}" for value in values))
+        short = name if len(name) <= longest else f"{name[: longest - 1]}~"
+        return f"{short:<{longest}}" + "".join(f"{'-' if value is None else f'{value:.1f}':>6}" for value in values)
+
+    lines += ["  ".join(cell(name) for name in names[row::rows]) for row in range(rows)]
     for key in ("mIoU", *subsets):
         name = "mean" if key == "mIoU" else key
-        lines.append(f"  {name:<20}" + "".join(f"{scores[key]:>8.2f}" for _, scores in columns))
+        lines.append(f"{name:<{longest}}" + "".join(f"{scores[key]:>6.2f}" for _, scores in columns))
     return "\n".join(lines)

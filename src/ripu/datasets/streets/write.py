@@ -13,8 +13,7 @@ import logging
 import multiprocessing
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,13 +24,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from ripu.datasets.streets.canvas import Dice
 from ripu.datasets.streets.render import render
 from ripu.datasets.streets.stage import ID
 from ripu.datasets.streets.styles import SOURCE, SYNTHIA, TARGET, Style
 from ripu.datasets.taxonomy import CITYSCAPES19, SYNTHIA16
+from ripu.terminal import track
 
 GENERATOR_VERSION = 1
 """Raised whenever a pixel of any scene changes."""
@@ -186,7 +185,7 @@ def generate(
         for name, indices in missing.items()
         for k in range(0, len(indices), _CHUNK)
     ]
-    for made in _report(_work(jobs, num_workers), total, progress):
+    for made in track(_work(jobs, num_workers), "streets", total, "scenes", is_enabled=progress and total > 0):
         known.setdefault(made.set_name, {})[str(made.index)] = [made.sha256, *made.num_bytes]
     _write_json(folder / MANIFEST, {**head, **_summary(known)})
     (folder / _PARTIAL).unlink(missing_ok=True)
@@ -272,23 +271,6 @@ def _work(jobs: list[_Job], num_workers: int | None) -> Iterator[_Made]:
 
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _report(made: Iterable[_Made], total: int, progress: bool) -> Iterator[_Made]:
-    """Pass the scenes on, with a bar on a terminal and a line now and then elsewhere."""
-    if not progress or not total:
-        yield from made
-        return
-    if sys.stderr.isatty():
-        yield from tqdm(made, total=total, desc="streets", unit="scene")
-        return
-    start = last = time.monotonic()
-    for number, scene in enumerate(made, 1):
-        yield scene
-        now = time.monotonic()
-        if now - last > 5 or number == total:
-            last = now
-            print(f"streets: {number}/{total} scenes, {now - start:.0f} s", file=sys.stderr, flush=True)
 
 
 def _make(job: _Job) -> list[_Made]:
