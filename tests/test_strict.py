@@ -132,7 +132,7 @@ def test_an_image_cap_without_a_shared_budget_is_refused() -> None:
     [
         ["dataset=gtav", "mode=pa", "budget=40"],
         ["dataset=camvid", "setting=source_only"],
-        ["logger=wandb", "logger.wandb.offline=false", "+logger.wandb.tags=[a]"],
+        ["logger=wandb", "logger.wandb.project=mine"],
         ["+dataset.recipe.source_sampling=class_balanced"],
         ["region=rectangles", "region.width=8"],
         ["model=smp", "model.weights=null", "model.architecture=Unet"],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from ripu.strict import ConfigError as ConfigError
-from ripu.strict import check_values
+from ripu.strict import check_values, locate
 from ripu.strict import config_dir as config_dir
 from ripu.trust import check_described
 
@@ -226,10 +226,12 @@ def make_scenes(cfg: DictConfig) -> Scenes:
         DatasetNotFoundError: A data set is not there; says what to do.
         ConfigError: The data do not fit the setting.
     """
-    if cfg.dataset.prepare is not None:
-        instantiate(cfg.dataset.prepare)
+    from ripu.doctor import quick_check
+
     taxonomy = make_taxonomy(cfg)
-    source, target, val = (instantiate(cfg.dataset[part]) for part in ("source", "target", "val"))
+    parts = load_parts(cfg)
+    quick_check(parts)
+    source, target, val = parts["source"], parts["target"], parts["val"]
     if cfg.setting.target_labels == "all" and not target.is_labelled:
         raise ConfigError(f"setting=fully_supervised needs every label of {target.name}, and some are missing")
     if not val.is_labelled:
@@ -249,7 +251,29 @@ def make_scenes(cfg: DictConfig) -> Scenes:
     return Scenes(source, target, val, taxonomy)
 
 
-def instantiate(node: Any) -> Any:
+def load_parts(cfg: DictConfig, *, lenient: bool = False) -> dict[str, SceneDataset]:
+    """Find (or generate) the source, target and validation scenes of a data set.
+
+    Args:
+        cfg: A configuration with a ``dataset``.
+        lenient: Let pairs pass that do not belong together, for somebody who looks at them closer.
+
+    Raises:
+        DatasetNotFoundError: A data set is not there; says what to do.
+    """
+    if cfg.dataset.prepare is not None:
+        instantiate(cfg.dataset.prepare)
+    parts = {}
+    for part in ("source", "target", "val"):
+        node = cfg.dataset[part]
+        more = {}
+        if lenient and "verify" in inspect.signature(locate(str(node._target_), f"dataset.{part}._target_")).parameters:
+            more = {"verify": False}
+        parts[part] = instantiate(node, **more)
+    return parts
+
+
+def instantiate(node: Any, **more: Any) -> Any:
     """Make the object that a configuration node describes by its ``_target_``.
 
     Raises:
@@ -259,7 +283,7 @@ def instantiate(node: Any) -> Any:
     from hydra.utils import instantiate as make
 
     try:
-        return make(node)
+        return make(node, **more)
     except InstantiationException as error:
         if isinstance(error.__cause__, (ValueError, RuntimeError)):
             raise error.__cause__ from None

@@ -172,6 +172,7 @@ RULES: Mapping[str, Rule] = {
     "opacity": SHARE,
     "accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "num_workers": whole(0),
+    "report": TEXT | NOTHING,
     "batch": whole(1) | NOTHING,
     "rounds": whole(1) | NOTHING,
     "cache": TEXT | NOTHING,

@@ -144,6 +144,7 @@ def load_folder(
     list_file: str | None = None,
     missing_labels: str = "refuse",
     subsets: Mapping[str, Sequence[str]] | None = None,
+    verify: bool = True,
 ) -> SceneDataset:
     """The scenes of one part (source, target or val) of one's own data.
 
@@ -163,6 +164,7 @@ def load_folder(
         missing_labels: ``refuse`` an image without a label, or ``allow`` it (target only; it can be asked about, and
             stays unanswered).
         subsets: See :func:`make_taxonomy`.
+        verify: False lets images without a label pass, and opens no file.
 
     Returns:
         The scenes in the order of patterns and names; image ids are paths below ``root`` without ending.
@@ -187,7 +189,7 @@ def load_folder(
         for wildcards, path in found.items():
             scenes[path] = Scene(path.relative_to(root).with_suffix("").as_posix(), path, partners.get(wildcards))
     chosen = list(scenes.values()) if list_file is None else _choose(list(scenes.values()), root / list_file, key)
-    if labels is not None and (missing_labels != "allow" or name != "target"):
+    if verify and labels is not None and (missing_labels != "allow" or name != "target"):
         _refuse_unlabelled(chosen, key, str(label_patterns))
     taxonomy = make_taxonomy(f"{name} of folder", classes, ids if color_map is None else None, subsets)
     if color_map is None:
@@ -200,7 +202,8 @@ def load_folder(
         dataset = SceneDataset(
             f"{name} in {root}", tuple(chosen), taxonomy, _color_labels(color_map, ignore_colors, taxonomy, classes)
         )
-    _check(dataset)
+    if verify:
+        _check(dataset)
     return dataset
 
 

@@ -1,0 +1,64 @@
+"""``python -m ripu.doctor dataset=NAME paths.data_root=FOLDER``: is a data set fit for training?
+
+Every file is read once. The exit status is 0 where training would be right, 1 where it would be wrong or impossible.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ripu import build
+from ripu.commandline import command
+from ripu.doctor import examine, read_all
+from ripu.doctor.report import as_mapping, text
+from ripu.strict import check_values
+from ripu.terminal import Progress
+
+
+def doctor(cfg: DictConfig) -> dict[str, Any]:
+    """Check a data set.
+
+    Args:
+        cfg: The composed configuration of ``conf/doctor.yaml``.
+
+    Returns:
+        What was found, as in the file that ``report`` names; see :func:`ripu.doctor.report.as_mapping`.
+
+    Raises:
+        ValueError: The data set is not there, or described in a way that cannot be read.
+    """
+    check_values(cfg, "doctor")
+    parts = build.load_parts(cfg, lenient=True)
+    with Progress("reading", sum(len(scenes) for scenes in parts.values()), "scenes") as progress:
+        facts = read_all(parts, cfg.num_workers, progress)
+    report = as_mapping(parts, facts, examine(parts, facts))
+    report = {"dataset": str(cfg.dataset.name), **report}
+    if cfg.report is not None:
+        Path(cfg.report).parent.mkdir(parents=True, exist_ok=True)
+        Path(cfg.report).write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
+@command("doctor")
+def main(cfg: DictConfig) -> None:
+    """The command line."""
+    build.quiet_libraries()
+    logging.getLogger("ripu.datasets").setLevel(logging.ERROR)  # the findings say it, with what to do
+    try:
+        report = doctor(cfg)
+    except Exception as error:
+        build.explain(error)
+        sys.exit(1)
+    print(text(report))
+    if report["verdict"] == "unfit":
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

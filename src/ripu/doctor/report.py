@@ -1,0 +1,93 @@
+"""What the doctor says: tables for people, a mapping for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ripu.datasets.scenes import SceneDataset
+from ripu.doctor.findings import ERROR, NOTE, WARNING, Finding, class_pixels
+from ripu.doctor.reading import SceneFacts
+
+RARE = 0.0005
+"""Share of the labelled pixels below which a class is marked as rare."""
+
+
+def as_mapping(
+    parts: Mapping[str, SceneDataset], facts: Mapping[str, Sequence[SceneFacts]], findings: Sequence[Finding]
+) -> dict[str, Any]:
+    """Everything that was found.
+
+    Returns:
+        ``verdict``, ``findings``, and by part ``images``, ``labelled``, ``readable``, ``size`` (the most common, width and
+        height), ``void_fraction`` and ``class_shares`` (of the pixels that have a class).
+    """
+    result: dict[str, Any] = {"verdict": verdict(findings), "findings": [asdict(one) for one in findings], "parts": {}}
+    for name, scenes in parts.items():
+        pixels = class_pixels(scenes.taxonomy, facts[name])
+        known, total = int(pixels[:-1].sum()), int(pixels.sum())
+        sizes = [one.image_size for one in facts[name] if one.image_size]
+        height, width = max(set(sizes), key=sizes.count) if sizes else (0, 0)
+        result["parts"][name] = {
+            "name": scenes.name,
+            "images": len(scenes),
+            "labelled": sum(scene.label is not None for scene in scenes.scenes),
+            "readable": sum(not (one.image_fault or one.label_fault) for one in facts[name]),
+            "size": [width, height],
+            "void_fraction": int(pixels[-1]) / total if total else None,
+            "class_shares": {
+                one: int(count) / known if known else None
+                for one, count in zip(scenes.taxonomy.class_names, pixels[:-1], strict=True)
+            },
+        }
+    return result
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """``fit``, ``fit with warnings`` or ``unfit``."""
+    levels = {finding.level for finding in findings}
+    return "unfit" if ERROR in levels else "fit with warnings" if WARNING in levels else "fit"
+
+
+def text(report: Mapping[str, Any]) -> str:
+    """The tables, the findings and the verdict, for people."""
+    parts = report["parts"]
+    width = max(12, *(len(name) + 2 for name in parts))
+
+    def line(name: str, cells: Sequence[str]) -> str:
+        return f"{name:<22}" + "".join(f"{cell:>{width}}" for cell in cells)
+
+    def percent(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{100 * value:.{digits}f}"
+
+    lines = [line("", list(parts))]
+    for key in ("images", "labelled", "readable"):
+        lines.append(line(key, [str(part[key]) for part in parts.values()]))
+    lines.append(line("size", [f"{part['size'][0]} x {part['size'][1]}" for part in parts.values()]))
+    lines.append(line("void (%)", [percent(part["void_fraction"], 1) for part in parts.values()]))
+    lines.append("")
+    lines.append("pixels by class, without void (%)")
+    names = list(dict.fromkeys(name for part in parts.values() for name in part["class_shares"]))
+    for name in names:
+        shares = [part["class_shares"].get(name) for part in parts.values()]
+        is_rare = any(share is not None and share < RARE for share in shares)
+        lines.append(line(f"  {name}", [percent(share, 2) for share in shares]) + ("   rare" if is_rare else ""))
+    if report["findings"]:
+        lines.append("")
+    for finding in report["findings"]:
+        lines.append(f"{finding['level']:<8} {finding['part']}: {finding['what']}")
+        shown = [f"           {example}" for example in finding["examples"]]
+        left = finding["count"] - len(shown)
+        lines += shown + ([f"           and {left} more"] if shown and left > 0 else [])
+        lines.append(f"         -> {finding['remedy']}")
+    counts = {level: sum(one["level"] == level for one in report["findings"]) for level in (ERROR, WARNING, NOTE)}
+    lines.append("")
+    summary = ", ".join(f"{count} {level}{'s' if count != 1 else ''}" for level, count in counts.items() if count)
+    meaning = {
+        "fit": "fit for training",
+        "fit with warnings": "fit for training; look at the warnings first",
+        "unfit": "not fit for training: see the errors",
+    }
+    lines.append(f"verdict: {meaning[report['verdict']]}" + (f" ({summary})" if summary else ""))
+    return "\n".join(lines)
