@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "mIoU and predictions of a checkpoint",
     "predict": "labels and uncertainty of a folder of images",
     "replay": "ask again under other scores, without training",
+    "doctor": "is a data set fit for training?",
     "labels": "verify, count, compare, export, undo labels",
     "report": "pages, figures and tables from runs",
     "datasets.streets": "generate the street scenes by hand",
