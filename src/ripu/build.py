@@ -77,28 +77,27 @@ def make_plan(cfg: DictConfig) -> Plan:
     from ripu.plan import Plan, scheduled_steps
 
     max_steps = int(cfg.trainer.max_steps)
-    recipe = cfg.dataset.recipe
     labels = cfg.setting.target_labels
     if labels == "revealed":
         steps = cfg.selection_steps
         if max_steps < 1:
             raise ConfigError(f"trainer.max_steps={max_steps} trains nothing; give 1 or more")
         if steps is None:
-            steps = scheduled_steps(list(recipe.selection_fractions), max_steps)
-            if len({0, *steps}) <= len(steps):
+            steps = scheduled_steps(list(_timing(cfg, "selection_fractions")), max_steps)
+            if len(set(steps)) < len(steps) or (steps and steps[-1] >= max_steps):
                 raise ConfigError(
                     f"trainer.max_steps={max_steps} is too short for the {len(steps)} rounds of dataset={cfg.dataset.name}, "
                     f"which would take place at steps {list(steps)}; train longer, or give selection_steps"
                 )
         pretrain = cfg.pretrain_steps
         if pretrain is None:
-            pretrain = round(recipe.pretrain_fraction * max_steps)
+            pretrain = round(_timing(cfg, "pretrain_fraction") * max_steps)
             if cfg.protocol.get("pretraining") == "until_first_round" and steps:
                 pretrain = steps[0]
         if not steps:
             raise ConfigError("selection_steps=[] asks for nothing; give steps, or use setting=source_only")
-        if steps[0] < 1:
-            raise ConfigError(f"selection_steps={list(steps)} begins before the first step; begin at 1 or later")
+        if pretrain and not uses_source(cfg):
+            raise ConfigError(f"pretrain_steps={pretrain} has no effect in setting={cfg.setting.name}; leave it out")
     else:
         for key in ("selection_steps", "pretrain_steps"):
             if cfg[key] is not None:
@@ -108,6 +107,16 @@ def make_plan(cfg: DictConfig) -> Plan:
         return Plan(max_steps, int(pretrain), tuple(int(step) for step in steps))
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def _timing(cfg: DictConfig, key: str) -> Any:
+    """When things happen, as the setting says it; configurations from before it did so leave it to the recipe."""
+    return cfg.setting.get(key, cfg.dataset.recipe[key])
+
+
+def uses_source(cfg: DictConfig) -> bool:
+    """Whether a run reads source images at all."""
+    return bool(cfg.setting.get("uses_source", True))
 
 
 def check_config(cfg: DictConfig) -> None:
@@ -124,6 +133,11 @@ def check_config(cfg: DictConfig) -> None:
             "classes"
         )
     make_plan(cfg)
+    if not uses_source(cfg) and not cfg.model.get("checkpoint"):
+        raise ConfigError(
+            f"setting={cfg.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
+            "of a run with setting=source_only"
+        )
     if cfg.setting.target_labels == "revealed":
         query, region = make_query(cfg), make_region(cfg)
         if region is None or not region.is_fixed:
@@ -211,9 +225,10 @@ def make_region(cfg: DictConfig) -> Any:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The scenes of a run: labelled source, target (with the labels that the oracle knows) and validation."""
+    """The scenes of a run: labelled source (None where none is read), target (with the labels that the oracle knows)
+    and validation."""
 
-    source: SceneDataset
+    source: SceneDataset | None
     target: SceneDataset
     val: SceneDataset
     taxonomy: Taxonomy
@@ -229,15 +244,16 @@ def make_scenes(cfg: DictConfig) -> Scenes:
     from ripu.doctor import quick_check
 
     taxonomy = make_taxonomy(cfg)
-    parts = load_parts(cfg)
+    parts = load_parts(cfg, parts=("source", "target", "val") if uses_source(cfg) else ("target", "val"))
     quick_check(parts)
-    source, target, val = parts["source"], parts["target"], parts["val"]
+    source, target, val = parts.get("source"), parts["target"], parts["val"]
     if cfg.setting.target_labels == "all" and not target.is_labelled:
         raise ConfigError(f"setting=fully_supervised needs every label of {target.name}, and some are missing")
     if not val.is_labelled:
         raise ConfigError(f"{val.name} has scenes without labels; nothing can be measured on them")
-    if source.taxonomy.class_names != taxonomy.class_names or val.taxonomy.class_names != taxonomy.class_names:
-        raise ConfigError(f"{source.name} and {val.name} must have the classes of dataset.taxonomy, {taxonomy.name}")
+    for scenes in (source, val):
+        if scenes is not None and scenes.taxonomy.class_names != taxonomy.class_names:
+            raise ConfigError(f"{scenes.name} must have the classes of dataset.taxonomy, {taxonomy.name}")
     unlabelled = sum(1 for scene in target.scenes if scene.label is None)
     if cfg.setting.target_labels == "revealed" and unlabelled:
         _log.warning(
@@ -251,11 +267,14 @@ def make_scenes(cfg: DictConfig) -> Scenes:
     return Scenes(source, target, val, taxonomy)
 
 
-def load_parts(cfg: DictConfig, *, lenient: bool = False) -> dict[str, SceneDataset]:
+def load_parts(
+    cfg: DictConfig, *, lenient: bool = False, parts: Sequence[str] = ("source", "target", "val")
+) -> dict[str, SceneDataset]:
     """Find (or generate) the source, target and validation scenes of a data set.
 
     Args:
         cfg: A configuration with a ``dataset``.
+        parts: Which of them.
         lenient: Let pairs pass that do not belong together, for somebody who looks at them closer.
 
     Raises:
@@ -263,14 +282,14 @@ def load_parts(cfg: DictConfig, *, lenient: bool = False) -> dict[str, SceneData
     """
     if cfg.dataset.prepare is not None:
         instantiate(cfg.dataset.prepare)
-    parts = {}
-    for part in ("source", "target", "val"):
+    found = {}
+    for part in parts:
         node = cfg.dataset[part]
         more = {}
         if lenient and "verify" in inspect.signature(locate(str(node._target_), f"dataset.{part}._target_")).parameters:
             more = {"verify": False}
-        parts[part] = instantiate(node, **more)
-    return parts
+        found[part] = instantiate(node, **more)
+    return found
 
 
 def instantiate(node: Any, **more: Any) -> Any:
@@ -396,7 +415,7 @@ def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -
 
     labels = cfg.setting.target_labels
     classes = None
-    if cfg.protocol.source_sampling == "class_balanced":
+    if cfg.protocol.source_sampling == "class_balanced" and scenes.source is not None:
         classes = class_index(scenes.source, Path(cfg.data.cache or Path(cfg.paths.data_root) / ".ripu"))
     return RipuDataModule(
         scenes.source,

@@ -194,7 +194,7 @@ class RipuDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        source: SceneDataset,
+        source: SceneDataset | None,
         target: SceneDataset,
         val: SceneDataset,
         *,
@@ -216,7 +216,7 @@ class RipuDataModule(pl.LightningDataModule):
         """Describe the data.
 
         Args:
-            source: Labelled source scenes.
+            source: Labelled source scenes; None where none are read.
             target: Target scenes for training. With a ``store`` their own labels are not used here, and should be
                 stripped (:meth:`SceneDataset.without_labels`).
             val: Labelled target scenes that are reported on.
@@ -273,6 +273,7 @@ class RipuDataModule(pl.LightningDataModule):
     @property
     def source_stream(self) -> Stream:
         """Which source image is read when; class-balanced draws are made for the run as a whole."""
+        assert self.source is not None
         if self.source_classes is None:
             return ShuffledStream(len(self.source), self.seed, SOURCE)
         num_draws = self.plan.max_steps * self.accumulate * self.source_batch * self._trainer.world_size
@@ -293,13 +294,15 @@ class RipuDataModule(pl.LightningDataModule):
         return RevealedLabels(self.store, tuple(scene.image_id for scene in self.target.scenes), num_rounds)
 
     def train_dataloader(self) -> CombinedLoader:
-        """Batches ``{"source": ..., "target": ...}`` of the phase that training is in."""
+        """Batches ``{"source": ..., "target": ...}`` of the phase that training is in; without source where none is read."""
         step = self._trainer.global_step
         steps = (step, self.plan.phase(step)[1])
-        source = TrainScenes(
-            self.source, self.source_size, self.source.read_label, self.transforms, self.seed, SOURCE, cache=self.cache
-        )
-        loaders = {"source": self._loader(source, self.source_stream, self.source_batch, steps)}
+        loaders = {}
+        if self.source is not None:
+            source = TrainScenes(
+                self.source, self.source_size, self.source.read_label, self.transforms, self.seed, SOURCE, cache=self.cache
+            )
+            loaders["source"] = self._loader(source, self.source_stream, self.source_batch, steps)
         if self.uses_target and not self.plan.is_pretraining(step):
             target = TrainScenes(
                 self.target,

@@ -207,7 +207,15 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: 
     if cfg.budget is not None:
         job.budget = cfg.budget
     if job.setting.target_labels != "revealed":  # a run without rounds: those that it would have had
-        job.setting = {"name": "active", "target_labels": "revealed"}
+        recipe = job.dataset.recipe
+        job.setting = {
+            "name": "active",
+            "target_labels": "revealed",
+            "uses_source": True,
+            "max_steps": job.trainer.max_steps,
+            "pretrain_fraction": recipe.pretrain_fraction,
+            "selection_fractions": recipe.selection_fractions,
+        }
     job.acquisition = acquisition
     return job
 

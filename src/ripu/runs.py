@@ -19,7 +19,8 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from ripu import __version__
-from ripu.build import ConfigError, Scenes, instantiate
+from ripu.beginnings import Beginning, key_of
+from ripu.build import ConfigError, Scenes, instantiate, plain
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint
 from ripu.dashboard import Dashboard, Throughput, keep_final
 from ripu.labelstore import LabelStore
@@ -36,7 +37,17 @@ from ripu.roundstats import true_class_pixels
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 
-__all__ = ["Clock", "add_callbacks", "check_free", "claim", "close", "make_trainer", "newest_checkpoint", "report"]
+__all__ = [
+    "Clock",
+    "add_callbacks",
+    "check_free",
+    "claim",
+    "close",
+    "make_trainer",
+    "newest_checkpoint",
+    "report",
+    "take_beginning",
+]
 
 CONFIG_FILE = "config.yaml"
 _MAY_CHANGE = ("resume", "paths", "logger", "trainer", "checkpoint", "evaluation", "data.num_workers", "data.cache")
@@ -121,16 +132,49 @@ def _leaves(cfg: Any) -> dict[str, Any]:
     return leaves(OmegaConf.to_container(cfg))
 
 
-def _strategy(cfg: DictConfig) -> str | DDPStrategy:
-    """The strategy, with the time that processes wait for each other where there are several."""
+def take_beginning(cfg: DictConfig, run: Path, plan: Plan, scenes: Scenes) -> Beginning | None:
+    """Go on from the state before the first round that a run of the same beginning has left, or be the one to leave it.
+
+    Args:
+        cfg: The configuration; ``paths.beginnings`` is the shared folder.
+        run: The folder of the run.
+        plan: Its schedule.
+        scenes: Its data.
+
+    Returns:
+        The beginning; None where none is shared: without a folder, without steps before the first round, and in a run
+        that goes on with checkpoints of its own.
+
+    Raises:
+        ConfigError: The run has several processes.
+    """
+    folder = cfg.paths.beginnings
+    if folder is None or not plan.selection_steps or plan.selection_steps[0] < 2:
+        return None
+    if _num_devices(cfg) * cfg.trainer.num_nodes > 1:
+        raise ConfigError(
+            f"paths.beginnings={folder} shares the beginnings of single-process runs; use trainer.devices=1, or leave it out"
+        )
+    if cfg.resume and newest_checkpoint(run / "checkpoints") is not None:
+        return None
+    parts = [part for part in (scenes.source, scenes.target, scenes.val) if part is not None]
+    beginning = Beginning(Path(folder), key_of(plain(cfg), plan, parts), plan, run)
+    beginning.take()
+    return beginning
+
+
+def _num_devices(cfg: DictConfig) -> int:
     devices = cfg.trainer.devices
     if devices in ("auto", -1, "-1"):
-        count = 1 if cfg.trainer.accelerator == "cpu" else torch.cuda.device_count()
-    elif isinstance(devices, str):
-        count = devices.count(",") + 1 if "," in devices else int(devices)
-    else:
-        count = devices if isinstance(devices, int) else len(devices)
-    if cfg.trainer.strategy in ("auto", "ddp") and (count > 1 or cfg.trainer.num_nodes > 1):
+        return 1 if cfg.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
+    if isinstance(devices, str):
+        return devices.count(",") + 1 if "," in devices else int(devices)
+    return devices if isinstance(devices, int) else len(devices)
+
+
+def _strategy(cfg: DictConfig) -> str | DDPStrategy:
+    """The strategy, with the time that processes wait for each other where there are several."""
+    if cfg.trainer.strategy in ("auto", "ddp") and (_num_devices(cfg) > 1 or cfg.trainer.num_nodes > 1):
         return DDPStrategy(timeout=timedelta(minutes=cfg.trainer.timeout_minutes))
     return str(cfg.trainer.strategy)
 
@@ -159,6 +203,7 @@ def make_trainer(cfg: DictConfig, run: Path, plan: Plan) -> pl.Trainer:
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
+        inference_mode=False,  # no_grad as in training's own evaluations, which count into the same metric
     )
 
 
@@ -170,6 +215,7 @@ def add_callbacks(
     scenes: Scenes,
     engine: SelectionEngine | None,
     store: LabelStore | None,
+    beginning: Beginning | None = None,
 ) -> SelectionCallback:
     """Give the trainer its callbacks, in the order in which they must act; returns the one that selects."""
     selection = SelectionCallback(plan, engine, store, truth=lambda: true_class_pixels(scenes.target))
@@ -204,6 +250,7 @@ def add_callbacks(
             cfg.evaluation.pictures,
             {"all": 1.0, "none": 0.0}.get(cfg.setting.target_labels),
         ),
+        *([beginning] if beginning is not None else []),
     ]
     return selection
 
@@ -234,7 +281,11 @@ def facts(cfg: DictConfig) -> dict[str, Any]:
         "budget": cfg.budget,
         "seed": cfg.seed,
         "max_steps": cfg.trainer.max_steps,
-        "provenance": {**provenance(), "command": " ".join(["python -m ripu.train", *_overrides()])},
+        "provenance": {
+            **provenance(),
+            "command": " ".join(["python -m ripu.train", *_overrides()]),
+            "experiment": _experiment(),
+        },
     }
 
 
@@ -287,6 +338,13 @@ def report(
 
 def _next_evaluation(selection: SelectionCallback, step: int) -> int:
     return next((i for i, one in enumerate(selection.evaluations) if one["step"] > step), len(selection.evaluations))
+
+
+def _experiment() -> str | None:
+    """The row of the paper's tables that the command line named."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
 
 
 def _overrides() -> list[str]:

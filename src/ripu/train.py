@@ -46,14 +46,19 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     plan = build.make_plan(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
     runs.claim(run, build.plain(cfg))
+    beginning = runs.take_beginning(cfg, run, plan, scenes)
+    if beginning is not None:
+        checkpoint = runs.newest_checkpoint(run / "checkpoints")
     is_active = cfg.setting.target_labels == "revealed"
     trainer = runs.make_trainer(cfg, run, plan)
     store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
     engine = build.make_engine(cfg, scenes, store) if store is not None else None
     datamodule = build.make_datamodule(cfg, scenes, store)
-    selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store)
+    selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store, beginning)
     clock.lap("setup")
     try:
+        if checkpoint is None and 0 in plan.selection_steps:
+            trainer.validate(module, datamodule, verbose=False)  # the callback's first round follows
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     except BaseException as error:
         if store is not None:
@@ -61,6 +66,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C, after a checkpoint was written
             raise KeyboardInterrupt from None
         raise
+    finally:
+        if beginning is not None:
+            beginning.close()
     clock.lap("training")
     trainer.save_checkpoint(run / "checkpoints" / "final.ckpt", weights_only=True)
     trainer.test(module, datamodule, verbose=False)

@@ -35,7 +35,8 @@ class TrainerRanks:
 
 
 class SelectionCallback(pl.Callback):
-    """Selects at the plan's steps, right after the optimiser step and the evaluation that belong to the step.
+    """Selects at the plan's steps, right after the optimiser step and the evaluation that belong to the step; at step 0
+    before the first.
 
     A phase of the plan is one Lightning epoch, so the loaders of the next phase are made after the round is committed.
 
@@ -93,7 +94,10 @@ class SelectionCallback(pl.Callback):
         trainer.limit_val_batches = 0.0 if is_last else 1.0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add an evaluation to the learning curve."""
+        """Add an evaluation to the learning curve; the one before training is followed by the round of step 0.
+
+        The loaders of the first phase, which read what that round reveals, are made later.
+        """
         assert isinstance(pl_module, RipuModule)
         scores = pl_module.scores
         assert scores is not None
@@ -106,11 +110,17 @@ class SelectionCallback(pl.Callback):
                 **scores.subsets,
             }
         )
+        if trainer.state.fn == "validate" and trainer.global_step in self.plan.selection_steps:
+            self._select(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Run the round that is due at this step."""
+        if trainer.global_step in self.plan.selection_steps:
+            self._select(trainer, pl_module)
+
+    def _select(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         step = trainer.global_step
-        if self.engine is None or self.store is None or step not in self.plan.selection_steps:
+        if self.engine is None or self.store is None:
             return
         assert isinstance(pl_module, RipuModule)
         index = self.plan.selection_steps.index(step)
