@@ -3,9 +3,9 @@
     python scripts/compare.py --out runs/streets dataset=streets
     python scripts/compare.py --out runs/camvid --seeds 0 1 2 --jobs 2 dataset=camvid paths.data_root=FOLDER
 
-Every run is a ``python -m ripu.train`` of its own; finished ones are kept, so the command can be repeated. Until
-pre-training ends all active rows of a seed and its source-only row do the same steps, so they are trained once: the
-source-only run leaves a checkpoint there and the active ones go on from it.
+Every run is a ``python -m ripu.train`` of its own; finished ones are kept, so the command can be repeated. A row is one
+of ROWS or a row of the paper's tables (``table4/ent_pa``, see conf/experiment) on the data set given here. Rows that do
+the same until their first round do it once (``paths.beginnings``).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 ROWS = {
     "source only": ["setting=source_only"],
@@ -27,8 +28,10 @@ ROWS = {
     "RA random": ["mode=ra", "acquisition=random"],
     "RA entropy": ["mode=ra", "acquisition=entropy"],
     "RA RIPU": ["mode=ra", "acquisition=ripu"],
+    "source free": ["mode=ra", "setting=source_free"],
     "all labels": ["setting=fully_supervised"],
 }
+DEFAULT = ("source only", "PA random", "PA RIPU", "RA random", "RA RIPU", "all labels")
 PAIRS = (
     ("PA RIPU", "source only"),
     ("PA RIPU", "PA random"),
@@ -39,42 +42,78 @@ PAIRS = (
     ("all labels", "RA RIPU"),
 )
 
+Results = dict[tuple[str, int], dict[str, Any]]
+
 
 def folder_of(out: Path, row: str, seed: int) -> Path:
-    return out / f"{row.replace(' ', '-').lower()}-seed{seed}"
+    return out / f"{row.replace(' ', '-').replace('/', '-').lower()}-seed{seed}"
 
 
-def run(out: Path, row: str, seed: int, overrides: list[str], threads: int, start: Path | None, save_at: int) -> None:
-    folder = folder_of(out, row, seed)
-    if (folder / "results.json").exists():
-        return
-    if start is not None and not (folder / "checkpoints").exists():
-        (folder / "checkpoints").mkdir(parents=True)
-        for path in start.glob(f"step-{save_at:08d}.*"):
-            shutil.copy(path, folder / "checkpoints")
-    command = [sys.executable, "-m", "ripu.train", *overrides, *ROWS[row], f"seed={seed}"]
-    command += [f"paths.output_dir={folder}", "resume=true"]
-    if row == "source only":
-        command += [f"checkpoint.every_steps={save_at}", "checkpoint.keep=1000"]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
-    print(f"{'done' if done.returncode == 0 else 'FAILED'}: {row}, seed {seed}", flush=True)
+class Runs:
+    """The runs of some rows over some seeds below one folder."""
+
+    def __init__(self, out: Path, rows: list[str], seeds: list[int], overrides: list[str]) -> None:
+        self.out, self.rows, self.seeds, self.overrides = out, rows, seeds, overrides
+        self._source = {seed: threading.Event() for seed in seeds}
+
+    def words(self, row: str, seed: int) -> list[str]:
+        """The overrides of a run."""
+        words = [*ROWS.get(row, [f"experiment={row}"]), *self.overrides, f"seed={seed}", "resume=true"]
+        words += [f"paths.output_dir={folder_of(self.out, row, seed)}", f"paths.beginnings={self.out / 'beginnings'}"]
+        if row == "source free":
+            words.append(f"model.checkpoint={folder_of(self.out, 'source only', seed)}/checkpoints/final.ckpt")
+        return words
+
+    def one(self, row: str, seed: int, threads: int) -> None:
+        """Make one run, unless it is finished."""
+        folder = folder_of(self.out, row, seed)
+        if row == "source free" and "source only" in self.rows:
+            self._source[seed].wait()  # the source-only runs stand first in the queue
+        if not (folder / "results.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "log.txt").open("a") as log:
+                done = subprocess.run(
+                    [sys.executable, "-m", "ripu.train", *self.words(row, seed)],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                    check=False,
+                )
+            how = "done" if done.returncode == 0 else f"FAILED, see {folder}/log.txt"
+            print(f"{how}: {row}, seed {seed}", flush=True)
+        if row == "source only":
+            self._source[seed].set()
+
+    def make(self, jobs: int, threads: int) -> None:
+        """Make all of them, some at a time."""
+        first = [row for row in ("source only", "all labels") if row in self.rows]
+        with ThreadPoolExecutor(jobs) as pool:
+            for seed in self.seeds:
+                for row in first[:1]:
+                    pool.submit(self.one, row, seed, threads)
+            for seed in self.seeds:
+                for row in [*first[1:], *(row for row in self.rows if row not in first)]:
+                    pool.submit(self.one, row, seed, threads)
+
+    def results(self) -> Results:
+        """What is finished."""
+        found = {}
+        for row in self.rows:
+            for seed in self.seeds:
+                path = folder_of(self.out, row, seed) / "results.json"
+                if path.exists():
+                    found[row, seed] = json.loads(path.read_text())
+        return found
 
 
-def table(out: Path, rows: list[str], seeds: list[int]) -> str:
-    found: dict[tuple[str, int], dict] = {}
-    for row in rows:
-        for seed in seeds:
-            path = folder_of(out, row, seed) / "results.json"
-            if path.exists():
-                found[row, seed] = json.loads(path.read_text())
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation over seeds; the mean alone where there is one."""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}"
 
-    def spread(values: list[float]) -> str:
-        deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-        return f"{statistics.mean(values):.1f} ± {deviation:.1f}"
 
+def row_table(found: Results, rows: list[str], seeds: list[int]) -> list[str]:
+    """Markdown: a line for each row, with its figure for every seed."""
     lines = ["| row | labelled | mIoU, mean ± std | " + " | ".join(f"seed {seed}" for seed in seeds) + " |"]
     lines.append("|---|---|---|" + "---|" * len(seeds))
     for row in rows:
@@ -82,11 +121,15 @@ def table(out: Path, rows: list[str], seeds: list[int]) -> str:
         if results:
             each = [f"{found[row, seed]['mIoU']:.1f}" if (row, seed) in found else "-" for seed in seeds]
             share = 100 * statistics.mean(result["labelled_fraction"] for result in results)
-            lines.append(
-                f"| {row} | {share:.2f} % | {spread([result['mIoU'] for result in results])} | " + " | ".join(each) + " |"
-            )
-    lines += ["", "| difference, seed by seed | mean ± std | n | higher in |", "|---|---|---|---|"]
-    for better, worse in PAIRS:
+            mean = spread([result["mIoU"] for result in results])
+            lines.append(f"| {row} | {share:.2f} % | {mean} | " + " | ".join(each) + " |")
+    return lines
+
+
+def pair_table(found: Results, pairs: tuple[tuple[str, str], ...], seeds: list[int]) -> list[str]:
+    """Markdown: differences of two rows, seed by seed."""
+    lines = ["| difference, seed by seed | mean ± std | n | higher in |", "|---|---|---|---|"]
+    for better, worse in pairs:
         differences = [
             found[better, seed]["mIoU"] - found[worse, seed]["mIoU"]
             for seed in seeds
@@ -94,48 +137,32 @@ def table(out: Path, rows: list[str], seeds: list[int]) -> str:
         ]
         if differences:
             wins = sum(difference > 0 for difference in differences)
-            lines.append(
-                f"| {better} - {worse} | {spread(differences)} | {len(differences)} | {wins} of {len(differences)} |"
-            )
-    return "\n".join(lines)
+            n = len(differences)
+            lines.append(f"| {better} - {worse} | {spread(differences)} | {n} | {wins} of {n} |")
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and table.md")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", default=[row for row in ROWS if row != "RA entropy"], choices=list(ROWS))
+    parser.add_argument(
+        "--rows", nargs="+", default=list(DEFAULT), help=f"{', '.join(ROWS)}, or rows of conf/experiment"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")
     parser.add_argument("overrides", nargs="*", help="overrides of ripu.train for every run, e.g. dataset=camvid")
     arguments = parser.parse_intermixed_args()
+    unknown = [row for row in arguments.rows if row not in ROWS and "/" not in row]
+    if unknown:
+        parser.error(f"unknown rows {unknown}; there are {list(ROWS)} and the rows of conf/experiment")
 
-    from hydra import compose, initialize_config_dir
-
-    from ripu.build import config_dir, make_plan
-
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        plan = make_plan(compose("train", overrides=arguments.overrides))
-    save_at = plan.pretrain_steps
-    shared = save_at > 0 and save_at not in plan.selection_steps
-    out = arguments.out
-    starts = {seed: folder_of(out, "source only", seed) / "checkpoints" for seed in arguments.seeds}
-
-    def job(row: str, seed: int) -> None:
-        start = starts[seed] if shared and row not in ("source only", "all labels") else None
-        if start is not None:
-            first[seed].result()  # first in the queue, so this never waits for something that waits
-        run(out, row, seed, arguments.overrides, arguments.threads, start, max(save_at, 1))
-
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        first = {seed: pool.submit(job, "source only", seed) for seed in arguments.seeds}
-        rest = [row for row in ("all labels", *arguments.rows) if row in arguments.rows and row != "source only"]
-        for seed in arguments.seeds:
-            for row in dict.fromkeys(rest):
-                pool.submit(job, row, seed)
-    text = table(out, arguments.rows, arguments.seeds)
-    (out / "table.md").write_text(text + "\n")
-    print(text)
+    runs = Runs(arguments.out.resolve(), arguments.rows, arguments.seeds, arguments.overrides)
+    runs.make(arguments.jobs, arguments.threads)
+    found = runs.results()
+    lines = [*row_table(found, runs.rows, runs.seeds), "", *pair_table(found, PAIRS, runs.seeds)]
+    (runs.out / "table.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

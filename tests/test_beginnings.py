@@ -55,7 +55,8 @@ def test_what_matters_before_the_first_round_is_in_the_key(data_root: Path, tmp_
 
     same = ["mode=pa", "acquisition=random", "budget=0.05", "mode.radius=2 mode.suppress_radius=4", "data.num_workers=2"]
     same += ["selection_steps=[3,6]", f"paths.output_dir={tmp_path}/other", "resume=true", "checkpoint.keep=5"]
-    other = ["seed=1", "objective.negative_weight=0", "objective.consistency_weight=0", "data.source_batch=1", "pretrain_steps=1"]
+    other = ["seed=1", "objective.negative_weight=0", "objective.consistency_weight=0", "data.source_batch=1"]
+    other += ["pretrain_steps=1"]
     other += ["optimizer.learning_rate=0.1", "selection_steps=[4,5]", "trainer.max_steps=8", "model.dropout=0.2"]
     other = ["+" + words if words.startswith("model.") else words for words in other]
     assert {key(*words.split()) for words in same} == {key()}

