@@ -262,6 +262,26 @@ def test_a_sweep_of_modes_and_seeds(data_root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "package", "options"),
+    [
+        ("joblib", "hydra_plugins.hydra_joblib_launcher", ["hydra.launcher.n_jobs=2"]),
+        ("submitit_local", "hydra_plugins.hydra_submitit_launcher", ["hydra.launcher.timeout_min=5"]),
+    ],
+)
+def test_a_sweep_in_several_processes(
+    launcher: str, package: str, options: list[str], data_root: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip(package, reason="needs the extra: pip install 'ripu[sweep]'")
+    words = [word for word in tiny(data_root, tmp_path / "sweep", *ROUNDS) if not word.startswith("dataset")]
+    words += ["dataset=camvid", "mode=ra,pa", "budget=1", f"hydra/launcher={launcher}", *options]
+    done = call("ripu.train", "-m", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = {path.parent.name for path in (tmp_path / "sweep").rglob("results.json")}
+    assert found == {"mode=ra", "mode=pa"}
+
+
+@pytest.mark.slow
 def test_two_ranks_spend_the_same_budget(finished_run: Path, data_root: Path, tmp_path: Path) -> None:
     words = [word for word in tiny(data_root, tmp_path / "run", *ROUNDS) if not word.startswith("trainer.devices")]
     done = call("ripu.train", *words, "trainer.devices=2", "trainer.strategy=ddp", cwd=tmp_path)
