@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: demo test lint bench compare install clean
+.PHONY: demo test lint bench compare study install clean
 
 demo: install
 	$(RUN) -m ripu.train $(ARGS)
@@ -21,6 +21,10 @@ bench: install
 
 compare: install
 	$(RUN) scripts/compare.py --out runs/compare $(ARGS)
+
+study: install
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[superpixels]'
+	$(RUN) scripts/study.py $(ARGS)
 
 install: $(VENV)/installed
 
