@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-<<<<<<< HEAD
-=======
-import math
 import os
->>>>>>> e813d8e (Sweeps by joblib and submitit: folders named by what is swept in every process)
 import re
 import sys
 import warnings
@@ -47,28 +43,6 @@ OmegaConf.register_new_resolver("ripu.len", len, replace=True)
 OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)
 
 
-<<<<<<< HEAD
-=======
-def config_dir() -> str:
-    """The absolute path of the configuration tree: ``conf/`` of a checkout, ``ripu/conf`` of an installed wheel."""
-    packed = Path(str(resources.files("ripu"))) / "conf"
-    return str(packed if packed.is_dir() else Path(__file__).resolve().parents[2] / "conf")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; names the key, its value, the cause and the remedy."""
-
-
-_PROTOCOL_CHOICES = {
-    "supervised_average": ("labelled", "all"),
-    "boundary_detector": ("neighbors", "laplacian"),
-    "consistency_border": ("replicate", "clip"),
-    "source_sampling": ("uniform", "class_balanced"),
-    "pretraining": ("recipe", "until_first_round"),
-    "score_numerics": ("exact", "released"),
-    "pixel_grid": ("label", "training"),
-}
-
 _SWEEP = "RIPU_SWEEP"
 """Environment variable that brings a sweep's command line to jobs in other processes."""
 
@@ -81,7 +55,6 @@ if _is_sweep(sys.argv):
     os.environ[_SWEEP] = "\n".join(sys.argv[1:])
 
 
->>>>>>> e813d8e (Sweeps by joblib and submitit: folders named by what is swept in every process)
 def sweep_name(overrides: Sequence[str], number: int) -> str:
     """Name of a job of a multirun: those of its overrides that the command line gives several values.
 
