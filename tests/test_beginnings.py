@@ -22,7 +22,7 @@ def state(shared: Path) -> list[str]:
 def metrics(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    timed = ("system/", "al/seconds", "al/images_per_second")
+    timed = ("system/", "al/seconds", "al/images_per_second", "train/images_per_second")
     return [{name: value for name, value in row.items() if not name.startswith(timed)} for row in rows]
 
 

@@ -56,7 +56,7 @@ def wrong_inside(ids: NDArray[np.uint8], asked: NDArray[np.bool_]) -> None:
 
 VARIANTS = {
     "regions": (),
-    "pixels": ("mode=pa", "budget=60"),
+    "pixels": ("mode=pa", "budget=60", "mode.suppress_radius=1"),
     "random": ("acquisition=random",),
     "paper": ("protocol=paper", "pretrain_steps=0"),
     "workers": ("data.num_workers=2",),

@@ -229,7 +229,9 @@ def _ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts]) -> list[Fin
     elif void > 0.95 and not strange:
         what = f"{100 * void:.1f} % of the label pixels have no class"
         remedy = f"compare the ids in the files ({sorted(seen)[:12]}) with those of taxonomy {taxonomy.name}"
-        found.append(Finding(ERROR, name, what, remedy, labelled))
+        is_partial = name == "target"  # a target may be labelled in places: the rest is asked about in vain, no more
+        remedy += ", unless the target is labelled in places only" if is_partial else ""
+        found.append(Finding(WARNING if is_partial else ERROR, name, what, remedy, labelled))
     elif void > 0.5:
         what = f"{100 * void:.0f} % of the label pixels have no class"
         remedy = f"compare the ids in the files ({sorted(seen)[:12]}) with those of taxonomy {taxonomy.name}"
