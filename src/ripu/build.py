@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ripu.dryrun.folder import run_folder
 from ripu.strict import ConfigError as ConfigError
 from ripu.strict import check_values, locate
 from ripu.strict import config_dir as config_dir
@@ -40,6 +41,7 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 """Without one of them Linux has no GPU that PyTorch can use: known without importing it."""
 
 OmegaConf.register_new_resolver("ripu.len", len, replace=True)
+OmegaConf.register_new_resolver("ripu.run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)
 
 
@@ -146,6 +148,8 @@ def check_config(cfg: DictConfig) -> None:
             "classes"
         )
     make_plan(cfg)
+    if cfg.get("dry_run") and cfg.resume:
+        raise ConfigError("dry_run=true looks at a whole run, and resume=true goes on with one; leave one of them out")
     if not uses_source(cfg) and not cfg.model.get("checkpoint"):
         raise ConfigError(
             f"setting={cfg.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
@@ -429,7 +433,7 @@ def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -
     labels = cfg.setting.target_labels
     classes = None
     if cfg.protocol.source_sampling == "class_balanced" and scenes.source is not None:
-        classes = class_index(scenes.source, Path(cfg.data.cache or Path(cfg.paths.data_root) / ".ripu"))
+        classes = class_index(scenes.source, index_folder(cfg))
     return RipuDataModule(
         scenes.source,
         scenes.target if labels == "all" else scenes.target.without_labels(),
@@ -449,6 +453,11 @@ def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -
         source_classes=classes,
         cache=None if cfg.data.cache is None else ImageCache(cfg.data.cache),
     )
+
+
+def index_folder(cfg: DictConfig) -> Path:
+    """Where the class index of the source is kept."""
+    return Path(cfg.data.cache or Path(cfg.paths.data_root) / ".ripu")
 
 
 def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:

@@ -45,6 +45,7 @@ __all__ = [
     "close",
     "make_trainer",
     "newest_checkpoint",
+    "num_processes",
     "report",
     "take_beginning",
 ]
@@ -151,7 +152,7 @@ def take_beginning(cfg: DictConfig, run: Path, plan: Plan, scenes: Scenes) -> Be
     folder = cfg.paths.beginnings
     if folder is None or not plan.selection_steps or plan.selection_steps[0] < 2:
         return None
-    if _num_devices(cfg) * cfg.trainer.num_nodes > 1:
+    if num_processes(cfg) > 1:
         raise ConfigError(
             f"paths.beginnings={folder} shares the beginnings of single-process runs; use trainer.devices=1, or leave it out"
         )
@@ -170,6 +171,11 @@ def _num_devices(cfg: DictConfig) -> int:
     if isinstance(devices, str):
         return devices.count(",") + 1 if "," in devices else int(devices)
     return devices if isinstance(devices, int) else len(devices)
+
+
+def num_processes(cfg: DictConfig) -> int:
+    """Processes of a run: one for each device of each node."""
+    return _num_devices(cfg) * int(cfg.trainer.num_nodes)
 
 
 def _strategy(cfg: DictConfig) -> str | DDPStrategy:

@@ -4,6 +4,7 @@ python -m ripu.train                               the whole method on generated
 python -m ripu.train dataset=gtav mode=pa          the published task with 40 pixels an image
 python -m ripu.train -m mode=ra,pa seed=0,1        a sweep
 python -m ripu.train paths.output_dir=X resume=true   go on with the run in X
+python -m ripu.train dataset=gtav dry_run=true     what it will do, ask, take and leave; nothing is kept
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         cfg: The composed configuration; ``paths.output_dir`` is the run.
 
     Returns:
-        The content of ``results.json``.
+        The content of ``results.json``; with ``dry_run``, the forecast.
 
     Raises:
         ValueError: Something that the user can put right, before any long work.
@@ -38,6 +39,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from ripu import runs  # torch and Lightning are imported from here on
 
     runs.check_free(run, build.plain(cfg), resume=cfg.resume)
+    if cfg.dry_run:
+        from ripu.dryrun import dry_run
+
+        return dry_run(cfg)
     clock = runs.Clock(time.monotonic())
     checkpoint = runs.newest_checkpoint(run / "checkpoints") if cfg.resume else None
     if checkpoint is None:
@@ -82,13 +87,19 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def main(cfg: DictConfig) -> None:
     """The command line."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     build.quiet_libraries()
     with open_dict(cfg):
-        cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+        if not cfg.dry_run:  # which keeps Hydra out of that folder
+            cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+        elif HydraConfig.get().mode == RunMode.MULTIRUN:
+            cfg.paths.output_dir = str(Path(cfg.paths.output_dir) / HydraConfig.get().sweep.subdir)
     try:
         train(cfg)
     except KeyboardInterrupt:
+        if cfg.dry_run:
+            raise SystemExit(130) from None
         again = [
             word for word in HydraConfig.get().overrides.task if not word.startswith(("paths.output_dir", "resume"))
         ]
