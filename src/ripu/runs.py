@@ -21,8 +21,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from ripu import __version__
 from ripu.beginnings import Beginning, key_of
 from ripu.build import ConfigError, Scenes, instantiate, plain
-from ripu.checkpointing import RunCheckpoint, newest_checkpoint
+from ripu.checkpointing import RunCheckpoint, newest_checkpoint, save_final
 from ripu.dashboard import Dashboard, Throughput, keep_final
+from ripu.files import writing
 from ripu.labelstore import LabelStore
 from ripu.loggers import MetricsFile
 from ripu.module import RipuModule
@@ -36,9 +37,11 @@ from ripu.report.storage import write_json
 from ripu.roundstats import true_class_pixels
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
+from ripu.skipped import SkippedFiles
 
 __all__ = [
     "Clock",
+    "SkippedFiles",
     "add_callbacks",
     "check_free",
     "claim",
@@ -47,11 +50,15 @@ __all__ = [
     "newest_checkpoint",
     "num_processes",
     "report",
+    "save_final",
     "take_beginning",
 ]
 
 CONFIG_FILE = "config.yaml"
-_MAY_CHANGE = ("resume", "paths", "logger", "trainer", "checkpoint", "evaluation", "data.num_workers", "data.cache")
+_MAY_CHANGE = (
+    *("resume", "paths", "logger", "trainer", "checkpoint", "evaluation"),
+    *("data.num_workers", "data.cache", "data.unreadable"),
+)
 """Keys that a run may be picked up with other values of: they do not change what is learnt, but for max_steps."""
 
 
@@ -104,10 +111,11 @@ def claim(run: Path, config: Mapping[str, Any]) -> None:
     """
     if _rank() != 0:
         return
-    run.mkdir(parents=True, exist_ok=True)
     temporary = run / f"{CONFIG_FILE}.tmp"
-    temporary.write_text(OmegaConf.to_yaml(OmegaConf.create({**config})))
-    os.replace(temporary, run / CONFIG_FILE)
+    with writing(run / CONFIG_FILE):
+        run.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create({**config})))
+        os.replace(temporary, run / CONFIG_FILE)
 
 
 def _rank() -> int:
@@ -221,12 +229,14 @@ def add_callbacks(
     scenes: Scenes,
     engine: SelectionEngine | None,
     store: LabelStore | None,
+    skipped: SkippedFiles,
     beginning: Beginning | None = None,
 ) -> SelectionCallback:
     """Give the trainer its callbacks, in the order in which they must act; returns the one that selects."""
     selection = SelectionCallback(plan, engine, store, truth=lambda: true_class_pixels(scenes.target))
     recorder = ReportRecorder(run, scenes, selection, facts(cfg), cfg.evaluation.gallery)
     selection.watch = recorder.watch()
+    selection.on_unreadable = skipped.add
     if cfg.evaluation.save_predictions:
         trainer.callbacks.append(PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy))  # type: ignore[attr-defined]
     bar = ProgressBar(plan)
@@ -234,6 +244,7 @@ def add_callbacks(
         bar.disable()
     trainer.callbacks += [  # type: ignore[attr-defined]
         bar,
+        skipped,
         LearningRateMonitor("step"),
         PredictionPanel(run / "panel", cfg.evaluation.pictures),
         selection,
@@ -305,6 +316,7 @@ def report(
     engine: SelectionEngine | None,
     store: LabelStore | None,
     clock: Clock,
+    skipped: SkippedFiles,
 ) -> dict[str, Any]:
     """Write ``results.json``, the learning curve and the pictures, and print the table.
 
@@ -332,6 +344,7 @@ def report(
         "evaluations": selection.evaluations,
         "rounds": rounds,
         "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
+        "unreadable": skipped.found(),
         "seconds": {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()},
     }
     write_json(run / "results.json", results)

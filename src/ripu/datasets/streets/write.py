@@ -317,8 +317,12 @@ def _work(jobs: list[_Job], num_workers: int | None) -> Iterator[_Made]:
             yield from _make(job)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        for made in pool.map(_make, jobs):
-            yield from made
+        try:
+            for made in pool.map(_make, jobs):
+                yield from made
+        except BaseException:  # Ctrl-C, for one: the scenes that wait are not made any more
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _num_cores() -> int:
