@@ -47,6 +47,23 @@ OmegaConf.register_new_resolver("ripu.run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)
 
 
+def quotient(whole: int, part: int) -> int:
+    """How many times a batch goes into another.
+
+    Raises:
+        ValueError: Not a whole number of times.
+
+    >>> quotient(4, 2)
+    2
+    """
+    if whole % part:
+        raise ValueError(f"{whole} target images cannot be dealt to {part} micro-batches; give data.target_batch")
+    return whole // part
+
+
+OmegaConf.register_new_resolver("ripu.quotient", quotient, replace=True)
+
+
 _SWEEP = "RIPU_SWEEP"
 """Environment variable that brings a sweep's command line to jobs in other processes."""
 
@@ -565,8 +582,11 @@ def make_module(cfg: DictConfig, taxonomy: Taxonomy, *, is_fresh: bool = True) -
 
     plan = make_plan(cfg)
     is_supervised = cfg.setting.target_labels == "all"
+    network = make_network(cfg, is_fresh=is_fresh)
+    if is_fresh:
+        _check_single_images(cfg, network)
     return RipuModule(
-        make_network(cfg, is_fresh=is_fresh),
+        network,
         taxonomy,
         plan,
         seed=cfg.seed,
@@ -590,6 +610,34 @@ def make_module(cfg: DictConfig, taxonomy: Taxonomy, *, is_fresh: bool = True) -
         compile_network=cfg.trainer.compile,
         config=plain(cfg),
     )
+
+
+def _check_single_images(cfg: DictConfig, network: Any) -> None:
+    """Refuse batches of one image for a network that normalises a pooled image by the batch.
+
+    Raises:
+        ConfigError: Naming the key and what there is to do.
+    """
+    import torch
+
+    from ripu.module import keeping_statistics
+
+    keys = ["source_batch"] if uses_source(cfg) else []
+    keys += ["target_batch"] if cfg.setting.target_labels != "none" else []
+    single = [key for key in keys if cfg.data[key] == 1]
+    if not single or not any(isinstance(one, torch.nn.BatchNorm2d) and one.training for one in network.modules()):
+        return
+    try:
+        with torch.no_grad(), torch.random.fork_rng(), keeping_statistics(network):
+            network(torch.zeros(1, 3, 64, 64))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"data.{single[0]}=1: this network has a batch norm behind the pooling of a whole image, which needs two images "
+            f"to normalise; give data.{single[0]}=2, or a network with frozen norms (model=deeplabv3plus_r101, or for "
+            "segmentation-models-pytorch model.freeze_batchnorm=all)"
+        ) from error
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
