@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ripu import start
 from ripu.strict import ConfigError as ConfigError
 from ripu.strict import check_values, locate
 from ripu.strict import config_dir as config_dir
@@ -107,6 +108,8 @@ def make_plan(cfg: DictConfig) -> Plan:
             pretrain = round(_timing(cfg, "pretrain_fraction") * max_steps)
             if cfg.protocol.get("pretraining") == "until_first_round" and steps:
                 pretrain = steps[0]
+            if start.is_given(cfg):
+                pretrain = 0  # there are labels to train on
         if not steps:
             raise ConfigError("selection_steps=[] asks for nothing; give steps, or use setting=source_only")
         if pretrain and not uses_source(cfg):
@@ -146,10 +149,11 @@ def check_config(cfg: DictConfig) -> None:
             "classes"
         )
     make_plan(cfg)
-    if not uses_source(cfg) and not cfg.model.get("checkpoint"):
+    start.check_combination(cfg)
+    if not uses_source(cfg) and not cfg.model.get("checkpoint") and start.weights(cfg) is None:
         raise ConfigError(
             f"setting={cfg.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
-            "of a run with setting=source_only"
+            "of a run with setting=source_only, or start.run=RUN"
         )
     if cfg.setting.target_labels == "revealed":
         query, region = make_query(cfg), make_region(cfg)
@@ -455,7 +459,8 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
     """The network of a run, a :class:`ripu.module.SegmentationNetwork`, with the weights that it starts from.
 
     Args:
-        cfg: The configuration; ``model.checkpoint`` is loaded strictly, and then ``model.weights`` is not fetched.
+        cfg: The configuration; ``model.checkpoint`` or the network of ``start.run`` is loaded strictly, and then
+            ``model.weights`` is not fetched.
         is_fresh: False where weights are loaded over these: then neither is read.
 
     Raises:
@@ -466,7 +471,9 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
 
     node = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(node, dict)
-    checkpoint = node.pop("checkpoint", None)
+    checkpoint, key = node.pop("checkpoint", None), "model.checkpoint"
+    if checkpoint is None and start.weights(cfg) is not None:
+        checkpoint, key = start.weights(cfg), "start.run"
     if (checkpoint is not None or not is_fresh) and _takes(node["_target_"], "pretrained"):
         node["pretrained"] = False
     network = instantiate(node)
@@ -474,7 +481,7 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
         try:
             layout = load_weights(network, checkpoint)
         except CheckpointError as error:
-            raise ConfigError(f"model.checkpoint: {error}") from error
+            raise ConfigError(f"{key}: {error}") from error
         if layout == "torchvision":
             raise ConfigError(
                 f"model.checkpoint={checkpoint} is a torchvision ResNet file, which holds no head; start the backbone from "
@@ -494,12 +501,13 @@ def _takes(target: str, argument: str) -> bool:
 
 
 def check_start(cfg: DictConfig) -> None:
-    """Refuse weights to start from that do not fit, before data are looked for or generated.
+    """Refuse weights and labels to start from that are not there or do not fit, before data are looked for or generated.
 
     Raises:
         ConfigError: See :func:`make_network`.
     """
-    if cfg.model.get("checkpoint") is not None:
+    start.check_files(cfg)
+    if cfg.model.get("checkpoint") is not None or start.weights(cfg) is not None:
         make_network(cfg)
 
 

@@ -4,6 +4,7 @@ python -m ripu.train                               the whole method on generated
 python -m ripu.train dataset=gtav mode=pa          the published task with 40 pixels an image
 python -m ripu.train -m mode=ra,pa seed=0,1        a sweep
 python -m ripu.train paths.output_dir=X resume=true   go on with the run in X
+python -m ripu.train start.run=X budget=0.05       a new run with the network and the labels of the finished run X
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     scenes = build.make_scenes(cfg)
     plan = build.make_plan(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
+    start = runs.find_start(cfg, scenes) if checkpoint is None else None
     runs.claim(run, build.plain(cfg))
     beginning = runs.take_beginning(cfg, run, plan, scenes)
     if beginning is not None:
@@ -52,6 +54,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     is_active = cfg.setting.target_labels == "revealed"
     trainer = runs.make_trainer(cfg, run, plan)
     store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
+    if start is not None and store is not None and trainer.is_global_zero:
+        start.carry(store)
     engine = build.make_engine(cfg, scenes, store) if store is not None else None
     datamodule = build.make_datamodule(cfg, scenes, store)
     selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store, beginning)
