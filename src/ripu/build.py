@@ -284,6 +284,24 @@ def make_scenes(cfg: DictConfig) -> Scenes:
     return Scenes(source, target, val, taxonomy)
 
 
+def find_data(cfg: DictConfig) -> None:
+    """Refuse data that are not there, before anything that takes time to import; generated scenes are made later.
+
+    Raises:
+        DatasetNotFoundError: A data set is not there; says what to do, and how to do without it.
+    """
+    from ripu.datasets.scenes import DatasetNotFoundError
+
+    if cfg.dataset.prepare is None:
+        try:
+            load_parts(cfg, lenient=True, parts=("source", "target", "val") if uses_source(cfg) else ("target", "val"))
+        except DatasetNotFoundError as error:
+            from hydra.core.hydra_config import HydraConfig
+
+            words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+            raise error.for_command(list(words)) from None
+
+
 def load_parts(
     cfg: DictConfig, *, lenient: bool = False, parts: Sequence[str] = ("source", "target", "val")
 ) -> dict[str, SceneDataset]:

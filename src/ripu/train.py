@@ -33,6 +33,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         ValueError: Something that the user can put right, before any long work.
     """
     build.check_config(cfg)
+    build.find_data(cfg)
     build.check_device(cfg.trainer.accelerator)
     run = Path(cfg.paths.output_dir)
 
