@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ripu import rules
+from ripu import interrupt, rules
 from ripu.strict import ConfigError, argument_nodes, check_arguments, check_keys, check_values, config_dir, known_keys
 
 SWEEP_SECONDS = 10.0
@@ -37,6 +37,13 @@ def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: 
 
         @functools.wraps(task)
         def main() -> Any:
+            interrupt.begin()
+            try:
+                return checked()
+            except KeyboardInterrupt:
+                raise SystemExit(interrupt.told("stopped")) from None
+
+        def checked() -> Any:
             try:
                 for line in check_command_line(sys.argv[1:], config_name, check):
                     print(f"warning: {line}", file=sys.stderr)

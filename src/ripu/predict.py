@@ -4,7 +4,13 @@ The network and the classes are those of the checkpoint; no data set is needed. 
 that training used) predictions are those of ``ripu.evaluate``.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+from ripu.interrupt import guard_start
+
+guard_start(__name__)  # before the imports that take long
 
 import hashlib
 import io

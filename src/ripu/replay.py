@@ -4,7 +4,13 @@ The target images of a run are scored by its network under other scores, windows
 what each would have revealed, and how much of it the run has asked about as well.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+from ripu.interrupt import guard_start
+
+guard_start(__name__)  # before the imports that take long
 
 import hashlib
 import json

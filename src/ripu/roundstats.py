@@ -214,8 +214,12 @@ def true_class_pixels(scenes: SceneDataset, num_threads: int = 4) -> dict[str, i
 
     counts = np.zeros(256, dtype=np.int64)
     with ThreadPoolExecutor(num_threads) as pool:
-        for one in pool.map(count, labelled):
-            counts += one
+        try:
+            for one in pool.map(count, labelled):
+                counts += one
+        except BaseException:  # Ctrl-C, for one: the labels that wait are not read any more
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return _by_name(counts, scenes.taxonomy.class_names)
 
 

@@ -123,6 +123,8 @@ RULES: Mapping[str, Rule] = {
     "data.transforms": _NODES,
     "data.num_workers": whole(0),
     "data.cache": TEXT | NOTHING,
+    "data.unreadable": one_of("stop", "skip"),
+    "unreadable": one_of("stop", "skip"),
     "evaluation.batch": whole(1),
     "evaluation.pictures": whole(0),
     "evaluation.gallery": whole(0),

@@ -21,8 +21,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from ripu import __version__, start
 from ripu.beginnings import Beginning, key_of
 from ripu.build import ConfigError, Scenes, instantiate, plain
-from ripu.checkpointing import RunCheckpoint, newest_checkpoint
+from ripu.checkpointing import RunCheckpoint, newest_checkpoint, save_final
 from ripu.dashboard import Dashboard, Throughput, keep_final
+from ripu.files import writing
 from ripu.labelstore import LabelStore
 from ripu.loggers import MetricsFile
 from ripu.module import RipuModule
@@ -36,10 +37,12 @@ from ripu.report.storage import write_json
 from ripu.roundstats import carried_fraction, true_class_pixels
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
+from ripu.skipped import SkippedFiles
 from ripu.start import StartLabels
 
 __all__ = [
     "Clock",
+    "SkippedFiles",
     "add_callbacks",
     "check_free",
     "claim",
@@ -47,12 +50,17 @@ __all__ = [
     "find_start",
     "make_trainer",
     "newest_checkpoint",
+    "num_processes",
     "report",
+    "save_final",
     "take_beginning",
 ]
 
 CONFIG_FILE = "config.yaml"
-_MAY_CHANGE = ("resume", "paths", "logger", "trainer", "checkpoint", "evaluation", "data.num_workers", "data.cache")
+_MAY_CHANGE = (
+    *("resume", "paths", "logger", "trainer", "checkpoint", "evaluation"),
+    *("data.num_workers", "data.cache", "data.unreadable"),
+)
 """Keys that a run may be picked up with other values of: they do not change what is learnt, but for max_steps."""
 
 
@@ -105,10 +113,11 @@ def claim(run: Path, config: Mapping[str, Any]) -> None:
     """
     if _rank() != 0:
         return
-    run.mkdir(parents=True, exist_ok=True)
     temporary = run / f"{CONFIG_FILE}.tmp"
-    temporary.write_text(OmegaConf.to_yaml(OmegaConf.create({**config})))
-    os.replace(temporary, run / CONFIG_FILE)
+    with writing(run / CONFIG_FILE):
+        run.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create({**config})))
+        os.replace(temporary, run / CONFIG_FILE)
 
 
 def _rank() -> int:
@@ -166,7 +175,7 @@ def take_beginning(cfg: DictConfig, run: Path, plan: Plan, scenes: Scenes) -> Be
     folder = cfg.paths.beginnings
     if folder is None or not plan.selection_steps or plan.selection_steps[0] < 2:
         return None
-    if _num_devices(cfg) * cfg.trainer.num_nodes > 1:
+    if num_processes(cfg) > 1:
         raise ConfigError(
             f"paths.beginnings={folder} shares the beginnings of single-process runs; use trainer.devices=1, or leave it out"
         )
@@ -185,6 +194,11 @@ def _num_devices(cfg: DictConfig) -> int:
     if isinstance(devices, str):
         return devices.count(",") + 1 if "," in devices else int(devices)
     return devices if isinstance(devices, int) else len(devices)
+
+
+def num_processes(cfg: DictConfig) -> int:
+    """Processes of a run: one for each device of each node."""
+    return _num_devices(cfg) * int(cfg.trainer.num_nodes)
 
 
 def _strategy(cfg: DictConfig) -> str | DDPStrategy:
@@ -230,12 +244,14 @@ def add_callbacks(
     scenes: Scenes,
     engine: SelectionEngine | None,
     store: LabelStore | None,
+    skipped: SkippedFiles,
     beginning: Beginning | None = None,
 ) -> SelectionCallback:
     """Give the trainer its callbacks, in the order in which they must act; returns the one that selects."""
     selection = SelectionCallback(plan, engine, store, truth=lambda: true_class_pixels(scenes.target))
     recorder = ReportRecorder(run, scenes, selection, facts(cfg), cfg.evaluation.gallery)
     selection.watch = recorder.watch()
+    selection.on_unreadable = skipped.add
     if cfg.evaluation.save_predictions:
         trainer.callbacks.append(PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy))  # type: ignore[attr-defined]
     bar = ProgressBar(plan)
@@ -243,6 +259,7 @@ def add_callbacks(
         bar.disable()
     trainer.callbacks += [  # type: ignore[attr-defined]
         bar,
+        skipped,
         LearningRateMonitor("step"),
         PredictionPanel(run / "panel", cfg.evaluation.pictures),
         selection,
@@ -314,6 +331,7 @@ def report(
     engine: SelectionEngine | None,
     store: LabelStore | None,
     clock: Clock,
+    skipped: SkippedFiles,
 ) -> dict[str, Any]:
     """Write ``results.json``, the learning curve and the pictures, and print the table.
 
@@ -342,6 +360,7 @@ def report(
         "rounds": rounds,
         "start": None if store is None else start_facts(cfg, store),
         "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
+        "unreadable": skipped.found(),
         "seconds": {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()},
     }
     write_json(run / "results.json", results)

@@ -18,6 +18,7 @@ from ripu.build import Scenes
 from ripu.datamodule import EvalScenes, PoolScenes
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
+from ripu.files import writing
 from ripu.labelstore import BEFORE, LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.report.page import try_page
@@ -121,7 +122,8 @@ def write_curve(path: Path, results: Mapping[str, Any]) -> None:
     figure.suptitle(
         f"{results['dataset']} {results['mode']} {results['setting']} {results['acquisition']}, seed {results['seed']}"
     )
-    figure.savefig(path, dpi=120)
+    with writing(path):
+        figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
 
@@ -132,7 +134,8 @@ def write_pictures(facts: RunFacts) -> None:
     by round; both show the prediction at the first evaluation (where there was one) and at the end.
     """
     folder = facts.run / "pictures"
-    folder.mkdir(exist_ok=True)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
     taxonomy = facts.scenes.taxonomy
     for name, scenes in (("val", facts.scenes.val), ("target", facts.scenes.target)):
         for index in evenly(len(scenes), facts.num_pictures):
@@ -153,7 +156,8 @@ def write_pictures(facts: RunFacts) -> None:
                 with Image.open(before) as file:
                     tiles["prediction before"] = taxonomy.colorize(np.asarray(file))
             tiles["prediction after"] = taxonomy.colorize(predict(facts.module, scenes, index, facts.target_size))
-            _sheet(tiles).save(folder / f"{name}-{index:05d}.png")
+            with writing(folder / f"{name}-{index:05d}.png"):
+                _sheet(tiles).save(folder / f"{name}-{index:05d}.png")
 
 
 def would_ask(

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from ripu.datasets.unreadable import Fault
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.plan import Plan
@@ -52,6 +53,7 @@ class SelectionCallback(pl.Callback):
         store: LabelStore | None,
         truth: Callable[[], Mapping[str, int] | None] = lambda: None,
         watch: Watch | None = None,
+        on_unreadable: Callable[[list[Fault]], None] = lambda faults: None,
     ) -> None:
         """Set up.
 
@@ -61,7 +63,9 @@ class SelectionCallback(pl.Callback):
             store: Where they are committed; None in settings without selection.
             truth: Counts the pixels of each class in all target labels, for reports; None where there are no labels.
             watch: Shown some images of every round.
+            on_unreadable: Told of files that could not be read in a round that went on without them.
         """
+        self.on_unreadable = on_unreadable
         self.plan = plan
         self.engine = engine
         self.store = store
@@ -147,6 +151,7 @@ class SelectionCallback(pl.Callback):
                 progress=bar.on_selection(index, len(self.plan.selection_steps)) if bar else lambda done, total: None,
                 watch=self.watch,
             )
+        self.on_unreadable(tally.unreadable)
         report = asdict(report_round(self.store, index, tally, started)) if trainer.is_global_zero else {}
         report = trainer.strategy.broadcast(report)
         self.rounds.append(report)

@@ -16,21 +16,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ripu.acquisition import Acquisition, ScoreMaps
+from ripu.datasets.unreadable import Fault
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, square_regions
 from ripu.labelstore.files import TMP_PREFIX
 from ripu.regions import RegionShape
 from ripu.sampling import seed_of
 from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, global_cut, grown, window_candidates
 from ripu.selection.grid import TrainingGrid
-from ripu.selection.oracle import Oracle
+from ripu.selection.oracle import Oracle, UnreadableAnswerError
 from ripu.selection.query import Query
+from ripu.troubles import is_out_of_memory, line_of
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-# Named so since PyTorch 2.5; on the CPU memory runs out in other ways.
-_OutOfMemoryError: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 
 class SelectionError(RuntimeError):
@@ -76,6 +75,7 @@ class RoundTally:
         images: Images scored.
         picks: Places picked.
         short: Images with fewer picks than the budget, by image id.
+        unreadable: Files that could not be read; their images were asked for nothing.
         impurity: Sum over picks of the region impurity, where the score computes it.
         uncertainty: Sum over picks of the prediction uncertainty, where the score computes it.
     """
@@ -83,6 +83,7 @@ class RoundTally:
     images: int = 0
     picks: int = 0
     short: dict[str, int] = field(default_factory=dict)
+    unreadable: list[Fault] = field(default_factory=list)
     impurity: float = 0.0
     uncertainty: float = 0.0
 
@@ -183,7 +184,9 @@ class SelectionEngine:
             except Exception as error:
                 failure = error
             if not ranks.all_true(failure is None):
-                cause = f"{type(failure).__name__}: {failure}" if failure else "another process of the job failed"
+                cause = "another process of the job failed"
+                if failure is not None:
+                    cause = line_of(failure) or f"{type(failure).__name__}: {failure}"
                 raise SelectionError(f"round {index} at step {step} was not committed: {cause}") from failure
             return result  # type: ignore[no-any-return]
 
@@ -196,6 +199,10 @@ class SelectionEngine:
 
         def candidates() -> Iterator[Candidates]:
             for batch in pool(mine):
+                for fault in batch.get("fault", ()):
+                    tally.unreadable.append(fault)
+                    tally.images += 1
+                    progress(tally.images, len(mine))
                 for item, (image, logits) in enumerate(zip(batch["index"], forward(batch), strict=True)):
                     pixels = batch["image"][item] if self.needs_image else None
                     offer = self._candidates(store, spec, int(image), logits, pixels)
@@ -389,6 +396,19 @@ class SelectionEngine:
         self, store: LabelStore, spec: Round, offer: Candidates, tally: RoundTally
     ) -> Iterator[ImagePicks | ImageAnswers]:
         image_id, (height, width) = self.image_ids[offer.index], self.label_sizes[offer.index]
+        if offer.regions is None:
+            pixels = square_regions(offer.places, self.query.reveal_radius, height, width).indices
+        else:
+            pixels = offer.regions.indices
+        labels, is_known = store.answered(image_id, pixels)
+        missing = pixels[~is_known]
+        answer = None
+        if len(missing):
+            try:
+                answer = self.oracle.answer(image_id, missing // width, missing % width)
+            except UnreadableAnswerError as error:
+                tally.unreadable.append(error.fault)
+                return
         has_own_budget = not self.is_fixed and self.query.budget_per == "image"
         if has_own_budget and len(offer) < self.query.picks_per_round((height, width), self.train_size):
             tally.short[image_id] = len(offer)
@@ -398,14 +418,7 @@ class SelectionEngine:
         if offer.uncertainty is not None:
             tally.uncertainty += float(torch.from_numpy(offer.uncertainty).sum())
         yield ImagePicks(image_id, offer.places, offer.scores, offer.regions)
-        if offer.regions is None:
-            pixels = square_regions(offer.places, self.query.reveal_radius, height, width).indices
-        else:
-            pixels = offer.regions.indices
-        labels, is_known = store.answered(image_id, pixels)
-        missing = pixels[~is_known]
         if len(missing):
-            answer = self.oracle.answer(image_id, missing // width, missing % width)
             if answer is None:  # nobody has answered yet; what is known stays known
                 pixels, labels = pixels[is_known], labels[is_known]
             else:
@@ -433,18 +446,20 @@ class _Forward:
         done = 0
         while done < len(images):
             part = images[done : done + (self._limit or len(images))]
-            is_out_of_memory = False
+            is_too_much = False
             try:
                 with torch.no_grad():
                     logits = self._network(part.to(self._device))
-            except _OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if len(part) == 1:
                     raise SelectionError(
                         "there is not enough memory on the device for a forward of one image; give a smaller "
                         "data.target_size, or trainer.precision=bf16-mixed"
                     ) from error
-                is_out_of_memory = True  # tried again below, where the error no longer holds on to its tensors
-            if is_out_of_memory:
+                is_too_much = True  # tried again below, where the error no longer holds on to its tensors
+            if is_too_much:
                 self._limit = len(part) // 2
                 _log.warning(
                     "not enough memory for a forward of %d images; going on with %d (evaluation.batch=%d avoids this)",
