@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ripu import start
 from ripu.dryrun.folder import run_folder
 from ripu.strict import ConfigError as ConfigError
 from ripu.strict import check_values, locate
@@ -128,6 +129,8 @@ def make_plan(cfg: DictConfig) -> Plan:
             pretrain = round(_timing(cfg, "pretrain_fraction") * max_steps)
             if cfg.protocol.get("pretraining") == "until_first_round" and steps:
                 pretrain = steps[0]
+            if start.is_given(cfg):
+                pretrain = 0  # there are labels to train on
         if not steps:
             raise ConfigError("selection_steps=[] asks for nothing; give steps, or use setting=source_only")
         if pretrain and not uses_source(cfg):
@@ -169,10 +172,11 @@ def check_config(cfg: DictConfig) -> None:
     make_plan(cfg)
     if cfg.get("dry_run") and cfg.resume:
         raise ConfigError("dry_run=true looks at a whole run, and resume=true goes on with one; leave one of them out")
-    if not uses_source(cfg) and not cfg.model.get("checkpoint"):
+    start.check_combination(cfg)
+    if not uses_source(cfg) and not cfg.model.get("checkpoint") and start.weights(cfg) is None:
         raise ConfigError(
             f"setting={cfg.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
-            "of a run with setting=source_only"
+            "of a run with setting=source_only, or start.run=RUN"
         )
     if cfg.setting.target_labels == "revealed":
         query, region = make_query(cfg), make_region(cfg)
@@ -305,6 +309,24 @@ def make_scenes(cfg: DictConfig) -> Scenes:
             target.name,
         )
     return Scenes(source, target, val, taxonomy)
+
+
+def find_data(cfg: DictConfig) -> None:
+    """Refuse data that are not there, before anything that takes time to import; generated scenes are made later.
+
+    Raises:
+        DatasetNotFoundError: A data set is not there; says what to do, and how to do without it.
+    """
+    from ripu.datasets.scenes import DatasetNotFoundError
+
+    if cfg.dataset.prepare is None:
+        try:
+            load_parts(cfg, lenient=True, parts=("source", "target", "val") if uses_source(cfg) else ("target", "val"))
+        except DatasetNotFoundError as error:
+            from hydra.core.hydra_config import HydraConfig
+
+            words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+            raise error.for_command(list(words)) from None
 
 
 def load_parts(
@@ -528,7 +550,8 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
     """The network of a run, a :class:`ripu.module.SegmentationNetwork`, with the weights that it starts from.
 
     Args:
-        cfg: The configuration; ``model.checkpoint`` is loaded strictly, and then ``model.weights`` is not fetched.
+        cfg: The configuration; ``model.checkpoint`` or the network of ``start.run`` is loaded strictly, and then
+            ``model.weights`` is not fetched.
         is_fresh: False where weights are loaded over these: then neither is read.
 
     Raises:
@@ -539,7 +562,9 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
 
     node = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(node, dict)
-    checkpoint = node.pop("checkpoint", None)
+    checkpoint, key = node.pop("checkpoint", None), "model.checkpoint"
+    if checkpoint is None and start.weights(cfg) is not None:
+        checkpoint, key = start.weights(cfg), "start.run"
     if (checkpoint is not None or not is_fresh) and _takes(node["_target_"], "pretrained"):
         node["pretrained"] = False
     network = instantiate(node)
@@ -547,7 +572,7 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
         try:
             layout = load_weights(network, checkpoint)
         except CheckpointError as error:
-            raise ConfigError(f"model.checkpoint: {error}") from error
+            raise ConfigError(f"{key}: {error}") from error
         if layout == "torchvision":
             raise ConfigError(
                 f"model.checkpoint={checkpoint} is a torchvision ResNet file, which holds no head; start the backbone from "
@@ -567,12 +592,13 @@ def _takes(target: str, argument: str) -> bool:
 
 
 def check_start(cfg: DictConfig) -> None:
-    """Refuse weights to start from that do not fit, before data are looked for or generated.
+    """Refuse weights and labels to start from that are not there or do not fit, before data are looked for or generated.
 
     Raises:
         ConfigError: See :func:`make_network`.
     """
-    if cfg.model.get("checkpoint") is not None:
+    start.check_files(cfg)
+    if cfg.model.get("checkpoint") is not None or start.weights(cfg) is not None:
         make_network(cfg)
 
 

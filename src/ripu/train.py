@@ -4,6 +4,7 @@ python -m ripu.train                               the whole method on generated
 python -m ripu.train dataset=gtav mode=pa          the published task with 40 pixels an image
 python -m ripu.train -m mode=ra,pa seed=0,1        a sweep
 python -m ripu.train paths.output_dir=X resume=true   go on with the run in X
+python -m ripu.train start.run=X budget=0.05       a new run with the network and the labels of the finished run X
 python -m ripu.train dataset=gtav dry_run=true     what it will do, ask, take and leave; nothing is kept
 """
 
@@ -40,6 +41,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         ValueError: Something that the user can put right, before any long work.
     """
     build.check_config(cfg)
+    build.find_data(cfg)
     build.check_device(cfg.trainer.accelerator)
     run = Path(cfg.paths.output_dir)
 
@@ -57,6 +59,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     scenes = build.make_scenes(cfg)
     plan = build.make_plan(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
+    start = runs.find_start(cfg, scenes) if checkpoint is None else None
     runs.claim(run, build.plain(cfg))
     beginning = runs.take_beginning(cfg, run, plan, scenes)
     if beginning is not None:
@@ -64,6 +67,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     is_active = cfg.setting.target_labels == "revealed"
     trainer = runs.make_trainer(cfg, run, plan)
     store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
+    if start is not None and store is not None and trainer.is_global_zero:
+        start.carry(store)
     engine = build.make_engine(cfg, scenes, store) if store is not None else None
     datamodule = build.make_datamodule(cfg, scenes, store)
     skipped = runs.SkippedFiles(run, datamodule.faults)
