@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ripu import start
+from ripu.dryrun.folder import run_folder
 from ripu.strict import ConfigError as ConfigError
 from ripu.strict import check_values, locate
 from ripu.strict import config_dir as config_dir
@@ -42,7 +44,25 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 """Without one of them Linux has no GPU that PyTorch can use: known without importing it."""
 
 OmegaConf.register_new_resolver("ripu.len", len, replace=True)
+OmegaConf.register_new_resolver("ripu.run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)
+
+
+def quotient(whole: int, part: int) -> int:
+    """How many times a batch goes into another.
+
+    Raises:
+        ValueError: Not a whole number of times.
+
+    >>> quotient(4, 2)
+    2
+    """
+    if whole % part:
+        raise ValueError(f"{whole} target images cannot be dealt to {part} micro-batches; give data.target_batch")
+    return whole // part
+
+
+OmegaConf.register_new_resolver("ripu.quotient", quotient, replace=True)
 
 
 _SWEEP = "RIPU_SWEEP"
@@ -109,6 +129,8 @@ def make_plan(cfg: DictConfig) -> Plan:
             pretrain = round(_timing(cfg, "pretrain_fraction") * max_steps)
             if cfg.protocol.get("pretraining") == "until_first_round" and steps:
                 pretrain = steps[0]
+            if start.is_given(cfg):
+                pretrain = 0  # there are labels to train on
         if not steps:
             raise ConfigError("selection_steps=[] asks for nothing; give steps, or use setting=source_only")
         if pretrain and not uses_source(cfg):
@@ -148,10 +170,13 @@ def check_config(cfg: DictConfig) -> None:
             "classes"
         )
     make_plan(cfg)
-    if not uses_source(cfg) and not cfg.model.get("checkpoint"):
+    if cfg.get("dry_run") and cfg.resume:
+        raise ConfigError("dry_run=true looks at a whole run, and resume=true goes on with one; leave one of them out")
+    start.check_combination(cfg)
+    if not uses_source(cfg) and not cfg.model.get("checkpoint") and start.weights(cfg) is None:
         raise ConfigError(
             f"setting={cfg.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
-            "of a run with setting=source_only"
+            "of a run with setting=source_only, or start.run=RUN"
         )
     if cfg.setting.target_labels == "revealed":
         query, region = make_query(cfg), make_region(cfg)
@@ -284,6 +309,24 @@ def make_scenes(cfg: DictConfig) -> Scenes:
             target.name,
         )
     return Scenes(source, target, val, taxonomy)
+
+
+def find_data(cfg: DictConfig) -> None:
+    """Refuse data that are not there, before anything that takes time to import; generated scenes are made later.
+
+    Raises:
+        DatasetNotFoundError: A data set is not there; says what to do, and how to do without it.
+    """
+    from ripu.datasets.scenes import DatasetNotFoundError
+
+    if cfg.dataset.prepare is None:
+        try:
+            load_parts(cfg, lenient=True, parts=("source", "target", "val") if uses_source(cfg) else ("target", "val"))
+        except DatasetNotFoundError as error:
+            from hydra.core.hydra_config import HydraConfig
+
+            words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+            raise error.for_command(list(words)) from None
 
 
 def load_parts(
@@ -460,7 +503,7 @@ def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -
     labels = cfg.setting.target_labels
     classes = None
     if cfg.protocol.source_sampling == "class_balanced" and scenes.source is not None:
-        classes = class_index(scenes.source, Path(cfg.data.cache or Path(cfg.paths.data_root) / ".ripu"))
+        classes = class_index(scenes.source, index_folder(cfg))
     datamodule = RipuDataModule(
         scenes.source,
         scenes.target if labels == "all" else scenes.target.without_labels(),
@@ -498,11 +541,17 @@ def _never_drawn(source: TolerantScenes, classes: NDArray[np.bool_]) -> list[Fau
     return faults
 
 
+def index_folder(cfg: DictConfig) -> Path:
+    """Where the class index of the source is kept."""
+    return Path(cfg.data.cache or Path(cfg.paths.data_root) / ".ripu")
+
+
 def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
     """The network of a run, a :class:`ripu.module.SegmentationNetwork`, with the weights that it starts from.
 
     Args:
-        cfg: The configuration; ``model.checkpoint`` is loaded strictly, and then ``model.weights`` is not fetched.
+        cfg: The configuration; ``model.checkpoint`` or the network of ``start.run`` is loaded strictly, and then
+            ``model.weights`` is not fetched.
         is_fresh: False where weights are loaded over these: then neither is read.
 
     Raises:
@@ -513,7 +562,9 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
 
     node = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(node, dict)
-    checkpoint = node.pop("checkpoint", None)
+    checkpoint, key = node.pop("checkpoint", None), "model.checkpoint"
+    if checkpoint is None and start.weights(cfg) is not None:
+        checkpoint, key = start.weights(cfg), "start.run"
     if (checkpoint is not None or not is_fresh) and _takes(node["_target_"], "pretrained"):
         node["pretrained"] = False
     network = instantiate(node)
@@ -521,7 +572,7 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
         try:
             layout = load_weights(network, checkpoint)
         except CheckpointError as error:
-            raise ConfigError(f"model.checkpoint: {error}") from error
+            raise ConfigError(f"{key}: {error}") from error
         if layout == "torchvision":
             raise ConfigError(
                 f"model.checkpoint={checkpoint} is a torchvision ResNet file, which holds no head; start the backbone from "
@@ -541,12 +592,13 @@ def _takes(target: str, argument: str) -> bool:
 
 
 def check_start(cfg: DictConfig) -> None:
-    """Refuse weights to start from that do not fit, before data are looked for or generated.
+    """Refuse weights and labels to start from that are not there or do not fit, before data are looked for or generated.
 
     Raises:
         ConfigError: See :func:`make_network`.
     """
-    if cfg.model.get("checkpoint") is not None:
+    start.check_files(cfg)
+    if cfg.model.get("checkpoint") is not None or start.weights(cfg) is not None:
         make_network(cfg)
 
 
@@ -556,8 +608,11 @@ def make_module(cfg: DictConfig, taxonomy: Taxonomy, *, is_fresh: bool = True) -
 
     plan = make_plan(cfg)
     is_supervised = cfg.setting.target_labels == "all"
+    network = make_network(cfg, is_fresh=is_fresh)
+    if is_fresh:
+        _check_single_images(cfg, network)
     return RipuModule(
-        make_network(cfg, is_fresh=is_fresh),
+        network,
         taxonomy,
         plan,
         seed=cfg.seed,
@@ -581,6 +636,34 @@ def make_module(cfg: DictConfig, taxonomy: Taxonomy, *, is_fresh: bool = True) -
         compile_network=cfg.trainer.compile,
         config=plain(cfg),
     )
+
+
+def _check_single_images(cfg: DictConfig, network: Any) -> None:
+    """Refuse batches of one image for a network that normalises a pooled image by the batch.
+
+    Raises:
+        ConfigError: Naming the key and what there is to do.
+    """
+    import torch
+
+    from ripu.module import keeping_statistics
+
+    keys = ["source_batch"] if uses_source(cfg) else []
+    keys += ["target_batch"] if cfg.setting.target_labels != "none" else []
+    single = [key for key in keys if cfg.data[key] == 1]
+    if not single or not any(isinstance(one, torch.nn.BatchNorm2d) and one.training for one in network.modules()):
+        return
+    try:
+        with torch.no_grad(), torch.random.fork_rng(), keeping_statistics(network):
+            network(torch.zeros(1, 3, 64, 64))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"data.{single[0]}=1: this network has a batch norm behind the pooling of a whole image, which needs two images "
+            f"to normalise; give data.{single[0]}=2, or a network with frozen norms (model=deeplabv3plus_r101, or for "
+            "segmentation-models-pytorch model.freeze_batchnorm=all)"
+        ) from error
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -166,6 +166,15 @@ def class_index(
         return _make(scenes, path, num_workers, progress)
 
 
+def is_index_kept(scenes: SceneDataset, cache: Path) -> bool:
+    """Whether :func:`class_index` would find its answer in a folder.
+
+    Raises:
+        SceneError: A scene has no label.
+    """
+    return (Path(cache) / f"classes-{_fingerprint(scenes)}.npy").exists()
+
+
 def _make(scenes: SceneDataset, path: Path | None, num_workers: int | None, progress: bool) -> NDArray[np.bool_]:
     parts = [replace(scenes, scenes=scenes.scenes[first : first + _CHUNK]) for first in range(0, len(scenes), _CHUNK)]
     rows = list(_report(_work(parts, num_workers), len(scenes), progress))

@@ -171,7 +171,7 @@ class _Reader:
             return
         if key.startswith("hydra"):
             return
-        options = self._loader.get_group_options(key)
+        options = self._options(key)
         values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
         for value in values:
             for one in value if isinstance(value, list) else [value]:
@@ -182,6 +182,15 @@ class _Reader:
                     hint = rules.near(name, options)
                     start = f"{hint} There" if hint else "; there"
                     raise ConfigError(f"{key}={name} is unknown{start} are {', '.join(options)}")
+
+    def _options(self, group: str) -> list[str]:
+        """The options of a group, those of its groups with their path (``table1/ra`` of ``experiment``)."""
+        from hydra.core.object_type import ObjectType
+
+        found = list(self._loader.get_group_options(group))
+        for name in self._loader.get_group_options(group, results_filter=ObjectType.GROUP):
+            found += [f"{name}/{option}" for option in self._options(f"{group}/{name}")]
+        return found
 
     def _compose(self, words: Sequence[str]) -> DictConfig:
         from hydra.types import RunMode

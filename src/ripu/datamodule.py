@@ -93,7 +93,7 @@ def sized_image(scenes: SceneDataset, index: int, size: tuple[int, int], cache: 
 
 @dataclass(frozen=True)
 class RevealedLabels:
-    """Reads the labels of target images that were revealed in the first rounds, and nothing else.
+    """Reads the labels of target images that were revealed before the run and in its first rounds, and nothing else.
 
     Attributes:
         store: The label store of the run.
@@ -382,7 +382,7 @@ class RipuDataModule(pl.LightningDataModule):
         if self.store is None:
             return strict(self.target).read_label
         num_rounds = self.plan.num_rounds(step)
-        if num_rounds == 0:
+        if num_rounds == 0 and not self.store.carried:
             return None
         return RevealedLabels(self.store, tuple(scene.image_id for scene in self.target.scenes), num_rounds)
 

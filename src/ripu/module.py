@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -95,8 +96,9 @@ class RipuModule(pl.LightningModule):
 
     One optimiser step is the sum of a source part (cross-entropy + alpha1 x consistency) and a target part
     (cross-entropy on what is revealed + alpha2 x negative learning). Their backward passes run one after the other, so
-    that two graphs are never held at once; the gradients are those of the sum. Batch norms that are not frozen normalise
-    each domain by its own batch; their running statistics follow the target as soon as target images are read.
+    that two graphs are never held at once; the gradients are those of the sum, and several processes exchange them once
+    a step. Batch norms that are not frozen normalise each domain by its own batch; their running statistics follow the
+    target as soon as target images are read.
     """
 
     def __init__(
@@ -275,11 +277,13 @@ class RipuModule(pl.LightningModule):
         """One micro-batch: source backward, then target backward, then (when accumulated) the optimiser."""
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         is_adapting = not self.plan.is_pretraining(self.global_step)
+        is_last_micro = (batch_idx + 1) % self.accumulate == 0
         terms: dict[str, Tensor] = {}
         for domain in batch:  # a forward each, right before its backward
+            is_last = is_last_micro and domain == next(reversed(batch))
             part_terms = self.domain_loss(batch, domain, with_consistency=is_adapting)
             total = torch.stack(list(part_terms.values())).sum() / self.accumulate
-            if total.requires_grad:
+            with nullcontext() if is_last else self._unshared():
                 self.manual_backward(total)
             terms |= {name: term.detach() for name, term in part_terms.items()}
         loss = torch.stack(list(terms.values())).sum()
@@ -287,7 +291,7 @@ class RipuModule(pl.LightningModule):
             self._step.undo()
             raise nonfinite.fail(self, f"the loss is {loss.item()}", batch, batch_idx % self.accumulate, terms)
         self.log_dict({f"train/{name}": term for name, term in terms.items()} | {"train/loss": loss})
-        if (batch_idx + 1) % self.accumulate == 0:
+        if is_last_micro:
             if not self._has_finite_gradients():
                 self._step.undo()
                 raise nonfinite.fail(self, "the gradient is not finite", batch, batch_idx % self.accumulate, terms)
@@ -305,6 +309,11 @@ class RipuModule(pl.LightningModule):
             return True
         largest = torch.stack([one.to(gradients[0].device) for one in torch._foreach_norm(gradients, math.inf)])
         return bool(torch.isfinite(largest).all())
+
+    def _unshared(self) -> AbstractContextManager[None]:
+        """A backward pass whose gradients stay on this rank: ranks add theirs up once a step, in the last one."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """SGD with one group for the backbone and one for the head, and the poly schedule."""

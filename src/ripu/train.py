@@ -4,6 +4,8 @@ python -m ripu.train                               the whole method on generated
 python -m ripu.train dataset=gtav mode=pa          the published task with 40 pixels an image
 python -m ripu.train -m mode=ra,pa seed=0,1        a sweep
 python -m ripu.train paths.output_dir=X resume=true   go on with the run in X
+python -m ripu.train start.run=X budget=0.05       a new run with the network and the labels of the finished run X
+python -m ripu.train dataset=gtav dry_run=true     what it will do, ask, take and leave; nothing is kept
 """
 
 # ruff: noqa: E402
@@ -33,18 +35,23 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         cfg: The composed configuration; ``paths.output_dir`` is the run.
 
     Returns:
-        The content of ``results.json``.
+        The content of ``results.json``; with ``dry_run``, the forecast.
 
     Raises:
         ValueError: Something that the user can put right, before any long work.
     """
     build.check_config(cfg)
+    build.find_data(cfg)
     build.check_device(cfg.trainer.accelerator)
     run = Path(cfg.paths.output_dir)
 
     from ripu import runs  # torch and Lightning are imported from here on
 
     runs.check_free(run, build.plain(cfg), resume=cfg.resume)
+    if cfg.dry_run:
+        from ripu.dryrun import dry_run
+
+        return dry_run(cfg)
     clock = runs.Clock(time.monotonic())
     checkpoint = runs.newest_checkpoint(run / "checkpoints") if cfg.resume else None
     if checkpoint is None:
@@ -52,6 +59,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     scenes = build.make_scenes(cfg)
     plan = build.make_plan(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
+    start = runs.find_start(cfg, scenes) if checkpoint is None else None
     runs.claim(run, build.plain(cfg))
     beginning = runs.take_beginning(cfg, run, plan, scenes)
     if beginning is not None:
@@ -59,6 +67,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     is_active = cfg.setting.target_labels == "revealed"
     trainer = runs.make_trainer(cfg, run, plan)
     store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
+    if start is not None and store is not None and trainer.is_global_zero:
+        start.carry(store)
     engine = build.make_engine(cfg, scenes, store) if store is not None else None
     datamodule = build.make_datamodule(cfg, scenes, store)
     skipped = runs.SkippedFiles(run, datamodule.faults)
@@ -88,16 +98,20 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def main(cfg: DictConfig) -> None:
     """The command line."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     build.quiet_libraries()
     with open_dict(cfg):
-        cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+        if not cfg.dry_run:  # which keeps Hydra out of that folder
+            cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+        elif HydraConfig.get().mode == RunMode.MULTIRUN:
+            cfg.paths.output_dir = str(Path(cfg.paths.output_dir) / HydraConfig.get().sweep.subdir)
     began = time.time()
     words = list(HydraConfig.get().overrides.task)
     try:
         train(cfg)
     except (KeyboardInterrupt, SystemExit):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint was written
-        line = go_on(cfg, words, began)
+        line = None if cfg.dry_run else go_on(cfg, words, began)
         raise SystemExit(told(f"stopped; {line or 'nothing was begun, start again with the same command'}")) from None
     except Exception as error:
         build.explain(error)

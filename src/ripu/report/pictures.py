@@ -19,7 +19,7 @@ from ripu.datamodule import EvalScenes, PoolScenes
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
 from ripu.files import writing
-from ripu.labelstore import LabelStore
+from ripu.labelstore import BEFORE, LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.report.page import try_page
 from ripu.report.summary import summary
@@ -178,18 +178,23 @@ def paint_rounds(image: NDArray[np.uint8], asked: NDArray[np.uint8]) -> NDArray[
 
     Args:
         image: (H, W, 3) uint8.
-        asked: (H, W) uint8 round numbers, 255 = not asked.
+        asked: (H, W) uint8 round numbers, 255 = not asked, 254 (grey) = before the run began.
 
     Returns:
         (H, W, 3) uint8.
     """
+    colors = np.asarray([palette.round_color(number) for number in range(256)], dtype=np.uint8)
+    colors[BEFORE] = palette.GRID
     painted: NDArray[np.uint8] = (image * 0.55 + 40).astype(np.uint8)
     is_sparse = (asked != VOID).mean() < 0.005
-    reach = max(1, image.shape[1] // 250) if is_sparse else 0
+    if not is_sparse:
+        painted[asked != VOID] = colors[asked[asked != VOID]]
+        return painted
+    reach = max(1, image.shape[1] // 250)
     rows, columns = np.nonzero(asked != VOID)
     for row, column in zip(rows, columns, strict=True):
-        color = palette.round_color(asked[row, column])
-        painted[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = color
+        around = (slice(max(0, row - reach), row + reach + 1), slice(max(0, column - reach), column + reach + 1))
+        painted[around] = colors[asked[row, column]]
     return painted
 
 

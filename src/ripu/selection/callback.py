@@ -17,7 +17,7 @@ from ripu.labelstore import LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.plan import Plan
 from ripu.progress import ProgressBar
-from ripu.roundstats import report_round
+from ripu.roundstats import carried_fraction, report_round
 from ripu.selection.engine import SelectionEngine, Watch
 
 
@@ -89,8 +89,12 @@ class SelectionCallback(pl.Callback):
 
     @property
     def labelled_fraction(self) -> float:
-        """Share of the target pixels that have been asked about."""
-        return float(self.rounds[-1]["labelled_fraction"]) if self.rounds else 0.0
+        """Share of the target pixels that have been asked about, also before the run began."""
+        return float(self.rounds[-1]["labelled_fraction"]) if self.rounds else self._carried_fraction
+
+    @cached_property
+    def _carried_fraction(self) -> float:
+        return 0.0 if self.store is None else carried_fraction(self.store)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate at the end of every phase but the last, where the test follows at once."""

@@ -21,7 +21,7 @@ from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, square_
 from ripu.labelstore.files import TMP_PREFIX
 from ripu.regions import RegionShape
 from ripu.sampling import seed_of
-from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, global_cut, window_candidates
+from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, global_cut, grown, window_candidates
 from ripu.selection.grid import TrainingGrid
 from ripu.selection.oracle import Oracle, UnreadableAnswerError
 from ripu.selection.query import Query
@@ -295,18 +295,20 @@ class SelectionEngine:
         try:
             if self.is_fixed:
                 asked = store.asked_mask(image_id, spec.index)
-                limit = self._most_pixels(size, spec.index) - (0 if is_shared else int(asked.sum()))
+                limit = self._most_pixels(size, spec.index) - (0 if is_shared else self._spent(store, spec)(index))
                 return self._fixed(index, logits, image, size, key, asked, excluded, limit, at_least_one=is_shared)
             blocked = store.suppressed(image_id, spec.index)
+            if store.carried:  # of any shape: no square may reach into it
+                blocked |= grown(store.asked_mask(image_id, 0), self.query.reveal_radius)
             if excluded is not None:
                 blocked |= excluded
             grid = self._grid(size)
             if grid is not None:
                 blocked = grid.sample(blocked)
-                for earlier in store.rounds_as_of(spec.index):
+                before = [(one, store.picks(image_id, one.index)) for one in store.rounds_as_of(spec.index)]
+                for earlier, record in (*store.carried_picks(image_id), *before):
                     if "grid" in earlier.info:  # such a round kept its distance on the grid, which is a little more
-                        radius = int(earlier.info["grid"]["suppress_radius"])
-                        blocked |= grid.near(store.picks(image_id, earlier.index).picks, radius)
+                        blocked |= grid.near(record.picks, int(earlier.info["grid"]["suppress_radius"]))
             maps = self._score(logits, image, size if grid is None else self.train_size, key)
         except ValueError as error:
             raise SelectionError(f"image {image_id!r} cannot be scored: {error}") from error
@@ -373,10 +375,10 @@ class SelectionEngine:
         return self.acquisition(logits, size, [key], **self._extra(image))
 
     def _spent(self, store: LabelStore, spec: Round) -> Callable[[int], int]:
-        """Pixels of an image that earlier rounds asked for; 0 where the budget counts picks."""
+        """Pixels of an image that earlier rounds of this run asked for; 0 where the budget counts picks."""
         if not self.is_fixed:
             return lambda index: 0
-        return lambda index: int(store.asked_mask(self.image_ids[index], spec.index).sum())
+        return lambda index: int(store.asked_mask(self.image_ids[index], spec.index, with_carried=False).sum())
 
     def _kept(self, spec: Round, exchange: _Exchange) -> NDArray[np.int64]:
         """How many candidates of each image are asked for, after every rank has written its own."""
