@@ -244,6 +244,7 @@ def test_a_full_disk_is_named_and_what_was_committed_stays(
         ("training", "resume=true"),
         ("round", "resume=true"),
         ("evaluation", "resume=true"),
+        ("test", "resume=true"),
         ("report", "resume=true"),
     ],
 )

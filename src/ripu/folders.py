@@ -10,6 +10,17 @@ from omegaconf import DictConfig, OmegaConf
 from ripu.strict import ConfigError
 
 
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder can be made in another, found out by making one: rights do not tell of every file system."""
+    probe = folder / f".ripu-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError:
+        return False
+    return True
+
+
 def check_output(cfg: DictConfig) -> None:
     """Refuse an output folder that cannot be one.
 
@@ -28,7 +39,7 @@ def check_output(cfg: DictConfig) -> None:
         there = there.parent
     if not there.is_dir():
         raise ConfigError(f"paths.output_dir={given}: {there} is a file; name a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
+    if not _is_writable(there):
         raise ConfigError(f"paths.output_dir={given}: {there} may not be written to; name another folder")
     if cfg.dataset.name == "folder":  # one's own data may lie anywhere
         return
