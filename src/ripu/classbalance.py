@@ -201,7 +201,7 @@ def _fingerprint(scenes: SceneDataset) -> str:
             raise SceneError(
                 f"{scene.label} cannot be read ({error.strerror}); restore it or take the scene out of the data set"
             ) from error
-        labels.append([os.path.abspath(scene.label), status.st_size, status.st_mtime_ns])
+        labels.append([os.path.abspath(scene.label), status.st_size, status.st_mtime_ns, status.st_ctime_ns])
     content = {
         "version": INDEX_VERSION,
         "labels": labels,

@@ -7,6 +7,7 @@ allowed and the nearest valid name; for ``-m`` and ``--cfg`` too.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,11 @@ def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: 
                     raise
                 print(f"\nerror: {line}", file=sys.stderr)
                 raise SystemExit(1) from None
-            return run()
+            try:
+                return run()
+            except BrokenPipeError:  # the reader has seen enough: python -m ripu.train --help | head
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise SystemExit(1) from None
 
         return main
 

@@ -196,5 +196,5 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> str:
                 )
     frame = f'<rect class="frame" x="{left - 0.5}" y="{top - 0.5}" width="{size}" height="{size}" fill="none"/>'
     view, widest = f"0 0 {left + size + 46} {top + size + 4}", round(1.25 * (left + size + 46))
-    head = f'<svg class="confusion" style="max-width:{widest}px" viewBox="{view}" role="img" aria-label="Confusion matrix">'
-    return f"{head}{frame}{''.join(parts)}</svg>"
+    size_text = f'style="max-width:{widest}px" viewBox="{view}"'
+    return f'<svg class="confusion" {size_text} role="img" aria-label="Confusion matrix">{frame}{"".join(parts)}</svg>'

@@ -92,9 +92,9 @@ def write_report(facts: RunFacts) -> None:
     write_pictures(facts)
     try_page(facts.run)
     print(summary(facts.results, tuple(facts.scenes.taxonomy.subsets)))
-    left = "results.json, report.html, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml"
-    print(f"\nin {facts.run}: {left}", end="")
-    print(", labels/" if facts.store is not None else "")
+    left = "report.html, results.json, metrics.csv, learning_curve.png, pictures, checkpoints"
+    print(f"\nin {facts.run}:\n{left}", end="")
+    print(", labels" if facts.store is not None else "")
 
 
 def write_curve(path: Path, results: Mapping[str, Any]) -> None:

@@ -215,8 +215,8 @@ def budget(data: RunData) -> str:
         f"<b>{sum(spent):,}</b> of {planned:,} planned picks on {len(store.images):,} images; {share(pixels)} of all pixels "
         "asked about" + (f"; {planned - sum(spent):,} picks left." if planned > sum(spent) else ".")
     )
-    meter = f'<div class="meter" role="img" aria-label="Budget spent">{bars}</div><div class="keys">{keys}</div>'
-    return section("budget", "Budget", meter, text)
+    meter = f'<div class="meter" role="img" aria-label="Budget spent">{bars}</div>'
+    return section("budget", "Budget", f'{meter}<div class="keys">{keys}</div>', text)
 
 
 def class_shares(data: RunData) -> str:
