@@ -54,7 +54,9 @@ def arm(moment: str) -> None:
     elif moment == "round":
         before(SelectionEngine, "_candidates", 5)
     elif moment == "evaluation":
-        before(RipuModule, "predict_label", 11)
+        before(RipuModule, "_evaluate_batch", 2)
+    elif moment == "test":
+        before(RipuModule, "_evaluate_batch", 4)
     elif moment == "report":
         before(runs, "report")
 

@@ -18,7 +18,7 @@ from running import environment
 ROOT = Path(ripu.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 COMMANDS = {"ripu.train", "ripu.evaluate", "ripu.predict", "ripu.doctor.__main__", "ripu.replay"}
-ENTRY_POINTS = {"ripu.build", "ripu.runs", "ripu.strict", "ripu.commandline", *COMMANDS}
+ENTRY_POINTS = {"ripu.build", "ripu.folders", "ripu.runs", "ripu.strict", "ripu.commandline", *COMMANDS}
 UPPER = ("ripu.module", "ripu.datamodule", "ripu.selection", "ripu.train", "ripu.runs", "ripu.build", "ripu.report")
 
 

@@ -91,11 +91,39 @@ def test_unknown_keys_and_options(words: list[str], parts: list[str]) -> None:
         (["mode=pa", "budget=40000"], "pixels of a 160 x 320 image"),
         (["paths.output_dir=${nowhere.at_all}"], "paths.output_dir"),
         (["model._target_=ripu.models.smp.SmpNetwrk", "+model.x=1"], "did you mean SmpNetwork?"),
+        (["trainer.max_steps=99999999999999999999999"], "10**9 at most"),
+        (["seed={a:1}"], "seed={'a': 1} is not allowed; it must be a whole number"),
+        (["data.target_size=[100000,100000]"], "2**27 pixels at most"),
+        (["data.source_batch=10000000"], "65536 at most"),
+        (["objective.negative_threshold=nan"], "objective.negative_threshold=nan is not allowed"),
+        (["optimizer.learning_rate=inf"], "optimizer.learning_rate=inf is not allowed"),
+        (["dataset=null"], "dataset=null chooses nothing; leave it out, or choose one of camvid"),
+        (["acquisition._target_=os.system"], "acquisition._target_=os.system is not a score"),
+        (["acquisition._target_=nothing.here"], "acquisition._target_=nothing.here cannot be found"),
+        (["trainer.strategy=ddpp"], "did you mean ddp?"),
+        (["trainer.accelerator=tpu"], "it must be one of auto, cpu, gpu, cuda, mps"),
+        (["paths.output_dir=null"], "paths.output_dir=null is not allowed"),
+        (["paths.data_root=null"], "paths.data_root=null is not allowed"),
+        ([f"paths.output_dir={__file__}/run"], "test_strict.py is a file; name a folder"),
+        (["paths.data_root=d", "paths.output_dir=d/streets/seed0/gtav/run"], "lies in the data set (dataset.source.root="),
+        (["logger=wandb", "logger.wandb.mode=offlin"], "did you mean offline?"),
+        (["dataset.static_mask=/nope.png"], "dataset.static_mask=/nope.png does not exist"),
+        (["data.unreadable=skipp"], "data.unreadable=skipp is not allowed; it must be one of stop, skip; did you mean skip?"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_values(words: list[str], part: str) -> None:
     assert part in said(*words)
+
+
+def test_a_key_that_is_given_twice_is_said() -> None:
+    assert warned("seed=1", "seed=2") == ["seed is given 2 times; the last one counts"]
+
+
+def test_what_an_object_refuses_is_one_line_too(tmp_path: Path) -> None:
+    done = call("ripu.train", "region=rectangles", "region.height=0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == ["error: region.height=0 must be a whole number of pixels, 1 or more"]
 
 
 def test_every_job_of_a_sweep_is_checked_before_the_first() -> None:
@@ -116,6 +144,10 @@ def test_every_job_of_a_sweep_is_checked_before_the_first() -> None:
         (["region=rectangles", "mode.radius=2", "mode.suppress_radius=4"], "mode.radius"),
         (["objective.negative_weight=0", "objective.negative_threshold=0.1"], "objective.negative_threshold"),
         (["protocol.boundary_only=false", "protocol.boundary_detector=laplacian"], "protocol.boundary_detector"),
+        (["protocol.pixel_grid=training"], "protocol.pixel_grid"),
+        (["setting=source_free", "model.checkpoint=x", "objective.consistency_weight=0.3"], "objective.consistency_weight"),
+        (["dataset.recipe.source_free.max_steps=9"], "dataset.recipe.source_free.max_steps"),
+        (["model=deeplabv2_r101", "model.checkpoint=x", "model.weights=null"], "model.weights"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, list) else "",
 )
@@ -171,6 +203,10 @@ def test_a_yaml_of_ones_own_is_read_as_strictly(tmp_path: Path) -> None:
         ("replay", ["run=x", "acquisition=entrop"], "did you mean entropy?"),
         ("replay", ["run=x", "mode.radius=-2"], "mode.radius=-2 is not allowed"),
         ("replay", ["run=x", "rounds=0"], "rounds=0 is not allowed"),
+        ("evaluate", ["checkpoint=null"], "checkpoint=null is not allowed"),
+        ("evaluate", ["checkpoint=[1,2]"], "checkpoint=[1, 2] is not allowed"),
+        ("evaluate", ["checkpoint=x", "unreadable=no"], "it must be one of stop, skip"),
+        ("predict", ["checkpoint=x", "input=[a,b]", "output=z"], "input=['a', 'b'] is not allowed"),
         ("replay", ["run=x", "accelerator=tpu"], "accelerator=tpu is not allowed"),
     ],
 )

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ripu import start
 from ripu.dryrun.folder import run_folder
+from ripu.folders import check_output
 from ripu.strict import ConfigError as ConfigError
 from ripu.strict import check_values, locate
 from ripu.strict import config_dir as config_dir
@@ -163,6 +164,11 @@ def check_config(cfg: DictConfig) -> None:
         ConfigError: Naming the key, its value, what is allowed and why.
     """
     check_values(cfg, "train")
+    check_output(cfg)
+    if cfg.dataset.static_mask is not None and not Path(cfg.dataset.static_mask).is_file():
+        raise ConfigError(
+            f"dataset.static_mask={cfg.dataset.static_mask} does not exist; give a grey PNG, non-zero where nothing is asked"
+        )
     taxonomy = make_taxonomy(cfg)
     if cfg.dataset.num_classes != taxonomy.num_classes:
         raise ConfigError(
@@ -480,10 +486,6 @@ def _static_mask(path: str, scenes: Scenes) -> Any:
     from ripu.datamodule import resize_label
     from ripu.datasets.scenes import read_picture
 
-    if not Path(path).exists():
-        raise ConfigError(
-            f"dataset.static_mask={path} does not exist; give a grey PNG, non-zero where nothing is asked"
-        )
     mask = read_picture(Path(path), lambda file: np.asarray(file.convert("L")))
 
     def excluded(index: int) -> NDArray[np.bool_]:

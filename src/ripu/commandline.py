@@ -19,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ripu import interrupt, rules
 from ripu.strict import ConfigError, argument_nodes, check_arguments, check_keys, check_values, config_dir, known_keys
+from ripu.troubles import line_of
+from ripu.trust import KINDS, check_target
 
 SWEEP_SECONDS = 10.0
 """Jobs of a sweep are all checked before the first one runs, as far as this time allows; the others when they start."""
@@ -43,15 +45,22 @@ def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: 
                 return checked()
             except KeyboardInterrupt:
                 raise SystemExit(interrupt.told("stopped")) from None
+            except OSError as error:  # Hydra makes the folder of a run
+                line = line_of(error)
+                if line is None:
+                    raise
+                print(f"\nerror: {line}", file=sys.stderr)
+                raise SystemExit(1) from None
 
         def checked() -> Any:
             try:
-                for line in check_command_line(sys.argv[1:], config_name, check):
-                    print(f"warning: {line}", file=sys.stderr)
+                for said in check_command_line(sys.argv[1:], config_name, check):
+                    print(f"warning: {said}", file=sys.stderr)
             except ValueError as error:
-                if not type(error).__module__.startswith("ripu."):
+                line = line_of(error)
+                if line is None:
                     raise
-                print(f"\nerror: {error}", file=sys.stderr)
+                print(f"\nerror: {line}", file=sys.stderr)
                 raise SystemExit(1) from None
             try:
                 return run()
@@ -181,8 +190,11 @@ class _Reader:
         for value in values:
             for one in value if isinstance(value, list) else [value]:
                 name = str(getattr(one, "text", one)).strip("'\"")
-                if isinstance(one, dict) or one is None:
+                if isinstance(one, dict):
                     continue
+                if one is None:
+                    some = ", ".join(options[:12]) + (", ..." if len(options) > 12 else "")
+                    raise ConfigError(f"{key}=null chooses nothing; leave it out, or choose one of {some}")
                 if name not in options and name.removesuffix(".yaml") not in options:
                     hint = rules.near(name, options)
                     start = f"{hint} There" if hint else "; there"
@@ -225,7 +237,12 @@ class _Reader:
         if missing:
             raise ConfigError(f"{missing[0]} is not given; write {missing[0]}=VALUE")
         given = [one.key_or_group for one in overrides if not one.key_or_group.startswith("hydra")]
-        return rules.without_effect(lambda key: OmegaConf.select(with_own, key), given)
+        twice = dict.fromkeys(one for one in given if given.count(one) > 1)
+        for key in given:
+            if key.endswith("._target_") and key.removesuffix("._target_") in KINDS:
+                check_target(str(OmegaConf.select(with_own, key)), key.removesuffix("._target_"))
+        said = [f"{one} is given {given.count(one)} times; the last one counts" for one in twice]
+        return said + rules.without_effect(lambda key: OmegaConf.select(with_own, key), given)
 
     def _check_own_arguments(self, cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
         """Hold arguments that are in no shipped yaml against the object, which has to be imported for that."""

@@ -27,7 +27,7 @@ def guard_start(name: str) -> None:
     Args:
         name: ``__name__`` of the module that is a command. Does nothing where it is imported by another.
     """
-    if not _is_main_thread():
+    if not _is_main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # ignored by whoever started it
         return
     if name == "__main__":
         signal.signal(signal.SIGINT, _leave)

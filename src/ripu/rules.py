@@ -56,9 +56,12 @@ def number(
     )
 
 
-def whole(least: int, also: str = "") -> Rule:
-    """A whole number of at least ``least``."""
-    return Rule(f"a whole number of {least} or more{also}", lambda value: _whole(value) and value >= least)
+def whole(least: int, also: str = "", most: int = 10**9) -> Rule:
+    """A whole number of at least ``least`` and at most ``most``."""
+    return Rule(
+        f"a whole number of {least} or more{also}" + (f", {most} at most" if most < 10**9 else ", 10**9 at most"),
+        lambda value: _whole(value) and least <= value <= most,
+    )
 
 
 def one_of(*names: str) -> Rule:
@@ -70,8 +73,11 @@ YES_NO = Rule("true or false", lambda value: isinstance(value, bool))
 NOTHING = Rule("null", lambda value: value is None)
 TEXT = Rule("text", lambda value: isinstance(value, str) and value != "")
 SIZE = Rule(
-    "[height, width], each a whole number of 32 or more",
-    lambda value: isinstance(value, list) and len(value) == 2 and all(_whole(side) and side >= 32 for side in value),
+    "[height, width], each a whole number of 32 or more, 2**27 pixels at most",
+    lambda value: isinstance(value, list)
+    and len(value) == 2
+    and all(_whole(side) and side >= 32 for side in value)
+    and value[0] * value[1] <= 2**27,
 )
 POSITIVE = number("above 0", above=0)
 NOT_NEGATIVE = number("0 or more", least=0)
@@ -93,7 +99,7 @@ _FRACTIONS = Rule(
     and all(one < next_one for one, next_one in pairwise(value)),
 )
 _NODES = Rule("a list of entries with _target_", lambda value: isinstance(value, list))
-_ACCELERATOR = one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+_ACCELERATOR = one_of("auto", "cpu", "gpu", "cuda", "mps")
 
 RULES: Mapping[str, Rule] = {
     "seed": Rule(
@@ -118,8 +124,8 @@ RULES: Mapping[str, Rule] = {
     "optimizer.poly_horizon_factor": POSITIVE,
     "data.source_size": SIZE,
     "data.target_size": SIZE,
-    "data.source_batch": whole(1),
-    "data.target_batch": whole(1),
+    "data.source_batch": whole(1, most=65536),
+    "data.target_batch": whole(1, most=65536),
     "data.transforms": _NODES,
     "data.num_workers": whole(0),
     "data.cache": TEXT | NOTHING,
@@ -134,7 +140,7 @@ RULES: Mapping[str, Rule] = {
     "trainer.max_steps": whole(1),
     "trainer.accelerator": _ACCELERATOR,
     "trainer.devices": _DEVICES,
-    "trainer.strategy": TEXT,
+    "trainer.strategy": one_of("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false"),
     "trainer.num_nodes": whole(1),
     "trainer.timeout_minutes": POSITIVE,
     "trainer.precision": one_of("32-true", "bf16-mixed", "16-mixed"),
@@ -176,6 +182,13 @@ RULES: Mapping[str, Rule] = {
     "dataset.recipe.learning_rate": POSITIVE,
     "dataset.recipe.pixel_radius": whole(0),
     "dataset.recipe.transforms": _NODES,
+    "logger.wandb.mode": one_of("auto", "online", "offline", "disabled"),
+    "paths.output_dir": TEXT,
+    "paths.data_root": TEXT,
+    "checkpoint": TEXT,
+    "run": TEXT,
+    "input": TEXT,
+    "output": TEXT,
     "logger.wandb": Rule("null or a description of a logger", lambda value: value is None or isinstance(value, dict)),
     # other commands
     "scale": POSITIVE | NOTHING,
@@ -310,6 +323,18 @@ def without_effect(get: Callable[[str], Any], given: Sequence[str]) -> list[str]
             reasons.append((("protocol.boundary_detector",), "protocol.boundary_only=false runs over all pixels"))
     if get("start.labels") is None:
         reasons.append((("start.ids", "start.missing_masks"), "start.labels is not given"))
+    if get("mode.pixel") is False:
+        why = f"mode={get('mode.name')} asks for regions, not for pixels"
+        reasons.append((("protocol.pixel_grid", "protocol.pixel_exclusion", "dataset.recipe.pixel_radius"), why))
+    if get("setting.uses_source") is False:
+        why = f"setting={get('setting.name')} reads no source image"
+        keys = ("data.source_size", "data.source_batch", "objective.consistency_weight", "protocol.source_sampling")
+        reasons.append(((*keys, "protocol.boundary_only", "protocol.boundary_detector", "protocol.consistency_border"), why))
+        reasons.append((("dataset.recipe.max_steps", "dataset.recipe.selection_fractions"), f"{why}: see source_free"))
+    elif get("setting.uses_source"):
+        reasons.append((("dataset.recipe.source_free",), f"setting={get('setting.name')} is another one"))
+    if get("model.checkpoint"):
+        reasons.append((("model.weights",), "model.checkpoint brings the weights of the whole network"))
     if get("selection_steps") is not None:
         reasons.append((("dataset.recipe.selection_fractions",), "selection_steps is given"))
     if get("pretrain_steps") is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Mapping
@@ -195,6 +196,23 @@ def check_values(cfg: DictConfig, config_name: str) -> None:
         said = rules.fault(key, value, known.get(key, frozenset()))
         if said is not None:
             raise ConfigError(said)
+    for key, kinds in known.items():
+        if key in rules.RULES or (kinds and dict not in kinds):
+            given = OmegaConf.select(cfg, key, throw_on_missing=False) if _is_mapping(cfg, key) else None
+            if isinstance(given, DictConfig) and len(given) and not given._is_none():
+                said = rules.fault(key, OmegaConf.to_container(given), kinds)
+                if said is not None:
+                    raise ConfigError(said)
+
+
+def _is_mapping(cfg: DictConfig, key: str) -> bool:
+    """Whether a key that is in the configuration holds a mapping itself, not by reference to another."""
+    node: Any = cfg
+    for name in key.split("."):
+        if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or name not in list(node):
+            return False
+        node = node._get_node(name)
+    return isinstance(node, DictConfig) and not node._is_interpolation() and not node._is_missing()
 
 
 def check_arguments(node: DictConfig, key: str) -> None:
@@ -234,6 +252,9 @@ def locate(target: str, key: str) -> Any:
     """
     from hydra.utils import get_object
 
+    log = logging.getLogger("hydra.utils")
+    before = log.disabled
+    log.disabled = True  # what it says is said below
     try:
         return get_object(target)
     except Exception as error:  # importing a module may fail in any way
@@ -243,3 +264,5 @@ def locate(target: str, key: str) -> Any:
             hint = rules.near(name, [one for one in dir(sys.modules[folder]) if not one.startswith("_")])
         cause = str(error.__cause__ or error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{key}={target} cannot be found ({cause}){hint}") from error
+    finally:
+        log.disabled = before

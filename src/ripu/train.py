@@ -78,20 +78,18 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if checkpoint is None and 0 in plan.selection_steps:
             trainer.validate(module, datamodule, verbose=False)  # the callback's first round follows
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-    except BaseException:
+        clock.lap("training")
+        runs.save_final(trainer, run / "checkpoints" / "final.ckpt")
+        trainer.test(module, datamodule, verbose=False)
+        clock.lap("evaluation")
+        results = runs.report(cfg, run, trainer, module, selection, scenes, engine, store, clock, skipped)
+        runs.close(trainer, store)
+        return results
+    finally:  # whoever goes on with the run in this process finds it free
         if store is not None:
-            store.close()  # whoever goes on with the run in this process finds it free
-        raise
-    finally:
+            store.close()
         if beginning is not None:
             beginning.close()
-    clock.lap("training")
-    runs.save_final(trainer, run / "checkpoints" / "final.ckpt")
-    trainer.test(module, datamodule, verbose=False)
-    clock.lap("evaluation")
-    results = runs.report(cfg, run, trainer, module, selection, scenes, engine, store, clock, skipped)
-    runs.close(trainer, store)
-    return results
 
 
 @command("train", build.check_config)

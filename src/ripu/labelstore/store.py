@@ -27,6 +27,7 @@ from ripu.labelstore.carried import Carried, write_carried
 from ripu.labelstore.encoding import decode_answers, decode_picks, encode_answers, encode_picks
 from ripu.labelstore.errors import (
     LabelStoreError,
+    OverBudgetError,
     RoundConflictError,
     RoundOrderError,
     ShardMissingError,
@@ -113,7 +114,7 @@ class LabelStore(LabelReader):
             images: The target images; their order is kept.
             class_names: Names in train-id order, at most 254.
             metadata: Free JSON object.
-            planned_picks: Picks per image over all rounds that the run means to spend, for :meth:`stats`.
+            planned_picks: Picks per image over all rounds that the run means to spend: no commit goes beyond them.
             exist_ok: Open an existing store of the same images, classes, metadata and plan instead of failing.
 
         Returns:
@@ -481,6 +482,15 @@ class LabelStore(LabelReader):
         checked = check_picks(record, spec, image)
         asked = self.asked_mask(image.image_id, spec.index).reshape(-1)
         where = f"round {spec.index}, image {image.image_id!r}"
+        planned = self.planned_picks
+        # Images that share a budget, and regions of sizes of their own, have no plan for each image.
+        if planned is not None and checked.regions is None and "budget_per" not in spec.info and len(checked.picks):
+            spent = sum(len(self.picks(image.image_id, earlier).picks) for earlier in range(spec.index))
+            if spent + len(checked.picks) > planned:
+                raise OverBudgetError(
+                    f"{where}: {len(checked.picks)} picks after {spent} in earlier rounds are more than the run planned for an "
+                    f"image (planned_picks={planned})"
+                )
         check_disjoint(regions_of(checked, spec, image).indices, asked, where, image.width)
         return checked
 

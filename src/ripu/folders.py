@@ -1,0 +1,51 @@
+"""Where a run may be written: found out before anything else is done."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from ripu.strict import ConfigError
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder can be made in another, found out by making one: rights do not tell of every file system."""
+    probe = folder / f".ripu-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def check_output(cfg: DictConfig) -> None:
+    """Refuse an output folder that cannot be one.
+
+    Args:
+        cfg: The configuration of a run: ``paths.output_dir``, and the folders of its data set.
+
+    Raises:
+        ConfigError: It is a file, lies under one, may not be written to, or lies among the files of the data set.
+    """
+    given = OmegaConf.select(cfg, "paths.output_dir")
+    if OmegaConf.select(cfg, "paths.data_root") is None:
+        raise ConfigError("paths.data_root=null is not allowed; name the parent of the data sets' folders")
+    folder = Path(os.path.abspath(str(given)))
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise ConfigError(f"paths.output_dir={given}: {there} is a file; name a folder")
+    if not _is_writable(there):
+        raise ConfigError(f"paths.output_dir={given}: {there} may not be written to; name another folder")
+    if cfg.dataset.name == "folder":  # one's own data may lie anywhere
+        return
+    for part in ("source", "target", "val"):
+        root = OmegaConf.select(cfg, f"dataset.{part}.root")
+        if root and folder.is_relative_to(os.path.abspath(str(root))):
+            raise ConfigError(
+                f"paths.output_dir={given} lies in the data set (dataset.{part}.root={root}); name a folder outside it"
+            )
