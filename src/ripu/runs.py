@@ -51,7 +51,10 @@ __all__ = [
 ]
 
 CONFIG_FILE = "config.yaml"
-_MAY_CHANGE = ("resume", "paths", "logger", "trainer", "checkpoint", "evaluation", "data.num_workers", "data.cache")
+_MAY_CHANGE = (
+    *("resume", "dry_run", "paths", "logger", "trainer", "checkpoint", "evaluation", "protocol.flip", "dataset.recipe.flip"),
+    *("data.num_workers", "data.cache"),
+)
 """Keys that a run may be picked up with other values of: they do not change what is learnt, but for max_steps."""
 
 
