@@ -242,7 +242,8 @@ def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
     try:
         engine = build.make_engine(cfg, small, store) if store is not None else None
         datamodule = build.make_datamodule(little, small, store)
-        selection = runs.add_callbacks(trainer, little, folder, little_plan, small, engine, store)
+        skipped = runs.SkippedFiles(folder)
+        selection = runs.add_callbacks(trainer, little, folder, little_plan, small, engine, store, skipped)
         bar, watch = _QuietBar(little_plan), _Stopwatch(little_plan)
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks[:] = [bar if isinstance(one, ProgressBar) else one for one in callbacks] + [watch]
@@ -257,7 +258,7 @@ def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
             measured.checkpoint = _seconds(lambda: RunCheckpoint(folder / "again", little_plan).save(trainer))
             trainer.test(module, datamodule, verbose=False)
             clock = runs.Clock(time.monotonic())
-            arguments = (little, folder, trainer, module, selection, small, engine, store, clock)
+            arguments = (little, folder, trainer, module, selection, small, engine, store, clock, skipped)
             measured.report = _seconds(lambda: runs.report(*arguments))
         _take_times(measured, watch, bar, len(small.target))
         _take_reads(measured, cfg, scenes, folder / "cache")
