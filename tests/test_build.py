@@ -88,6 +88,22 @@ def test_protocols_switch_formulas() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "flips"),
+    [
+        (["dataset=gtav"], True),
+        (["dataset=synthia", "protocol=released"], True),
+        (["dataset=gtav", "protocol=paper"], False),
+        (["dataset=gtav", "evaluation.flip=false"], False),
+        (["dataset=streets"], False),
+        (["dataset=streets", "protocol.flip=true"], True),
+    ],
+)
+def test_published_figures_average_with_the_mirrored_image(words: list[str], flips: bool) -> None:
+    cfg = checked(*words, TINY)
+    assert build.make_module(cfg, build.make_taxonomy(cfg)).flip is flips
+
+
+@pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["mode=pa"], (32, 32, "label", 21, 0)),

@@ -69,3 +69,11 @@ def test_a_preset_runs(data_root: Path, tmp_path: Path) -> None:
     train_here(data_root, tmp_path / "large", "hardware=gpu24gb", "data.num_workers=0")
     assert same_weights(tmp_path / "large", tmp_path / "plain")
     assert not same_weights(tmp_path / "small", tmp_path / "plain")
+
+
+def test_the_command_line_knows_the_presets() -> None:
+    from ripu.commandline import check_command_line
+
+    assert check_command_line(["hardware=gpu24gb", "dataset=gtav"], "train", build.check_config) == []
+    with pytest.raises(build.ConfigError, match=r"hardware=gpu12gb is unknown.*gpu11gb, gpu24gb"):
+        check_command_line(["hardware=gpu12gb"], "train", build.check_config)

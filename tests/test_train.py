@@ -351,9 +351,10 @@ def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_d
         )
         return float(evaluate(cfg)["mIoU"])
 
-    plain = measure("plain", f"paths.data_root={own_data}")
+    plain = measure("plain", f"paths.data_root={own_data}")  # as the run measured itself: without
     assert plain == json.loads((finished_run / "results.json").read_text())["mIoU"]
     assert measure("flip", "flip=true") != plain
+    assert measure("no flip", "flip=false") == plain
     with pytest.raises(build.ConfigError, match=r"nothing.ckpt does not exist"):
         measure("none", f"checkpoint={tmp_path}/nothing.ckpt")
     (tmp_path / "damaged.ckpt").write_bytes(b"zip")

@@ -20,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ripu import __version__, start
 from ripu.beginnings import Beginning, key_of
-from ripu.build import ConfigError, Scenes, instantiate, plain
+from ripu.build import ConfigError, Scenes, instantiate, make_plan, plain
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint, save_final
 from ripu.dashboard import Dashboard, Throughput, keep_final
 from ripu.files import writing
@@ -58,7 +58,7 @@ __all__ = [
 
 CONFIG_FILE = "config.yaml"
 _MAY_CHANGE = (
-    *("resume", "paths", "logger", "trainer", "checkpoint", "evaluation"),
+    *("resume", "dry_run", "paths", "logger", "trainer", "checkpoint", "evaluation", "protocol.flip", "dataset.recipe.flip"),
     *("data.num_workers", "data.cache", "data.unreadable"),
 )
 """Keys that a run may be picked up with other values of: they do not change what is learnt, but for max_steps."""
@@ -313,6 +313,7 @@ def facts(cfg: DictConfig) -> dict[str, Any]:
         "budget": cfg.budget,
         "seed": cfg.seed,
         "max_steps": cfg.trainer.max_steps,
+        "pretrain_steps": make_plan(cfg).pretrain_steps,
         "provenance": {
             **provenance(),
             "command": " ".join(["python -m ripu.train", *_overrides()]),

@@ -28,3 +28,12 @@ def test_further_means_have_a_column_and_a_line() -> None:
     plain = summary(results)
     assert "mIoU2" not in plain
     assert plain.splitlines()[-1].split() == ["mean", "10.00", "50.00"]
+
+
+def test_an_evaluation_after_joint_training_is_not_called_source_only() -> None:
+    evaluations = [{"step": 3, "labelled_fraction": 0.0, **scores(10.0, 20.0)}]
+    results = {**scores(5.0, 6.0), "evaluations": evaluations, "rounds": [{"step": 3}], "max_steps": 7}
+    results |= {"labelled_fraction": 0.02, "pretrain_steps": 0}
+    assert "before round 1" in summary(results)
+    assert "source only" not in summary(results)
+    assert "source only" in summary({**results, "pretrain_steps": 3})

@@ -182,6 +182,8 @@ def _notes(forecast: Forecast) -> list[str]:
         lines.append("Steps wait for their images: more data.num_workers, or data.cache=FOLDER, makes them faster.")
     if measured.world_size > 1:
         lines.append(f"One process was measured; what {measured.world_size} tell each other in a step is not in the times.")
+    if measured.cfg.start.run is not None or measured.cfg.start.labels is not None:
+        lines.append("The budget is what this run asks for; what start.* brings with it is not counted.")
     if measured.cfg.paths.beginnings is not None:
         lines.append("paths.beginnings was not looked at: a shared beginning saves the steps before the first round.")
     return lines

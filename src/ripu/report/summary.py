@@ -33,7 +33,9 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
         if done:
             name = f"after round {done}"
         else:
-            name = "source only" if entry is results["evaluations"][0] else "before round 1"
+            # Without pre-training the target has been trained on (negative learning) before the first round.
+            is_source_only = entry["step"] <= results.get("pretrain_steps", results["evaluations"][0]["step"])
+            name = "source only" if is_source_only else "before round 1"
         row(name, entry["step"], entry["labelled_fraction"], entry)
         done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
     row("final", results["max_steps"], results["labelled_fraction"], results)
