@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from ripu import build
+from ripu import build, terminate
 from ripu.commandline import command
 
 
@@ -39,11 +39,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     runs.check_free(run, build.plain(cfg), resume=cfg.resume)
     clock = runs.Clock(time.monotonic())
-    checkpoint = runs.newest_checkpoint(run / "checkpoints") if cfg.resume else None
+    plan = build.make_plan(cfg)
+    checkpoint = runs.pick_up(run, plan) if cfg.resume else None
     if checkpoint is None:
         build.check_start(cfg)
     scenes = build.make_scenes(cfg)
-    plan = build.make_plan(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
     runs.claim(run, build.plain(cfg))
     beginning = runs.take_beginning(cfg, run, plan, scenes)
@@ -64,7 +64,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if store is not None:
             store.close()  # whoever goes on with the run in this process finds it free
         if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C, after a checkpoint was written
-            raise KeyboardInterrupt from None
+            raise error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else KeyboardInterrupt from None
+        if terminate.was_told() and not isinstance(error, KeyboardInterrupt):  # it struck data workers as well
+            raise terminate.Terminated from error
         raise
     finally:
         if beginning is not None:
@@ -86,15 +88,17 @@ def main(cfg: DictConfig) -> None:
     build.quiet_libraries()
     with open_dict(cfg):
         cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+        cfg.resume = cfg.resume or terminate.is_requeued()
+    terminate.terminate_like_interrupt()
     try:
         train(cfg)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         again = [
             word for word in HydraConfig.get().overrides.task if not word.startswith(("paths.output_dir", "resume"))
         ]
         again += [f"paths.output_dir={cfg.paths.output_dir}", "resume=true"]
         print(f"\nstopped; go on with: python -m ripu.train {' '.join(again)}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(143 if isinstance(stopped, terminate.Terminated) else 130) from None
     except Exception as error:
         build.explain(error)
         raise SystemExit(1) from None
