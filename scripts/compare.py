@@ -3,7 +3,9 @@
     python scripts/compare.py --out runs/streets dataset=streets
     python scripts/compare.py --out runs/camvid --seeds 0 1 2 --jobs 2 dataset=camvid paths.data_root=FOLDER
 
-Every run is a ``python -m ripu.train`` of its own; finished ones are kept, so the command can be repeated. A row is one
+Every run is a ``python -m ripu.train`` of its own; finished ones are kept, so the command can be repeated. With
+``--record FILE`` they are also kept as a line each of FILE, which can be put under version control and gone on with on
+another machine (the same seed gives somewhat other figures there). A row is one
 of ROWS or a row of the paper's tables (``table4/ent_pa``, see conf/experiment) on the data set given here. Rows that do
 the same until their first round do it once (``paths.beginnings``).
 """
@@ -49,11 +51,51 @@ def folder_of(out: Path, row: str, seed: int) -> Path:
     return out / f"{row.replace(' ', '-').replace('/', '-').lower()}-seed{seed}"
 
 
+WITHOUT_EFFECT = ("paths.", "data.num_workers=", "data.cache=", "evaluation.pictures=", "evaluation.gallery=", "logger=")
+"""Overrides that change no figure."""
+
+KEPT = ("mIoU", "per_class_iou", "labelled_fraction", "max_steps", "seconds")
+"""Keys of ``results.json`` that a record keeps."""
+
+
+class Record:
+    """Finished runs, a line of JSON each: by data (the overrides of all rows), row and seed."""
+
+    _writing = threading.Lock()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, overrides: list[str]) -> Results:
+        """The runs with these overrides, but for those that change no figure."""
+        wanted = _effective(overrides)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return {(one["row"], one["seed"]): one for one in map(json.loads, lines) if one["overrides"] == wanted}
+
+    def add(self, row: str, seed: int, overrides: list[str], result: dict[str, Any]) -> None:
+        """Append a run, unless it stands there."""
+        with self._writing:
+            if (row, seed) in self.find(overrides):
+                return
+            provenance = {name: text for name, text in result["provenance"].items() if name not in ("command", "experiment")}
+            line = {"row": row, "seed": seed, "overrides": _effective(overrides), **{name: result[name] for name in KEPT}}
+            line["rounds"] = [[one["step"], one["labelled_fraction"], one["mIoU"]] for one in result["rounds"]]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps({**line, "provenance": provenance}) + "\n")
+
+
+def _effective(overrides: list[str]) -> list[str]:
+    return sorted(word for word in overrides if not word.startswith(WITHOUT_EFFECT))
+
+
 class Runs:
     """The runs of some rows over some seeds below one folder."""
 
-    def __init__(self, out: Path, rows: list[str], seeds: list[int], overrides: list[str]) -> None:
-        self.out, self.rows, self.seeds, self.overrides = out, rows, seeds, overrides
+    def __init__(
+        self, out: Path, rows: list[str], seeds: list[int], overrides: list[str], record: Record | None = None
+    ) -> None:
+        self.out, self.rows, self.seeds, self.overrides, self.record = out, rows, seeds, overrides, record
         self._source = {seed: threading.Event() for seed in seeds}
 
     def words(self, row: str, seed: int) -> list[str]:
@@ -66,9 +108,20 @@ class Runs:
 
     def one(self, row: str, seed: int, threads: int) -> None:
         """Make one run, unless it is finished."""
+        is_recorded = self.record is not None and (row, seed) in self.record.find(self.overrides)
+        if row == "source free" and not is_recorded:
+            if "source only" in self.rows:
+                self._source[seed].wait()  # the source-only runs stand first in the queue
+            if not (folder_of(self.out, "source only", seed) / "results.json").exists():
+                self.train("source only", seed, threads)  # recorded, but its network is elsewhere
+        if not is_recorded:
+            self.train(row, seed, threads)
+        if row == "source only":
+            self._source[seed].set()
+
+    def train(self, row: str, seed: int, threads: int) -> None:
+        """Make one run here, unless it is finished here, and record it."""
         folder = folder_of(self.out, row, seed)
-        if row == "source free" and "source only" in self.rows:
-            self._source[seed].wait()  # the source-only runs stand first in the queue
         if not (folder / "results.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / "log.txt").open("a") as log:
@@ -81,8 +134,8 @@ class Runs:
                 )
             how = "done" if done.returncode == 0 else f"FAILED, see {folder}/log.txt"
             print(f"{how}: {row}, seed {seed}", flush=True)
-        if row == "source only":
-            self._source[seed].set()
+        if self.record is not None and (folder / "results.json").exists():
+            self.record.add(row, seed, self.overrides, json.loads((folder / "results.json").read_text()))
 
     def make(self, jobs: int, threads: int) -> None:
         """Make all of them, some at a time."""
@@ -96,8 +149,8 @@ class Runs:
                     pool.submit(self.one, row, seed, threads)
 
     def results(self) -> Results:
-        """What is finished."""
-        found = {}
+        """What is finished, here or by the record."""
+        found = {} if self.record is None else self.record.find(self.overrides)
         for row in self.rows:
             for seed in self.seeds:
                 path = folder_of(self.out, row, seed) / "results.json"
@@ -151,13 +204,15 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")
+    parser.add_argument("--record", type=Path, default=None, help="keep finished runs as lines of this file, too")
     parser.add_argument("overrides", nargs="*", help="overrides of ripu.train for every run, e.g. dataset=camvid")
     arguments = parser.parse_intermixed_args()
     unknown = [row for row in arguments.rows if row not in ROWS and "/" not in row]
     if unknown:
         parser.error(f"unknown rows {unknown}; there are {list(ROWS)} and the rows of conf/experiment")
 
-    runs = Runs(arguments.out.resolve(), arguments.rows, arguments.seeds, arguments.overrides)
+    record = None if arguments.record is None else Record(arguments.record)
+    runs = Runs(arguments.out.resolve(), arguments.rows, arguments.seeds, arguments.overrides, record)
     runs.make(arguments.jobs, arguments.threads)
     found = runs.results()
     lines = [*row_table(found, runs.rows, runs.seeds), "", *pair_table(found, PAIRS, runs.seeds)]

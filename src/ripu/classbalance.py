@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ripu.datasets.scenes import SceneDataset, SceneError
+from ripu.datasets.unreadable import TolerantScenes
 
 SUB_EPOCH = 3000
 """Draws after which the shares of the classes are counted afresh."""
@@ -165,6 +166,15 @@ def class_index(
         return _make(scenes, path, num_workers, progress)
 
 
+def is_index_kept(scenes: SceneDataset, cache: Path) -> bool:
+    """Whether :func:`class_index` would find its answer in a folder.
+
+    Raises:
+        SceneError: A scene has no label.
+    """
+    return (Path(cache) / f"classes-{_fingerprint(scenes)}.npy").exists()
+
+
 def _make(scenes: SceneDataset, path: Path | None, num_workers: int | None, progress: bool) -> NDArray[np.bool_]:
     parts = [replace(scenes, scenes=scenes.scenes[first : first + _CHUNK]) for first in range(0, len(scenes), _CHUNK)]
     rows = list(_report(_work(parts, num_workers), len(scenes), progress))
@@ -175,7 +185,7 @@ def _make(scenes: SceneDataset, path: Path | None, num_workers: int | None, prog
 
 
 def _fingerprint(scenes: SceneDataset) -> str:
-    labels = []
+    labels: list[list[object]] = []
     for scene in scenes.scenes:
         if scene.label is None:
             raise SceneError(
@@ -184,11 +194,14 @@ def _fingerprint(scenes: SceneDataset) -> str:
             )
         try:
             status = scene.label.stat()
-        except FileNotFoundError as error:
+        except OSError as error:
+            if isinstance(scenes, TolerantScenes):
+                labels.append([os.path.abspath(scene.label), "unreadable"])
+                continue
             raise SceneError(
-                f"{scene.label} does not exist; restore it or take the scene out of the data set"
+                f"{scene.label} cannot be read ({error.strerror}); restore it or take the scene out of the data set"
             ) from error
-        labels.append([os.path.abspath(scene.label), status.st_size, status.st_mtime_ns])
+        labels.append([os.path.abspath(scene.label), status.st_size, status.st_mtime_ns, status.st_ctime_ns])
     content = {
         "version": INDEX_VERSION,
         "labels": labels,

@@ -7,6 +7,7 @@ allowed and the nearest valid name; for ``-m`` and ``--cfg`` too.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ripu import rules
+from ripu import interrupt, rules
 from ripu.strict import ConfigError, argument_nodes, check_arguments, check_keys, check_values, config_dir, known_keys
 
 SWEEP_SECONDS = 10.0
@@ -37,6 +38,13 @@ def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: 
 
         @functools.wraps(task)
         def main() -> Any:
+            interrupt.begin()
+            try:
+                return checked()
+            except KeyboardInterrupt:
+                raise SystemExit(interrupt.told("stopped")) from None
+
+        def checked() -> Any:
             try:
                 for line in check_command_line(sys.argv[1:], config_name, check):
                     print(f"warning: {line}", file=sys.stderr)
@@ -45,7 +53,11 @@ def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: 
                     raise
                 print(f"\nerror: {error}", file=sys.stderr)
                 raise SystemExit(1) from None
-            return run()
+            try:
+                return run()
+            except BrokenPipeError:  # the reader has seen enough: python -m ripu.train --help | head
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise SystemExit(1) from None
 
         return main
 
@@ -164,7 +176,7 @@ class _Reader:
             return
         if key.startswith("hydra"):
             return
-        options = self._loader.get_group_options(key)
+        options = self._options(key)
         values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
         for value in values:
             for one in value if isinstance(value, list) else [value]:
@@ -175,6 +187,15 @@ class _Reader:
                     hint = rules.near(name, options)
                     start = f"{hint} There" if hint else "; there"
                     raise ConfigError(f"{key}={name} is unknown{start} are {', '.join(options)}")
+
+    def _options(self, group: str) -> list[str]:
+        """The options of a group, those of its groups with their path (``table1/ra`` of ``experiment``)."""
+        from hydra.core.object_type import ObjectType
+
+        found = list(self._loader.get_group_options(group))
+        for name in self._loader.get_group_options(group, results_filter=ObjectType.GROUP):
+            found += [f"{name}/{option}" for option in self._options(f"{group}/{name}")]
+        return found
 
     def _compose(self, words: Sequence[str]) -> DictConfig:
         from hydra.types import RunMode

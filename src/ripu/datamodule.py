@@ -7,8 +7,10 @@ is picked up at any step reads what it would have read without the interruption,
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypedDict
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -20,32 +22,49 @@ from numpy.typing import NDArray
 from PIL import Image
 from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ripu.classbalance import ClassBalancedStream
 from ripu.datasets.cache import ImageCache
-from ripu.datasets.scenes import SceneDataset
+from ripu.datasets.scenes import SceneDataset, SceneError
 from ripu.datasets.taxonomy import VOID
+from ripu.datasets.unreadable import Fault, TolerantScenes, strict
 from ripu.labelstore import LabelStore
 from ripu.plan import Plan
 from ripu.sampling import PhaseSampler, ShuffledStream, Stream, seed_of
 
 SOURCE, TARGET = 0, 1
 
+MOST_SUBSTITUTES = 100
+"""Draws in place of a scene that cannot be read, under ``data.unreadable=skip``, before it is an error after all."""
+
 LabelReader = Callable[[int], NDArray[np.uint8]]
 Transform = Callable[..., dict[str, Any]]
 
 
-class TrainSample(TypedDict):
-    """What training reads of one image: uint8 (3, H, W) RGB, uint8 (H, W) train ids and the place in the stream."""
+class _Fault(TypedDict, total=False):
+    fault: list[Fault]
+
+
+class TrainSample(_Fault):
+    """What training reads of one image: uint8 (3, H, W) RGB, uint8 (H, W) train ids, the place in the stream and the scene."""
 
     image: Tensor
     label: Tensor
     position: int
+    index: int
 
 
-class EvalSample(TypedDict):
-    """What evaluation and selection read of one image: uint8 (3, h, w) RGB at network size and the scene's index."""
+class _PoolFault(TypedDict, total=False):
+    fault: Fault
+
+
+class EvalSample(_PoolFault):
+    """What evaluation and selection read of one image: uint8 (3, h, w) RGB at network size and the scene's index.
+
+    Of :class:`TolerantScenes`, what cannot be read is black (a label void) and ``fault`` says so; loaders leave such a
+    scene out of the batch.
+    """
 
     image: Tensor
     index: int
@@ -74,7 +93,7 @@ def sized_image(scenes: SceneDataset, index: int, size: tuple[int, int], cache: 
 
 @dataclass(frozen=True)
 class RevealedLabels:
-    """Reads the labels of target images that were revealed in the first rounds, and nothing else.
+    """Reads the labels of target images that were revealed before the run and in its first rounds, and nothing else.
 
     Attributes:
         store: The label store of the run.
@@ -115,7 +134,8 @@ class TrainScenes(Dataset[TrainSample]):
         """
         import albumentations
 
-        self.scenes = scenes
+        self.scenes = strict(scenes)
+        self.tolerant = scenes if isinstance(scenes, TolerantScenes) else None
         self.size = size
         self.read_label = read_label
         self.key = key
@@ -123,24 +143,64 @@ class TrainScenes(Dataset[TrainSample]):
         self.augment = albumentations.Compose(list(transforms)) if transforms else None
 
     def __getitem__(self, key: tuple[int, int]) -> TrainSample:
-        """The sample of a (position, index) pair."""
+        """The sample of a (position, index) pair.
+
+        Of :class:`TolerantScenes`, a scene that cannot be read is replaced by one that is drawn from the key and the
+        position alone; the sample then holds ``fault``, a list of what could not be read.
+        """
         position, index = key
-        image = sized_image(self.scenes, index, self.size, self.cache)
-        if self.read_label is None:
-            label = np.full(self.size, VOID, dtype=np.uint8)
-        elif self.cache is not None and self.read_label == self.scenes.read_label:
-            label = self.cache.label(self.scenes, index, self.size, resize_label)
-        else:
-            label = resize_label(self.read_label(index), self.size)
+        faults: list[Fault] = []
+        while True:
+            try:
+                image, label = self._read(index)
+                break
+            except _Unreadable as failed:
+                if self.tolerant is None:
+                    raise failed.error from None
+                faults.append(self.tolerant.fault(index, failed.path, failed.error))
+                if len(faults) > MOST_SUBSTITUTES:
+                    raise SceneError(
+                        f"{self.scenes.name}: of {len(faults)} scenes drawn one after the other none could be read, the last "
+                        f"is {faults[-1].file}; restore the files (python -m ripu.doctor lists them)"
+                    ) from failed.error
+                index = seed_of(*self.key, position, len(faults)) % len(self.scenes)
         if self.augment is not None:
             self.augment.set_random_seed(seed_of(*self.key, position) % 2**32)
             drawn = self.augment(image=image, mask=label)
             image, label = drawn["image"], drawn["mask"]
-        return {
+        sample: TrainSample = {
             "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
             "label": torch.from_numpy(np.array(label)),
             "position": position,
+            "index": index,
         }
+        if faults:
+            sample["fault"] = faults
+        return sample
+
+    def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        path: Path | None = self.scenes.scenes[index].image
+        try:
+            image = sized_image(self.scenes, index, self.size, self.cache)
+            path = self.scenes.scenes[index].label
+            if self.read_label is None:
+                label = np.full(self.size, VOID, dtype=np.uint8)
+            elif self.cache is not None and self.read_label == self.scenes.read_label:
+                label = self.cache.label(self.scenes, index, self.size, resize_label)
+            else:
+                label = resize_label(self.read_label(index), self.size)
+        except SceneError as error:
+            raise _Unreadable(path, error) from error
+        return image, label
+
+
+class _Unreadable(Exception):
+    """Which file of a scene failed, and how."""
+
+    def __init__(self, path: Path | None, error: SceneError) -> None:
+        super().__init__(path, error)
+        self.path = path
+        self.error = error
 
 
 class PoolScenes(Dataset[EvalSample]):
@@ -157,7 +217,8 @@ class PoolScenes(Dataset[EvalSample]):
             indices: The scenes to read, in this order.
             cache: Keeps images at their size.
         """
-        self.scenes = scenes
+        self.scenes = strict(scenes)
+        self.tolerant = scenes if isinstance(scenes, TolerantScenes) else None
         self.size = size
         self.indices = list(indices)
         self.cache = cache
@@ -168,7 +229,13 @@ class PoolScenes(Dataset[EvalSample]):
     def __getitem__(self, item: int) -> EvalSample:
         """The sample of the ``item``-th of the chosen scenes."""
         index = self.indices[item]
-        image = sized_image(self.scenes, index, self.size, self.cache)
+        try:
+            image = sized_image(self.scenes, index, self.size, self.cache)
+        except SceneError as error:
+            if self.tolerant is None:
+                raise
+            fault = self.tolerant.fault(index, self.scenes.scenes[index].image, error)
+            return {"image": torch.zeros((3, *self.size), dtype=torch.uint8), "index": index, "fault": fault}
         return {"image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), "index": index}
 
 
@@ -178,15 +245,38 @@ class EvalScenes(PoolScenes):
     def __getitem__(self, item: int) -> EvalSample:
         """The sample with its label, uint8 (H, W) train ids."""
         sample = super().__getitem__(item)
-        label = torch.from_numpy(self.scenes.read_label(sample["index"]))
+        index = sample["index"]
+        try:
+            label = torch.from_numpy(self.scenes.read_label(index))
+        except SceneError as error:
+            if self.tolerant is None:
+                raise
+            label = torch.full(self.tolerant.label_size(index), VOID, dtype=torch.uint8)
+            sample.setdefault("fault", self.tolerant.fault(index, self.scenes.scenes[index].label, error))
         return {**sample, "label": label}  # type: ignore[typeddict-unknown-key]
 
 
+def collate_train(samples: list[TrainSample]) -> dict[str, Any]:
+    """Stack images, labels and numbers; ``fault`` is a list of what could not be read, where there is any."""
+    faults = [fault for sample in samples for fault in sample.pop("fault", [])]
+    batch: dict[str, Any] = default_collate(samples)
+    return {**batch, "fault": faults} if faults else batch
+
+
 def collate_eval(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack the images; labels stay a list, since sizes may differ."""
-    batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
-    batch["image"] = torch.stack(batch["image"])
+    """Stack the images; labels stay a list, since sizes may differ. Scenes that could not be read are left out and listed
+    in ``fault``."""
+    whole = [sample for sample in samples if "fault" not in sample]
+    batch: dict[str, Any] = {key: [sample[key] for sample in whole] for key in samples[0] if key != "fault"}
+    batch["image"] = torch.stack(batch["image"]) if whole else samples[0]["image"].new_empty(0)
+    if len(whole) < len(samples):
+        batch["fault"] = [sample["fault"] for sample in samples if "fault" in sample]
     return batch
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes of a job, to the one that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class RipuDataModule(pl.LightningDataModule):
@@ -250,6 +340,7 @@ class RipuDataModule(pl.LightningDataModule):
         self.eval_batch = eval_batch
         self.source_classes = source_classes
         self.cache = cache
+        self.faults: list[Fault] = []
         self.target_stream: Stream = ShuffledStream(len(target), seed, TARGET)
 
     def _loader(self, scenes: TrainScenes, stream: Stream, batch_size: int, steps: tuple[int, int]) -> DataLoader[Any]:
@@ -267,6 +358,8 @@ class RipuDataModule(pl.LightningDataModule):
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
+            collate_fn=collate_train,
+            worker_init_fn=ignore_interrupts,
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
 
@@ -287,9 +380,9 @@ class RipuDataModule(pl.LightningDataModule):
     def target_labels(self, step: int) -> LabelReader | None:
         """How training step ``step`` reads the labels of target scenes."""
         if self.store is None:
-            return self.target.read_label
+            return strict(self.target).read_label
         num_rounds = self.plan.num_rounds(step)
-        if num_rounds == 0:
+        if num_rounds == 0 and not self.store.carried:
             return None
         return RevealedLabels(self.store, tuple(scene.image_id for scene in self.target.scenes), num_rounds)
 
@@ -300,7 +393,13 @@ class RipuDataModule(pl.LightningDataModule):
         loaders = {}
         if self.source is not None:
             source = TrainScenes(
-                self.source, self.source_size, self.source.read_label, self.transforms, self.seed, SOURCE, cache=self.cache
+                self.source,
+                self.source_size,
+                strict(self.source).read_label,
+                self.transforms,
+                self.seed,
+                SOURCE,
+                cache=self.cache,
             )
             loaders["source"] = self._loader(source, self.source_stream, self.source_batch, steps)
         if self.uses_target and not self.plan.is_pretraining(step):
@@ -345,4 +444,5 @@ class RipuDataModule(pl.LightningDataModule):
             batch_size=self.eval_batch,
             num_workers=self.num_workers,
             collate_fn=collate_eval,
+            worker_init_fn=ignore_interrupts,
         )

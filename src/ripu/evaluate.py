@@ -3,7 +3,13 @@
 The data set, classes and network are those that the checkpoint was trained with; nothing else is needed.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+from ripu.interrupt import guard_start
+
+guard_start(__name__)  # before the imports that take long
 
 import json
 import sys
@@ -35,12 +41,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     from ripu.datamodule import RipuDataModule
     from ripu.progress import EvaluationBar
     from ripu.report.predictions import PredictionWriter
-    from ripu.report.summary import table
+    from ripu.report.summary import left_out, table
+    from ripu.skipped import SkippedFiles
 
     build.check_device(cfg.accelerator, "accelerator")
     stored = build.read_checkpoint(path)
     trained = OmegaConf.create(stored["hyper_parameters"]["config"])
     trained.resume = False
+    trained.data.unreadable = cfg.unreadable
     if cfg.paths.data_root is not None:
         move_data(trained, str(cfg.paths.data_root))
     scenes = build.make_scenes(trained)
@@ -67,11 +75,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     writer: list[pl.Callback] = (
         [PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy)] if cfg.save_predictions else []
     )
+    skipped = SkippedFiles(None)
     trainer = pl.Trainer(
         accelerator=cfg.accelerator,
         devices=1,
         logger=False,
-        callbacks=[EvaluationBar(), *writer],
+        callbacks=[EvaluationBar(), skipped, *writer],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -87,10 +96,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "per_class_iou": dict(scores.per_class_iou),
         "pixel_accuracy": scores.pixel_accuracy,
         "flip": bool(cfg.flip),
-        "images": len(scenes.val),
+        "images": len(scenes.val) - len({one["image_id"] for one in skipped.found()}),
+        "unreadable": skipped.found(),
     }
     (run / "evaluation.json").write_text(json.dumps(results, indent=1) + "\n")
-    print(table([("mIoU", results)], tuple(scores.subsets)))
+    print(table([("mIoU", results)], tuple(scores.subsets)) + left_out(results["unreadable"]))
     print(f"\nin {run}: evaluation.json" + (", predictions/" if writer else ""))
     return results
 
@@ -119,6 +129,8 @@ def main(cfg: DictConfig) -> None:
     build.quiet_libraries()
     try:
         evaluate(cfg)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
     except Exception as error:
         build.explain(error)
         sys.exit(1)

@@ -118,9 +118,9 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(f"{store.path}: {len(problems)} faults")
         return 1
     log = store.log
-    print(
-        f"{store.path}: intact; {len(store.images)} images, {len(log.rounds)} rounds, {len(log.answers)} batches of answers"
-    )
+    before = f"{len(log.carried)} carried over, " if log.carried else ""
+    what = f"{len(store.images)} images, {before}{len(log.rounds)} rounds, {len(log.answers)} batches of answers"
+    print(f"{store.path}: intact; {what}")
     return 0
 
 
@@ -151,6 +151,8 @@ def _print_stats(stats: StoreStats, with_images: bool) -> None:
         [str(one.spec.index), f"{one.spec.step:,}", f"{one.spec.budget:,}", *row(one.tally, one.left_picks)]
         for one in stats.rounds
     ]
+    if stats.carried.picks:
+        table.insert(0, ["before", "", "", *row(stats.carried, None)])
     _print_table(
         ["round", "step", "budget/image", *names], [*table, ["all", "", "", *row(stats.total, stats.left_picks)]]
     )
@@ -174,9 +176,8 @@ def _print_stats(stats: StoreStats, with_images: bool) -> None:
         )
     if stats.planned_picks is not None:
         at_most = "" if stats.left_pixels is None else f" (at most {stats.left_pixels:,} pixels, a click or more each)"
-        print(
-            f"\nplanned {stats.planned_picks:,} picks, spent {stats.total.picks:,}, left {stats.left_picks:,}{at_most}"
-        )
+        spent = stats.total.picks - stats.carried.picks
+        print(f"\nplanned {stats.planned_picks:,} picks, spent {spent:,}, left {stats.left_picks:,}{at_most}")
     if stats.unasked_answers:
         print(f"\n{stats.unasked_answers:,} further pixels are answered that no round of these asks for")
 

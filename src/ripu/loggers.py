@@ -11,6 +11,8 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from ripu.files import WriteError, writing
+
 
 class MetricsFile(Logger):
     """Writes ``metrics.csv`` in the run's folder.
@@ -63,14 +65,19 @@ class MetricsFile(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Write the file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["step", *self._columns])
-            writer.writeheader()
-            for step in sorted(self._rows):
-                writer.writerow({"step": step, **self._rows[step]})
-        os.replace(temporary, self.path)
+        try:
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with temporary.open("w", newline="") as file:
+                    writer = csv.DictWriter(file, ["step", *self._columns])
+                    writer.writeheader()
+                    for step in sorted(self._rows):
+                        writer.writerow({"step": step, **self._rows[step]})
+                os.replace(temporary, self.path)
+        except WriteError:
+            temporary.unlink(missing_ok=True)
+            raise
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from ripu import nonfinite
+from ripu.datasets.scenes import SceneError
 from ripu.datasets.taxonomy import VOID, Taxonomy
 from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss
 from ripu.metrics import SegmentationScores, scores_from_confusion
 from ripu.plan import Plan
 from ripu.sampling import seed_of
+from ripu.stepguard import StepGuard
 
 
 class SegmentationNetwork(Protocol):
@@ -91,8 +96,9 @@ class RipuModule(pl.LightningModule):
 
     One optimiser step is the sum of a source part (cross-entropy + alpha1 x consistency) and a target part
     (cross-entropy on what is revealed + alpha2 x negative learning). Their backward passes run one after the other, so
-    that two graphs are never held at once; the gradients are those of the sum. Batch norms that are not frozen normalise
-    each domain by its own batch; their running statistics follow the target as soon as target images are read.
+    that two graphs are never held at once; the gradients are those of the sum, and several processes exchange them once
+    a step. Batch norms that are not frozen normalise each domain by its own batch; their running statistics follow the
+    target as soon as target images are read.
     """
 
     def __init__(
@@ -179,6 +185,7 @@ class RipuModule(pl.LightningModule):
         self.scores: SegmentationScores | None = None
         self.counts: Tensor | None = None
         self.on_prediction: OnPrediction | None = None
+        self._step = StepGuard()
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of raw images.
@@ -230,39 +237,83 @@ class RipuModule(pl.LightningModule):
             )
         return terms
 
+    def domain_loss(
+        self, batch: Mapping[str, Mapping[str, Tensor]], domain: str, *, with_consistency: bool
+    ) -> dict[str, Tensor]:
+        """The terms of Eq. 12 on one domain of a batch, weights included.
+
+        Args:
+            batch: The batches of both domains, or of one.
+            domain: ``source`` or ``target``.
+            with_consistency: Whether the consistency term counts; it does not in pre-training.
+        """
+        if domain != "source":
+            return self.target_loss(batch[domain])
+        # Evaluation and selection see target images: where both are read, the target's statistics count.
+        with keeping_statistics(self.network) if "target" in batch else nullcontext():
+            return self.source_loss(batch[domain], with_consistency=with_consistency)
+
+    def seed_step(self, step: int, micro_batch: int, rank: int) -> None:
+        """Seed what is random in a step (dropout) from (seed, step, micro-batch, rank), so that it can be repeated."""
+        torch.manual_seed(seed_of(self.seed, step, micro_batch, rank))
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed what is random in a step (dropout) from (seed, step, rank), so that a resumed run repeats it."""
-        torch.manual_seed(seed_of(self.seed, self.global_step, batch_idx % self.accumulate, self.global_rank))
+        """Seed the step, and remember what is needed to undo it."""
+        micro_batch = batch_idx % self.accumulate
+        if micro_batch == 0:
+            self._step.begin(self.network)
+        self.seed_step(self.global_step, micro_batch, self.global_rank)
+
+    def undo_step(self) -> bool:
+        """Go back to the beginning of a step that an error broke off.
+
+        Returns:
+            Whether weights, statistics and optimiser are now those of :attr:`global_step`; False where the error struck
+            while the optimiser was changing them.
+        """
+        return self._step.undo()
 
     def training_step(self, batch: dict[str, dict[str, Tensor]], batch_idx: int) -> None:
         """One micro-batch: source backward, then target backward, then (when accumulated) the optimiser."""
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
         is_adapting = not self.plan.is_pretraining(self.global_step)
+        is_last_micro = (batch_idx + 1) % self.accumulate == 0
         terms: dict[str, Tensor] = {}
         for domain in batch:  # a forward each, right before its backward
-            if domain == "source":
-                # Evaluation and selection see target images: where both are read, the target's statistics count.
-                with keeping_statistics(self.network) if "target" in batch else nullcontext():
-                    part_terms = self.source_loss(batch[domain], with_consistency=is_adapting)
-            else:
-                part_terms = self.target_loss(batch[domain])
+            is_last = is_last_micro and domain == next(reversed(batch))
+            part_terms = self.domain_loss(batch, domain, with_consistency=is_adapting)
             total = torch.stack(list(part_terms.values())).sum() / self.accumulate
-            if total.requires_grad:
+            with nullcontext() if is_last else self._unshared():
                 self.manual_backward(total)
             terms |= {name: term.detach() for name, term in part_terms.items()}
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.global_step} "
-                f"({', '.join(f'{name} {term.item():.4g}' for name, term in terms.items())}; positions "
-                f"{ {name: part['position'].tolist() for name, part in batch.items()} }); lower optimizer.learning_rate "
-                "or train with trainer.precision=32-true, then go on with resume=true"
-            )
+            self._step.undo()
+            raise nonfinite.fail(self, f"the loss is {loss.item()}", batch, batch_idx % self.accumulate, terms)
         self.log_dict({f"train/{name}": term for name, term in terms.items()} | {"train/loss": loss})
-        if (batch_idx + 1) % self.accumulate == 0:
-            optimizer.step()  # type: ignore[union-attr]
-            optimizer.zero_grad()  # type: ignore[union-attr]
-            scheduler.step()  # type: ignore[union-attr]
+        if is_last_micro:
+            if not self._has_finite_gradients():
+                self._step.undo()
+                raise nonfinite.fail(self, "the gradient is not finite", batch, batch_idx % self.accumulate, terms)
+            with self._step.changing():
+                optimizer.step()  # type: ignore[union-attr]
+                optimizer.zero_grad()  # type: ignore[union-attr]
+                scheduler.step()  # type: ignore[union-attr]
+
+    def _has_finite_gradients(self) -> bool:
+        """Whether no gradient is infinite or NaN; True with a scaler, which leaves such steps out by itself."""
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return True
+        gradients = [one.grad for one in self.network.parameters() if one.grad is not None]
+        if not gradients:
+            return True
+        largest = torch.stack([one.to(gradients[0].device) for one in torch._foreach_norm(gradients, math.inf)])
+        return bool(torch.isfinite(largest).all())
+
+    def _unshared(self) -> AbstractContextManager[None]:
+        """A backward pass whose gradients stay on this rank: ranks add theirs up once a step, in the last one."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """SGD with one group for the backbone and one for the head, and the poly schedule."""
@@ -349,6 +400,11 @@ class RipuModule(pl.LightningModule):
 
     def _finish_evaluation(self, stage: str) -> None:
         self.counts = self.confusion.compute()
+        if not int(self.counts.sum()):
+            raise SceneError(
+                "nothing could be measured: no validation image that can be read has a labelled pixel; restore the files "
+                "(python -m ripu.doctor lists them), or name others"
+            )
         self.scores = scores_from_confusion(self.counts, self.taxonomy)
         self.confusion.reset()
         values = {"mIoU": self.scores.miou, "pixel_accuracy": self.scores.pixel_accuracy, **self.scores.subsets}

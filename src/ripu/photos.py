@@ -75,9 +75,10 @@ def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
     if not names:
         raise PhotosError(f"input={source} holds no image ({', '.join(sorted(SUFFIXES))}); name a folder of images")
     stems = [name[: -len(Path(name).suffix)] for name in names]
-    uses = Counter(stems)
+    uses, known = Counter(stems), set(names)
     photos = [
-        Photo(root / name, name, stem if uses[stem] == 1 else name) for name, stem in zip(names, stems, strict=True)
+        Photo(root / name, name, stem if uses[stem] == 1 and stem not in known else name)  # a.png, a.jpg and a.png.jpg
+        for name, stem in zip(names, stems, strict=True)
     ]
     return sorted(photos, key=lambda photo: photo.name), others
 

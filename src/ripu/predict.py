@@ -4,7 +4,13 @@ The network and the classes are those of the checkpoint; no data set is needed. 
 that training used) predictions are those of ``ripu.evaluate``.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+from ripu.interrupt import guard_start
+
+guard_start(__name__)  # before the imports that take long
 
 import hashlib
 import io
@@ -41,6 +47,9 @@ MIN_SIDE = 32
 
 MAX_NETWORK_PIXELS = 2**25
 """Larger images (after scaling) are passed over: the logits of 19 classes would take more than 2.5 GB."""
+
+JPEG_SIDE = 65500
+"""The longest side that a JPEG can have; overlays are JPEG."""
 
 INCOMPLETE = 2
 """Exit status where some images could not be read."""
@@ -252,7 +261,8 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
                 progress.add()
             writing.clear()
 
-        for group in _read(waiting, pool, cfg.batch, size, cfg.scale):
+        most = JPEG_SIDE if "overlay" in cfg.write else None
+        for group in _read(waiting, pool, cfg.batch, size, cfg.scale, most):
             good = []
             for photo, one in group:
                 if isinstance(one, str):
@@ -294,7 +304,12 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _read(
-    photos: Sequence[Photo], pool: ThreadPoolExecutor, batch: int, trained: tuple[int, int], scale: float | None
+    photos: Sequence[Photo],
+    pool: ThreadPoolExecutor,
+    batch: int,
+    trained: tuple[int, int],
+    scale: float | None,
+    most_side: int | None,
 ) -> Iterator[list[tuple[Photo, Any]]]:
     """Groups of images, read ahead by one group: (image, image at network size) or the reason why there is none."""
     import numpy as np
@@ -307,7 +322,13 @@ def _read(
     def read(photo: Photo) -> Any:
         try:
             picture = read_photograph(photo.path)
-            size = network_size((picture.shape[0], picture.shape[1]), trained, scale)
+            height, width = picture.shape[:2]
+            if most_side is not None and max(height, width) > most_side:
+                raise PictureSizeError(
+                    f"{height} x {width} pixels are too many for an overlay, which is a JPEG of at most {most_side} a side; "
+                    "leave overlay out of write"
+                )
+            size = network_size((height, width), trained, scale)
         except (SceneError, PictureSizeError) as error:
             return str(error)
         resized = resize_image(picture, size)

@@ -13,6 +13,9 @@ from tqdm import tqdm
 from ripu.plan import Plan
 from ripu.terminal import PLAIN_SECONDS, Progress, is_terminal, time_left
 
+BAR_FORMAT = "{desc}{percentage:3.0f}%|{bar}|{n_fmt}/{total_fmt}, {remaining} left{postfix}"
+"""All of it, and a run of 40,000 steps, in 80 columns."""
+
 
 class ProgressBar(LightningProgressBar):
     """One bar over the whole run on a terminal; plain lines now and then where there is none."""
@@ -49,7 +52,9 @@ class ProgressBar(LightningProgressBar):
         step = trainer.global_step
         self._began = (time.monotonic(), step)
         if self._is_enabled and is_terminal():
-            self._bar = tqdm(total=self.plan.max_steps, initial=step, dynamic_ncols=True, unit="step")
+            self._bar = tqdm(
+                total=self.plan.max_steps, initial=step, dynamic_ncols=True, unit="step", bar_format=BAR_FORMAT
+            )
             self._bar.set_description(self.plan.describe(step))
         else:
             self._say(f"step {step}/{self.plan.max_steps}: {self.plan.describe(step)}", now=True)
@@ -60,7 +65,7 @@ class ProgressBar(LightningProgressBar):
         """Move on to the trainer's step."""
         step = trainer.global_step
         loss = trainer.callback_metrics.get("train/loss")
-        facts = ([f"loss {float(loss):.3f}"] if loss is not None else []) + ([self._miou] if self._miou else [])
+        facts = ([f"loss {float(loss):.2f}"] if loss is not None else []) + ([self._miou] if self._miou else [])
         if self._bar is not None:
             self._bar.set_description(self.plan.describe(max(step - 1, 0)), refresh=False)
             self._bar.set_postfix_str(", ".join(facts), refresh=False)

@@ -4,7 +4,13 @@ The target images of a run are scored by its network under other scores, windows
 what each would have revealed, and how much of it the run has asked about as well.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+from ripu.interrupt import guard_start
+
+guard_start(__name__)  # before the imports that take long
 
 import hashlib
 import json
@@ -106,6 +112,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     for name, job in jobs.items():
         started = time.monotonic()
         with build.make_store(job, scenes, out / name, write=True) as store:
+            carry_along(asked.get(OWN), store)
             engine = build.make_engine(job, scenes, store)
             tallies = [
                 engine.run(
@@ -245,6 +252,14 @@ def _progress(what: str) -> Callable[[int, int], None]:
             bar.close()
 
     return show
+
+
+def carry_along(own: LabelStore | None, store: LabelStore) -> None:
+    """Begin a replay with what the run itself began with (``start.run``, ``start.labels``)."""
+    from ripu.labelstore import carried_images
+
+    if own is not None and own.carried:
+        store.carry(own.carried, carried_images(store.images, own, None, num_rounds=0))
 
 
 # --------------------------------------------------------------------------------------------------------------- logits
@@ -412,7 +427,8 @@ def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: 
     total = labelled = 0
     for index, scene in enumerate(scenes.scenes):
         masks = [
-            store.asked_mask(scene.image_id, min(num_rounds, store.num_rounds)).reshape(-1) for store in stores.values()
+            store.asked_mask(scene.image_id, min(num_rounds, store.num_rounds), with_carried=False).reshape(-1)
+            for store in stores.values()
         ]
         total += masks[0].size
         flat = np.stack(masks).astype(np.float64)

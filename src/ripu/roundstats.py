@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
-from ripu.labelstore import LabelReader, Regions, Round, TargetImage
+from ripu.labelstore import LabelReader, Regions, Round, TargetImage, regions_of
 
 OVERLAP_IMAGES = 250
 """Overlap with the round before is measured on at most this many images, spread evenly."""
@@ -35,9 +35,9 @@ class RoundReport:
         index: Number of the round, from 0.
         step: Training step.
         picks: Places picked in this round.
-        labelled_fraction: Share of all target pixels that have been asked about so far.
+        labelled_fraction: Share of all target pixels that have been asked about so far, also before the run began.
         void_fraction: Share of the pixels asked about so far whose answer was void.
-        class_pixels: Revealed pixels so far by class name.
+        class_pixels: Revealed pixels so far by class name, also before the run began.
         new_class_pixels: Revealed pixels of this round alone by class name.
         overlap: Share of this round's picks that are neighbours of what the round before asked for in the same image
             (see :func:`neighbourhood`); None in the first round, or without a pick.
@@ -82,11 +82,12 @@ def report_round(store: LabelReader, index: int, tally: Tally, started: float) -
     picks = asked = total = 0
     for image in store.images:
         total += image.height * image.width
-        regions = [store.asked(image.image_id, earlier) for earlier in range(index + 1)]
-        picks += len(regions[index])
+        regions = [regions_of(record, one, image) for one, record in store.carried_picks(image.image_id)]
+        regions += [store.asked(image.image_id, earlier) for earlier in range(index + 1)]
+        picks += len(regions[-1])
         labels, is_known = store.answered(image.image_id, np.concatenate([region.indices for region in regions]))
         asked += len(labels)
-        first = len(labels) - len(regions[index].indices)
+        first = len(labels) - len(regions[-1].indices)
         before += np.bincount(labels[:first][is_known[:first]], minlength=256)
         new += np.bincount(labels[first:][is_known[first:]], minlength=256)
     counts = before + new
@@ -106,6 +107,14 @@ def report_round(store: LabelReader, index: int, tally: Tally, started: float) -
         mean_impurity=tally.impurity / tally.picks if tally.picks and tally.impurity else None,
         mean_uncertainty=tally.uncertainty / tally.picks if tally.picks and tally.uncertainty else None,
     )
+
+
+def carried_fraction(store: LabelReader) -> float:
+    """Share of all target pixels that were asked about before the run began."""
+    if not store.carried:
+        return 0.0
+    asked = sum(int(store.asked_mask(image.image_id, 0).sum()) for image in store.images)
+    return asked / sum(image.height * image.width for image in store.images)
 
 
 def round_overlap(store: LabelReader, index: int, num_images: int = OVERLAP_IMAGES) -> tuple[float | None, float | None]:
@@ -205,8 +214,12 @@ def true_class_pixels(scenes: SceneDataset, num_threads: int = 4) -> dict[str, i
 
     counts = np.zeros(256, dtype=np.int64)
     with ThreadPoolExecutor(num_threads) as pool:
-        for one in pool.map(count, labelled):
-            counts += one
+        try:
+            for one in pool.map(count, labelled):
+                counts += one
+        except BaseException:  # Ctrl-C, for one: the labels that wait are not read any more
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return _by_name(counts, scenes.taxonomy.class_names)
 
 

@@ -103,6 +103,10 @@ RULES: Mapping[str, Rule] = {
     "budget": number("above 0: mode=ra a share of the image, mode=pa pixels per image", least=0),
     "selection_steps": STEPS | NOTHING,
     "pretrain_steps": whole(0) | NOTHING,
+    "start.run": TEXT | NOTHING,
+    "start.labels": TEXT | NOTHING,
+    "start.ids": one_of("train", "label"),
+    "start.missing_masks": one_of("refuse", "allow"),
     "objective.consistency_weight": NOT_NEGATIVE,
     "objective.negative_weight": NOT_NEGATIVE,
     "objective.negative_threshold": number("between 0 and 1 (tau; the paper: 0.05)", above=0, below=1),
@@ -119,6 +123,8 @@ RULES: Mapping[str, Rule] = {
     "data.transforms": _NODES,
     "data.num_workers": whole(0),
     "data.cache": TEXT | NOTHING,
+    "data.unreadable": one_of("stop", "skip"),
+    "unreadable": one_of("stop", "skip"),
     "evaluation.batch": whole(1),
     "evaluation.pictures": whole(0),
     "evaluation.gallery": whole(0),
@@ -302,6 +308,8 @@ def without_effect(get: Callable[[str], Any], given: Sequence[str]) -> list[str]
             )
         elif get("protocol.boundary_only") is False:
             reasons.append((("protocol.boundary_detector",), "protocol.boundary_only=false runs over all pixels"))
+    if get("start.labels") is None:
+        reasons.append((("start.ids", "start.missing_masks"), "start.labels is not given"))
     if get("selection_steps") is not None:
         reasons.append((("dataset.recipe.selection_fractions",), "selection_steps is given"))
     if get("pretrain_steps") is not None:

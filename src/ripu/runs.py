@@ -18,11 +18,12 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from ripu import __version__
+from ripu import __version__, start
 from ripu.beginnings import Beginning, key_of
 from ripu.build import ConfigError, Scenes, instantiate, plain
-from ripu.checkpointing import RunCheckpoint, newest_checkpoint
+from ripu.checkpointing import RunCheckpoint, newest_checkpoint, save_final
 from ripu.dashboard import Dashboard, Throughput, keep_final
+from ripu.files import writing
 from ripu.labelstore import LabelStore
 from ripu.loggers import MetricsFile
 from ripu.module import RipuModule
@@ -34,27 +35,36 @@ from ripu.report.predictions import PredictionWriter
 from ripu.report.record import ReportRecorder
 from ripu.report.storage import write_json
 from ripu.resume import pick_up
-from ripu.roundstats import true_class_pixels
+from ripu.roundstats import carried_fraction, true_class_pixels
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
+from ripu.skipped import SkippedFiles
+from ripu.start import StartLabels
 from ripu.stopping import StopSignals
 from ripu.terminate import die_with_parent
 
 __all__ = [
     "Clock",
+    "SkippedFiles",
     "add_callbacks",
     "check_free",
     "claim",
     "close",
+    "find_start",
     "make_trainer",
     "newest_checkpoint",
+    "num_processes",
     "pick_up",
     "report",
+    "save_final",
     "take_beginning",
 ]
 
 CONFIG_FILE = "config.yaml"
-_MAY_CHANGE = ("resume", "paths", "logger", "trainer", "checkpoint", "evaluation", "data.num_workers", "data.cache")
+_MAY_CHANGE = (
+    *("resume", "paths", "logger", "trainer", "checkpoint", "evaluation"),
+    *("data.num_workers", "data.cache", "data.unreadable"),
+)
 """Keys that a run may be picked up with other values of: they do not change what is learnt, but for max_steps."""
 
 
@@ -107,10 +117,11 @@ def claim(run: Path, config: Mapping[str, Any]) -> None:
     """
     if _rank() != 0:
         return
-    run.mkdir(parents=True, exist_ok=True)
     temporary = run / f"{CONFIG_FILE}.tmp"
-    temporary.write_text(OmegaConf.to_yaml(OmegaConf.create({**config})))
-    os.replace(temporary, run / CONFIG_FILE)
+    with writing(run / CONFIG_FILE):
+        run.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create({**config})))
+        os.replace(temporary, run / CONFIG_FILE)
 
 
 def _rank() -> int:
@@ -119,7 +130,9 @@ def _rank() -> int:
 
 
 def _check_same(old: Any, new: Any, run: Path) -> None:
-    changed = []
+    changed: list[str] = []
+    if not start.is_given(OmegaConf.create({"start": old.get("start")})) and not start.is_given(new):
+        old, new = (OmegaConf.masked_copy(one, [key for key in one if key != "start"]) for one in (old, new))
     for key in sorted(_leaves(old).keys() | _leaves(new).keys()):
         is_free = any(key == free or key.startswith(f"{free}.") for free in _MAY_CHANGE) and key != "trainer.max_steps"
         before, after = _leaves(old).get(key), _leaves(new).get(key)
@@ -127,13 +140,24 @@ def _check_same(old: Any, new: Any, run: Path) -> None:
             changed.append(f"{key}: {before} -> {after}")
     if changed:
         raise ConfigError(
-            f"the run in {run} was started with other settings ({'; '.join(changed[:5])}); go on with the same ones, or "
-            "name another paths.output_dir"
+            f"the run in {run} was started with other settings ({'; '.join(changed[:5])}); go on with the same ones, or name "
+            f"another paths.output_dir. More steps, rounds or budget for a finished run: start.run={run} paths.output_dir=NEW, "
+            "which begins with its network and all of its labels"
         )
 
 
 def _leaves(cfg: Any) -> dict[str, Any]:
     return leaves(OmegaConf.to_container(cfg))
+
+
+def find_start(cfg: DictConfig, scenes: Scenes) -> StartLabels | None:
+    """The labels that a run begins with, for the process that writes; see :func:`ripu.start.find`.
+
+    Raises:
+        ConfigError: A mask is missing or not in order.
+        LabelStoreError: The run that is gone on from has other classes or images.
+    """
+    return start.find(cfg, scenes.target, scenes.taxonomy) if _rank() == 0 else None
 
 
 def take_beginning(cfg: DictConfig, run: Path, plan: Plan, scenes: Scenes) -> Beginning | None:
@@ -155,7 +179,7 @@ def take_beginning(cfg: DictConfig, run: Path, plan: Plan, scenes: Scenes) -> Be
     folder = cfg.paths.beginnings
     if folder is None or not plan.selection_steps or plan.selection_steps[0] < 2:
         return None
-    if _num_devices(cfg) * cfg.trainer.num_nodes > 1:
+    if num_processes(cfg) > 1:
         raise ConfigError(
             f"paths.beginnings={folder} shares the beginnings of single-process runs; use trainer.devices=1, or leave it out"
         )
@@ -174,6 +198,11 @@ def _num_devices(cfg: DictConfig) -> int:
     if isinstance(devices, str):
         return devices.count(",") + 1 if "," in devices else int(devices)
     return devices if isinstance(devices, int) else len(devices)
+
+
+def num_processes(cfg: DictConfig) -> int:
+    """Processes of a run: one for each device of each node."""
+    return _num_devices(cfg) * int(cfg.trainer.num_nodes)
 
 
 def _strategy(cfg: DictConfig) -> str | DDPStrategy:
@@ -219,12 +248,14 @@ def add_callbacks(
     scenes: Scenes,
     engine: SelectionEngine | None,
     store: LabelStore | None,
+    skipped: SkippedFiles,
     beginning: Beginning | None = None,
 ) -> SelectionCallback:
     """Give the trainer its callbacks, in the order in which they must act; returns the one that selects."""
     selection = SelectionCallback(plan, engine, store, truth=lambda: true_class_pixels(scenes.target))
     recorder = ReportRecorder(run, scenes, selection, facts(cfg), cfg.evaluation.gallery)
     selection.watch = recorder.watch()
+    selection.on_unreadable = skipped.add
     if cfg.evaluation.save_predictions:
         trainer.callbacks.append(PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy))  # type: ignore[attr-defined]
     bar = ProgressBar(plan)
@@ -240,6 +271,7 @@ def add_callbacks(
     )
     trainer.callbacks += [  # type: ignore[attr-defined]
         bar,
+        skipped,
         LearningRateMonitor("step"),
         PredictionPanel(run / "panel", cfg.evaluation.pictures),
         selection,
@@ -306,6 +338,7 @@ def report(
     engine: SelectionEngine | None,
     store: LabelStore | None,
     clock: Clock,
+    skipped: SkippedFiles,
 ) -> dict[str, Any]:
     """Write ``results.json``, the learning curve and the pictures, and print the table.
 
@@ -332,7 +365,9 @@ def report(
         "labelled_fraction": 1.0 if cfg.setting.target_labels == "all" else selection.labelled_fraction,
         "evaluations": selection.evaluations,
         "rounds": rounds,
+        "start": None if store is None else start_facts(cfg, store),
         "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
+        "unreadable": skipped.found(),
         "seconds": {phase: round(seconds, 1) for phase, seconds in clock.seconds.items()},
     }
     write_json(run / "results.json", results)
@@ -341,6 +376,23 @@ def report(
     )
     keep_final(trainer, run / "checkpoints" / "final.ckpt", results)
     return results
+
+
+def start_facts(cfg: DictConfig, store: LabelStore) -> dict[str, Any] | None:
+    """What a run began with, for ``results.json``; None where it began with no label.
+
+    Returns:
+        ``run`` and ``labels`` as configured, the number of carried ``rounds``, and the ``labelled_fraction`` before the
+        first step.
+    """
+    if not store.carried:
+        return None
+    return {
+        "run": cfg.start.run,
+        "labels": cfg.start.labels,
+        "rounds": len(store.carried),
+        "labelled_fraction": carried_fraction(store),
+    }
 
 
 def _next_evaluation(selection: SelectionCallback, step: int) -> int:

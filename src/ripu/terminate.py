@@ -44,6 +44,11 @@ def was_told() -> bool:
     return bool(_told)
 
 
+def status() -> int | None:
+    """The exit status that belongs to the signal, as shells have it; None where there was none."""
+    return 128 + _told[-1] if _told else None
+
+
 def is_requeued() -> bool:
     """Whether this is a job that SLURM has put back into its queue: it goes on with what it left."""
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0

@@ -4,10 +4,19 @@ python -m ripu.train                               the whole method on generated
 python -m ripu.train dataset=gtav mode=pa          the published task with 40 pixels an image
 python -m ripu.train -m mode=ra,pa seed=0,1        a sweep
 python -m ripu.train paths.output_dir=X resume=true   go on with the run in X
+python -m ripu.train start.run=X budget=0.05       a new run with the network and the labels of the finished run X
+python -m ripu.train dataset=gtav dry_run=true     what it will do, ask, take and leave; nothing is kept
 """
+
+# ruff: noqa: E402
 
 from __future__ import annotations
 
+from ripu.interrupt import guard_start, told
+
+guard_start(__name__)  # before the imports that take long
+
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -26,18 +35,23 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         cfg: The composed configuration; ``paths.output_dir`` is the run.
 
     Returns:
-        The content of ``results.json``.
+        The content of ``results.json``; with ``dry_run``, the forecast.
 
     Raises:
         ValueError: Something that the user can put right, before any long work.
     """
     build.check_config(cfg)
+    build.find_data(cfg)
     build.check_device(cfg.trainer.accelerator)
     run = Path(cfg.paths.output_dir)
 
     from ripu import runs  # torch and Lightning are imported from here on
 
     runs.check_free(run, build.plain(cfg), resume=cfg.resume)
+    if cfg.dry_run:
+        from ripu.dryrun import dry_run
+
+        return dry_run(cfg)
     clock = runs.Clock(time.monotonic())
     plan = build.make_plan(cfg)
     checkpoint = runs.pick_up(run, plan) if cfg.resume else None
@@ -45,6 +59,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         build.check_start(cfg)
     scenes = build.make_scenes(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
+    start = runs.find_start(cfg, scenes) if checkpoint is None else None
     runs.claim(run, build.plain(cfg))
     beginning = runs.take_beginning(cfg, run, plan, scenes)
     if beginning is not None:
@@ -52,9 +67,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     is_active = cfg.setting.target_labels == "revealed"
     trainer = runs.make_trainer(cfg, run, plan)
     store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
+    if start is not None and store is not None and trainer.is_global_zero:
+        start.carry(store)
     engine = build.make_engine(cfg, scenes, store) if store is not None else None
     datamodule = build.make_datamodule(cfg, scenes, store)
-    selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store, beginning)
+    skipped = runs.SkippedFiles(run, datamodule.faults)
+    selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store, skipped, beginning)
     clock.lap("setup")
     try:
         if checkpoint is None and 0 in plan.selection_steps:
@@ -63,19 +81,17 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     except BaseException as error:
         if store is not None:
             store.close()  # whoever goes on with the run in this process finds it free
-        if isinstance(error, SystemExit):  # Lightning's answer to Ctrl-C, after a checkpoint was written
-            raise error.__context__ if isinstance(error.__context__, KeyboardInterrupt) else KeyboardInterrupt from None
-        if terminate.was_told() and not isinstance(error, KeyboardInterrupt):  # it struck data workers as well
+        if terminate.was_told() and isinstance(error, Exception):  # it struck data workers as well
             raise terminate.Terminated from error
         raise
     finally:
         if beginning is not None:
             beginning.close()
     clock.lap("training")
-    trainer.save_checkpoint(run / "checkpoints" / "final.ckpt", weights_only=True)
+    runs.save_final(trainer, run / "checkpoints" / "final.ckpt")
     trainer.test(module, datamodule, verbose=False)
     clock.lap("evaluation")
-    results = runs.report(cfg, run, trainer, module, selection, scenes, engine, store, clock)
+    results = runs.report(cfg, run, trainer, module, selection, scenes, engine, store, clock, skipped)
     runs.close(trainer, store)
     return results
 
@@ -84,24 +100,45 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def main(cfg: DictConfig) -> None:
     """The command line."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     build.quiet_libraries()
     with open_dict(cfg):
-        cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+        if not cfg.dry_run:  # which keeps Hydra out of that folder
+            cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
+        elif HydraConfig.get().mode == RunMode.MULTIRUN:
+            cfg.paths.output_dir = str(Path(cfg.paths.output_dir) / HydraConfig.get().sweep.subdir)
         cfg.resume = cfg.resume or terminate.is_requeued()
     terminate.terminate_like_interrupt()
+    began = time.time()
+    words = list(HydraConfig.get().overrides.task)
     try:
         train(cfg)
-    except KeyboardInterrupt as stopped:
-        again = [
-            word for word in HydraConfig.get().overrides.task if not word.startswith(("paths.output_dir", "resume"))
-        ]
-        again += [f"paths.output_dir={cfg.paths.output_dir}", "resume=true"]
-        print(f"\nstopped; go on with: python -m ripu.train {' '.join(again)}", file=sys.stderr)
-        raise SystemExit(143 if isinstance(stopped, terminate.Terminated) else 130) from None
+    except (KeyboardInterrupt, SystemExit):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint was written
+        line = None if cfg.dry_run else go_on(cfg, words, began)
+        status = told(f"stopped; {line or 'nothing was begun, start again with the same command'}")
+        raise SystemExit(terminate.status() or status) from None
     except Exception as error:
         build.explain(error)
+        if line := go_on(cfg, words, began):
+            print(line, file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def go_on(cfg: DictConfig, words: list[str], began: float) -> str | None:
+    """How to go on with a run that has stopped; None where it had not begun.
+
+    Args:
+        cfg: The composed configuration.
+        words: The words of its command line.
+        began: ``time.time()`` when the command began.
+    """
+    record = Path(cfg.paths.output_dir) / "config.yaml"
+    if not record.exists() or record.stat().st_mtime < began - 1:
+        return None
+    again = [word for word in words if not word.startswith(("paths.output_dir=", "resume="))]
+    again += [f"paths.output_dir={cfg.paths.output_dir}", "resume=true"]
+    return f"go on with: python -m ripu.train {shlex.join(again)}"
 
 
 if __name__ == "__main__":

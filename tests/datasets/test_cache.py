@@ -68,6 +68,68 @@ def test_another_file_is_another_image(own_data: Path, tmp_path: Path) -> None:
         cache.image(scenes, 0, SIZE, resize_image)
 
 
+def test_a_file_of_the_same_size_and_time_is_another_image(own_data: Path, tmp_path: Path) -> None:
+    scenes, cache = load_gtav(own_data / "gtav"), ImageCache(tmp_path / "cache")
+    path = scenes.scenes[0].label
+    assert path is not None
+
+    def write(train_id: int) -> tuple[int, int]:
+        """A label of one id, whose size in bytes does not depend on it, with the time of the first."""
+        status = path.stat()
+        Image.fromarray(np.full((64, 96), train_id, dtype=np.uint8)).save(path, compress_level=0)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        return path.stat().st_size, path.stat().st_mtime_ns
+
+    first = write(7)
+    assert (cache.label(scenes, 0, SIZE, resize_label) == 0).all()  # road
+    assert write(26) == first
+    assert (cache.label(scenes, 0, SIZE, resize_label) == 13).all()  # car
+
+
+def fill(folder: Path, data_root: Path, limit: int | None = None) -> None:
+    """In a process of its own: everything through the cache, each sample what it is without."""
+    if limit is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    scenes, cache = load_gtav(data_root / "gtav"), ImageCache(folder)
+    for index in range(len(scenes)):
+        image, label = cache.image(scenes, index, SIZE, resize_image), cache.label(scenes, index, SIZE, resize_label)
+        np.testing.assert_array_equal(image, resize_image(scenes.read_image(index), SIZE))
+        np.testing.assert_array_equal(label, resize_label(scenes.read_label(index), SIZE))
+
+
+def run_together(count: int, *arguments: object) -> list[int | None]:
+    import multiprocessing
+
+    processes = [multiprocessing.get_context("fork").Process(target=fill, args=arguments) for _ in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+def test_processes_may_fill_it_together(data_root: Path, tmp_path: Path) -> None:
+    assert run_together(4, tmp_path, data_root) == [0] * 4
+    assert len(entries(tmp_path)) == 8  # four images, four labels, and nothing half written
+
+
+def test_a_disk_that_takes_half_an_entry_keeps_none(data_root: Path, tmp_path: Path) -> None:
+    limit = SIZE[0] * SIZE[1] * 2  # a label fits, an image does not: its write ends in the middle
+    assert run_together(1, tmp_path, data_root, limit) == [0]
+    assert not entries(tmp_path)
+
+
+def test_what_a_crash_leaves_behind_is_not_read(data_root: Path, tmp_path: Path) -> None:
+    scenes, cache = load_gtav(data_root / "gtav"), ImageCache(tmp_path)
+    expected = cache.image(scenes, 0, SIZE, resize_image).copy()
+    (entry,) = entries(tmp_path)
+    entry.rename(entry.with_name(f".{entry.name[:16]}.1.00000000.tmp"))
+    np.testing.assert_array_equal(cache.image(scenes, 0, SIZE, resize_image), expected)
+    assert entry.exists()
+
+
 def test_sizes_and_class_tables_do_not_mix(data_root: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,15 @@ def test_second_source_leaves_the_first_alone(folder: Path, both: Path) -> None:
     make(folder.parent, layouts=("synthia",))
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert file_digests(folder) == file_digests(both)
+
+
+def test_two_at_once_make_each_scene_once(tmp_path: Path, both: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        layouts = [("gtav",), ("synthia",), ("gtav", "synthia")]
+        made = [pool.submit(make, tmp_path, layouts=layout) for layout in layouts]
+        folders = {one.result() for one in made}
+    assert "another process makes the scenes" in capsys.readouterr().err
+    assert record(folders.pop())["sha256"] == record(both)["sha256"]
 
 
 def test_other_size_is_an_error(folder: Path) -> None:

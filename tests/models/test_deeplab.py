@@ -341,10 +341,10 @@ def test_initial_weights() -> None:
     torch.manual_seed(9)
     v2, v3plus = DeepLabV2(19), DeepLabV3Plus(19)
     convs = {name: module for name, module in v2.backbone.named_modules() if isinstance(module, nn.Conv2d)}
-    for name in ("conv1", "layer1.1.conv2", "layer4.2.conv3"):
+    for name, blocks in (("conv1", 1), ("layer1.1.conv2", 1), ("layer4.2.conv3", 33)):
         conv = convs[name]
         fan_out = conv.out_channels * conv.kernel_size[0] ** 2
-        assert float(conv.weight.detach().std()) == pytest.approx(math.sqrt(2 / fan_out), rel=0.05)
+        assert float(conv.weight.detach().std()) == pytest.approx(math.sqrt(2 / fan_out / blocks), rel=0.05)
     for branch in v2.head.conv2d_list:
         assert float(branch.weight.detach().std()) == pytest.approx(0.01, rel=0.01)
         assert float(branch.bias.detach().abs().max()) <= 1 / math.sqrt(9 * 2048)
@@ -355,6 +355,15 @@ def test_initial_weights() -> None:
         if isinstance(module, FrozenBatchNorm2d):
             x = torch.randn(1, len(module.weight), 2, 2)
             assert torch.equal(module(x), x)
+
+
+@pytest.mark.parametrize("network_type", [DeepLabV2, DeepLabV3Plus])
+def test_random_weights_can_be_trained(network_type: type[Network]) -> None:
+    torch.manual_seed(9)
+    network = network_type(19)
+    with torch.no_grad():
+        logits = network(torch.randn(1, 3, 64, 64))
+    assert 0.01 < float(logits.std()) < 3.0  # a softmax that is not one-hot: the loss begins near log 19
 
 
 def test_normalisation_and_epsilon(network: Network) -> None:

@@ -67,6 +67,15 @@ def test_numbers_are_those_of_the_results(run: Path) -> None:
     for row, entry in zip(cells(page, "rounds"), results["rounds"], strict=True):
         assert row[1:3] == [f"{entry['step']:,}", f"{entry['picks']:,}"]
         assert row[4:6] == [f"{entry['mIoU_before']:.2f}", f"{entry['mIoU']:.2f}"]
+        assert float(row[6]) == pytest.approx(entry["mIoU"] - entry["mIoU_before"], abs=0.0051)
+        assert row[7:9] == [f"{entry['mean_impurity']:.3f}", f"{entry['mean_uncertainty']:.3f}"]
+        assert float(row[3].split()[0]) == pytest.approx(100 * entry["labelled_fraction"], rel=0.05)
+        assert float(row[10].split()[0]) == pytest.approx(100 * entry["void_fraction"], abs=0.51)
+        assert row[11:] == [f"{entry['seconds']:.1f}", f"{entry['images_per_second']:.1f}"]
+    picks = [entry["picks"] for entry in results["rounds"]]
+    assert [int(text) for text in re.findall(r"</i>round \d+: ([\d,]+) picks", page.replace(",", ""))] == picks
+    assert f"<span>rounds</span><b>{len(picks)}</b><small>{sum(picks):,} picks" in page
+    assert f"<span>gain</span><b>{results['mIoU'] - results['evaluations'][1]['mIoU']:+.1f}</b>" in page
     truth, revealed = results["true_class_pixels"], results["rounds"][-1]["class_pixels"]
     for name, true, mine, _, _, pixels, _ in cells(page, "shares"):
         for text, counts in ((true, truth), (mine, revealed)):

@@ -60,7 +60,7 @@ def test_a_row_is_the_mean_over_seeds(tmp_path: Path) -> None:
     assert notes == []
     assert row.seeds == [0, 1, 2]
     assert f"{statistics.mean([50, 52, 57]):.2f} ± {statistics.stdev([50, 52, 57]):.2f}" in means_table([row])
-    assert "| 63.0 ± 3.6 | 40.0 | 53.0 ± 3.6 |" in classes_table([row])  # sky has no IoU under two of the seeds
+    assert "| 63.0 ± 3.6 | 40.0 (n=1) | 53.0 ± 3.6 |" in classes_table([row])  # sky has no IoU under two of the seeds
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,37 @@ def test_what_is_missing_is_said_and_stops_nothing(tmp_path: Path) -> None:
     assert "damaged: results.json cannot be read" in text
     assert "RandomScore 0.022: no finished run of seed 1" in text
     assert 99.0 not in rows[0].values("mIoU") + rows[1].values("mIoU")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe", b"[1, 2]", b"null", b"{}", b'{"mIoU": NaN}', b'{"mIoU": true}', b'{"mIoU": 1, "rounds": "abc"}',
+        b'{"mIoU": 1, "per_class_iou": [1]}', b'{"mIoU": 1, "evaluations": [3]}',
+    ],
+)  # fmt: skip
+def test_results_that_are_none_are_named_and_stop_nothing(content: bytes, tmp_path: Path) -> None:
+    write_run(tmp_path / "good")
+    (write_run(tmp_path / "bad", seed=1) / "results.json").write_bytes(content)
+    (write_run(tmp_path / "unreadable", seed=2) / "config.yaml").write_bytes(b"\xff\xfe: [")
+    rows, notes = rows_of(tmp_path)
+    assert [one for one in notes if "bad: results.json" in one]
+    assert any("unreadable: config.yaml cannot be read" in note for note in notes)
+    assert [dict(row.also) for row in rows] == [{}, {"config.yaml": "unknown"}]
+    assert main([str(tmp_path), "--paper", "--out", str(tmp_path / "out")]) == 0
+
+
+def test_results_by_hand_may_lack_what_a_table_does_not_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed, more in enumerate(({}, {"per_class_iou": None}, {"rounds": None, "evaluations": None})):
+        path = write_run(tmp_path / str(seed), miou=50.0 + seed, seed=seed) / "results.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "results.json").write_text('{"mIoU": 42.0, "dataset": "../mine", "evaluations": [{}]}')
+    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    text = capsys.readouterr().out
+    assert "51.00 ± 1.00" in text
+    assert "61.0 ± 1.4 (n=2)" in text  # road, of the two seeds that have it
+    assert (tmp_path / "out" / "learning_curves_---mine.png").exists()
 
 
 def test_an_older_run_without_a_configuration_is_kept_apart(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ripu.datasets.scenes import SceneDataset, SceneError
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raised whenever the same inputs would give other pixels."""
 
 Pixels = NDArray[np.uint8]
@@ -109,7 +109,8 @@ class ImageCache:
         except OSError:
             return make()  # which says what is wrong with the file
         slot = hashlib.sha256(json.dumps([os.path.abspath(path), *size, how]).encode()).hexdigest()
-        inputs = [CACHE_VERSION, PIL.__version__, status.st_size, status.st_mtime_ns]
+        # The time of change tells of a file that was replaced by one of the same size with the old time on it (cp -p).
+        inputs = [CACHE_VERSION, PIL.__version__, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         stamp = hashlib.sha256(json.dumps([slot, inputs]).encode()).digest()
         entry = self.folder / slot[:2] / slot[2:]
         kept = _read(entry, stamp)

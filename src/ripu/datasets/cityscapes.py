@@ -27,15 +27,16 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
     root = Path(root)
     images = sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_SUFFIX}"))
     labels = root / "gtFine" / split
-    if not images or not labels.is_dir():
+    has_labels = next(labels.glob("*/*_gtFine_labelIds.png"), None) is not None
+    if not images or not has_labels:
         raise DatasetNotFoundError(
             "Cityscapes",
             root,
             f"leftImg8bit/{split}/CITY/*{_IMAGE_SUFFIX} and gtFine/{split}/CITY/*_gtFine_labelIds.png",
             "register at https://www.cityscapes-dataset.com, packages leftImg8bit_trainvaltest.zip and "
             "gtFine_trainvaltest.zip",
-            f"python -m ripu.train dataset={'streets_synthia' if taxonomy == 'cityscapes16' else 'streets'}   "
-            "(generated street scenes)",
+            there=_there(root, split, len(images), has_labels),
+            stand_in="streets_synthia" if taxonomy == "cityscapes16" else "streets",
         )
     scenes = []
     for image in images:
@@ -43,3 +44,16 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
         label = labels / image.parent.name / f"{stem}_gtFine_labelIds.png"
         scenes.append(Scene(f"{image.parent.name}/{stem}", image, label if label.exists() else None))
     return SceneDataset(f"cityscapes {split}", tuple(scenes), TAXONOMIES[taxonomy])
+
+
+def _there(root: Path, split: str, num_images: int, has_labels: bool) -> str:
+    """What is in the folder, where it is half of what must be there."""
+    if num_images and not has_labels:
+        if next((root / "gtFine" / split).glob("*/*.png"), None) is not None:
+            return f"{num_images} images; gtFine/{split} has other files than *_gtFine_labelIds.png (train ids, colours?)"
+        return f"{num_images} images, but no label below gtFine/{split}"
+    if has_labels:
+        return f"labels, but no image below leftImg8bit/{split}"
+    if (root / "leftImg8bit").is_dir() or (root / "gtFine").is_dir():
+        return f"neither images nor labels of the split {split}"
+    return ""

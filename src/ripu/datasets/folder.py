@@ -145,6 +145,7 @@ def load_folder(
     missing_labels: str = "refuse",
     subsets: Mapping[str, Sequence[str]] | None = None,
     verify: bool = True,
+    unreadable: str = "stop",
 ) -> SceneDataset:
     """The scenes of one part (source, target or val) of one's own data.
 
@@ -165,6 +166,7 @@ def load_folder(
             stays unanswered).
         subsets: See :func:`make_taxonomy`.
         verify: False lets images without a label pass, and opens no file.
+        unreadable: ``skip`` lets files pass that cannot be read; see :mod:`ripu.datasets.unreadable`.
 
     Returns:
         The scenes in the order of patterns and names; image ids are paths below ``root`` without ending.
@@ -203,7 +205,7 @@ def load_folder(
             f"{name} in {root}", tuple(chosen), taxonomy, _color_labels(color_map, ignore_colors, taxonomy, classes)
         )
     if verify:
-        _check(dataset)
+        _check(dataset, skips_unreadable=unreadable == "skip")
     return dataset
 
 
@@ -344,13 +346,19 @@ def _color_labels(
     return ColorLabels(tuple(pairs), void)
 
 
-def _check(dataset: SceneDataset) -> None:
+def _check(dataset: SceneDataset, *, skips_unreadable: bool) -> None:
     """Compare the sizes of all pairs, from the heads of the files, and decode a few labels."""
     labelled = [index for index, scene in enumerate(dataset.scenes) if scene.label is not None]
     unequal = []
     for index in labelled:
-        scene, (height, width) = dataset.scenes[index], dataset.label_size(index)
-        image_height, image_width = _image_alone(dataset, index).label_size(0)
+        scene = dataset.scenes[index]
+        try:
+            height, width = dataset.label_size(index)
+            image_height, image_width = _image_alone(dataset, index).label_size(0)
+        except SceneError:
+            if skips_unreadable:
+                continue
+            raise
         if (height, width) != (image_height, image_width):
             unequal.append(f"{scene.image_id} (image {image_width} x {image_height}, label {width} x {height})")
     if unequal:
@@ -359,7 +367,11 @@ def _check(dataset: SceneDataset) -> None:
             "or take them out"
         )
     for index in labelled[:: max(1, len(labelled) // CHECKED_LABELS)]:
-        dataset.read_label(index)
+        try:
+            dataset.read_label(index)
+        except SceneError:
+            if not skips_unreadable:
+                raise
 
 
 def _image_alone(dataset: SceneDataset, index: int) -> SceneDataset:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,10 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 """Kinds of pictures that are opened; others of Pillow's readers start programs or have no use here."""
 
 
+_OF_THE_DATA = ("dataset", "paths.", "resume", "start.", "data.cache", "model.checkpoint", "model.weights", "hydra")
+"""Beginnings of words of a command that make no sense for other data."""
+
+
 class DatasetNotFoundError(ValueError):
     """A data set is not where it was looked for; says what must be there, where to get it and what to do instead."""
 
@@ -30,7 +36,10 @@ class DatasetNotFoundError(ValueError):
         folder: Path,
         contents: str,
         where: str,
-        instead: str = "python -m ripu.train dataset=streets   (generated street scenes)",
+        *,
+        there: str = "",
+        stand_in: str = "streets",
+        words: Sequence[str] = (),
     ) -> None:
         """Compose the message.
 
@@ -39,15 +48,36 @@ class DatasetNotFoundError(ValueError):
             folder: The folder that was looked for.
             contents: What must be in it.
             where: Where to register or download.
-            instead: The command that runs the same experiment on generated data.
+            there: What is in the folder, where it is something else.
+            stand_in: The ``dataset=`` of generated scenes with the same classes.
+            words: Further words of the command that runs the same experiment on them.
         """
+        self.facts: dict[str, Any] = {
+            "name": name,
+            "folder": folder,
+            "contents": contents,
+            "where": where,
+            "there": there,
+            "stand_in": stand_in,
+        }
+        also = f"  what is there:      {there}\n" if there else ""
+        command = shlex.join(["python", "-m", "ripu.train", f"dataset={stand_in}", *words])
         super().__init__(
             f"{name} was not found: there is no usable data in {folder}\n"
-            f"  what must be there: {contents}\n"
+            f"  what must be there: {contents}\n{also}"
             f"  where to get it:    {where}\n"
             "  other place:        paths.data_root=FOLDER, the parent of the data sets' folders\n"
-            f"  without the data:   {instead}"
+            f"  without the data:   {command}   (generated street scenes)"
         )
+
+    def for_command(self, words: Sequence[str]) -> DatasetNotFoundError:
+        """The same error, naming the command that does on generated data what the user's command would have done.
+
+        Args:
+            words: The words of the user's command, ``key=value``; those that name data or files are left out.
+        """
+        kept = [word for word in words if not word.lstrip("+~").startswith(_OF_THE_DATA)]
+        return DatasetNotFoundError(**self.facts, words=kept)
 
 
 class SceneError(ValueError):

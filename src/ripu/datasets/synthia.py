@@ -72,9 +72,10 @@ def load_synthia(root: str | Path) -> SceneDataset:
         raise DatasetNotFoundError(
             "SYNTHIA-RAND-CITYSCAPES",
             root,
-            f"{SUBSET}/RGB/*.png and {SUBSET}/GT/LABELS/*.png (9,400 of each)" + _found_instead(root, images, labels),
+            f"{SUBSET}/RGB/*.png and {SUBSET}/GT/LABELS/*.png (9,400 of each)",
             'https://synthia-dataset.net/downloads, the subset "SYNTHIA-RAND-CITYSCAPES (CVPR16)"',
-            "python -m ripu.train dataset=streets_synthia   (generated street scenes, the same 16 classes)",
+            there=_found_instead(root, images, labels),
+            stand_in="streets_synthia",
         )
     alone = sorted(images.keys() ^ labels.keys())
     if alone:
@@ -83,26 +84,26 @@ def load_synthia(root: str | Path) -> SceneDataset:
 
 
 def _found_instead(root: Path, images: dict[str, Path], labels: dict[str, Path]) -> str:
-    """What is in the folder instead, as the end of a sentence."""
+    """What is in the folder instead, for a message."""
     missing = "" if images else "RGB"
     if not labels:
         missing += " and GT/LABELS" if missing else "GT/LABELS"
     if (root / SUBSET).is_dir():
         return (
-            f"\n  what is there:      {SUBSET} without a picture in {missing}"
+            f"{SUBSET} without a picture in {missing}"
             if missing
-            else (f"\n  what is there:      {SUBSET}, but no picture of RGB has the name of one in GT/LABELS")
+            else (f"{SUBSET}, but no picture of RGB has the name of one in GT/LABELS")
         )
     if (root / "RGB").is_dir() and (root / "GT").is_dir():
         return (
-            f"\n  what is there:      RGB and GT without {SUBSET} above them: if they are of this subset, move both into "
+            f"RGB and GT without {SUBSET} above them: if they are of this subset, move both into "
             f"{root / SUBSET}; SYNTHIA-RAND (CVPR16) looks alike, but has other classes and cannot be used"
         )
     entries = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     others = [name for name in entries if name.upper().replace("_", "-").startswith(("SYNTHIA", "RAND", "SEQ"))]
     if others:
         return (
-            f"\n  what is there:      {', '.join(others[:5])}: another subset of SYNTHIA (video sequences, SF, AL and "
+            f"{', '.join(others[:5])}: another subset of SYNTHIA (video sequences, SF, AL and "
             "RAND have other views and class ids); only RAND-CITYSCAPES is used"
         )
     return ""

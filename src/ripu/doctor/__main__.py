@@ -3,7 +3,13 @@
 Every file is read once. The exit status is 0 where training would be right, 1 where it would be wrong or impossible.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+from ripu.interrupt import guard_start
+
+guard_start(__name__)  # before the imports that take long
 
 import json
 import logging

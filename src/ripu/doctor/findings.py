@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ripu.datasets.scenes import SceneDataset, SceneError
 from ripu.datasets.taxonomy import Taxonomy
+from ripu.datasets.unreadable import TolerantScenes
 from ripu.doctor.reading import SceneFacts, read_label
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -111,7 +112,8 @@ def quick_check(parts: Mapping[str, SceneDataset]) -> None:
         SceneError: Naming a file that is missing, or labels that cannot be meant.
     """
     for name, scenes in parts.items():
-        for index in _spread(len(scenes), SAMPLED_HEADS):
+        # Where unreadable files are skipped, they are told of when they are met.
+        for index in [] if isinstance(scenes, TolerantScenes) else _spread(len(scenes), SAMPLED_HEADS):
             for path in (scenes.scenes[index].image, scenes.scenes[index].label):
                 if path is not None and not (path.is_file() and path.stat().st_size):
                     state = "is empty" if path.is_file() else "is no file" if path.exists() else "does not exist"

@@ -142,11 +142,15 @@ def read_all(
     broken = []
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         waiting = {pool.submit(_read_some, parts[name], indices): (name, indices) for name, indices in jobs}
-        for future in as_completed(waiting):
-            try:
-                keep(waiting[future][0], future.result())
-            except BrokenProcessPool:
-                broken.append(waiting[future])
+        try:
+            for future in as_completed(waiting):
+                try:
+                    keep(waiting[future][0], future.result())
+                except BrokenProcessPool:
+                    broken.append(waiting[future])
+        except BaseException:  # Ctrl-C, for one: what waits is not read any more
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     for name, indices in broken:  # a decoder died: each scene in a process of its own
         for index in indices:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

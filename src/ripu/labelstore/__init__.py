@@ -6,6 +6,7 @@ or none of it. The format is described in docs/labelstore.md. numpy and the stan
 
 from ripu.labelstore.accounts import RoundAccount, StoreStats, Tally, store_stats
 from ripu.labelstore.audit import verify_store
+from ripu.labelstore.carried import Carried, Mask, carried_images, carried_rounds, check_parent, mask_round
 from ripu.labelstore.compare import StoreDiff, diff_stores
 from ripu.labelstore.errors import (
     AnswerConflictError,
@@ -24,22 +25,34 @@ from ripu.labelstore.errors import (
     StoreWriteError,
     UnknownImageError,
 )
-from ripu.labelstore.reader import NO_ROUND, LabelReader
-from ripu.labelstore.records import VOID, ImageAnswers, ImagePicks, Regions, Round, TargetImage, square_regions
+from ripu.labelstore.reader import BEFORE, NO_ROUND, LabelReader
+from ripu.labelstore.records import (
+    VOID,
+    ImageAnswers,
+    ImagePicks,
+    Regions,
+    Round,
+    TargetImage,
+    regions_of,
+    square_regions,
+)
 from ripu.labelstore.store import LabelStore
 
 __all__ = [
+    "BEFORE",
     "NO_ROUND",
     "VOID",
     "AnswerConflictError",
     "BadLabelError",
     "BadPickError",
+    "Carried",
     "CorruptStoreError",
     "ImageAnswers",
     "ImagePicks",
     "LabelReader",
     "LabelStore",
     "LabelStoreError",
+    "Mask",
     "OverBudgetError",
     "Regions",
     "RevealedTwiceError",
@@ -57,7 +70,12 @@ __all__ = [
     "Tally",
     "TargetImage",
     "UnknownImageError",
+    "carried_images",
+    "carried_rounds",
+    "check_parent",
     "diff_stores",
+    "mask_round",
+    "regions_of",
     "square_regions",
     "store_stats",
     "verify_store",

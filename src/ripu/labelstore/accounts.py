@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.labelstore.reader import LabelReader
-from ripu.labelstore.records import VOID, LabelArray, Regions, Round
+from ripu.labelstore.records import VOID, LabelArray, Regions, Round, regions_of
 
 
 @dataclass
@@ -125,10 +125,12 @@ class StoreStats:
     Attributes:
         class_names: Names in train-id order.
         num_pixels: Pixels of all images together.
-        total: Over the live rounds.
+        carried: What was asked before the run began; it is not part of the run's plan.
+        total: Over that and the live rounds.
         rounds: Per live round.
         images: Per image id its tally.
-        planned_picks: Picks that the run means to spend over all images and rounds; None if no plan was given.
+        planned_picks: Picks that the run means to spend over all images and rounds, on top of what is carried over; None
+            if no plan was given.
         left_picks: What is left of them; each will cost one click or more.
         left_pixels: Pixels that they can ask for at most; None without a plan, and where regions are not squares.
         left_picks_per_image: What is left for each image id; None where :attr:`RoundAccount.left_picks` is.
@@ -137,6 +139,7 @@ class StoreStats:
 
     class_names: tuple[str, ...]
     num_pixels: int
+    carried: Tally
     total: Tally
     rounds: list[RoundAccount]
     images: dict[str, Tally]
@@ -153,6 +156,7 @@ class StoreStats:
         return {
             "num_images": len(self.images),
             "num_pixels": self.num_pixels,
+            "carried": self.carried.to_json(names),
             "total": self.total.to_json(names),
             "rounds": [
                 {
@@ -180,7 +184,7 @@ def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats
 
     Args:
         store: The store.
-        num_rounds: Only rounds with an index below this; None for all.
+        num_rounds: Only rounds with an index below this; None for all. What was asked before the run began always counts.
 
     Returns:
         Counts per image, per round and per class.
@@ -193,26 +197,35 @@ def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats
     specs = store.rounds_as_of(num_rounds)
     tallies = [Tally.zero(num_classes) for _ in specs]
     images: dict[str, Tally] = {}
-    total = Tally.zero(num_classes)
+    carried, total = Tally.zero(num_classes), Tally.zero(num_classes)
+    own_picks: dict[str, int] = {}
     unasked = 0
     are_squares = True
     for image in store.images:
         tally = images[image.image_id] = Tally.zero(num_classes)
+        for spec, record in store.carried_picks(image.image_id):
+            regions = regions_of(record, spec, image)
+            one = Tally.count(regions, *store.answered(image.image_id, regions.indices), num_classes)
+            tally.add(one)
+            carried.add(one)
+        before = tally.picks
         for spec, of_round in zip(specs, tallies, strict=True):
             regions = store.asked(image.image_id, spec.index)
             are_squares &= store.picks(image.image_id, spec.index).regions is None
             one = Tally.count(regions, *store.answered(image.image_id, regions.indices), num_classes)
             tally.add(one)
             of_round.add(one)
+        own_picks[image.image_id] = tally.picks - before
         unasked += len(store.answers(image.image_id)[0]) - tally.answered_pixels
         total.add(tally)
     is_own_budget = are_squares and not any("budget_per" in spec.info for spec in specs)
     planned = None if store.planned_picks is None else store.planned_picks * len(images)
-    left = None if planned is None else planned - total.picks
+    left = None if planned is None else planned - sum(own_picks.values())
     side = 2 * specs[-1].reveal_radius + 1 if specs else None
     return StoreStats(
         class_names=store.class_names,
         num_pixels=sum(image.height * image.width for image in store.images),
+        carried=carried,
         total=total,
         rounds=[
             RoundAccount(spec, tally, spec.budget * len(images) - tally.picks if is_own_budget else None)
@@ -222,7 +235,7 @@ def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats
         planned_picks=planned,
         left_picks=left,
         left_pixels=None if left is None or side is None or not are_squares else left * side**2,
-        left_picks_per_image={image_id: store.planned_picks - tally.picks for image_id, tally in images.items()}
+        left_picks_per_image={image_id: store.planned_picks - picks for image_id, picks in own_picks.items()}
         if store.planned_picks is not None and is_own_budget
         else None,
         unasked_answers=unasked,

@@ -12,7 +12,7 @@ from ripu.labelstore.encoding import encode_answers
 from ripu.labelstore.errors import AnswerConflictError
 from ripu.labelstore.files import AtomicFile, FileEntry, RecordWriter
 from ripu.labelstore.reader import LabelReader
-from ripu.labelstore.records import IntArray, LabelArray, Round, TargetImage
+from ripu.labelstore.records import ImagePicks, IntArray, LabelArray, Round, TargetImage
 
 Pixels = tuple[IntArray, LabelArray]
 """Answers of one image: flat indices and labels."""
@@ -22,7 +22,7 @@ Squares = tuple[IntArray, int]
 
 
 def file_header(store: LabelReader, kind: str, spec: Round | None) -> dict[str, Any]:
-    """The header of a record file of a store: ``kind`` is ``picks`` (of a round) or ``answers`` (of none)."""
+    """The header of a record file of a store: ``kind`` is ``picks`` or ``carried`` (of a round) or ``answers`` (of none)."""
     return {"kind": kind, "store": store.header.sha256, "round": None if spec is None else spec.to_json()}
 
 
@@ -122,10 +122,16 @@ def write_answers(
 
 def live_squares(store: LabelReader, number: int) -> Squares | None:
     """The square picks of one radius that the live rounds have in an image, None where there are none."""
+    image_id = store.images[number].image_id
+    asked = [*store.carried_picks(image_id), *((spec, store.picks(image_id, spec.index)) for spec in store.rounds)]
+    return squares_of(asked)
+
+
+def squares_of(asked: Iterable[tuple[Round, ImagePicks]]) -> Squares | None:
+    """The square picks of one radius among those of an image, None where there are none."""
     found: list[IntArray] = []
     radius = None
-    for spec in store.rounds:
-        record = store.picks(store.images[number].image_id, spec.index)
+    for spec, record in asked:
         if record.regions is None and radius in (None, spec.reveal_radius):
             radius = spec.reveal_radius
             found.append(record.picks.astype(np.int64))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ripu.labelstore.encoding import decode_answers, decode_picks
 from ripu.labelstore.errors import CorruptStoreError, LabelStoreError
 from ripu.labelstore.files import FileEntry, RecordFile, check_whole_file
-from ripu.labelstore.log import AnswersEvent, RoundEvent, UndoEvent, held_files, held_name
+from ripu.labelstore.log import AnswersEvent, CarriedEvent, RoundEvent, UndoEvent, held_files, held_name
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import (
     ImageAnswers,
@@ -48,12 +48,17 @@ def verify_store(store: LabelReader, progress: Callable[[int, int], None] = lamb
         return [str(error)]
     problems: list[str] = []
     live: list[RoundEvent] = []
+    has_rounds = False
     for position, event in enumerate(log.events):
         where = f"{store.path}: event {position} of the manifest"
         if isinstance(event, UndoEvent):
             if not live or live.pop().spec.index != event.index:
                 problems.append(f"{where}: undoes round {event.index}, which is not the last one")
+        elif isinstance(event, CarriedEvent):
+            if has_rounds:
+                problems.append(f"{where}: carries labels over after the first round")
         elif isinstance(event, RoundEvent):
+            has_rounds = True
             if event.spec.index != len(live):
                 problems.append(f"{where}: is round {event.spec.index} where round {len(live)} is due")
             if live and event.spec.step <= live[-1].spec.step:
@@ -66,10 +71,10 @@ def verify_store(store: LabelReader, progress: Callable[[int, int], None] = lamb
             problems.append(fault)
         if file is not None:
             readable[name] = file
-    rounds = [event for event in log.events if isinstance(event, RoundEvent)]
+    rounds = [event for event in log.events if isinstance(event, (RoundEvent, CarriedEvent))]
     answers = [event for event in log.events if isinstance(event, AnswersEvent)]
     expected: list[tuple[str, str, dict[str, Any] | None]] = [
-        *((event.file.name, "picks", event.spec.to_json()) for event in rounds),
+        *((event.file.name, _kind(event), event.spec.to_json()) for event in rounds),
         *((event.file.name, "answers", None) for event in answers),
     ]
     for name, kind, spec in expected:
@@ -82,14 +87,23 @@ def verify_store(store: LabelReader, progress: Callable[[int, int], None] = lamb
             del readable[name]
     digests = {position: content_digest(event.spec) for position, event in enumerate(rounds)}
     for number, image in enumerate(header.images):
-        problems += _check_image(number, image, rounds, live, answers, readable, digests, len(header.class_names))
+        asking: list[RoundEvent | CarriedEvent] = [*log.carried, *live]
+        problems += _check_image(number, image, rounds, asking, answers, readable, digests, len(header.class_names))
         progress(number + 1, len(header.images))
     for position, event in enumerate(rounds):
         if event.file.name in readable and digests[position].hexdigest() != event.content_sha256:
-            problems.append(f"{store.path / event.file.name}: is not the content that round {event.spec.index} was")
+            problems.append(f"{store.path / event.file.name}: is not the content that {_named(event)} was")
     for path in held_files(store.path):
         problems += _check_held(store, path)
     return problems
+
+
+def _kind(event: RoundEvent | CarriedEvent) -> str:
+    return "carried" if isinstance(event, CarriedEvent) else "picks"
+
+
+def _named(event: RoundEvent | CarriedEvent) -> str:
+    return f"{'carried ' if isinstance(event, CarriedEvent) else ''}round {event.spec.index}"
 
 
 def _check_file(store: LabelReader, entry: FileEntry) -> tuple[str, RecordFile | None]:
@@ -132,8 +146,8 @@ def _check_held(store: LabelReader, path: Path) -> Iterator[str]:
 def _check_image(
     number: int,
     image: TargetImage,
-    rounds: list[RoundEvent],
-    live: list[RoundEvent],
+    rounds: Sequence[RoundEvent | CarriedEvent],
+    live: Sequence[RoundEvent | CarriedEvent],
     answers: list[AnswersEvent],
     readable: dict[str, RecordFile],
     digests: dict[int, hashlib._Hash],
@@ -152,7 +166,7 @@ def _check_image(
             digests[position].update(number.to_bytes(4, "little") + hashlib.sha256(payload).digest())
             record = check_picks(decode_picks(payload, image.image_id), event.spec, image)
             if any(event is one for one in live):
-                where = f"round {event.spec.index}, image {image.image_id!r}"
+                where = f"{_named(event)}, image {image.image_id!r}"
                 indices = regions_of(record, event.spec, image).indices
                 if asked is None:
                     asked = np.zeros(image.height * image.width, dtype=np.bool_)

@@ -53,7 +53,7 @@ class StoreDiff:
         only_first: Image ids of the first alone.
         only_second: Image ids of the second alone, or of another size there.
         picks: Per round that both have: pick positions of that round.
-        pixels: Per round that both have: pixels asked for up to and including it.
+        pixels: Per round that both have: pixels asked for up to and including it, also before the runs began.
         classes: Per class name: revealed pixels of the class; ``both`` are pixels that have it in both runs.
         conflicts: Pixels that both runs revealed with different labels.
     """
@@ -117,8 +117,7 @@ def diff_stores(first: LabelReader, second: LabelReader) -> StoreDiff:
 
 
 def _diff_image(first: LabelReader, second: LabelReader, image: TargetImage, result: StoreDiff) -> None:
-    shape = (image.height, image.width)
-    so_far = [np.zeros(shape[0] * shape[1], dtype=np.bool_) for _ in range(2)]
+    so_far = [store.asked_mask(image.image_id, 0).reshape(-1) for store in (first, second)]  # before the runs began
     for index in range(len(result.picks)):
         centres = []
         for store, mask in zip((first, second), so_far, strict=True):

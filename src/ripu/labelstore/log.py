@@ -1,4 +1,4 @@
-"""The manifest: an append-only log of rounds, batches of answers and undone rounds."""
+"""The manifest: an append-only log of what is carried over, rounds, batches of answers and undone rounds."""
 
 from __future__ import annotations
 
@@ -51,13 +51,25 @@ class AnswersEvent:
 
 
 @dataclass(frozen=True)
+class CarriedEvent:
+    """What was asked before the run began: a round of another run, or a folder of masks; comes before any round.
+
+    Its spec is that of the round where it took place; ``info["from"]`` says where that was.
+    """
+
+    spec: Round
+    content_sha256: str
+    file: FileEntry
+
+
+@dataclass(frozen=True)
 class UndoEvent:
     """The last round that was live at this point is no longer."""
 
     index: int
 
 
-Event = RoundEvent | AnswersEvent | UndoEvent
+Event = RoundEvent | CarriedEvent | AnswersEvent | UndoEvent
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,11 @@ class Log:
             elif isinstance(event, UndoEvent) and live:
                 live.pop()
         return tuple(live)
+
+    @property
+    def carried(self) -> tuple[CarriedEvent, ...]:
+        """What was asked before the run began, in order."""
+        return tuple(event for event in self.events if isinstance(event, CarriedEvent))
 
     @property
     def answers(self) -> tuple[FileEntry, ...]:
@@ -205,6 +222,11 @@ def read_log(folder: Path, header_sha256: str) -> Log:
         raise CorruptStoreError(
             f"{path}: belongs to another {STORE_FILE}; one of the two was copied alone, restore both from one run"
         )
+    for event in body["log"]:
+        if event["event"] not in ("round", "carried", "answers", "undo"):
+            raise CorruptStoreError(
+                f"{path}: holds an event {event['event']!r} that this software does not know; use the software that wrote it"
+            )
     log = Log(tuple(_event_from_json(event) for event in body["log"]))
     for name in log.files:
         if not _OWN_FILE.fullmatch(name):
@@ -226,7 +248,7 @@ def _event_to_json(event: Event) -> dict[str, Any]:
     if isinstance(event, AnswersEvent):
         return {"event": "answers", "file": asdict(event.file)}
     return {
-        "event": "round",
+        "event": "carried" if isinstance(event, CarriedEvent) else "round",
         "round": event.spec.to_json(),
         "content_sha256": event.content_sha256,
         "file": asdict(event.file),
@@ -239,4 +261,5 @@ def _event_from_json(value: Mapping[str, Any]) -> Event:
     file = FileEntry(**value["file"])
     if value["event"] == "answers":
         return AnswersEvent(file)
-    return RoundEvent(Round.from_json(value["round"]), value["content_sha256"], file)
+    kind = CarriedEvent if value["event"] == "carried" else RoundEvent
+    return kind(Round.from_json(value["round"]), value["content_sha256"], file)

@@ -19,7 +19,16 @@ from ripu.labelstore.errors import (
     UnknownImageError,
 )
 from ripu.labelstore.files import FileEntry, RecordFile
-from ripu.labelstore.log import MANIFEST_FILE, Header, Log, RoundEvent, held_files, read_header, read_log
+from ripu.labelstore.log import (
+    MANIFEST_FILE,
+    CarriedEvent,
+    Header,
+    Log,
+    RoundEvent,
+    held_files,
+    read_header,
+    read_log,
+)
 from ripu.labelstore.records import (
     VOID,
     ImagePicks,
@@ -33,6 +42,9 @@ from ripu.labelstore.records import (
 
 NO_ROUND = 255
 """In :meth:`LabelReader.revealed_round`: no round revealed this pixel."""
+
+BEFORE = 254
+"""In :meth:`LabelReader.revealed_round`: revealed before the run began, by what it took over."""
 
 _UNANSWERED = 254
 
@@ -147,6 +159,19 @@ class LabelReader:
         self._refresh()
         return len(self._rounds)
 
+    @property
+    def carried(self) -> tuple[Round, ...]:
+        """What was asked before the run began: rounds of other runs and folders of masks, under their own numbers.
+
+        Everything below counts it as asked before round 0, whatever ``num_rounds`` is.
+        """
+        return tuple(event.spec for event in self.log.carried)
+
+    def carried_picks(self, image_id: str) -> list[tuple[Round, ImagePicks]]:
+        """What was asked of an image before the run began; raises as :meth:`picks`."""
+        number = self._number(image_id)
+        return [(event.spec, self._picks(number, event)) for event in self.log.carried]
+
     def picks(self, image_id: str, round_index: int) -> ImagePicks:
         """What one round picked in an image, in picking order; no picks where it has no record of the image.
 
@@ -162,12 +187,15 @@ class LabelReader:
         number = self._number(image_id)
         return self._regions(number, self._round(round_index))
 
-    def asked_mask(self, image_id: str, num_rounds: int | None = None) -> NDArray[np.bool_]:
+    def asked_mask(
+        self, image_id: str, num_rounds: int | None = None, *, with_carried: bool = True
+    ) -> NDArray[np.bool_]:
         """Pixels that were asked for, answered or not.
 
         Args:
             image_id: The image.
             num_rounds: Only rounds with an index below this; None for all.
+            with_carried: Whether what was asked before the run began counts.
 
         Returns:
             (H, W) bool.
@@ -178,7 +206,7 @@ class LabelReader:
         number = self._number(image_id)
         image = self.images[number]
         mask = np.zeros(image.height * image.width, dtype=np.bool_)
-        for event in self._as_of(num_rounds):
+        for event in self._events(num_rounds) if with_carried else self._as_of(num_rounds):
             mask[self._regions(number, event).indices] = True
         return mask.reshape(image.height, image.width)
 
@@ -198,7 +226,7 @@ class LabelReader:
         """
         mask = self.asked_mask(image_id, num_rounds)
         number = self._number(image_id)
-        for event in self._as_of(num_rounds):
+        for event in self._events(num_rounds):
             radius = event.spec.suppress_radius
             for row, col in self._picks(number, event).picks.tolist():
                 mask[max(row - radius, 0) : row + radius + 1, max(col - radius, 0) : col + radius + 1] = True
@@ -270,7 +298,7 @@ class LabelReader:
         """
         number = self._number(image_id)
         known = self._answer_map(number)
-        asked = [self._regions(number, event).indices for event in self._as_of(num_rounds)]
+        asked = [self._regions(number, event).indices for event in self._events(num_rounds)]
         indices = np.concatenate([np.zeros(0, np.int64), *asked])
         missing: IntArray = indices[known[indices] == _UNANSWERED]
         return missing
@@ -294,7 +322,7 @@ class LabelReader:
         """
         number = self._number(image_id)
         image = self.images[number]
-        rounds = self._as_of(num_rounds)
+        rounds = self._events(num_rounds)
         label = np.full(image.height * image.width, VOID, dtype=np.uint8)
         if rounds:
             # One map only, touching it is what costs: write every answer, keep those that were asked for.
@@ -316,20 +344,21 @@ class LabelReader:
             num_rounds: Only rounds with an index below this; None for all.
 
         Returns:
-            (H, W) uint8 round indices; 255 where the pixel is not revealed.
+            (H, W) uint8 round indices; 255 where the pixel is not revealed, 254 where it was before the run began.
 
         Raises:
             RoundOrderError: If fewer rounds are committed than ``num_rounds``.
         """
         number = self._number(image_id)
         image = self.images[number]
-        rounds = self._as_of(num_rounds)
+        rounds = self._events(num_rounds)
         revealed = np.full(image.height * image.width, NO_ROUND, dtype=np.uint8)
         if rounds:
             known = self._answer_map(number)
             for event in rounds:
                 indices = self._regions(number, event).indices
-                revealed[indices[known[indices] != _UNANSWERED]] = event.spec.index
+                by = BEFORE if isinstance(event, CarriedEvent) else event.spec.index
+                revealed[indices[known[indices] != _UNANSWERED]] = by
         return revealed.reshape(image.height, image.width)
 
     # ---- inside
@@ -377,20 +406,25 @@ class LabelReader:
             )
         return self._rounds[:num_rounds]
 
+    def _events(self, num_rounds: int | None) -> tuple[RoundEvent | CarriedEvent, ...]:
+        """What was asked before the run began, and the first rounds."""
+        rounds = self._as_of(num_rounds)
+        return (*self._log.carried, *rounds)
+
     def _file(self, entry: FileEntry) -> RecordFile:
         file = self._files.get(entry.name)
         if file is None:
             file = self._files[entry.name] = RecordFile(self.path / entry.name, entry)
         return file
 
-    def _picks(self, number: int, event: RoundEvent) -> ImagePicks:
+    def _picks(self, number: int, event: RoundEvent | CarriedEvent) -> ImagePicks:
         payload = self._file(event.file).read(number)
         image_id = self.images[number].image_id
         if payload is None:
             return ImagePicks(image_id, np.zeros((0, 2), dtype=np.int64))
         return decode_picks(payload, image_id)
 
-    def _regions(self, number: int, event: RoundEvent) -> Regions:
+    def _regions(self, number: int, event: RoundEvent | CarriedEvent) -> Regions:
         return regions_of(self._picks(number, event), event.spec, self.images[number])
 
     def _answer_map(self, number: int, *, with_held: bool = False) -> LabelArray:

@@ -23,6 +23,7 @@ from ripu.labelstore.answers import (
     write_answers,
 )
 from ripu.labelstore.audit import verify_store
+from ripu.labelstore.carried import Carried, write_carried
 from ripu.labelstore.encoding import decode_answers, decode_picks, encode_answers, encode_picks
 from ripu.labelstore.errors import (
     LabelStoreError,
@@ -65,7 +66,7 @@ from ripu.labelstore.records import (
 )
 from ripu.labelstore.recovery import asked_answers, check_never_used, release, tidy
 
-MAX_ROUNDS = 255
+MAX_ROUNDS = 254
 
 _T = TypeVar("_T")
 
@@ -377,6 +378,32 @@ class LabelStore(LabelReader):
             )
         self._append([UndoEvent(index)])
         return event.spec
+
+    # ---- what was asked before
+
+    def carry(self, rounds: Sequence[Round], images: Iterable[Carried]) -> None:
+        """Commit what was asked and answered before the run began, in one step and before its first round.
+
+        It is revealed from the start, keeps later picks away as the rounds of this store do, and is not part of the
+        budget of this run.
+
+        Args:
+            rounds: See :func:`ripu.labelstore.carried.carried_rounds` and :func:`ripu.labelstore.carried.mask_round`.
+            images: Every image of the store, in its order.
+
+        Raises:
+            RoundOrderError: If there is anything in the store already.
+            BadPickError, OverBudgetError, RevealedTwiceError, BadLabelError: If a record breaks an invariant; nothing is
+                committed.
+            StoreLockedError: If this store was not opened for writing.
+            StoreWriteError: If the disk is full.
+        """
+        self._require_lock()
+        if self.log.events:
+            raise RoundOrderError(f"{self.path}: has rounds or answers already; labels are carried over before the first")
+        for spec in rounds:
+            check_json(spec.info, f"carried round {spec.index}: info")
+        self._append(write_carried(self, rounds, images))
 
     # ---- answers
 

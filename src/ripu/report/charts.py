@@ -15,6 +15,9 @@ from ripu import palette
 WIDTH, HEIGHT = 440, 280
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 42
 
+ON_DARK = 0.88
+"""White text needs a cell at least this opaque to be read on light paper."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -58,7 +61,7 @@ class _Frame:
     def __init__(self, x: tuple[float, float], y: tuple[float, float], x_name: str, y_name: str) -> None:
         self.x, self.y = x, y
         self.parts: list[str] = []
-        for value in ticks(*y):
+        for value in ticks(*y, count=6):
             at = self.down(value)
             self.parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
             self.parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_number(value)}</text>')
@@ -186,11 +189,12 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> str:
                 f"({counts[row, column]:,} pixels)</title></rect>"
             )
             if share >= 0.095:
-                tone = "on-dark" if opacity > 0.6 else ""
+                tone = "on-dark" if opacity > ON_DARK else ""
                 parts.append(
                     f'<text class="cell {tone}" x="{x + cell / 2 - 0.5}" y="{y + cell / 2 + 4}" text-anchor="middle">'
                     f"{100 * share:.0f}</text>"
                 )
     frame = f'<rect class="frame" x="{left - 0.5}" y="{top - 0.5}" width="{size}" height="{size}" fill="none"/>'
-    view = f"0 0 {left + size + 46} {top + size + 4}"
-    return f'<svg class="confusion" viewBox="{view}" role="img" aria-label="Confusion matrix">{frame}{"".join(parts)}</svg>'
+    view, widest = f"0 0 {left + size + 46} {top + size + 4}", round(1.25 * (left + size + 46))
+    size_text = f'style="max-width:{widest}px" viewBox="{view}"'
+    return f'<svg class="confusion" {size_text} role="img" aria-label="Confusion matrix">{frame}{"".join(parts)}</svg>'

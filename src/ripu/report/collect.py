@@ -125,6 +125,8 @@ class Row:
 
 def number(value: Any) -> str:
     """A number, or anything else, for a table."""
+    if value is None:
+        return "?"
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
 
 
@@ -172,7 +174,7 @@ def read_record(run: Path) -> RunRecord:
             config = leaves(
                 yaml.load((run / "config.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             )
-        except (yaml.YAMLError, AttributeError):
+        except (yaml.YAMLError, AttributeError, UnicodeDecodeError, OSError):
             problem = "config.yaml cannot be read"
     else:
         problem = "no config.yaml"
@@ -181,11 +183,24 @@ def read_record(run: Path) -> RunRecord:
         return RunRecord(run, None, config, _why_unfinished(run))
     try:
         results = json.loads(path.read_text())
-        if not isinstance(results["mIoU"], (int, float)):
-            raise KeyError("mIoU")
-    except (json.JSONDecodeError, KeyError, TypeError, OSError):
+    except (ValueError, OSError):
         return RunRecord(run, None, config, "results.json cannot be read")
+    if not _is_sound(results):
+        return RunRecord(run, None, config, "results.json is not one of ripu.train")
     return RunRecord(run, results, config, "" if config else problem)
+
+
+def _is_sound(results: Any) -> bool:
+    """Whether a file's content has the form of ``results.json``, as far as reports read it; parts may be missing."""
+    if not isinstance(results, dict):
+        return False
+    miou = results.get("mIoU")
+    if isinstance(miou, bool) or not isinstance(miou, (int, float)) or not math.isfinite(miou):
+        return False
+    entries = [results.get(name) or [] for name in ("rounds", "evaluations")]
+    return isinstance(results.get("per_class_iou") or {}, dict) and all(
+        isinstance(one, list) and all(isinstance(entry, dict) for entry in one) for one in entries
+    )
 
 
 def _why_unfinished(run: Path) -> str:
@@ -232,9 +247,11 @@ def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
         by_title.setdefault(json.dumps(group[0].title), []).append(group)
     rows = []
     for similar in by_title.values():
-        differing = _differing([group[0].compared for group in similar])
+        differing = _differing([group[0].compared for group in similar if group[0].config])
         for group in similar:
             also = {key: group[0].compared.get(key, "not set") for key in differing}
+            if not group[0].config:
+                also = {"config.yaml": "unknown"} if len(similar) > 1 else {}
             runs: dict[int | None, RunRecord] = {}
             for one in group:
                 if one.seed in runs:
@@ -244,7 +261,7 @@ def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
             rows.append(
                 Row(group[0].title, also, tuple(sorted(runs.values(), key=lambda run: (run.seed is None, run.seed))))
             )
-    rows.sort(key=lambda row: (*_order(row.title), str(dict(row.also))))
+    rows.sort(key=lambda row: (*_order(row.title), not row.runs[0].config, str(dict(row.also))))
     for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
         own = [row for row in rows if row.title["dataset"] == dataset]
         every = {seed for row in own for seed in row.seeds if seed is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,15 @@ def style(number: int) -> dict[str, Any]:
     return {"color": color, "marker": _MARKERS[number % len(_MARKERS)], "linewidth": 1.6, "markersize": 5}
 
 
+def file_word(name: str) -> str:
+    """A data set's name as part of a file name.
+
+    >>> file_word("../a?")
+    '---a-'
+    """
+    return re.sub(r"[^\w-]", "-", name)
+
+
 def curve_points(row: Row) -> list[tuple[int, float, list[float]]]:
     """(step, mean labelled share in percent, mIoU of every run that has the step) of a row, the last iterate included."""
     found: dict[int, list[tuple[float, float]]] = {}
@@ -54,9 +64,9 @@ def curve_points(row: Row) -> list[tuple[int, float, list[float]]]:
             "mIoU": results.get("mIoU"),
         }
         for one in [*(results.get("evaluations") or ()), last]:
-            if one["step"] is not None and one["mIoU"] is not None:
+            if one.get("step") is not None and one.get("mIoU") is not None:
                 found.setdefault(int(one["step"]), []).append(
-                    (100 * float(one["labelled_fraction"] or 0), float(one["mIoU"]))
+                    (100 * float(one.get("labelled_fraction") or 0), float(one["mIoU"]))
                 )
     return [
         (step, statistics.fmean(share for share, _ in values), [miou for _, miou in values])
@@ -80,7 +90,7 @@ def learning_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
         axis.set(xlabel="step", ylabel="mIoU (%)", title=f"{dataset}: learning curves (band: range of the seeds)")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
-        written += save(figure, folder / f"learning_curves_{dataset}")
+        written += save(figure, folder / f"learning_curves_{file_word(dataset)}")
     return written
 
 
@@ -108,7 +118,7 @@ def labelled_share(rows: Sequence[Row], folder: Path) -> list[Path]:
         )
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
-        written += save(figure, folder / f"labelled_share_{dataset}")
+        written += save(figure, folder / f"labelled_share_{file_word(dataset)}")
     return written
 
 
@@ -140,5 +150,5 @@ def window_sweep(rows: Sequence[Row], folder: Path) -> list[Path]:
         axis.set(xlabel="k", ylabel="mIoU (%)", title=f"{dataset}: size of the window (bars: ± std over seeds)")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
-        written += save(figure, folder / f"fig6_window_{dataset}")
+        written += save(figure, folder / f"fig6_window_{file_word(dataset)}")
     return written

@@ -18,7 +18,8 @@ from ripu.build import Scenes
 from ripu.datamodule import EvalScenes, PoolScenes
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
-from ripu.labelstore import LabelStore
+from ripu.files import writing
+from ripu.labelstore import BEFORE, LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.report.page import try_page
 from ripu.report.summary import summary
@@ -91,9 +92,9 @@ def write_report(facts: RunFacts) -> None:
     write_pictures(facts)
     try_page(facts.run)
     print(summary(facts.results, tuple(facts.scenes.taxonomy.subsets)))
-    left = "results.json, report.html, metrics.csv, learning_curve.png, pictures/, checkpoints/, config.yaml"
-    print(f"\nin {facts.run}: {left}", end="")
-    print(", labels/" if facts.store is not None else "")
+    left = "report.html, results.json, metrics.csv, learning_curve.png, pictures, checkpoints"
+    print(f"\nin {facts.run}:\n{left}", end="")
+    print(", labels" if facts.store is not None else "")
 
 
 def write_curve(path: Path, results: Mapping[str, Any]) -> None:
@@ -121,7 +122,8 @@ def write_curve(path: Path, results: Mapping[str, Any]) -> None:
     figure.suptitle(
         f"{results['dataset']} {results['mode']} {results['setting']} {results['acquisition']}, seed {results['seed']}"
     )
-    figure.savefig(path, dpi=120)
+    with writing(path):
+        figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
 
@@ -132,7 +134,8 @@ def write_pictures(facts: RunFacts) -> None:
     by round; both show the prediction at the first evaluation (where there was one) and at the end.
     """
     folder = facts.run / "pictures"
-    folder.mkdir(exist_ok=True)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
     taxonomy = facts.scenes.taxonomy
     for name, scenes in (("val", facts.scenes.val), ("target", facts.scenes.target)):
         for index in evenly(len(scenes), facts.num_pictures):
@@ -153,7 +156,8 @@ def write_pictures(facts: RunFacts) -> None:
                 with Image.open(before) as file:
                     tiles["prediction before"] = taxonomy.colorize(np.asarray(file))
             tiles["prediction after"] = taxonomy.colorize(predict(facts.module, scenes, index, facts.target_size))
-            _sheet(tiles).save(folder / f"{name}-{index:05d}.png")
+            with writing(folder / f"{name}-{index:05d}.png"):
+                _sheet(tiles).save(folder / f"{name}-{index:05d}.png")
 
 
 def would_ask(
@@ -174,18 +178,23 @@ def paint_rounds(image: NDArray[np.uint8], asked: NDArray[np.uint8]) -> NDArray[
 
     Args:
         image: (H, W, 3) uint8.
-        asked: (H, W) uint8 round numbers, 255 = not asked.
+        asked: (H, W) uint8 round numbers, 255 = not asked, 254 (grey) = before the run began.
 
     Returns:
         (H, W, 3) uint8.
     """
+    colors = np.asarray([palette.round_color(number) for number in range(256)], dtype=np.uint8)
+    colors[BEFORE] = palette.GRID
     painted: NDArray[np.uint8] = (image * 0.55 + 40).astype(np.uint8)
     is_sparse = (asked != VOID).mean() < 0.005
-    reach = max(1, image.shape[1] // 250) if is_sparse else 0
+    if not is_sparse:
+        painted[asked != VOID] = colors[asked[asked != VOID]]
+        return painted
+    reach = max(1, image.shape[1] // 250)
     rows, columns = np.nonzero(asked != VOID)
     for row, column in zip(rows, columns, strict=True):
-        color = palette.round_color(asked[row, column])
-        painted[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = color
+        around = (slice(max(0, row - reach), row + reach + 1), slice(max(0, column - reach), column + reach + 1))
+        painted[around] = colors[asked[row, column]]
     return painted
 
 

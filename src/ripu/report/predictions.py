@@ -13,6 +13,7 @@ from PIL import Image
 
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import Taxonomy
+from ripu.files import writing
 
 
 def save_prediction(folder: Path, image_id: str, label: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
@@ -26,8 +27,10 @@ def save_prediction(folder: Path, image_id: str, label: NDArray[np.uint8], taxon
     """
     name = image_id.replace("\\", "/").rsplit("/", 1)[-1]
     for kind, pixels in (("labelIds", taxonomy.to_disk_ids(label)), ("color", taxonomy.colorize(label))):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(folder / kind / f"{name}.png")
+        path = folder / kind / f"{name}.png"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
 
 
 class PredictionWriter(pl.Callback):

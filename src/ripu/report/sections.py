@@ -207,11 +207,16 @@ def budget(data: RunData) -> str:
         for number, picks in enumerate(spent)
     )
     pixels = data.rounds[-1]["labelled_fraction"] if data.rounds else 0.0
+    keys = "".join(
+        f"<span>{swatch(palette.round_color(number))}round {number + 1}: {picks:,} picks</span>"
+        for number, picks in enumerate(spent)
+    )
     text = (
         f"<b>{sum(spent):,}</b> of {planned:,} planned picks on {len(store.images):,} images; {share(pixels)} of all pixels "
         "asked about" + (f"; {planned - sum(spent):,} picks left." if planned > sum(spent) else ".")
     )
-    return section("budget", "Budget", f'<div class="meter" role="img" aria-label="Budget spent">{bars}</div>', text)
+    meter = f'<div class="meter" role="img" aria-label="Budget spent">{bars}</div>'
+    return section("budget", "Budget", f'{meter}<div class="keys">{keys}</div>', text)
 
 
 def class_shares(data: RunData) -> str:
@@ -381,7 +386,7 @@ def hardest(data: RunData, most: int = 6) -> str:
         name = data.val_ids[index] if index < len(data.val_ids) else str(index)
         pictures = ""
         if last.is_final:
-            for kind, word in (("image.jpg", "image"), ("truth.png", "truth"), ("after.png", "after")):
+            for kind, word in (("image.jpg", "image"), ("truth.png", "truth"), ("after.png", "prediction")):
                 read = picture_url if word == "image" else painted_url
                 url = read(data, f"val-{index:05d}-{kind}", MOST_WIDTH // 2)
                 if url:
@@ -397,7 +402,13 @@ def hardest(data: RunData, most: int = 6) -> str:
         if len(spread)
         else ""
     )
-    return section("hardest", "Hardest images", f'<div class="cards">{"".join(cards)}</div>', lead)
+    keys = "".join(
+        f"<span>{swatch(color)}{escape(name)}</span>"
+        for name, color in zip(data.class_names, data.class_colors, strict=True)
+    )
+    return section(
+        "hardest", "Hardest images", f'<div class="keys">{keys}</div><div class="cards">{"".join(cards)}</div>', lead
+    )
 
 
 def gallery(data: RunData) -> str:
@@ -418,6 +429,7 @@ def reproduce(data: RunData) -> str:
     command = str(provenance.pop("command", "") or "")
     facts = "".join(
         f"<tr><th>{escape(str(key))}</th><td>{escape(str(value))}</td></tr>" for key, value in provenance.items()
+        if value is not None
     )
     seconds = data.results.get("seconds") or {}
     facts += "".join(f"<tr><th>seconds, {escape(key)}</th><td>{value:,.1f}</td></tr>" for key, value in seconds.items())

@@ -14,6 +14,7 @@ Labels and predictions are grey PNGs of train ids. Every file is replaced whole.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -25,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ripu.files import WriteError, writing
+
 FOLDER = "report"
 MOST_WIDTH = 768
 MAP_WIDTH = 320
@@ -33,10 +36,16 @@ JPEG_QUALITY = 82
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Put a file in the place of another, whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+    except WriteError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -42,7 +42,22 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
     columns = [("final", results)]
     if results["evaluations"]:
         columns.insert(0, ("first", results["evaluations"][0]))
-    return "\n".join(lines) + "\n\n" + table(columns, subsets)
+    return "\n".join(lines) + "\n\n" + table(columns, subsets) + left_out(results.get("unreadable", ()))
+
+
+def left_out(found: Sequence[Mapping[str, str]]) -> str:
+    """Lines about files that could not be read and were skipped; empty where there are none.
+
+    Args:
+        found: ``unreadable`` of ``results.json``: part and file of each.
+    """
+    if not found:
+        return ""
+    counts = {part: sum(one["part"] == part for one in found) for part in ("source", "target", "val")}
+    lines = ["\n\nleft out, because they could not be read:"]
+    lines[0] += " " + ", ".join(f"{count} of {part}" for part, count in counts.items() if count)
+    lines += [f"  {one['file']}" for one in found[:5]]
+    return "\n".join(lines + ([f"  and {len(found) - 5} more"] if len(found) > 5 else []))
 
 
 def table(columns: Sequence[tuple[str, Mapping[str, Any]]], subsets: Sequence[str] = ()) -> str:

@@ -99,10 +99,16 @@ def classes_table(rows: Sequence[Row]) -> str:
     for names in dict.fromkeys(tuple(row.class_names) for row in rows):
         body = []
         for row in (one for one in rows if tuple(one.class_names) == names):
-            values = [mean_std(row.values("per_class_iou", name)) for name in names]
+            values = [_class_cell(row, name) for name in names]
             body.append([row_name(row), *values, mean_std(row.values("mIoU"))])
         parts.append(markdown(["row", *(_SHORT.get(name, name) for name in names), "mIoU"], body))
     return "\n".join(parts)
+
+
+def _class_cell(row: Row, name: str) -> str:
+    """The IoU of a class over the seeds that have one; how many, where not all do."""
+    values = row.values("per_class_iou", name)
+    return mean_std(values) + (f" (n={len(values)})" if 0 < len(values) < len(row.runs) else "")
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -240,7 +246,7 @@ def _classes_beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence
         name = f"{one['method']} {one['budget']}".strip()
         body.append([f"paper: {name}", *(one[name] for name in classes), one["mIoU"]])
         for row in own:
-            values = [mean_std(row.values("per_class_iou", name)) for name in classes]
+            values = [_class_cell(row, name) for name in classes]
             body.append([f"ours: {row_name(row)} (n={len(row.runs)})", *values, mean_std(row.values("mIoU"))])
     if not body:
         return ""

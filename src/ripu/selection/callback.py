@@ -12,11 +12,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from ripu.datasets.unreadable import Fault
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.plan import Plan
 from ripu.progress import ProgressBar
-from ripu.roundstats import report_round
+from ripu.roundstats import carried_fraction, report_round
 from ripu.selection.engine import SelectionEngine, Watch
 
 
@@ -52,6 +53,7 @@ class SelectionCallback(pl.Callback):
         store: LabelStore | None,
         truth: Callable[[], Mapping[str, int] | None] = lambda: None,
         watch: Watch | None = None,
+        on_unreadable: Callable[[list[Fault]], None] = lambda faults: None,
     ) -> None:
         """Set up.
 
@@ -61,7 +63,9 @@ class SelectionCallback(pl.Callback):
             store: Where they are committed; None in settings without selection.
             truth: Counts the pixels of each class in all target labels, for reports; None where there are no labels.
             watch: Shown some images of every round.
+            on_unreadable: Told of files that could not be read in a round that went on without them.
         """
+        self.on_unreadable = on_unreadable
         self.plan = plan
         self.engine = engine
         self.store = store
@@ -85,8 +89,12 @@ class SelectionCallback(pl.Callback):
 
     @property
     def labelled_fraction(self) -> float:
-        """Share of the target pixels that have been asked about."""
-        return float(self.rounds[-1]["labelled_fraction"]) if self.rounds else 0.0
+        """Share of the target pixels that have been asked about, also before the run began."""
+        return float(self.rounds[-1]["labelled_fraction"]) if self.rounds else self._carried_fraction
+
+    @cached_property
+    def _carried_fraction(self) -> float:
+        return 0.0 if self.store is None else carried_fraction(self.store)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate at the end of every phase but the last, where the test follows at once."""
@@ -143,6 +151,7 @@ class SelectionCallback(pl.Callback):
                 progress=bar.on_selection(index, len(self.plan.selection_steps)) if bar else lambda done, total: None,
                 watch=self.watch,
             )
+        self.on_unreadable(tally.unreadable)
         report = asdict(report_round(self.store, index, tally, started)) if trainer.is_global_zero else {}
         report = trainer.strategy.broadcast(report)
         self.rounds.append(report)

@@ -220,6 +220,27 @@ def _nlogn(counts: NDArray[np.integer]) -> FloatArray:
     return result
 
 
+def grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """The pixels within a Chebyshev distance of a mask.
+
+    Args:
+        mask: (H, W) bool.
+        radius: 0 or more; 0 is the mask itself.
+
+    >>> grown(np.array([[True, False, False, False]]), 2).astype(int).tolist()
+    [[1, 1, 1, 0]]
+    """
+    if not radius or not mask.any():
+        return mask
+    result = mask
+    for axis, size in enumerate(mask.shape):
+        sums = np.concatenate([np.zeros_like(result.take([0], axis), dtype=np.int64), result.cumsum(axis)], axis)
+        places = np.arange(size)
+        ends, starts = np.minimum(places + radius + 1, size), np.maximum(places - radius, 0)
+        result = sums.take(ends, axis) > sums.take(starts, axis)
+    return result
+
+
 def global_cut(
     scores: Sequence[NDArray[np.float32]], costs: Sequence[NDArray[np.int64]], budget: int
 ) -> NDArray[np.int64]:

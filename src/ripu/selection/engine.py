@@ -16,21 +16,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ripu.acquisition import Acquisition, ScoreMaps
+from ripu.datasets.unreadable import Fault
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
 from ripu.labelstore.files import TMP_PREFIX
 from ripu.regions import RegionShape
 from ripu.sampling import seed_of
-from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, global_cut, window_candidates
+from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, global_cut, grown, window_candidates
 from ripu.selection.grid import TrainingGrid
-from ripu.selection.oracle import Oracle
+from ripu.selection.oracle import Oracle, UnreadableAnswerError
 from ripu.selection.query import Query
+from ripu.troubles import is_out_of_memory, line_of
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-# Named so since PyTorch 2.5; on the CPU memory runs out in other ways.
-_OutOfMemoryError: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 
 class SelectionError(RuntimeError):
@@ -76,6 +75,7 @@ class RoundTally:
         images: Images scored.
         picks: Places picked.
         short: Images with fewer picks than the budget, by image id.
+        unreadable: Files that could not be read; their images were asked for nothing.
         impurity: Sum over picks of the region impurity, where the score computes it.
         uncertainty: Sum over picks of the prediction uncertainty, where the score computes it.
     """
@@ -83,6 +83,7 @@ class RoundTally:
     images: int = 0
     picks: int = 0
     short: dict[str, int] = field(default_factory=dict)
+    unreadable: list[Fault] = field(default_factory=list)
     impurity: float = 0.0
     uncertainty: float = 0.0
 
@@ -186,7 +187,9 @@ class SelectionEngine:
             except Exception as error:
                 failure = error
             if not ranks.all_true(failure is None):
-                cause = f"{type(failure).__name__}: {failure}" if failure else "another process of the job failed"
+                cause = "another process of the job failed"
+                if failure is not None:
+                    cause = line_of(failure) or f"{type(failure).__name__}: {failure}"
                 raise SelectionError(f"round {index} at step {step} was not committed: {cause}") from failure
             return result  # type: ignore[no-any-return]
 
@@ -200,6 +203,10 @@ class SelectionEngine:
 
         def candidates() -> Iterator[Candidates]:
             for batch in pool(mine):
+                for fault in batch.get("fault", ()):
+                    tally.unreadable.append(fault)
+                    tally.images += 1
+                    progress(tally.images, len(mine))
                 for item, (image, logits) in enumerate(zip(batch["index"], forward(batch), strict=True)):
                     pixels = batch["image"][item] if self.needs_image else None
                     offer = self._candidates(store, spec, int(image), logits, pixels)
@@ -314,18 +321,20 @@ class SelectionEngine:
         try:
             if self.is_fixed:
                 asked = store.asked_mask(image_id, spec.index)
-                limit = self._most_pixels(size, spec.index) - (0 if is_shared else int(asked.sum()))
+                limit = self._most_pixels(size, spec.index) - (0 if is_shared else self._spent(store, spec)(index))
                 return self._fixed(index, logits, image, size, key, asked, excluded, limit, at_least_one=is_shared)
             blocked = store.suppressed(image_id, spec.index)
+            if store.carried:  # of any shape: no square may reach into it
+                blocked |= grown(store.asked_mask(image_id, 0), self.query.reveal_radius)
             if excluded is not None:
                 blocked |= excluded
             grid = self._grid(size)
             if grid is not None:
                 blocked = grid.sample(blocked)
-                for earlier in store.rounds_as_of(spec.index):
+                before = [(one, store.picks(image_id, one.index)) for one in store.rounds_as_of(spec.index)]
+                for earlier, record in (*store.carried_picks(image_id), *before):
                     if "grid" in earlier.info:  # such a round kept its distance on the grid, which is a little more
-                        radius = int(earlier.info["grid"]["suppress_radius"])
-                        blocked |= grid.near(store.picks(image_id, earlier.index).picks, radius)
+                        blocked |= grid.near(record.picks, int(earlier.info["grid"]["suppress_radius"]))
             maps = self._score(logits, image, size if grid is None else self.train_size, key)
         except ValueError as error:
             raise SelectionError(f"image {image_id!r} cannot be scored: {error}") from error
@@ -392,10 +401,10 @@ class SelectionEngine:
         return self.acquisition(logits, size, [key], **self._extra(image))
 
     def _spent(self, store: LabelStore, spec: Round) -> Callable[[int], int]:
-        """Pixels of an image that earlier rounds asked for; 0 where the budget counts picks."""
+        """Pixels of an image that earlier rounds of this run asked for; 0 where the budget counts picks."""
         if not self.is_fixed:
             return lambda index: 0
-        return lambda index: int(store.asked_mask(self.image_ids[index], spec.index).sum())
+        return lambda index: int(store.asked_mask(self.image_ids[index], spec.index, with_carried=False).sum())
 
     def _kept(self, spec: Round, exchange: _Exchange) -> NDArray[np.int64]:
         """How many candidates of each image are asked for, after every rank has written its own."""
@@ -413,6 +422,19 @@ class SelectionEngine:
         self, store: LabelStore, spec: Round, offer: Candidates, tally: RoundTally, oracle: Oracle
     ) -> Iterator[ImagePicks | ImageAnswers]:
         image_id, (height, width) = self.image_ids[offer.index], self.label_sizes[offer.index]
+        if offer.regions is None:
+            pixels = square_regions(offer.places, self.query.reveal_radius, height, width).indices
+        else:
+            pixels = offer.regions.indices
+        labels, is_known = store.answered(image_id, pixels)
+        missing = pixels[~is_known]
+        answer = None
+        if len(missing):
+            try:
+                answer = oracle.answer(image_id, missing // width, missing % width)
+            except UnreadableAnswerError as error:
+                tally.unreadable.append(error.fault)
+                return
         has_own_budget = not self.is_fixed and self.query.budget_per == "image"
         if has_own_budget and len(offer) < self.query.picks_per_round((height, width), self.train_size):
             tally.short[image_id] = len(offer)
@@ -422,14 +444,7 @@ class SelectionEngine:
         if offer.uncertainty is not None:
             tally.uncertainty += float(torch.from_numpy(offer.uncertainty).sum())
         yield ImagePicks(image_id, offer.places, offer.scores, offer.regions)
-        if offer.regions is None:
-            pixels = square_regions(offer.places, self.query.reveal_radius, height, width).indices
-        else:
-            pixels = offer.regions.indices
-        labels, is_known = store.answered(image_id, pixels)
-        missing = pixels[~is_known]
         if len(missing):
-            answer = oracle.answer(image_id, missing // width, missing % width)
             if answer is None:  # nobody has answered yet; what is known stays known
                 pixels, labels = pixels[is_known], labels[is_known]
             else:
@@ -469,18 +484,20 @@ class _Forward:
         done = 0
         while done < len(images):
             part = images[done : done + (self._limit or len(images))]
-            is_out_of_memory = False
+            is_too_much = False
             try:
                 with torch.no_grad():
                     logits = self._network(part.to(self._device))
-            except _OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if len(part) == 1:
                     raise SelectionError(
                         "there is not enough memory on the device for a forward of one image; give a smaller "
                         "data.target_size, or trainer.precision=bf16-mixed"
                     ) from error
-                is_out_of_memory = True  # tried again below, where the error no longer holds on to its tensors
-            if is_out_of_memory:
+                is_too_much = True  # tried again below, where the error no longer holds on to its tensors
+            if is_too_much:
                 self._limit = len(part) // 2
                 _log.warning(
                     "not enough memory for a forward of %d images; going on with %d (evaluation.batch=%d avoids this)",

@@ -6,6 +6,8 @@ being made, `streets.partial.json` says with which generator and size, so that a
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -149,6 +151,29 @@ def generate(
     counts: dict[str, int] = {"cityscapes_train": num_target, "cityscapes_val": num_val}
     counts.update((name, num_source) for name in ("gtav", "synthia") if name in layouts)
     head = {"generator_version": GENERATOR_VERSION, "seed": seed, "height": height, "width": width}
+    if not _is_complete(folder, head, counts):
+        Path(root).mkdir(parents=True, exist_ok=True)
+        with _only_writer(Path(root) / f".seed{seed}.lock", folder):
+            _make_missing(folder, head, counts, num_workers, progress)
+    return folder
+
+
+def _is_complete(folder: Path, head: Mapping[str, int], counts: Mapping[str, int]) -> bool:
+    """Whether nothing is to be made; needs no right to write.
+
+    Raises:
+        ValueError: The folder was made by another generator version, with another size, or with more scenes.
+    """
+    known = _known(folder, head, counts)
+    return (
+        bool(known)
+        and not (folder / _PARTIAL).exists()
+        and not any(_missing(folder, SETS[name], count, known.get(name, {})) for name, count in counts.items())
+    )
+
+
+def _known(folder: Path, head: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, dict[str, list[Any]]]:
+    """The recorded scenes by set and number."""
     manifest = _read_json(folder / MANIFEST)
     started = _read_json(folder / _PARTIAL)
     for record, name in ((manifest, MANIFEST), (started, _PARTIAL)):
@@ -163,11 +188,31 @@ def generate(
                 f"{folder} holds {len(known[name])} scenes of {name} but {count} were asked for, and loaders read "
                 f"every file of a folder; ask for {len(known[name])} or more, or give another root"
             )
+    return known
 
+
+@contextlib.contextmanager
+def _only_writer(lock: Path, folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: who comes second waits, and then finds the scenes that the first has made."""
+    with open(lock, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"streets: another process makes the scenes of {folder}, waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make_missing(
+    folder: Path, head: Mapping[str, int], counts: Mapping[str, int], num_workers: int | None, progress: bool
+) -> None:
+    """Make what is not there, and record it."""
+    known = _known(folder, head, counts)
+    manifest, started = _read_json(folder / MANIFEST), _read_json(folder / _PARTIAL)
     missing = {name: _missing(folder, SETS[name], count, known.get(name, {})) for name, count in counts.items()}
     total = sum(len(indices) for indices in missing.values())
     if not total and started is None and manifest is not None:
-        return folder
+        return
     lost = sum(1 for name in counts for index in missing[name] if str(index) in known.get(name, {}))
     if lost:
         _log.warning("%s is incomplete: %d recorded scenes are missing or cut short; making them again", folder, lost)
@@ -181,7 +226,15 @@ def generate(
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / _PARTIAL, head)
     jobs = [
-        _Job(str(folder), name, tuple(indices[k : k + _CHUNK]), seed, height, width, started is not None)
+        _Job(
+            str(folder),
+            name,
+            tuple(indices[k : k + _CHUNK]),
+            head["seed"],
+            head["height"],
+            head["width"],
+            started is not None,
+        )
         for name, indices in missing.items()
         for k in range(0, len(indices), _CHUNK)
     ]
@@ -189,7 +242,6 @@ def generate(
         known.setdefault(made.set_name, {})[str(made.index)] = [made.sha256, *made.num_bytes]
     _write_json(folder / MANIFEST, {**head, **_summary(known)})
     (folder / _PARTIAL).unlink(missing_ok=True)
-    return folder
 
 
 def _check_arguments(
@@ -265,8 +317,12 @@ def _work(jobs: list[_Job], num_workers: int | None) -> Iterator[_Made]:
             yield from _make(job)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        for made in pool.map(_make, jobs):
-            yield from made
+        try:
+            for made in pool.map(_make, jobs):
+                yield from made
+        except BaseException:  # Ctrl-C, for one: the scenes that wait are not made any more
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _num_cores() -> int:

@@ -82,6 +82,10 @@
         if (number && number <= round) places.push(place);
       }
       const reach = places.length < 0.004 * width * height ? Math.max(1, Math.round(width / 250)) : 0;
+      if (mode === "class") { // classes may be as dark as what lies below
+        context.fillStyle = "#dddddd";
+        for (const place of places) context.fillRect((place % width) - reach - 1, Math.floor(place / width) - reach - 1, 2 * reach + 3, 2 * reach + 3);
+      }
       for (const place of places) {
         const color = mode === "round" ? roundColor(data.data[4 * place]) : classColor(data.data[4 * place + 1]);
         context.fillStyle = `rgb(${color})`;
@@ -112,7 +116,7 @@
     context.drawImage(base, 0, 0);
     if (over) { context.globalAlpha = opacity; context.imageSmoothingEnabled = !["truth", "before", "after"].includes(layer); context.drawImage(over, 0, 0, canvas.width, canvas.height); }
     if (marks) {
-      context.globalAlpha = layer === "image" ? 0.42 : 0; context.fillStyle = "#000"; context.fillRect(0, 0, canvas.width, canvas.height);
+      context.globalAlpha = layer === "image" ? 0.3 : 0; context.fillStyle = "#000"; context.fillRect(0, 0, canvas.width, canvas.height);
       context.globalAlpha = 1; context.imageSmoothingEnabled = false; context.drawImage(marks, 0, 0, canvas.width, canvas.height);
     }
     context.globalAlpha = 1;
@@ -134,7 +138,7 @@
     if (["truth", "before", "after"].includes(state.layer) || state.asked === "class") text += page.classes.map((entry) => swatch(entry.color, escaped(entry.name))).join("");
     if (maps.has(state.layer)) {
       const stops = [0, 64, 128, 192, 255].map((value) => `rgb(${page.heat[value]})`).join(",");
-      text += `<span>0<i class="ramp" style="background:linear-gradient(90deg,${stops})"></i>the image's highest ${state.layer} at round ${state.round}</span>`;
+      text += `<span>0<i class="ramp" style="background:linear-gradient(90deg,${stops})"></i>the image's highest ${state.layer} at round ${state.round}${state.layer === "score" ? "" : " (nats)"}</span>`;
     }
     legend.innerHTML = text;
   };

@@ -1,0 +1,212 @@
+"""What was asked and answered before a run began, on its way into the run's store: rounds of another run, or masks.
+
+Legend: (H, W) the label's full size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ripu.labelstore.answers import Pixels, file_header, merge, squares_of
+from ripu.labelstore.encoding import encode_answers, encode_picks
+from ripu.labelstore.errors import LabelStoreError
+from ripu.labelstore.files import AtomicFile, RecordWriter
+from ripu.labelstore.log import MANIFEST_FILE, AnswersEvent, CarriedEvent, Event
+from ripu.labelstore.reader import LabelReader
+from ripu.labelstore.records import (
+    ImageAnswers,
+    ImagePicks,
+    Regions,
+    Round,
+    TargetImage,
+    check_answers,
+    check_disjoint,
+    check_picks,
+    content_digest,
+    regions_of,
+)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What is carried over for one image.
+
+    Attributes:
+        picks: One record a carried round, in the order of the rounds.
+        answers: Everything that is known of the image, asked for or not.
+    """
+
+    picks: tuple[ImagePicks, ...]
+    answers: ImageAnswers
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A label that is known in part.
+
+    Attributes:
+        known: (H, W) bool, True where somebody said what the pixel is.
+        label: (H, W) uint8 train ids, 255 for void; read where ``known``.
+    """
+
+    known: NDArray[np.bool_]
+    label: NDArray[np.uint8]
+
+
+def carried_rounds(parent: LabelReader) -> tuple[Round, ...]:
+    """The rounds of a store as another one carries them: with ``info["from"]``, which tells the store by its content."""
+    origin = {
+        "kind": "run",
+        "store_sha256": parent.header.sha256,
+        "manifest_sha256": hashlib.sha256((parent.path / MANIFEST_FILE).read_bytes()).hexdigest(),
+    }
+    own = (replace(spec, info={**spec.info, "from": origin}) for spec in parent.rounds)
+    return (*parent.carried, *own)
+
+
+def mask_round(index: int, origin: Mapping[str, Any]) -> Round:
+    """The carried round that a folder of masks is: one pick an image, which asks for all that its mask knows."""
+    return Round(index, 0, 1, 0, 0, {"from": {"kind": "masks", **origin}})
+
+
+def check_parent(parent: LabelReader, images: Sequence[TargetImage], class_names: Sequence[str]) -> None:
+    """Find that everything that a store knows has its place in another run.
+
+    Args:
+        parent: The store.
+        images: The target images of the other run.
+        class_names: Its classes in train-id order.
+
+    Raises:
+        LabelStoreError: Classes differ, or an image with picks or answers is missing there or has another size.
+    """
+    if parent.class_names != tuple(class_names):
+        raise LabelStoreError(
+            f"{parent.path}: its {len(parent.class_names)} classes are not the {len(class_names)} of this run; labels go over "
+            "between runs on the same classes"
+        )
+    sizes = {image.image_id: image for image in images}
+    lost: list[str] = []
+    resized: list[str] = []
+    for image in parent.images:
+        here = sizes.get(image.image_id)
+        if here == image:
+            continue
+        if len(parent.answers(image.image_id)[0]) or parent.asked_mask(image.image_id).any():
+            (lost if here is None else resized).append(image.image_id)
+    if lost or resized:
+        what = "not among the target images of this run" if lost else "of another size in this run"
+        raise LabelStoreError(
+            f"{parent.path}: {len(lost or resized)} labelled images are {what}: {(lost or resized)[:3]}; use the data that "
+            "the other run used (more images than those are allowed)"
+        )
+
+
+def carried_images(
+    images: Sequence[TargetImage],
+    parent: LabelReader | None,
+    masks: Mapping[str, Mask] | None,
+    num_rounds: int | None = None,
+) -> Iterator[Carried]:
+    """What every image of a run carries over, in their order; records as :func:`carried_rounds` and then :func:`mask_round`.
+
+    Pixels of a mask that the other run asked for already are not asked for again.
+
+    Args:
+        images: The images of the run's store.
+        parent: The store of another run, checked by :func:`check_parent`.
+        masks: Reads the mask of an image by its id.
+        num_rounds: Only so many rounds of the other run, and answers to what it asked in them and before; None for all
+            of them, and all that it knows.
+
+    Raises:
+        LabelStoreError: A mask and an earlier answer contradict each other.
+    """
+    specs = () if parent is None else parent.rounds_as_of(num_rounds)
+    known_to_parent = {image.image_id for image in parent.images} if parent is not None else set()
+    for image in images:
+        size = (image.height, image.width)
+        records: list[ImagePicks] = []
+        answers: list[Pixels] = []
+        asked = np.zeros(size, dtype=np.bool_)
+        if parent is not None:
+            if image.image_id in known_to_parent:
+                records += [record for _, record in parent.carried_picks(image.image_id)]
+                records += [parent.picks(image.image_id, spec.index) for spec in specs]
+                asked = parent.asked_mask(image.image_id, num_rounds)
+                known, labels = parent.answers(image.image_id)
+                is_wanted = asked.reshape(-1)[known] | (num_rounds is None)
+                answers.append((known[is_wanted], labels[is_wanted]))
+            else:
+                nothing = ImagePicks(image.image_id, np.zeros((0, 2), dtype=np.int64))
+                records += [nothing] * (len(parent.carried) + len(specs))
+        if masks is not None:
+            mask = masks[image.image_id]
+            new = np.flatnonzero(mask.known & ~asked).astype(np.int64)
+            place = np.stack(np.divmod(new[:1], image.width), axis=1)
+            records.append(
+                ImagePicks(image.image_id, place, regions=Regions.from_sets([new]) if len(new) else None)
+            )
+            known = np.flatnonzero(mask.known).astype(np.int64)
+            answers.append((known, mask.label.reshape(-1)[known]))
+        indices, labels = merge(answers, image) if answers else (np.zeros(0, np.int64), np.zeros(0, np.uint8))
+        yield Carried(tuple(records), ImageAnswers(image.image_id, indices, labels))
+
+
+def write_carried(store: LabelReader, rounds: Sequence[Round], images: Iterable[Carried]) -> list[Event]:
+    """Write the files of what is carried over, for the caller to commit.
+
+    Args:
+        store: The store whose folder they go to.
+        rounds: Every carried round.
+        images: Every image of the store, in its order.
+
+    Returns:
+        The events: answers, then rounds.
+
+    Raises:
+        LabelStoreError: A record breaks an invariant, as in a commit.
+        StoreWriteError: If the disk is full.
+    """
+    digests = [content_digest(spec) for spec in rounds]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(AtomicFile(store.path, "picks")) for _ in rounds]
+        outs = [RecordWriter(file, file_header(store, "carried", spec)) for file, spec in zip(files, rounds, strict=True)]
+        answers_file = stack.enter_context(AtomicFile(store.path, "answers"))
+        answers_out = RecordWriter(answers_file, file_header(store, "answers", None))
+        has_answers = False
+        for number, (image, carried) in enumerate(zip(store.images, images, strict=True)):
+            asked = np.zeros(image.height * image.width, dtype=np.bool_)
+            checked: list[tuple[Round, ImagePicks]] = []
+            for position, (spec, record) in enumerate(zip(rounds, carried.picks, strict=True)):
+                picks = check_picks(record, spec, image)
+                if not len(picks.picks):
+                    continue
+                indices = regions_of(picks, spec, image).indices
+                check_disjoint(indices, asked, f"carried round {position}, image {image.image_id!r}", image.width)
+                asked[indices] = True
+                checked.append((spec, picks))
+                payload = encode_picks(picks)
+                digests[position].update(number.to_bytes(4, "little") + hashlib.sha256(payload).digest())
+                outs[position].add(number, payload)
+            indices, labels = check_answers(carried.answers, len(store.class_names), image)
+            if len(indices):
+                answers_out.add(number, encode_answers(indices, labels, image, squares_of(checked)))
+                has_answers = True
+        entries = [out.finish(f"carried-{position:03d}") for position, out in enumerate(outs)]
+        events: list[Event] = []
+        if has_answers:
+            entry = answers_out.finish("answers")
+            answers_file.publish(entry.name)
+            events.append(AnswersEvent(entry))
+        for file, entry, spec, digest in zip(files, entries, rounds, digests, strict=True):
+            file.publish(entry.name)
+            events.append(CarriedEvent(spec, digest.hexdigest(), entry))
+    return events

@@ -1,0 +1,106 @@
+"""``python -m ripu.repeat RUN/nonfinite/step-....pt``: compute a step that failed again, and find where it goes wrong.
+
+Training leaves such a file where a loss or gradient is not finite. Its images and weights are in it; the data set is not
+needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ripu import build
+
+
+def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
+    """Compute the step that a file of :func:`ripu.nonfinite.fail` holds again.
+
+    Args:
+        path: The file.
+        accelerator: ``auto``, ``cpu`` or ``cuda``; results are bit-equal on the device that the step failed on.
+
+    Returns:
+        ``terms`` of the loss, ``first``: the first module whose output is not finite (None where all are), and
+        ``gradients``: parameters whose gradient is not finite.
+
+    Raises:
+        ConfigError: The file is damaged, or is none of these.
+    """
+    import torch
+
+    state = build.read_checkpoint(path)
+    missing = {"step", "micro_batch", "rank", "batch", "images"} - state.keys()
+    if missing:
+        raise build.ConfigError(f"{path} is not the state of a step that failed; name RUN/{Path('nonfinite')}/step-*.pt")
+    cfg, module, _ = build.restore(path)
+    device = build.make_device(accelerator)
+    module.to(device).train()
+    batch = {
+        domain: {name: tensor.to(device) for name, tensor in part.items()} for domain, part in state["batch"].items()
+    }
+    first: list[str] = []
+
+    def watch(name: str) -> Any:
+        def look(part: torch.nn.Module, inputs: Any, output: Any) -> None:
+            if not first and isinstance(output, torch.Tensor) and not bool(torch.isfinite(output).all()):
+                first.append(name)
+
+        return look
+
+    for name, part in module.network.named_modules():
+        if not any(True for _ in part.children()):
+            part.register_forward_hook(watch(name))
+    module.seed_step(state["step"], state["micro_batch"], state["rank"])
+    is_adapting = not module.plan.is_pretraining(state["step"])
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    precision = str(cfg.trainer.precision)
+    terms: dict[str, float] = {}
+    with torch.autocast(device.type, kinds.get(precision), enabled=precision in kinds):
+        for domain in batch:
+            part_terms = module.domain_loss(batch, domain, with_consistency=is_adapting)
+            total = torch.stack(list(part_terms.values())).sum()
+            if total.requires_grad:
+                total.backward()  # type: ignore[no-untyped-call]
+            terms |= {name: float(term.detach()) for name, term in part_terms.items()}
+    gradients = [
+        name
+        for name, one in module.network.named_parameters()
+        if one.grad is not None and not bool(torch.isfinite(one.grad).all())
+    ]
+    weights = [name for name, one in module.network.named_parameters() if not bool(torch.isfinite(one).all())]
+    return {
+        "step": state["step"],
+        "images": state["images"],
+        "recorded": state["terms"],
+        "terms": terms,
+        "first": first[0] if first else None,
+        "gradients": gradients,
+        "weights": weights,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    if len(words) != 1 or words[0].startswith("-"):
+        print(__doc__)
+        return 0 if words in (["-h"], ["--help"]) else 2
+    try:
+        found = repeat(Path(words[0]))
+    except Exception as error:
+        build.explain(error)
+        return 1
+    print(f"step {found['step']}; images:")
+    for domain, names in found["images"].items():
+        print(f"  {domain}: {', '.join(names)}")
+    for name, value in found["terms"].items():
+        print(f"  {name:<12} {value:.6g}   (then: {found['recorded'].get(name, float('nan')):.6g})")
+    print(f"weights that are not finite: {', '.join(found['weights'][:5]) or 'none'}")
+    print(f"first module whose output is not finite: {found['first'] or 'none'}")
+    print(f"gradients that are not finite: {len(found['gradients'])} ({', '.join(found['gradients'][:5]) or 'none'})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

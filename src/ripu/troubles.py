@@ -1,0 +1,77 @@
+"""Errors that a person can do something about, said in a line: what happened, where, and what helps."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from ripu.files import WriteError, cause_and_remedy
+
+_CAUGHT = re.compile(r"^Caught (\w+) in .*?\n.*\n(?:[\w.]+\.)?\1: (.*)$", re.DOTALL)
+_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", re.DOTALL)
+_NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED", re.I)
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, without the trace of the loader process that it comes from.
+
+    >>> message_of(ValueError("Caught ValueError in DataLoader worker process 0.\\nOriginal ...\\nx.ValueError: bad"))
+    'bad'
+    """
+    text = str(error)
+    caught = _CAUGHT.match(text)
+    return (caught[2] if caught else text).strip()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a device or on the CPU."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"OutOfMemoryError", "MemoryError"}:
+        return True
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+
+
+def line_of(error: BaseException) -> str | None:
+    """What to tell a person about an error.
+
+    Args:
+        error: Any error that ended a command.
+
+    Returns:
+        The message with the remedy; None where it is a fault of the program, whose trace is needed.
+    """
+    if is_out_of_memory(error) and not _is_of_package(error):
+        first = message_of(error).splitlines()[0] if message_of(error) else type(error).__name__
+        where = "the device" if re.search(r"cuda|hip|mps", f"{type(error).__module__} {first}", re.I) else "this machine"
+        return (
+            f"there is not enough memory on {where} ({first.rstrip('.')}). Smaller: data.source_batch=1 data.target_batch=1 "
+            "(with trainer.accumulate=2 a step sees as many images as before), data.target_size and data.source_size, "
+            "trainer.precision=bf16-mixed on a GPU; less memory of the machine: data.num_workers=0"
+        )
+    worker = _WORKER.search(str(error))
+    if isinstance(error, RuntimeError) and worker:
+        how = worker[2].splitlines()[0].strip().rstrip(".")
+        return (
+            f"the data worker with process number {worker[1]} died ({how}). Most often the machine ran out of memory: lower "
+            "data.num_workers or the batch, or use data.num_workers=0, which reads in the process that trains"
+        )
+    if isinstance(error, BrokenProcessPool):
+        return "a process that reads or makes data died; most often the machine ran out of memory. Start the command again"
+    if isinstance(error, WriteError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return f"{error.filename}: {cause_and_remedy(error)}"
+    if _is_of_package(error) and isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
+        return message_of(error)
+    return None
+
+
+def _is_of_package(error: BaseException) -> bool:
+    """Whether this package raised an error; it then names the value, the cause and the remedy."""
+    if type(error).__module__.partition(".")[0] == "ripu":
+        return True
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and Path(frame.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent)

@@ -1,0 +1,66 @@
+"""``python -m interrupted MOMENT ...``: ``ripu.train`` that gets Ctrl-C at a named moment of its work."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+from typing import Any
+
+
+def strike(*args: Any) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def before(owner: Any, name: str, call: int = 1) -> None:
+    """Strike when a function is called for the n-th time, before it does anything."""
+    act, calls = getattr(owner, name), 0
+
+    def struck(*args: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            strike()
+        return act(*args, **more)
+
+    setattr(owner, name, struck)
+
+
+class AtImport:
+    """Strikes when a module is looked for."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name == "hydra":
+            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            strike()
+
+
+def arm(moment: str) -> None:
+    if moment == "imports":
+        sys.meta_path.insert(0, AtImport())  # type: ignore[arg-type]
+        return
+    from ripu import build
+
+    if moment == "setup":
+        before(build, "make_scenes")
+        return
+    from ripu import runs
+    from ripu.module import RipuModule
+    from ripu.selection.engine import SelectionEngine
+
+    if moment == "training":
+        before(RipuModule, "target_loss", 3)  # in the middle of a step
+    elif moment == "round":
+        before(SelectionEngine, "_candidates", 5)
+    elif moment == "evaluation":
+        before(RipuModule, "predict_label", 11)
+    elif moment == "report":
+        before(runs, "report")
+
+
+if __name__ == "__main__":
+    moment = sys.argv.pop(1)
+    arm(moment)
+    sys.argv[0] = "ripu.train"
+    runpy.run_module("ripu.train", run_name="__main__", alter_sys=True)

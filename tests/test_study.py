@@ -1,0 +1,82 @@
+"""The scripts around many runs: finished runs are kept as lines, found again, and told apart from other settings."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from running import TESTS
+
+sys.path.insert(0, str(TESTS.parent / "scripts"))
+
+import study
+from compare import Record, Runs, folder_of, pair_table, row_table
+
+
+def result(miou: float, **more: Any) -> dict[str, Any]:
+    return {
+        "mIoU": miou,
+        "per_class_iou": {"road": miou, "train": None},
+        "labelled_fraction": 0.022,
+        "max_steps": 400,
+        "seconds": {"training": 60.0},
+        "rounds": [{"step": 168, "labelled_fraction": 0.0044, "mIoU": miou / 2, "picks": 9}],
+        "provenance": {"commit": "abc", "threads": 1, "command": "python -m ripu.train paths.output_dir=/home/x"},
+        **more,
+    }
+
+
+def finish(folder: Path, made: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(made))
+
+
+def test_a_finished_run_is_recorded_once_and_not_made_again(tmp_path: Path) -> None:
+    words = ["dataset=streets", "evaluation.pictures=0", "paths.data_root=/somewhere"]
+    record = Record(tmp_path / "record.jsonl")
+    here = Runs(tmp_path / "here", ["RA RIPU", "all labels"], [0], words, record)
+    for row, miou in (("RA RIPU", 40.0), ("all labels", 50.0)):
+        finish(folder_of(here.out, row, 0), result(miou))
+    here.make(jobs=2, threads=1)
+    here.make(jobs=2, threads=1)
+    text = record.path.read_text()
+    assert len(text.splitlines()) == 2
+    assert "/home" not in text
+    assert "paths." not in text
+    elsewhere = Runs(tmp_path / "there", ["RA RIPU", "all labels"], [0], ["dataset=streets"], record)
+    elsewhere.make(jobs=2, threads=1)  # would train for minutes if it did not find them
+    assert not (tmp_path / "there").exists()
+    assert {key: one["mIoU"] for key, one in elsewhere.results().items()} == {("RA RIPU", 0): 40.0, ("all labels", 0): 50.0}
+    assert "| all labels - RA RIPU | 10.0 | 1 | 1 of 1 |" in pair_table(elsewhere.results(), study_pairs(), [0])
+
+
+def study_pairs() -> tuple[tuple[str, str], ...]:
+    return study.TABLES["ends"].pairs
+
+
+def test_other_settings_are_other_runs(tmp_path: Path) -> None:
+    record = Record(tmp_path / "record.jsonl")
+    record.add("RA RIPU", 0, ["dataset=streets"], result(40.0))
+    assert not record.find(["dataset=streets", "trainer.max_steps=800"])
+    assert not record.find(["dataset=streets", "dataset.generator_seed=1"])
+    assert len(record.find(["data.num_workers=1", "dataset=streets", "logger=wandb"])) == 1
+
+
+def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(tmp_path / "record.jsonl")
+    for seed, (ours, random) in enumerate([(40.0, 36.0), (41.0, 36.5), (39.0, 35.4)]):
+        record.add("table3/gtav_a", seed, ["dataset=streets"], result(ours))
+        record.add("table3/gtav_rand", seed, ["dataset=streets"], result(random))
+    record.add("table3/gtav_b", 1, ["dataset=streets"], result(30.0))
+    words = ["--out", tmp_path / "runs", "--report", tmp_path / "results.md", "--record", record.path]
+    monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words), "--no-runs", "--tables", "table3", "--data", "streets"])
+    study.main()
+    text = (tmp_path / "results.md").read_text()
+    assert "| table3/gtav_a above table3/gtav_rand | holds (4.0 ± 0.5, n = 3) |" in text
+    assert "| table3/gtav_b above table3/gtav_rand | one seed or none: not decided |" in text
+    assert "| table3/gtav_a | 2.20 % | 40.0 ± 1.0 | 40.0 | 41.0 | 39.0 | 68.1 |" in text
+    assert row_table({}, ["table3/gtav_a"], [0]) == row_table({}, [], [0])  # a row without runs is left out
