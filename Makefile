@@ -4,13 +4,16 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: demo test lint bench compare study install clean
+.PHONY: demo test soak lint bench compare study install clean
 
 demo: install
 	$(RUN) -m ripu.train $(ARGS)
 
 test: install
 	$(RUN) -m pytest $(ARGS)
+
+soak: install
+	$(RUN) tests/faults/soak.py $(ARGS)
 
 lint: install
 	$(RUN) -m ruff check src tests scripts

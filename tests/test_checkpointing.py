@@ -22,6 +22,7 @@ class FakeTrainer:
     is_global_zero = True
     world_size = 1
     strategy = FakeStrategy()
+    loggers = ()
 
     def __init__(self, folder: Path) -> None:
         self.global_step = 0
@@ -112,7 +113,7 @@ def test_due_steps_are_saved_but_ends_of_phases_wait_for_their_round(tmp_path: P
     callback = checkpoint(folder, every_steps=5, keep=100)
     for step in range(1, 26):
         trainer.global_step = step
-        callback.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+        callback.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
     assert [path.stem for path in sorted(folder.glob("*.ckpt"))] == [f"step-{step:08d}" for step in (5, 10, 15, 25)]
     trainer.global_step = 20
     callback.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
@@ -124,7 +125,7 @@ def test_minutes_count(tmp_path: Path) -> None:
     trainer: Any = FakeTrainer(folder)
     callback = checkpoint(folder, every_minutes=1e-9)
     trainer.global_step = 2
-    callback.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+    callback.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
     assert newest_checkpoint(folder) == folder / "step-00000002.ckpt"
 
 

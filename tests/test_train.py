@@ -292,6 +292,12 @@ def test_two_ranks_spend_the_same_budget(finished_run: Path, data_root: Path, tm
     assert [int(store.asked_mask(image.image_id).sum()) > 0 for image in store.images] == [True] * 3
     # Both ranks measure the same scenes once: an evaluation after the same training would give the same numbers.
     assert two["per_class_iou"].keys() == alone["per_class_iou"].keys()
+    # Picked up behind the last round, both ranks go on with the statistics of rank 0: those that they measured before.
+    (tmp_path / "run" / "checkpoints" / "step-00000007.ckpt").unlink()
+    done = call("ripu.train", *words, "trainer.devices=2", "trainer.strategy=ddp", "resume=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (again["mIoU"], again["evaluations"]) == (two["mIoU"], two["evaluations"])
 
 
 @pytest.mark.slow

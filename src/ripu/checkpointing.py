@@ -30,16 +30,24 @@ def _slow(file: Any) -> str:
     return digest.hexdigest()
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
+def step_of(path: Path) -> int:
+    """The training step of a checkpoint, from its name ``step-00000012.ckpt``."""
+    return int(path.stem.partition("-")[2])
+
+
+def newest_checkpoint(folder: Path, below: int | None = None) -> Path | None:
     """The newest whole checkpoint of a run.
 
     Args:
         folder: The run's ``checkpoints`` folder.
+        below: Only those of steps below this one; None for all.
 
     Returns:
         Its path; None where there is none. Damaged ones are named in a warning and passed over.
     """
     for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
+        if below is not None and step_of(path) >= below:
+            continue
         record = path.with_suffix(".sha256")
         if record.exists() and record.read_text().strip() == _digest(path):
             return path
@@ -80,12 +88,24 @@ class RunCheckpoint(pl.Callback):
         self.keep = keep
         self._last_time = time.monotonic()
         self._settled = -1
+        self._begun = -1
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The step that training begins with has its checkpoint, where it was picked up."""
+        self._begun = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save where a number of steps or minutes has passed."""
+        """Save where a number of steps or minutes has passed.
+
+        At the beginning of a step, not at the end of the one before: by now Lightning has logged what that one measured,
+        and among accumulated micro-batches only the first finds the state of a whole step.
+        """
         step = trainer.global_step
+        if step == self._begun:
+            return
+        self._begun = step
         if step in self.plan.boundaries or step == self._settled:
             return
         due = self.every_steps is not None and step % self.every_steps == 0
@@ -113,6 +133,8 @@ class RunCheckpoint(pl.Callback):
         self._last_time = time.monotonic()
         if step == self._settled:
             return
+        for logger in trainer.loggers:
+            logger.save()  # a run that is picked up here does not measure again what came before
         path = self.folder / f"step-{step:08d}.ckpt"
         temporary = path.with_suffix(".tmp")
         try:

@@ -17,7 +17,8 @@ from ripu.files import WriteError, writing
 class MetricsFile(Logger):
     """Writes ``metrics.csv`` in the run's folder.
 
-    Columns may appear at any time (the file is rewritten then); a run that is picked up replaces rows from its step on.
+    Columns may appear at any time (the file is rewritten then); a run that is picked up replaces the rows
+    behind its step.
     """
 
     def __init__(self, run: Path) -> None:
@@ -51,8 +52,9 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add values to the row of a step."""
         step = step or 0
-        if self._is_fresh:  # rows at and behind the step that this process begins with are told anew
-            self._rows = {done: row for done, row in self._rows.items() if done < step}
+        if self._is_fresh:  # rows behind the step that this process begins with are told anew
+            # The row of the step itself holds the evaluation and the round that its checkpoint came after.
+            self._rows = {done: row for done, row in self._rows.items() if done <= step}
             self._is_fresh = False
         self._add(step, {name: float(value) for name, value in metrics.items() if name != "epoch"})
 

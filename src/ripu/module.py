@@ -411,6 +411,23 @@ class RipuModule(pl.LightningModule):
         values |= {f"iou/{name}": iou for name, iou in self.scores.per_class_iou.items() if iou is not None}
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, rank_zero_only=True)
 
+    def on_validation_start(self) -> None:
+        """Measure one network on all ranks; the round that may follow reads it too."""
+        self._share_statistics()
+
+    def on_test_start(self) -> None:
+        """Measure one network on all ranks."""
+        self._share_statistics()
+
+    def _share_statistics(self) -> None:
+        """Give every rank the running statistics of rank 0, which are those that checkpoints hold.
+
+        Each rank follows the batches that it sees, and DDP shares buffers in forwards alone, not with manual optimisation.
+        """
+        if self._trainer is not None and self._trainer.world_size > 1:
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Add a batch to the confusion matrix."""
         self._evaluate_batch(batch)

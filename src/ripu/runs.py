@@ -34,11 +34,14 @@ from ripu.report.pictures import PredictionPanel, RunFacts, write_report
 from ripu.report.predictions import PredictionWriter
 from ripu.report.record import ReportRecorder
 from ripu.report.storage import write_json
+from ripu.resume import pick_up
 from ripu.roundstats import carried_fraction, true_class_pixels
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 from ripu.skipped import SkippedFiles
 from ripu.start import StartLabels
+from ripu.stopping import StopSignals
+from ripu.terminate import die_with_parent
 
 __all__ = [
     "Clock",
@@ -51,6 +54,7 @@ __all__ = [
     "make_trainer",
     "newest_checkpoint",
     "num_processes",
+    "pick_up",
     "report",
     "save_final",
     "take_beginning",
@@ -257,6 +261,14 @@ def add_callbacks(
     bar = ProgressBar(plan)
     if not trainer.is_global_zero:
         bar.disable()
+    die_with_parent()
+    checkpoint = RunCheckpoint(
+        run / "checkpoints",
+        plan,
+        every_steps=cfg.checkpoint.every_steps,
+        every_minutes=cfg.checkpoint.every_minutes,
+        keep=cfg.checkpoint.keep,
+    )
     trainer.callbacks += [  # type: ignore[attr-defined]
         bar,
         skipped,
@@ -264,13 +276,8 @@ def add_callbacks(
         PredictionPanel(run / "panel", cfg.evaluation.pictures),
         selection,
         recorder,
-        RunCheckpoint(
-            run / "checkpoints",
-            plan,
-            every_steps=cfg.checkpoint.every_steps,
-            every_minutes=cfg.checkpoint.every_minutes,
-            keep=cfg.checkpoint.keep,
-        ),
+        checkpoint,
+        StopSignals(run, checkpoint),
         Throughput(),
         Dashboard(
             selection,

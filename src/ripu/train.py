@@ -24,7 +24,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from ripu import build
+from ripu import build, terminate
 from ripu.commandline import command
 
 
@@ -53,11 +53,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
         return dry_run(cfg)
     clock = runs.Clock(time.monotonic())
-    checkpoint = runs.newest_checkpoint(run / "checkpoints") if cfg.resume else None
+    plan = build.make_plan(cfg)
+    checkpoint = runs.pick_up(run, plan) if cfg.resume else None
     if checkpoint is None:
         build.check_start(cfg)
     scenes = build.make_scenes(cfg)
-    plan = build.make_plan(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
     start = runs.find_start(cfg, scenes) if checkpoint is None else None
     runs.claim(run, build.plain(cfg))
@@ -85,6 +85,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         results = runs.report(cfg, run, trainer, module, selection, scenes, engine, store, clock, skipped)
         runs.close(trainer, store)
         return results
+    except Exception as error:
+        if terminate.was_told():  # it struck data workers as well
+            raise terminate.Terminated from error
+        raise
     finally:  # whoever goes on with the run in this process finds it free
         if store is not None:
             store.close()
@@ -104,13 +108,16 @@ def main(cfg: DictConfig) -> None:
             cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
         elif HydraConfig.get().mode == RunMode.MULTIRUN:
             cfg.paths.output_dir = str(Path(cfg.paths.output_dir) / HydraConfig.get().sweep.subdir)
+        cfg.resume = cfg.resume or terminate.is_requeued()
+    terminate.terminate_like_interrupt()
     began = time.time()
     words = list(HydraConfig.get().overrides.task)
     try:
         train(cfg)
     except (KeyboardInterrupt, SystemExit):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint was written
         line = None if cfg.dry_run else go_on(cfg, words, began)
-        raise SystemExit(told(f"stopped; {line or 'nothing was begun, start again with the same command'}")) from None
+        status = told(f"stopped; {line or 'nothing was begun, start again with the same command'}")
+        raise SystemExit(terminate.status() or status) from None
     except Exception as error:
         build.explain(error)
         if line := go_on(cfg, words, began):

@@ -297,3 +297,27 @@ def test_a_gpu_picks_where_the_cpu_picks(tmp_path: Path) -> None:
         run_round(engine, gpu, 0, device=device, network=lambda image: network(image.cpu()).to(device))
         for image_id in IDS:
             assert np.array_equal(cpu.picks(image_id, 0).picks, gpu.picks(image_id, 0).picks)
+
+
+def test_a_committed_round_that_is_taken_again_stands_and_asks_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A device that does not repeat its arithmetic picks otherwise; a person is not asked about that."""
+
+    class NeverAgain:
+        def answer(self, *_: Any) -> None:
+            raise AssertionError("asked again")
+
+    with make_store(tmp_path / "labels") as store:
+        run_round(make_engine(), store, 0)
+        first = run_round(make_engine(), store, 1)
+        before = store_bytes(tmp_path / "labels")
+        again = run_round(make_engine(oracle=NeverAgain()), store, 1)
+        assert again == first
+        other = rounds.network()
+        with caplog.at_level("WARNING"):
+            run_round(make_engine(oracle=NeverAgain()), store, 1, network=lambda image: other(image).flip(1).square())
+        assert "round 1 is committed, and on 7 images this device now computes other picks" in caplog.text
+        with pytest.raises(SelectionError, match="round 1 is committed already with other settings"):
+            run_round(make_engine(suppress_radius=4), store, 1)
+        assert store_bytes(tmp_path / "labels") == before

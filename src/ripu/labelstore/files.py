@@ -138,8 +138,8 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
     """
     try:
         text = path.read_bytes()
-    except FileNotFoundError as error:
-        raise CorruptStoreError(f"{path}: the file is missing; {_RESTORE}") from error
+    except OSError as error:
+        raise _unread(path, error) from error
     try:
         document = json.loads(text)
         body, digest = document["body"], document["sha256"]
@@ -312,7 +312,16 @@ def check_whole_file(path: Path, entry: FileEntry) -> None:
 def _reading(path: Path) -> Iterator[BinaryIO]:
     try:
         handle = open(path, "rb")  # noqa: SIM115 (closed below)
-    except FileNotFoundError as error:
-        raise CorruptStoreError(f"{path}: the file is missing; {_RESTORE}") from error
+    except OSError as error:
+        raise _unread(path, error) from error
     with handle:
-        yield handle
+        try:
+            yield handle
+        except OSError as error:  # a bad sector
+            raise _unread(path, error) from error
+
+
+def _unread(path: Path, error: OSError) -> CorruptStoreError:
+    if isinstance(error, FileNotFoundError):
+        return CorruptStoreError(f"{path}: the file is missing; {_RESTORE}")
+    return CorruptStoreError(f"{path}: cannot be read ({error.strerror}); make it readable, or {_RESTORE}")

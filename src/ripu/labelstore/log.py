@@ -12,6 +12,7 @@ import numpy as np
 
 from ripu.labelstore.errors import CorruptStoreError, LabelStoreError
 from ripu.labelstore.files import FileEntry, canonical_json, read_document, write_document
+from ripu.labelstore.forms import as_damage, check_header_form, check_log_form
 from ripu.labelstore.records import MAX_CLASSES, VOID, Round, TargetImage
 
 FORMAT = "ripu-labels"
@@ -19,6 +20,7 @@ VERSION = 1
 STORE_FILE = "store.json"
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = "lock"
+_OWN_FILE = re.compile(r"(round-\d{3,}|answers)-[0-9a-f]{16}\.dat")
 _HELD_FILE = re.compile(r"held-[0-9a-f]{16}\.dat")
 
 
@@ -190,6 +192,11 @@ def read_header(folder: Path) -> Header:
     """
     body, sha256 = read_document(folder / STORE_FILE)
     _check_version(folder / STORE_FILE, body)
+    check_header_form(folder / STORE_FILE, body)
+    try:
+        check_header(folder, body)
+    except LabelStoreError as error:
+        raise as_damage(folder / STORE_FILE, error) from error
     images = tuple(TargetImage(image_id, height, width) for image_id, height, width in body["images"])
     return Header(images, tuple(body["class_names"]), body["metadata"], body["planned_picks"], sha256)
 
@@ -210,6 +217,7 @@ def read_log(folder: Path, header_sha256: str) -> Log:
     path = folder / MANIFEST_FILE
     body, _ = read_document(path)
     _check_version(path, body)
+    check_log_form(path, body)
     if body["store_sha256"] != header_sha256:
         raise CorruptStoreError(
             f"{path}: belongs to another {STORE_FILE}; one of the two was copied alone, restore both from one run"
@@ -221,7 +229,7 @@ def read_log(folder: Path, header_sha256: str) -> Log:
             )
     log = Log(tuple(_event_from_json(event) for event in body["log"]))
     for name in log.files:
-        if "/" in name or "\0" in name or name.startswith("."):
+        if not _OWN_FILE.fullmatch(name):
             raise CorruptStoreError(f"{path}: names the file {name!r}, which this software did not write")
     return log
 

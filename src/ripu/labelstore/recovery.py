@@ -20,10 +20,24 @@ from ripu.labelstore.answers import Pixels, check_agrees, file_header
 from ripu.labelstore.encoding import decode_answers
 from ripu.labelstore.errors import AnswerConflictError, CorruptStoreError
 from ripu.labelstore.files import TMP_PREFIX, RecordFile, sync_folder
-from ripu.labelstore.log import held_files, held_name
+from ripu.labelstore.log import MANIFEST_FILE, held_files, held_name
 from ripu.labelstore.reader import LabelReader
 
 _OWN_FILE = re.compile(r"((round|carried)-\d{3}-[0-9a-f]{16}|answers-[0-9a-f]{16}|shard-\d{3}-\d{5}-(picks|answers))\.dat")
+
+
+def check_never_used(folder: Path) -> None:
+    """Refuse to make a store in a folder that holds one without its manifest, which is written before all else.
+
+    Raises:
+        CorruptStoreError: If there are rounds or answers.
+    """
+    found = sorted(path.name for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name))
+    if found or held_files(folder):
+        raise CorruptStoreError(
+            f"{folder / MANIFEST_FILE}: the file is missing, and {(found or ['answers'])[0]} is there; restore it from a copy "
+            "of the run: it lists the rounds"
+        )
 
 
 def asked_answers(store: LabelReader) -> dict[int, list[Pixels]]:

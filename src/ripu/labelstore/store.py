@@ -65,7 +65,7 @@ from ripu.labelstore.records import (
     content_digest,
     regions_of,
 )
-from ripu.labelstore.recovery import asked_answers, release, tidy
+from ripu.labelstore.recovery import asked_answers, check_never_used, release, tidy
 
 MAX_ROUNDS = 254
 
@@ -122,6 +122,7 @@ class LabelStore(LabelReader):
 
         Raises:
             LabelStoreError: If an image id occurs twice, or a size, the class names or the metadata are not usable.
+            CorruptStoreError: If the folder holds rounds or answers, and the manifest that lists them is gone.
             StoreExistsError: If there is a store already and ``exist_ok`` is False or it differs.
             StoreLockedError: If another process writes to it.
         """
@@ -135,6 +136,7 @@ class LabelStore(LabelReader):
         lock = WriterLock(folder / LOCK_FILE)
         try:
             if not (folder / MANIFEST_FILE).exists():
+                check_never_used(folder)
                 digest = write_document(folder / STORE_FILE, body)
                 write_log(folder, digest, Log(()))
             elif not exist_ok:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ripu.acquisition import Acquisition, ScoreMaps
 from ripu.datasets.unreadable import Fault
-from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, square_regions
+from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
 from ripu.labelstore.files import TMP_PREFIX
 from ripu.regions import RegionShape
 from ripu.sampling import seed_of
@@ -151,6 +151,9 @@ class SelectionEngine:
     ) -> RoundTally:
         """Score, pick, ask and commit one round.
 
+        A round that is committed already (the run was stopped before its next checkpoint and takes the step again) stands
+        as it is, whatever would be picked now: images are scored and counted, nobody is asked and nothing is written.
+
         Whole forward batches are dealt to the ranks in turn, in the order of the images, so that an image is in the same
         batch whatever the number of ranks.
 
@@ -190,7 +193,8 @@ class SelectionEngine:
                 raise SelectionError(f"round {index} at step {step} was not committed: {cause}") from failure
             return result  # type: ignore[no-any-return]
 
-        spec = attempt(lambda: self._begin(store, index, step))
+        spec, is_committed = attempt(lambda: self._begin(store, index, step))
+        oracle = _Nobody() if is_committed else self.oracle
         images = list(range(len(self.image_ids)))
         size = getattr(pool(images), "batch_size", None) or 1
         batches = [images[first : first + size] for first in range(0, len(images), size)]
@@ -214,24 +218,33 @@ class SelectionEngine:
 
         def records(offers: Iterator[Candidates]) -> Iterator[ImagePicks | ImageAnswers]:
             for offer in offers:
-                yield from self._ask(store, spec, offer, tally)
+                yield from self._ask(store, spec, offer, tally, oracle)
+
+        def write(offers: Iterator[Candidates]) -> None:
+            if not is_committed:
+                return store.write_shard(spec, ranks.rank, records(offers))
+            differing = sum(_differs(store, spec, record) for record in records(offers) if isinstance(record, ImagePicks))
+            if differing:
+                _log.warning(
+                    "round %d is committed, and on %d images this device now computes other picks than it did then; the "
+                    "committed ones stand, nobody is asked again",
+                    index,
+                    differing,
+                )
 
         if self.query.budget_per == "image":
-            attempt(lambda: store.write_shard(spec, ranks.rank, records(candidates())))
+            attempt(lambda: write(candidates()))
         else:
             exchange = _Exchange(store.path, index, ranks)
             try:
                 held: list[Candidates] = []
                 attempt(lambda: exchange.write(held, candidates(), self._spent(store, spec)))
                 kept = attempt(lambda: self._kept(spec, exchange))
-                attempt(
-                    lambda: store.write_shard(
-                        spec, ranks.rank, records(offer.first(int(kept[offer.index])) for offer in held)
-                    )
-                )
+                attempt(lambda: write(offer.first(int(kept[offer.index])) for offer in held))
             finally:
                 exchange.remove()
-        attempt(lambda: store.commit_round(spec, ranks.world_size) if ranks.rank == 0 else None)
+        if not is_committed:
+            attempt(lambda: store.commit_round(spec, ranks.world_size) if ranks.rank == 0 else None)
         if tally.short:
             _log.warning(
                 "round %d: %d images had fewer places left than the budget of %d picks: %s",
@@ -267,7 +280,20 @@ class SelectionEngine:
         places = places if grid is None else grid.to_label(places)
         return square_regions(places, self.query.reveal_radius, *size).indices
 
-    def _begin(self, store: LabelStore, index: int, step: int) -> Round:
+    def _begin(self, store: LabelStore, index: int, step: int) -> tuple[Round, bool]:
+        """The round, and whether it is committed already."""
+        spec = self._describe(store, index, step)
+        if index >= store.num_rounds:
+            return spec, False
+        found = store.rounds[index]
+        if found.to_json() != spec.to_json():
+            raise RoundConflictError(
+                f"{store.path}: round {index} is committed already with other settings ({found.to_json()}, now "
+                f"{spec.to_json()}); go on with the same ones, or undo it first (python -m ripu.labels undo)"
+            )
+        return spec, True
+
+    def _describe(self, store: LabelStore, index: int, step: int) -> Round:
         query, sizes = self.query, set(self.label_sizes)
         info: dict[str, Any] = {"acquisition": type(self.acquisition).__name__}
         if query.budget_per != "image":
@@ -393,7 +419,7 @@ class SelectionEngine:
         return global_cut(scores, costs, budget)
 
     def _ask(
-        self, store: LabelStore, spec: Round, offer: Candidates, tally: RoundTally
+        self, store: LabelStore, spec: Round, offer: Candidates, tally: RoundTally, oracle: Oracle
     ) -> Iterator[ImagePicks | ImageAnswers]:
         image_id, (height, width) = self.image_ids[offer.index], self.label_sizes[offer.index]
         if offer.regions is None:
@@ -405,7 +431,7 @@ class SelectionEngine:
         answer = None
         if len(missing):
             try:
-                answer = self.oracle.answer(image_id, missing // width, missing % width)
+                answer = oracle.answer(image_id, missing // width, missing % width)
             except UnreadableAnswerError as error:
                 tally.unreadable.append(error.fault)
                 return
@@ -426,6 +452,18 @@ class SelectionEngine:
                 labels[~is_known] = answer
         if len(pixels):
             yield ImageAnswers(image_id, pixels, labels)
+
+
+class _Nobody:
+    """Answers nothing: for rounds that are not to be asked again."""
+
+    def answer(self, image_id: str, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
+        """See :class:`ripu.selection.oracle.Oracle`."""
+
+
+def _differs(store: LabelStore, spec: Round, record: ImagePicks) -> bool:
+    committed = store.picks(record.image_id, spec.index).picks
+    return not np.array_equal(committed, np.asarray(record.picks))
 
 
 class _Forward:

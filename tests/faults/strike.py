@@ -1,0 +1,234 @@
+"""Kills its process at a chosen point of a run, for tests; loaded into the real command by a ``sitecustomize`` module.
+
+Nothing of the package knows of this. ``STRIKE`` (environment) is a JSON object that says where, ``STRIKE_MARKER`` a file
+that is written and synced right before the blow, so that whoever waits for the process knows that it struck there.
+
+``kind`` of a point, and what else it holds:
+
+step        ``step``, ``when``: before or after a training step (after: the optimiser has acted, no callback has)
+validate    ``step``: in the first batch of the evaluation at a step
+test        in the first batch of the last evaluation
+score       ``round``, ``images``: when so many images of a round are scored
+half        ``label``, ``round``, ``count``: half-way through the count-th write of a label store's file
+committed   ``round``, right after its commit
+checkpoint  ``name``: when half of a checkpoint's bytes are written (``when``: before, half or after)
+fsync, replace, unlink   ``name`` (of the target, a pattern), ``when``: before or after; ``round``: only in that round
+
+``rank`` is the process of a job that is struck, 0 unless given.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib.abc
+import importlib.util
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Strike:
+    """Waits for a point and kills this process there."""
+
+    def __init__(self, point: dict[str, Any], marker: Path) -> None:
+        self.point = point
+        self.marker = marker
+        self.pid = os.getpid()
+        self.round: int | None = None
+        self._fsync = os.fsync
+        self._seen = 0
+
+    def now(self) -> None:
+        """Strike, unless this is a forked helper or the wrong rank."""
+        if os.getpid() != self.pid:
+            return
+        fd = os.open(self.marker, os.O_WRONLY | os.O_CREAT, 0o644)
+        os.write(fd, (json.dumps({**self.point, "pid": self.pid}) + "\n").encode())
+        self._fsync(fd)
+        os.close(fd)
+        os.kill(self.pid, signal.SIGKILL)
+        signal.pause()
+
+    def fits(self, **found: Any) -> bool:
+        """Whether what happens is what the point describes; counts where the point has a ``count``."""
+        for key, value in found.items():
+            wanted = self.point.get(key)
+            if key == "name":
+                if not fnmatch.fnmatch(str(value), wanted):
+                    return False
+            elif wanted is not None and wanted != value:
+                return False
+        if "round" in self.point and self.point["round"] != self.round:
+            return False
+        self._seen += 1
+        return self._seen > self.point.get("count", 0)
+
+    # ---- what is watched
+
+    def watch_files(self) -> None:
+        """Renames, syncs and removals."""
+
+        def guarded(kind: str, work: Callable[..., Any], name_of: Callable[..., str]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                hit = self.point["kind"] == kind and self.fits(name=name_of(*args))
+                if hit and self.point["when"] == "before":
+                    self.now()
+                result = work(*args, **kwargs)
+                if hit:
+                    self.now()
+                return result
+
+            return call
+
+        def of_handle(handle: Any) -> str:
+            number = handle if isinstance(handle, int) else handle.fileno()
+            return Path(os.readlink(f"/proc/self/fd/{number}")).name
+
+        os.replace = guarded("replace", os.replace, lambda source, target, **_: Path(target).name)
+        os.fsync = guarded("fsync", os.fsync, of_handle)
+        Path.unlink = guarded("unlink", Path.unlink, lambda path, *_: path.name)  # type: ignore[method-assign]
+
+    def watch_module(self, module: Any) -> None:
+        """Training steps and evaluations."""
+        owner = module.RipuModule
+        step, validate, test = owner.training_step, owner.validation_step, owner.test_step
+
+        def training_step(this: Any, *args: Any) -> Any:
+            hit = self.point["kind"] == "step" and self.fits(step=this.global_step)
+            if hit and self.point["when"] == "before":
+                self.now()
+            result = step(this, *args)
+            if hit:
+                self.now()
+            return result
+
+        def validation_step(this: Any, *args: Any) -> Any:
+            if self.point["kind"] == "validate" and self.fits(step=this.global_step):
+                self.now()
+            return validate(this, *args)
+
+        def test_step(this: Any, *args: Any) -> Any:
+            if self.point["kind"] == "test":
+                self.now()
+            return test(this, *args)
+
+        owner.training_step, owner.validation_step, owner.test_step = training_step, validation_step, test_step
+
+    def watch_store(self, module: Any) -> None:
+        """Rounds begun and committed."""
+        owner = module.LabelStore
+        begin, commit = owner.begin_round, owner.commit_round
+
+        def begin_round(this: Any, index: int, *args: Any, **kwargs: Any) -> Any:
+            self.round = index
+            return begin(this, index, *args, **kwargs)
+
+        def commit_round(this: Any, *args: Any) -> Any:
+            result = commit(this, *args)
+            if self.point["kind"] == "committed" and self.fits():
+                self.now()
+            self.round = None
+            return result
+
+        owner.begin_round, owner.commit_round = begin_round, commit_round
+
+    def watch_engine(self, module: Any) -> None:
+        """Images scored in a round."""
+        owner = module.SelectionEngine
+        score = owner._candidates
+        done = [0]
+
+        def candidates(this: Any, *args: Any) -> Any:
+            offer = score(this, *args)
+            if self.point["kind"] == "score" and self.round == self.point["round"]:
+                done[0] += 1
+                if done[0] == self.point["images"]:
+                    self.now()
+            return offer
+
+        owner._candidates = candidates
+
+    def watch_store_files(self, module: Any) -> None:
+        """Writes to a file of the label store."""
+        owner = module.AtomicFile
+        write = owner.write
+
+        def torn(this: Any, data: bytes) -> None:
+            if self.point["kind"] == "half" and this._label == self.point["label"] and self.fits():
+                write(this, data[: len(data) // 2])
+                this._handle.flush()
+                self.now()
+            write(this, data)
+
+        owner.write = torn
+
+    def watch_checkpoints(self, module: Any) -> None:
+        """Checkpoints, which Lightning writes in one go."""
+        save = module._atomic_save
+
+        def torn(checkpoint: Any, path: Any) -> None:
+            hit = self.point["kind"] == "checkpoint" and self.fits(name=Path(path).name)
+            if hit and self.point["when"] == "before":
+                self.now()
+            if hit and self.point["when"] == "half":
+                import torch
+
+                buffer = io.BytesIO()
+                torch.save(checkpoint, buffer)
+                Path(path).write_bytes(buffer.getvalue()[: buffer.tell() // 2])
+                self.now()
+            save(checkpoint, path)
+            if hit:
+                self.now()
+
+        module._atomic_save = torn
+
+
+class _Hooks(importlib.abc.MetaPathFinder):
+    """Calls a function when a module has been imported."""
+
+    def __init__(self, hooks: dict[str, Callable[[Any], None]]) -> None:
+        self._hooks = hooks
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        hook = self._hooks.pop(name, None)
+        if hook is None:
+            return None
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            hook(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def arm() -> None:
+    """Wait for the point that the environment names, where it names one for this rank."""
+    text = os.environ.get("STRIKE")
+    if not text:
+        return
+    point = json.loads(text)
+    if int(os.environ.get("LOCAL_RANK", "0")) != point.get("rank", 0):
+        return
+    strike = Strike(point, Path(os.environ["STRIKE_MARKER"]))
+    strike.watch_files()
+    hooks = {
+        "ripu.module": strike.watch_module,
+        "ripu.labelstore.store": strike.watch_store,
+        "ripu.labelstore.files": strike.watch_store_files,
+        "ripu.selection.engine": strike.watch_engine,
+        "lightning_fabric.plugins.io.torch_io": strike.watch_checkpoints,
+    }
+    for name in [name for name in hooks if name in sys.modules]:
+        hooks.pop(name)(sys.modules[name])
+    sys.meta_path.insert(0, _Hooks(hooks))
