@@ -54,7 +54,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     scenes = build.make_scenes(trained)
     module = build.make_module(trained, scenes.taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
-    module.flip = cfg.flip
+    if cfg.flip is not None:
+        module.flip = cfg.flip
     datamodule = RipuDataModule(
         scenes.source,
         scenes.target.without_labels(),
@@ -95,7 +96,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         **scores.subsets,
         "per_class_iou": dict(scores.per_class_iou),
         "pixel_accuracy": scores.pixel_accuracy,
-        "flip": bool(cfg.flip),
+        "flip": module.flip,
         "images": len(scenes.val) - len({one["image_id"] for one in skipped.found()}),
         "unreadable": skipped.found(),
     }

@@ -126,6 +126,7 @@ RULES: Mapping[str, Rule] = {
     "data.unreadable": one_of("stop", "skip"),
     "unreadable": one_of("stop", "skip"),
     "evaluation.batch": whole(1),
+    "evaluation.flip": YES_NO,
     "evaluation.pictures": whole(0),
     "evaluation.gallery": whole(0),
     "checkpoint.every_steps": whole(1) | NOTHING,
@@ -169,6 +170,7 @@ RULES: Mapping[str, Rule] = {
     "dataset.recipe.pretrain_fraction": SHARE,
     "dataset.recipe.selection_fractions": _FRACTIONS,
     "dataset.recipe.source_sampling": one_of("uniform", "class_balanced"),
+    "dataset.recipe.flip": YES_NO,
     "dataset.recipe.source_size": SIZE,
     "dataset.recipe.target_size": SIZE,
     "dataset.recipe.source_batch": whole(1),
@@ -178,6 +180,7 @@ RULES: Mapping[str, Rule] = {
     "dataset.recipe.transforms": _NODES,
     "logger.wandb": Rule("null or a description of a logger", lambda value: value is None or isinstance(value, dict)),
     # other commands
+    "flip": YES_NO,
     "scale": POSITIVE | NOTHING,
     "tile": Rule("null or [height, width]", lambda value: value is None or (isinstance(value, list) and len(value) == 2)),
     "overlap": number("0 or more and below 1", least=0, below=1),

@@ -22,6 +22,7 @@ from ripu import __version__, start
 from ripu.beginnings import Beginning, key_of
 from ripu.build import ConfigError, Scenes, instantiate, plain
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint, save_final
+from ripu.commandline import given_words
 from ripu.dashboard import Dashboard, Throughput, keep_final
 from ripu.files import writing
 from ripu.labelstore import LabelStore
@@ -315,7 +316,7 @@ def facts(cfg: DictConfig) -> dict[str, Any]:
         "max_steps": cfg.trainer.max_steps,
         "provenance": {
             **provenance(),
-            "command": " ".join(["python -m ripu.train", *_overrides()]),
+            "command": " ".join(["python -m ripu.train", *given_words()]),
             "experiment": _experiment(),
         },
     }
@@ -397,12 +398,6 @@ def _experiment() -> str | None:
     from hydra.core.hydra_config import HydraConfig
 
     return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
-
-
-def _overrides() -> list[str]:
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def close(trainer: pl.Trainer, store: LabelStore | None) -> None:

@@ -22,7 +22,7 @@ from ripu import rules
 _OPEN = ("dataset.classes", "dataset.ids", "dataset.subsets", "dataset.color_map")
 """Mappings whose keys are the user's own words."""
 
-_OPTIONAL = ("dataset.recipe.source_sampling",)
+_OPTIONAL = ("dataset.recipe.source_sampling", "dataset.recipe.flip")
 """Keys that are read where they are given, and are not in every yaml."""
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from ripu import build
-from ripu.commandline import command
+from ripu.commandline import command, given_words
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def main(cfg: DictConfig) -> None:
         elif HydraConfig.get().mode == RunMode.MULTIRUN:
             cfg.paths.output_dir = str(Path(cfg.paths.output_dir) / HydraConfig.get().sweep.subdir)
     began = time.time()
-    words = list(HydraConfig.get().overrides.task)
+    words = given_words()
     try:
         train(cfg)
     except (KeyboardInterrupt, SystemExit):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint was written
