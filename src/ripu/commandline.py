@@ -73,6 +73,17 @@ def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: 
     return decorate
 
 
+def given_words() -> list[str]:
+    """The words of the command that goes on, a folder of the user's own configurations first; none outside a command."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    folders = [source.path for source in sources if source.provider == "command-line"]
+    return [*(word for folder in folders for word in ("--config-dir", folder)), *HydraConfig.get().overrides.task]
+
+
 def check_command_line(argv: Sequence[str], config_name: str, check: Callable[[DictConfig], None]) -> list[str]:
     """Check a command line, every job of a sweep.
 

@@ -22,6 +22,7 @@ from ripu import __version__, start
 from ripu.beginnings import Beginning, key_of
 from ripu.build import ConfigError, Scenes, instantiate, make_plan, plain
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint, save_final
+from ripu.commandline import given_words
 from ripu.dashboard import Dashboard, Throughput, keep_final
 from ripu.files import writing
 from ripu.labelstore import LabelStore
@@ -323,7 +324,7 @@ def facts(cfg: DictConfig) -> dict[str, Any]:
         "pretrain_steps": make_plan(cfg).pretrain_steps,
         "provenance": {
             **provenance(),
-            "command": " ".join(["python -m ripu.train", *_overrides()]),
+            "command": " ".join(["python -m ripu.train", *given_words()]),
             "experiment": _experiment(),
         },
     }
@@ -405,12 +406,6 @@ def _experiment() -> str | None:
     from hydra.core.hydra_config import HydraConfig
 
     return HydraConfig.get().runtime.choices.get("experiment") if HydraConfig.initialized() else None
-
-
-def _overrides() -> list[str]:
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def close(trainer: pl.Trainer, store: LabelStore | None) -> None:

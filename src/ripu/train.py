@@ -25,7 +25,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from ripu import build, terminate
-from ripu.commandline import command
+from ripu.commandline import command, given_words
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def main(cfg: DictConfig) -> None:
         cfg.resume = cfg.resume or terminate.is_requeued()
     terminate.terminate_like_interrupt()
     began = time.time()
-    words = list(HydraConfig.get().overrides.task)
+    words = given_words()
     try:
         train(cfg)
     except (KeyboardInterrupt, SystemExit):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint was written

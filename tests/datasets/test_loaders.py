@@ -212,3 +212,25 @@ def test_stripped_scenes_do_not_know_their_labels(data_root: Path) -> None:
     with pytest.raises(SceneError, match="no label file"):
         stripped.read_label(0)
     assert scenes.is_labelled
+
+
+def test_missing_data_name_the_same_command_on_generated_scenes(tmp_path: Path) -> None:
+    words = ["dataset=gtav", "mode=pa", "budget=20", f"paths.data_root={tmp_path}", "data.target_size=[64,96]", "resume=true"]
+    with pytest.raises(DatasetNotFoundError) as caught:
+        load_gtav(tmp_path / "gtav")
+    said = str(caught.value.for_command(words))
+    assert "python -m ripu.train dataset=streets mode=pa budget=20 'data.target_size=[64,96]'   (generated" in said
+    assert str(tmp_path / "gtav") in said
+    assert "from_games" in said
+    assert "what is there" not in said
+
+
+def test_half_of_a_data_set_is_described(own_data: Path) -> None:
+    for path in (own_data / "gtav" / "labels").iterdir():
+        path.unlink()
+    with pytest.raises(DatasetNotFoundError, match="what is there:      4 images and 0 labels"):
+        load_gtav(own_data / "gtav")
+    for path in (own_data / "cityscapes").glob("gtFine/val/*/*.png"):
+        path.rename(path.with_name(path.name.replace("labelIds", "color")))
+    with pytest.raises(DatasetNotFoundError, match="2 images; gtFine/val has other files than"):
+        load_cityscapes(own_data / "cityscapes", "val")

@@ -58,6 +58,8 @@ def make_taxonomy(
         colors = tuple(_made_up_color(train_id) for train_id in range(len(names)))
     disk_to_train = dict(enumerate(range(len(names)))) if ids is None else {}
     for disk_id, one in (ids or {}).items():
+        if isinstance(disk_id, str) and disk_id.isdigit():  # in quotes, or from the command line
+            disk_id = int(disk_id)
         if not isinstance(disk_id, int) or not 0 <= disk_id < 256:
             raise SceneError(f"dataset.ids has the id {disk_id!r}; ids of classes are whole numbers of 0..255")
         disk_to_train[disk_id] = _position(one, names, f"dataset.ids.{disk_id}")
@@ -89,8 +91,9 @@ class IdLabels:
             strange = sorted(set(np.unique(ids).tolist()) - set(self.known))
             if strange:
                 raise SceneError(
-                    f"{path} holds the ids {strange[:10]}, which are neither in dataset.ids nor in dataset.ignore_ids; add "
-                    "them to one of the two (dataset.ignore_ids=null ignores every id that has no class)"
+                    f"{path} holds the ids {strange[:10]}, which are neither in dataset.ids (null: 0, 1, ... in the order of "
+                    f"dataset.classes) nor in dataset.ignore_ids; known are {_ranges(self.known)}. Add them to one of the two "
+                    "(dataset.ignore_ids=null ignores every id that has no class)"
                 )
         return ids
 
@@ -390,6 +393,21 @@ def _color(color: Sequence[int], key: str) -> Color:
     if len(values) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
         raise SceneError(f"{key}={color} is no colour; give [red, green, blue], each 0..255")
     return values
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers for a message.
+
+    >>> _ranges((0, 1, 2, 5, 255))
+    '0..2, 5, 255'
+    """
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("..".join(map(str, run)) for run in runs)
 
 
 def _made_up_color(train_id: int) -> Color:
