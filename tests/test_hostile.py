@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
 import struct
+import tracemalloc
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -236,3 +239,73 @@ def test_the_loaders_take_pictures_alone(own_data: Path) -> None:
     scenes = load_camvid(root, ["train"], ["0001TP"])
     with pytest.raises(SceneError, match="is no regular file"):
         scenes.read_image([scene.image for scene in scenes.scenes].index(first))
+
+
+@pytest.mark.parametrize("claimed", [0, 10, 2**32 - 1])
+def test_a_record_unpacks_to_no_more_than_it_claims(claimed: int, tmp_path: Path) -> None:
+    from ripu.labelstore.files import CorruptStoreError, RecordFile
+
+    blob = zlib.compress(bytes(50_000_000))
+    file = RecordFile.__new__(RecordFile)
+    file.path = tmp_path / "bomb.dat"
+    file.path.write_bytes(blob)
+    file._rows = {0: (0, len(blob), claimed, hashlib.sha256(blob).digest())}
+    tracemalloc.start()
+    with pytest.raises(CorruptStoreError, match=r"bomb\.dat: the record of image number 0 does not hold"):
+        file.read(0)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1_000_000
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
+    plain, bomb = tmp_path / "plain.ckpt", tmp_path / "bomb.ckpt"
+    torch.save({"state_dict": {"weight": torch.zeros(1000)}}, plain)
+    read_checkpoint(plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(CheckpointError, match="is compressed"):
+        read_checkpoint(bomb)
+    with pytest.raises(build.ConfigError, match=r"bomb\.ckpt cannot be read"):
+        build.read_checkpoint(bomb)
+
+
+def test_the_configuration_of_a_run_does_not_blow_up(tmp_path: Path) -> None:
+    from ripu import runs
+    from ripu.report.collect import read_record
+
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    with pytest.raises(build.ConfigError, match=r"config\.yaml refers to parts of itself"):
+        runs.check_free(tmp_path, {"seed": 0}, resume=True)
+    (tmp_path / "results.json").write_text('{"mIoU": 1.0}')
+    assert read_record(tmp_path).problem == "config.yaml cannot be read"
+    (tmp_path / "config.yaml").write_text("seed: ${oc.env:HOME}\n")
+    with pytest.raises(build.ConfigError, match=r"seed: \$\{oc.env:HOME\} -> 0"):
+        runs.check_free(tmp_path, {"seed": 0}, resume=True)
+
+
+def test_an_image_bomb_in_a_run_is_not_reported(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from ripu.report.gallery import picture_url
+    from ripu.report.rundata import RunData
+
+    data: Any = SimpleNamespace(folder=tmp_path, run=tmp_path)
+    bomb(tmp_path / "bomb.png", 12_000, 12_000)
+    with pytest.raises(SceneError, match=r"bomb\.png claims"):
+        picture_url(data, "bomb.png", 100)
+    with pytest.raises(SceneError, match=r"bomb\.png claims"):
+        RunData.picture(data, "bomb.png")
+
+
+def test_a_mask_bomb_is_refused(tmp_path: Path) -> None:
+    from ripu.datasets.pictures import read_photograph
+    from ripu.datasets.scenes import decode_grey
+
+    path = bomb(tmp_path / "bomb.png", 100_000, 100_000)
+    for read in (decode_grey, read_photograph):
+        with pytest.raises(SceneError, match=r"bomb\.png claims"):
+            read(path)

@@ -22,7 +22,7 @@ from ripu.strict import ConfigError as ConfigError
 from ripu.strict import check_values, locate
 from ripu.strict import config_dir as config_dir
 from ripu.troubles import line_of
-from ripu.trust import check_described
+from ripu.trust import check_archive, check_described
 
 if TYPE_CHECKING:  # torch and Lightning take long to import: only when something is built
     import numpy as np
@@ -701,12 +701,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     try:
+        check_archive(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds, depending on what is wrong with the bytes
         raise ConfigError(
             f"checkpoint={path} cannot be read ({type(error).__name__}); it is damaged or no checkpoint"
         ) from error
-    if not isinstance(stored, dict) or "config" not in stored.get("hyper_parameters", {}):
+    if not isinstance(stored, dict) or "config" not in (stored.get("hyper_parameters") or {}):
         raise ConfigError(f"checkpoint={path} was not written by ripu.train; give RUN/checkpoints/*.ckpt")
     check_described(stored["hyper_parameters"]["config"], path)
     return stored

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.strategies import DDPStrategy
@@ -43,6 +44,7 @@ from ripu.skipped import SkippedFiles
 from ripu.start import StartLabels
 from ripu.stopping import StopSignals
 from ripu.terminate import die_with_parent
+from ripu.trust import read_yaml
 
 __all__ = [
     "Clock",
@@ -106,7 +108,14 @@ def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
         raise ConfigError(
             f"paths.output_dir={run} holds a run already; add resume=true to go on with it, or name another folder"
         )
-    _check_same(OmegaConf.create(OmegaConf.to_container(OmegaConf.load(record))), OmegaConf.create({**config}), run)
+    try:
+        old = read_yaml(record)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        cause = " ".join(str(error).split())
+        raise ConfigError(f"{record} cannot be read ({cause}); restore it, or name another paths.output_dir") from error
+    if not isinstance(old, dict):
+        raise ConfigError(f"{record} holds no configuration; restore it, or name another paths.output_dir")
+    _check_same(OmegaConf.create(old), OmegaConf.create({**config}), run)
 
 
 def claim(run: Path, config: Mapping[str, Any]) -> None:

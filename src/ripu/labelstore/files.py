@@ -24,6 +24,8 @@ from ripu.labelstore.errors import CorruptStoreError, StoreWriteError
 
 MAGIC = b"RIPULAB\x01"
 TMP_PREFIX = ".tmp-"
+MOST_RECORD_BYTES = 1 << 30
+_MOST_RATIO = 1040  # zlib reaches 1032
 ZLIB_LEVEL = 6
 _FOOTER = struct.Struct("<QQ32s8s")
 _INDEX = np.dtype([("image", "<u4"), ("raw_bytes", "<u4"), ("offset", "<u8"), ("bytes", "<u8"), ("sha256", "V32")])
@@ -285,9 +287,21 @@ class RecordFile:
             blob = handle.read(num_bytes)
         if hashlib.sha256(blob).digest() != sha256:
             raise CorruptStoreError(f"{self.path}: the record of image number {image} is damaged; {_RESTORE}")
-        payload = zlib.decompress(blob, bufsize=max(raw_bytes, 1))
-        assert len(payload) == raw_bytes
-        return payload
+        return self._unpack(image, blob, raw_bytes)
+
+    def _unpack(self, image: int, blob: bytes, raw_bytes: int) -> bytes:
+        """Decompress no more than the index promises: whoever wrote the file may have meant a few bytes to fill memory."""
+        if raw_bytes <= min(MOST_RECORD_BYTES, len(blob) * _MOST_RATIO):
+            stream = zlib.decompressobj()
+            try:
+                payload = stream.decompress(blob, max(raw_bytes, 1))  # 0 would mean without a limit
+            except zlib.error:
+                payload = b""
+            if len(payload) == raw_bytes and not stream.unconsumed_tail:
+                return payload
+        raise CorruptStoreError(
+            f"{self.path}: the record of image number {image} does not hold the {raw_bytes} bytes that it claims; {_RESTORE}"
+        )
 
 
 def check_whole_file(path: Path, entry: FileEntry) -> None:

@@ -22,6 +22,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ripu.trust import check_archive
+
 Layout = Literal["released", "torchvision", "project"]
 """The file layouts that `load_weights` knows."""
 
@@ -95,6 +97,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not Path(path).is_file():
         raise CheckpointError(f"{path} does not exist or is not a file; give the path of a checkpoint")
     try:
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of arbitrary bytes makes the reader fail with nearly any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "the file is empty or cut off"

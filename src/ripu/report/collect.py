@@ -170,11 +170,11 @@ def read_record(run: Path) -> RunRecord:
     if (run / "config.yaml").exists():
         import yaml
 
+        from ripu.trust import read_yaml
+
         try:
-            config = leaves(
-                yaml.load((run / "config.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            )
-        except (yaml.YAMLError, AttributeError, UnicodeDecodeError, OSError):
+            config = leaves(read_yaml(run / "config.yaml"))
+        except (yaml.YAMLError, RecursionError, AttributeError, UnicodeDecodeError, OSError):
             problem = "config.yaml cannot be read"
     else:
         problem = "no config.yaml"

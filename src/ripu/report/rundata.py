@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ripu.datasets.scenes import read_picture
 from ripu.datasets.taxonomy import TAXONOMIES
 from ripu.labelstore import LabelReader, LabelStoreError, StoreMissingError
 from ripu.report import storage
@@ -115,8 +116,7 @@ class RunData:
         path = self.folder / name
         if not path.exists():
             return None
-        with Image.open(path) as file:
-            return np.asarray(file)
+        return read_picture(path, lambda file: np.asarray(file))
 
     def maps(self, image: GalleryImage, round_index: int) -> Mapping[str, Any] | None:
         """What was recorded of an image before a round asked; None where nothing was."""
