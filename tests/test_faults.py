@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -164,6 +165,8 @@ def test_a_dead_worker_is_named(
     assert "data worker with process number" in line
     assert "lower data.num_workers" in line
     assert newest_checkpoint(tmp_path / "run" / "checkpoints") is not None
+    del caught
+    gc.collect()  # the loaders of the run that failed, which PyTorch would hold against the next in this process
     words = ("selection_steps=[3,60]", "trainer.max_steps=80")
     train_here(data_root, tmp_path / "whole", *words)
     goes_on_as(tmp_path / "whole", data_root, tmp_path / "run", *words)
@@ -216,7 +219,7 @@ def test_a_full_disk_is_named_and_what_was_committed_stays(
         calls += 1
         if calls != call:
             return write(*args, **more)
-        with no_file_larger_than(60):
+        with no_file_larger_than(8000 if owner is RunCheckpoint else 60):  # a checkpoint flushes metrics.csv first
             return write(*args, **more)
 
     with monkeypatch.context() as patch:
@@ -254,6 +257,7 @@ def test_ctrl_c_stops_cleanly_at_any_moment(moment: str, says: str, data_root: P
     process = subprocess.run(
         command("interrupted", moment, *tiny(data_root, run, *ROUNDS)),
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background job ignores it
     )  # fmt: skip
     assert process.returncode == 130, process.stderr
     assert "Traceback" not in process.stderr

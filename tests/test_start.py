@@ -83,9 +83,9 @@ def test_the_released_layout_is_read_by_the_real_command(data_root: Path, tmp_pa
     assert all(torch.equal(value, after[f"network.{name}"]) for name, value in network.state_dict().items())
 
 
-def test_what_does_not_fit_is_listed_before_data_are_looked_for(source_run: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_listed(source_run: Path, data_root: Path, tmp_path: Path) -> None:
     path = source_run / "checkpoints" / "final.ckpt"
-    words = tiny(tmp_path / "nowhere", tmp_path / "run", "model=deeplabv2_r101", f"model.checkpoint={path}")
+    words = tiny(data_root, tmp_path / "run", "model=deeplabv2_r101", f"model.checkpoint={path}")
     words = [word.replace("tiny.TinyNetwork", "tiny.TinyDeepLab") for word in words]
     done = call("ripu.train", *words, *ROUNDS, cwd=tmp_path)
     assert done.returncode == 1

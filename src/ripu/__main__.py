@@ -14,6 +14,7 @@ COMMANDS = {
     "doctor": "is a data set fit for training?",
     "labels": "verify, count, compare, export, undo labels",
     "report": "pages, figures and tables from runs",
+    "repeat": "compute a step whose loss was not finite again",
     "datasets.streets": "generate the street scenes by hand",
 }
 

@@ -43,5 +43,7 @@ def begin() -> None:
 
 def told(line: str) -> int:
     """Say that a command was stopped; returns the exit status."""
+    if _is_main_thread() and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # that loader processes end now is no news for PyTorch's handler
     print(f"\n{line}", file=sys.stderr)
     return STOPPED

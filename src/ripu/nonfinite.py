@@ -45,6 +45,7 @@ def fail(
         "step": step,
         "micro_batch": micro_batch,
         "rank": rank,
+        "threads": torch.get_num_threads(),
         "what": what,
         "terms": values,
         "images": names,

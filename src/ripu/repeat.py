@@ -18,7 +18,8 @@ def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
 
     Args:
         path: The file.
-        accelerator: ``auto``, ``cpu`` or ``cuda``; results are bit-equal on the device that the step failed on.
+        accelerator: ``auto``, ``cpu`` or ``cuda``; results are bit-equal on the device that the step failed on (the number
+            of threads is that of the run).
 
     Returns:
         ``terms`` of the loss, ``first``: the first module whose output is not finite (None where all are), and
@@ -29,10 +30,21 @@ def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
     """
     import torch
 
+    threads = torch.get_num_threads()
+    try:
+        return _repeat(path, accelerator)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
+    import torch
+
     state = build.read_checkpoint(path)
-    missing = {"step", "micro_batch", "rank", "batch", "images"} - state.keys()
+    missing = {"step", "micro_batch", "rank", "threads", "batch", "images"} - state.keys()
     if missing:
         raise build.ConfigError(f"{path} is not the state of a step that failed; name RUN/{Path('nonfinite')}/step-*.pt")
+    torch.set_num_threads(state["threads"])
     cfg, module, _ = build.restore(path)
     device = build.make_device(accelerator)
     module.to(device).train()

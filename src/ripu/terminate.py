@@ -32,8 +32,14 @@ def leave(number: int, frame: Any) -> None:
 
 
 def note(number: int) -> None:
-    """Remember that a signal asks for a stop, which has to wait for a moment."""
+    """Remember that a signal asks for a stop, which has to wait for a moment.
+
+    A data worker that dies of the same signal is no news from here on: PyTorch's handler would break off the step, or the
+    checkpoint, at any place; where its data are missed, the loader says so by itself.
+    """
     _told.append(number)
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def was_told() -> bool:

@@ -69,7 +69,7 @@ def test_a_row_is_the_mean_over_seeds(tmp_path: Path) -> None:
         ("objective.negative_threshold=0.1", "objective.negative_threshold"),
         ("mode.radius=2 mode.suppress_radius=4", "mode.radius"),
         ("trainer.max_steps=500", "trainer.max_steps"),
-        ("evaluation.flip=true", "evaluation.flip"),
+        ("evaluation.flip=false", "evaluation.flip"),
         ("trainer.precision=bf16-mixed", "trainer.precision"),
         ("data.target_size=[64,128]", "data.target_size"),
         ("model=deeplabv3plus_r101", "model._target_"),

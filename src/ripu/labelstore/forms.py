@@ -13,6 +13,7 @@ _ENTRY = {"name": str, "num_bytes": int, "sha256": str, "index_sha256": str}
 _ROUND = {"index": int, "step": int, "budget": int, "reveal_radius": int, "suppress_radius": int, "info": dict}
 _EVENTS: dict[str, dict[str, Any]] = {
     "round": {"round": _ROUND, "content_sha256": str, "file": _ENTRY},
+    "carried": {"round": _ROUND, "content_sha256": str, "file": _ENTRY},
     "answers": {"file": _ENTRY},
     "undo": {"index": int},
 }

@@ -20,7 +20,7 @@ VERSION = 1
 STORE_FILE = "store.json"
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = "lock"
-_OWN_FILE = re.compile(r"(round-\d{3,}|answers)-[0-9a-f]{16}\.dat")
+_OWN_FILE = re.compile(r"((?:round|carried)-\d{3,}|answers)-[0-9a-f]{16}\.dat")
 _HELD_FILE = re.compile(r"held-[0-9a-f]{16}\.dat")
 
 
