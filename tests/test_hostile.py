@@ -243,7 +243,8 @@ def test_the_loaders_take_pictures_alone(own_data: Path) -> None:
 
 @pytest.mark.parametrize("claimed", [0, 10, 2**32 - 1])
 def test_a_record_unpacks_to_no_more_than_it_claims(claimed: int, tmp_path: Path) -> None:
-    from ripu.labelstore.files import CorruptStoreError, RecordFile
+    from ripu.labelstore.errors import CorruptStoreError
+    from ripu.labelstore.files import RecordFile
 
     blob = zlib.compress(bytes(50_000_000))
     file = RecordFile.__new__(RecordFile)

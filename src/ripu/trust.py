@@ -137,8 +137,7 @@ def read_yaml(path: Path) -> Any:
     """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     text = path.read_text()
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
         raise yaml.YAMLError(f"{path} refers to parts of itself (*NAME), as ripu.train writes none; it is not used")
-    return yaml.load(text, Loader=loader)
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -25,6 +25,7 @@ from ripu.labelstore.errors import CorruptStoreError, StoreWriteError
 MAGIC = b"RIPULAB\x01"
 TMP_PREFIX = ".tmp-"
 MOST_RECORD_BYTES = 1 << 30
+"""More than this is no record: the labels of one image, however large, are far below."""
 _MOST_RATIO = 1040  # zlib reaches 1032
 ZLIB_LEVEL = 6
 _FOOTER = struct.Struct("<QQ32s8s")
