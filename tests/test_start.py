@@ -126,3 +126,30 @@ def test_a_run_of_the_published_network_is_exported_and_read_again(data_root: Pa
     train(tmp_path / "second", f"model.checkpoint={released}")  # model.weights=imagenet is not fetched
     first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert all(torch.allclose(first[name], second[name], rtol=0.0, atol=1e-20) for name in first)
+
+
+def test_initial_weights_depend_on_the_seed_and_on_nothing_that_came_before() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.rand(3)  # as an earlier job of a sweep may have done
+        cfg = compose("dataset=camvid", "model.weights=null", f"seed={seed}")
+        network = build.make_network(cfg)
+        return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+    before = torch.get_rng_state()
+    first = weights(0)
+    torch.set_rng_state(before)
+    assert torch.equal(first, weights(0))
+    assert torch.equal(first, weights(0))
+    assert not torch.equal(first, weights(1))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("model.architecture=DeepLabV4", "architecture 'DeepLabV4' is unknown"),
+        ("model.encoder=resnet1001", "resnet1001"),
+    ],
+)
+def test_a_network_that_is_not_there_is_refused_before_data_are_generated(word: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build.check_start(compose("dataset=camvid", word))

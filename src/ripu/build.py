@@ -66,6 +66,9 @@ def quotient(whole: int, part: int) -> int:
 OmegaConf.register_new_resolver("ripu.quotient", quotient, replace=True)
 
 
+INITIAL_WEIGHTS = 7
+"""Key of the stream of random numbers that initial weights are drawn from, beside the seed."""
+
 _SWEEP = "RIPU_SWEEP"
 """Environment variable that brings a sweep's command line to jobs in other processes."""
 
@@ -551,6 +554,8 @@ def index_folder(cfg: DictConfig) -> Path:
 def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
     """The network of a run, a :class:`ripu.module.SegmentationNetwork`, with the weights that it starts from.
 
+    Random weights depend on ``seed`` alone.
+
     Args:
         cfg: The configuration; ``model.checkpoint`` or the network of ``start.run`` is loaded strictly, and then
             ``model.weights`` is not fetched.
@@ -560,7 +565,10 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
         ConfigError: ``model.checkpoint`` cannot be read or does not fit; lists what does not.
         ValueError: As the network raises it.
     """
+    import torch
+
     from ripu.models.checkpoints import CheckpointError, load_weights
+    from ripu.sampling import seed_of
 
     node = OmegaConf.to_container(cfg.model, resolve=True)
     assert isinstance(node, dict)
@@ -569,7 +577,9 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
         checkpoint, key = start.weights(cfg), "start.run"
     if (checkpoint is not None or not is_fresh) and _takes(node["_target_"], "pretrained"):
         node["pretrained"] = False
-    network = instantiate(node)
+    with torch.random.fork_rng(devices=[]):  # what came before in this process, other jobs of a sweep, has no part in it
+        torch.manual_seed(seed_of(int(cfg.get("seed", 0)), INITIAL_WEIGHTS))
+        network = instantiate(node)
     if is_fresh and checkpoint is not None:
         try:
             layout = load_weights(network, checkpoint)
@@ -602,6 +612,8 @@ def check_start(cfg: DictConfig) -> None:
     start.check_files(cfg)
     if cfg.model.get("checkpoint") is not None or start.weights(cfg) is not None:
         make_network(cfg)
+    elif _takes(str(cfg.model._target_), "pretrained"):
+        make_network(cfg, is_fresh=False)  # names of architecture and encoder; nothing is fetched
 
 
 def make_module(cfg: DictConfig, taxonomy: Taxonomy, *, is_fresh: bool = True) -> RipuModule:
