@@ -199,6 +199,7 @@ for index in range(2):
     rounds.run_round(engine, store, index, ranks=Ranks())
 dist.barrier()
 store.close()
+dist.destroy_process_group()  # its watching thread must end before the interpreter does
 """
 
 
