@@ -20,7 +20,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ripu import build, labels, trust
+from ripu import build, labels, reopen, trust
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.folder import load_folder
 from ripu.datasets.scenes import MAX_PIXELS, Scene, SceneDataset, SceneError, read_picture
@@ -60,7 +60,7 @@ def test_no_checkpoint_is_unpickled(tmp_path: Path) -> None:
     evil = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": {"config": Touch(tmp_path / "made")}}, evil)
     with pytest.raises(build.ConfigError, match=r"evil\.ckpt cannot be read"):
-        build.read_checkpoint(evil)
+        reopen.read_checkpoint(evil)
     with pytest.raises(CheckpointError, match="can run code"):
         read_checkpoint(evil)
     evil.write_bytes(pickle.dumps(Touch(tmp_path / "made")))
@@ -104,7 +104,7 @@ def test_a_checkpoint_names_no_other_code(key: str, target: str, tmp_path: Path)
     path = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": {"config": build.plain(cfg)}}, path)
     with pytest.raises(build.ConfigError, match=rf"evil\.ckpt: its configuration names {key}\._target_={target}"):
-        build.read_checkpoint(path)
+        reopen.read_checkpoint(path)
     assert not (tmp_path / "made").exists()
 
 
@@ -269,7 +269,7 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is compressed"):
         read_checkpoint(bomb)
     with pytest.raises(build.ConfigError, match=r"bomb\.ckpt cannot be read"):
-        build.read_checkpoint(bomb)
+        reopen.read_checkpoint(bomb)
 
 
 def test_the_configuration_of_a_run_does_not_blow_up(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ripu import build
+from ripu import build, reopen
 from ripu.datasets.pictures import read_photograph
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.photos import PhotosError, find_photos
@@ -42,7 +42,7 @@ def run(checkpoint: Path, source: Path, output: Path, *words: str) -> dict[str, 
 
 def restored(checkpoint: Path) -> Any:
     """The module of a checkpoint, in evaluation mode."""
-    stored = build.read_checkpoint(checkpoint)
+    stored = reopen.read_checkpoint(checkpoint)
     cfg = OmegaConf.create(stored["hyper_parameters"]["config"])
     module = build.make_module(cfg, build.make_taxonomy(cfg))
     module.load_state_dict(stored["state_dict"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ripu import build
+from ripu import build, reopen
 from ripu import replay as module
 from ripu.build import ConfigError
 from ripu.datamodule import PoolScenes
@@ -69,7 +69,7 @@ def test_several_scores_beside_the_run(run: Path, tmp_path: Path, capsys: pytest
 
 def test_the_network_of_the_run_is_asked(run: Path, tmp_path: Path) -> None:
     _replay(run, tmp_path, "rounds=1")
-    stored = build.read_checkpoint(run / "checkpoints" / "final.ckpt")
+    stored = reopen.read_checkpoint(run / "checkpoints" / "final.ckpt")
     cfg = compose(config_name="replay")
     job = module._config(
         stored["hyper_parameters"]["config"], cfg, "own", stored["hyper_parameters"]["config"]["acquisition"]

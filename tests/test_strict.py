@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from ripu import build, commandline, rules, strict
+from ripu import build, commandline, reopen, rules, strict
 from running import call, compose
 
 ROOT_FILES = sorted(path.stem for path in Path(build.config_dir()).glob("*.yaml"))
@@ -250,8 +250,8 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(build.ConfigError, match=r"trainer\.accelerator=gpu: this machine has no such device"):
-        build.check_device("gpu")
-    build.check_device("auto")
+        reopen.check_device("gpu")
+    reopen.check_device("auto")
 
 
 def test_what_a_program_composes_is_checked_too() -> None:

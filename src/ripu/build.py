@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,18 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ripu import resolvers as resolvers
 from ripu import start
-from ripu.dryrun.folder import run_folder
 from ripu.folders import check_output
 from ripu.strict import ConfigError as ConfigError
 from ripu.strict import check_values, locate
 from ripu.strict import config_dir as config_dir
 from ripu.troubles import line_of
-from ripu.trust import check_archive, check_described
 
 if TYPE_CHECKING:  # torch and Lightning take long to import: only when something is built
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from ripu.datamodule import RipuDataModule
@@ -38,73 +34,10 @@ if TYPE_CHECKING:  # torch and Lightning take long to import: only when somethin
     from ripu.plan import Plan
     from ripu.selection.engine import SelectionEngine
 
-
 _log = logging.getLogger(__name__)
-
-_GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
-"""Without one of them Linux has no GPU that PyTorch can use: known without importing it."""
-
-OmegaConf.register_new_resolver("ripu.len", len, replace=True)
-OmegaConf.register_new_resolver("ripu.run_folder", run_folder, replace=True)
-OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)
-
-
-def quotient(whole: int, part: int) -> int:
-    """How many times a batch goes into another.
-
-    Raises:
-        ValueError: Not a whole number of times.
-
-    >>> quotient(4, 2)
-    2
-    """
-    if whole % part:
-        raise ValueError(f"{whole} target images cannot be dealt to {part} micro-batches; give data.target_batch")
-    return whole // part
-
-
-OmegaConf.register_new_resolver("ripu.quotient", quotient, replace=True)
-
 
 INITIAL_WEIGHTS = 7
 """Key of the stream of random numbers that initial weights are drawn from, beside the seed."""
-
-_SWEEP = "RIPU_SWEEP"
-"""Environment variable that brings a sweep's command line to jobs in other processes."""
-
-
-def _is_sweep(words: Sequence[str]) -> bool:
-    return "-m" in words or "--multirun" in words
-
-
-if _is_sweep(sys.argv):
-    os.environ[_SWEEP] = "\n".join(sys.argv[1:])
-
-
-def sweep_name(overrides: Sequence[str], number: int) -> str:
-    """Name of a job of a multirun: those of its overrides that the command line gives several values.
-
-    Args:
-        overrides: The overrides of the job, ``key=value``.
-        number: Its number, the name where nothing can be told apart.
-
-    Example:
-        >>> import sys
-        >>> sys.argv = ["train", "-m", "mode=ra,pa", "seed=1", "data.target_size=[64,96]"]
-        >>> sweep_name(["mode=pa", "seed=1", "data.target_size=[64,96]"], 1)
-        'mode=pa'
-    """
-    swept = set()
-    for word in (sys.argv if _is_sweep(sys.argv) else os.environ.get(_SWEEP, "").split("\n")):
-        key, _, value = word.partition("=")
-        flat = re.sub(r"[\[{(][^\[{(]*[\])}]", "", value)
-        if "," in flat or value.startswith(("choice(", "range(", "interval(", "glob(")):
-            swept.add(key.lstrip("+"))
-    parts = [item.replace("/", "-") for item in overrides if item.partition("=")[0].lstrip("+") in swept]
-    return ",".join(parts)[:200] or str(number)
-
-
-OmegaConf.register_new_resolver("ripu.sweep_name", sweep_name, replace=True)
 
 
 def make_plan(cfg: DictConfig) -> Plan:
@@ -685,89 +618,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-def check_device(accelerator: str, key: str = "trainer.accelerator") -> None:
-    """Refuse a device that this machine does not have.
-
-    Raises:
-        ConfigError: Naming the key, and what there is.
-    """
-    if accelerator in ("gpu", "cuda") and sys.platform == "linux" and not any(Path(one).exists() for one in _GPU_FILES):
-        raise ConfigError(f"{key}={accelerator}: this machine has no such device; use auto or cpu")
-    import torch
-
-    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    there = ["cpu", *(["gpu", "cuda"] if has_cuda else []), *(["gpu", "mps"] if has_mps else [])]
-    if accelerator in ("gpu", "cuda", "mps") and accelerator not in there:
-        built = "" if torch.version.cuda else "; this PyTorch is built without CUDA"
-        raise ConfigError(f"{key}={accelerator}: this machine has no such device{built}; use auto or {there[0]}")
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of this package; nothing in it is unpickled, and it can name no code but networks.
-
-    Raises:
-        ConfigError: The file is damaged, or is not a checkpoint of ``ripu.train``.
-    """
-    import torch
-
-    try:
-        check_archive(path)
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, depending on what is wrong with the bytes
-        raise ConfigError(
-            f"checkpoint={path} cannot be read ({type(error).__name__}); it is damaged or no checkpoint"
-        ) from error
-    if not isinstance(stored, dict) or "config" not in (stored.get("hyper_parameters") or {}):
-        raise ConfigError(f"checkpoint={path} was not written by ripu.train; give RUN/checkpoints/*.ckpt")
-    check_described(stored["hyper_parameters"]["config"], path)
-    return stored
-
-
-def restore(path: Path) -> tuple[DictConfig, RipuModule, Taxonomy]:
-    """Configuration, module with its weights, and classes of a checkpoint; the data are not touched.
-
-    Raises:
-        ConfigError: The file is damaged, or is not a checkpoint of ``ripu.train``.
-    """
-    stored = read_checkpoint(path)
-    trained = OmegaConf.create(stored["hyper_parameters"]["config"])
-    taxonomy = make_taxonomy(trained)
-    module = make_module(trained, taxonomy, is_fresh=False)
-    module.load_state_dict(stored["state_dict"])
-    return trained, module, taxonomy
-
-
-def checkpoint_path(given: str) -> Path:
-    """The checkpoint file that a user names: a file, or the folder of a run (then its final one).
-
-    Raises:
-        ConfigError: It is not there.
-    """
-    path = Path(given)
-    path = path / "checkpoints" / "final.ckpt" if path.is_dir() else path
-    if not path.exists():
-        raise ConfigError(f"checkpoint={given}: {path} does not exist; name a .ckpt file or a finished run")
-    return path
-
-
-def make_device(accelerator: str) -> torch.device:
-    """The device of a command that runs without a trainer.
-
-    Args:
-        accelerator: ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        ConfigError: Another one.
-    """
-    import torch
-
-    if accelerator not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"accelerator={accelerator} is not allowed; use auto, cpu or cuda")
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(accelerator)
 
 
 def explain(error: Exception) -> None:

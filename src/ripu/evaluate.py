@@ -18,7 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ripu import build
+from ripu import build, reopen
 from ripu.commandline import command
 
 
@@ -34,7 +34,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: The checkpoint is not one of this package, or is not there.
     """
-    path = build.checkpoint_path(cfg.checkpoint)
+    path = reopen.checkpoint_path(cfg.checkpoint)
 
     import pytorch_lightning as pl
 
@@ -44,8 +44,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     from ripu.report.summary import left_out, table
     from ripu.skipped import SkippedFiles
 
-    build.check_device(cfg.accelerator, "accelerator")
-    stored = build.read_checkpoint(path)
+    reopen.check_device(cfg.accelerator, "accelerator")
+    stored = reopen.read_checkpoint(path)
     trained = OmegaConf.create(stored["hyper_parameters"]["config"])
     trained.resume = False
     trained.data.unreadable = cfg.unreadable

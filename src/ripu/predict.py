@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ripu import build
+from ripu import build, reopen
 from ripu.commandline import command
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is predicted
@@ -216,14 +216,14 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     """
     _check(cfg)
     source, output = Path(cfg.input), Path(cfg.output)
-    path = build.checkpoint_path(cfg.checkpoint)
+    path = reopen.checkpoint_path(cfg.checkpoint)
     from ripu.photos import Finished, find_photos, write_whole
 
     photos, others = find_photos(source, output)
     from ripu.terminal import Progress
 
-    trained, module, taxonomy = build.restore(path)
-    device = build.make_device(cfg.accelerator)
+    trained, module, taxonomy = reopen.restore(path)
+    device = reopen.make_device(cfg.accelerator)
     module.to(device).eval()
     size = tuple(trained.data.target_size)
     tile = (max(size), max(size)) if cfg.tile is None else (int(cfg.tile[0]), int(cfg.tile[1]))

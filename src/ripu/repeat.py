@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ripu import build
+from ripu import build, reopen
 
 
 def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
@@ -40,13 +40,13 @@ def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
 def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
     import torch
 
-    state = build.read_checkpoint(path)
+    state = reopen.read_checkpoint(path)
     missing = {"step", "micro_batch", "rank", "threads", "batch", "images"} - state.keys()
     if missing:
         raise build.ConfigError(f"{path} is not the state of a step that failed; name RUN/{Path('nonfinite')}/step-*.pt")
     torch.set_num_threads(state["threads"])
-    cfg, module, _ = build.restore(path)
-    device = build.make_device(accelerator)
+    cfg, module, _ = reopen.restore(path)
+    device = reopen.make_device(accelerator)
     module.to(device).train()
     batch = {
         domain: {name: tensor.to(device) for name, tensor in part.items()} for domain, part in state["batch"].items()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ripu import build
+from ripu import build, reopen
 from ripu.commandline import command
 from ripu.terminal import Progress
 
@@ -69,7 +69,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     from ripu.runs import provenance
 
     device = _device(cfg.accelerator)
-    stored = build.read_checkpoint(path)
+    stored = reopen.read_checkpoint(path)
     config = stored["hyper_parameters"]["config"]
     jobs = {name: _config(config, cfg, name, node) for name, node in _acquisitions(cfg, config).items()}
     base = next(iter(jobs.values()))
@@ -84,7 +84,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     scenes = build.make_scenes(base)
     module = build.make_module(base, scenes.taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
-    device = build.make_device(cfg.accelerator)
+    device = reopen.make_device(cfg.accelerator)
     module.to(device).eval()
     datamodule = RipuDataModule(
         scenes.source,
@@ -232,7 +232,7 @@ def _device(accelerator: str) -> torch.device:
 
     if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
         raise build.ConfigError(f"accelerator={accelerator} is not allowed; use auto, cpu or gpu")
-    build.check_device(accelerator, "accelerator")
+    reopen.check_device(accelerator, "accelerator")
     accelerator = "cuda" if accelerator == "gpu" else accelerator
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"

@@ -24,7 +24,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from ripu import build, terminate
+from ripu import build, reopen, terminate
 from ripu.commandline import command, given_words
 
 
@@ -42,7 +42,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     build.check_config(cfg)
     build.find_data(cfg)
-    build.check_device(cfg.trainer.accelerator)
+    reopen.check_device(cfg.trainer.accelerator)
     run = Path(cfg.paths.output_dir)
 
     from ripu import runs  # torch and Lightning are imported from here on

@@ -40,10 +40,10 @@ def queried_features(data: RunData, path: Path) -> list[Path]:
         raise FigureError(f"{checkpoint} does not exist; let the run finish")
     from sklearn.manifold import TSNE
 
-    from ripu import build
+    from ripu import reopen
 
     images = chosen(data, 2)
-    trained, module, _ = build.restore(checkpoint)
+    trained, module, _ = reopen.restore(checkpoint)
     size = (int(trained.data.target_size[0]), int(trained.data.target_size[1]))
     figure, axes = start(1, len(images), figsize=(5.6 * len(images), 5.2), squeeze=False)
     present: set[int] = set()

@@ -1,0 +1,105 @@
+"""Networks that were trained before: their checkpoints found, read and rebuilt, and the device that they run on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ripu import build
+from ripu.strict import ConfigError
+from ripu.trust import check_archive, check_described
+
+if TYPE_CHECKING:  # takes long to import: only when something is read
+    import torch
+
+    from ripu.datasets.taxonomy import Taxonomy
+    from ripu.module import RipuModule
+
+_GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+"""Without one of them Linux has no GPU that PyTorch can use: known without importing it."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of this package; nothing in it is unpickled, and it can name no code but networks.
+
+    Raises:
+        ConfigError: The file is damaged, or is not a checkpoint of ``ripu.train``.
+    """
+    import torch
+
+    try:
+        check_archive(path)
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, depending on what is wrong with the bytes
+        raise ConfigError(
+            f"checkpoint={path} cannot be read ({type(error).__name__}); it is damaged or no checkpoint"
+        ) from error
+    if not isinstance(stored, dict) or "config" not in (stored.get("hyper_parameters") or {}):
+        raise ConfigError(f"checkpoint={path} was not written by ripu.train; give RUN/checkpoints/*.ckpt")
+    check_described(stored["hyper_parameters"]["config"], path)
+    return stored
+
+
+def restore(path: Path) -> tuple[DictConfig, RipuModule, Taxonomy]:
+    """Configuration, module with its weights, and classes of a checkpoint; the data are not touched.
+
+    Raises:
+        ConfigError: The file is damaged, or is not a checkpoint of ``ripu.train``.
+    """
+    stored = read_checkpoint(path)
+    trained = OmegaConf.create(stored["hyper_parameters"]["config"])
+    taxonomy = build.make_taxonomy(trained)
+    module = build.make_module(trained, taxonomy, is_fresh=False)
+    module.load_state_dict(stored["state_dict"])
+    return trained, module, taxonomy
+
+
+def checkpoint_path(given: str) -> Path:
+    """The checkpoint file that a user names: a file, or the folder of a run (then its final one).
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    path = Path(given)
+    path = path / "checkpoints" / "final.ckpt" if path.is_dir() else path
+    if not path.exists():
+        raise ConfigError(f"checkpoint={given}: {path} does not exist; name a .ckpt file or a finished run")
+    return path
+
+
+def check_device(accelerator: str, key: str = "trainer.accelerator") -> None:
+    """Refuse a device that this machine does not have.
+
+    Raises:
+        ConfigError: Naming the key, and what there is.
+    """
+    if accelerator in ("gpu", "cuda") and sys.platform == "linux" and not any(Path(one).exists() for one in _GPU_FILES):
+        raise ConfigError(f"{key}={accelerator}: this machine has no such device; use auto or cpu")
+    import torch
+
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    there = ["cpu", *(["gpu", "cuda"] if has_cuda else []), *(["gpu", "mps"] if has_mps else [])]
+    if accelerator in ("gpu", "cuda", "mps") and accelerator not in there:
+        built = "" if torch.version.cuda else "; this PyTorch is built without CUDA"
+        raise ConfigError(f"{key}={accelerator}: this machine has no such device{built}; use auto or {there[0]}")
+
+
+def make_device(accelerator: str) -> torch.device:
+    """The device of a command that runs without a trainer.
+
+    Args:
+        accelerator: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: Another one.
+    """
+    import torch
+
+    if accelerator not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"accelerator={accelerator} is not allowed; use auto, cpu or cuda")
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(accelerator)
