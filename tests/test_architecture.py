@@ -18,8 +18,9 @@ from running import environment
 ROOT = Path(ripu.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 COMMANDS = {"ripu.train", "ripu.evaluate", "ripu.predict", "ripu.doctor.__main__", "ripu.replay"}
-ENTRY_POINTS = {"ripu.build", "ripu.folders", "ripu.runs", "ripu.strict", "ripu.commandline", *COMMANDS}
-UPPER = ("ripu.module", "ripu.datamodule", "ripu.selection", "ripu.train", "ripu.runs", "ripu.build", "ripu.report")
+BUILDING = ("ripu.build", "ripu.reopen", "ripu.resolvers")
+ENTRY_POINTS = {*BUILDING, "ripu.folders", "ripu.runs", "ripu.strict", "ripu.commandline", *COMMANDS}
+UPPER = ("ripu.module", "ripu.datamodule", "ripu.selection", "ripu.train", "ripu.runs", "ripu.report", *BUILDING)
 
 
 def module_name(path: Path) -> str:
@@ -82,8 +83,8 @@ def test_imports_point_down() -> None:
     lower = files_in("ripu.acquisition", "ripu.losses", "ripu.datasets", "ripu.models", "ripu.labelstore")
     forbid(lower, *UPPER)
     forbid(files_in("ripu.functional"), "ripu.acquisition", "ripu.datasets", "ripu.models", *UPPER)
-    forbid(files_in("ripu.module", "ripu.datamodule"), "ripu.selection", "ripu.train", "ripu.runs", "ripu.build")
-    forbid(files_in("ripu.selection"), "ripu.train", "ripu.runs", "ripu.build", "ripu.report")
+    forbid(files_in("ripu.module", "ripu.datamodule"), "ripu.selection", "ripu.train", "ripu.runs", *BUILDING)
+    forbid(files_in("ripu.selection"), "ripu.train", "ripu.runs", "ripu.report", *BUILDING)
     forbid([path for path in FILES if module_name(path) != "ripu.train"], "ripu.train")
 
 

@@ -1,4 +1,4 @@
-"""From a composed configuration to objects; with the entry points the only place that knows Hydra."""
+"""From a composed configuration to objects; with the entry points and its neighbours the only place that knows Hydra."""
 
 from __future__ import annotations
 
