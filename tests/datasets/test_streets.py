@@ -217,7 +217,7 @@ def test_second_call_changes_nothing_and_is_quick(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     start = time.perf_counter()
     assert make(folder.parent) == folder
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 5
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
