@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
@@ -158,6 +159,7 @@ _ANSWERS = {
     "RunResumeStatus": {"model": {**_PROJECT, "bucket": None}},
     "UpsertBucket": {"upsertBucket": {"bucket": {**_BUCKET, "project": _PROJECT}, "inserted": True}},
     "ServerFeaturesQuery": {"serverInfo": {"features": []}},
+    "Viewer": {"viewer": {"id": "1", "entity": "e", "username": "e", "flags": "{}", "teams": {"edges": []}}},
     "OrganizationCoreWeaveOrganizationID": {"entity": {"organization": None}},
 }
 """What a server has to say to let a run begin."""
@@ -257,22 +259,51 @@ def test_a_server_that_does_not_play_along_leaves_an_offline_run(
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_mute_does_not_hold_up_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with _Server(hangs=True, answers=_ANSWERS) as url:
+@pytest.mark.parametrize("how", ["is mute", "is gone"])
+def test_a_server_that_goes_away_does_not_hold_up_training(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wandb.teardown()  # which else remembers another key
+    with ExitStack() as stack:
         monkeypatch.setenv("WANDB_API_KEY", KEY)
-        monkeypatch.setenv("WANDB_BASE_URL", url)
+        monkeypatch.setenv("WANDB_BASE_URL", stack.enter_context(_Server(hangs=True, answers=_ANSWERS)))
         board = WandbBoard(str(tmp_path), "project", "name", "group", finish_seconds=2)
         board.log_metrics({"train/loss": 1.5}, step=3)
-        assert list(tmp_path.glob("wandb/run-*")), "the run is to be online"
+        (log,) = tmp_path.glob("wandb/run-*/run-*.wandb")  # it is online
+        if how == "is gone":
+            stack.close()
         (tmp_path / "labels").mkdir()
         (tmp_path / "labels" / "store.json").write_text("{}")
         began = time.monotonic()
         for number in range(3):  # each table and each label store used to wait for an answer
             board.show_confusion("val/confusion", np.eye(2, dtype=np.int64), ("road", "car"), number)
             board.keep_labels(tmp_path / "labels", {"round": number + 1}, number)
+        board.log_metrics({"train/loss": 0.5}, step=4)
         assert time.monotonic() - began < 20
         board.finish()
         assert time.monotonic() - began < 60
+    assert f"W&B: not all was uploaded within 2 s; upload with: wandb sync {tmp_path}/wandb/run-" in capsys.readouterr().out
+    content = wandb_file.read(log)
+    assert [row["train/loss"] for row in content.rows("train/loss")] == [1.5, 0.5]
+    assert [one.type for one in content.artifacts].count("labels") == 3
+
+
+def test_what_wandb_does_not_take_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    board = WandbBoard(str(tmp_path), "project", "name", "group")
+    board.log_metrics({"train/loss": 1.5}, step=3)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody is there\nmore")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(board.experiment, "log", fail)
+        board.log_metrics({"train/loss": 1.0}, step=4)
+        board.show_confusion("val/confusion", np.eye(2, dtype=np.int64), ("road", "car"), 4)
+    board.finish()
+    assert caplog.text.count(f"W&B does not take everything (nobody is there); the run goes on, see {tmp_path}") == 1
 
 
 def test_tensorboard_has_scalars_pictures_and_tables(data_root: Path, tmp_path: Path) -> None:

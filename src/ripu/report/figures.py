@@ -20,6 +20,9 @@ from ripu.report.rundata import GalleryImage, RunData, read_run
 Picture = NDArray[np.uint8]
 
 NUM_IMAGES = 4
+RIM = (221, 221, 221)
+"""Colour around what was asked where it is shown by class, that of the report's gallery."""
+
 CANNY = (100, 200)
 """Thresholds of Fig. 7, those of ``acquisition=canny_entropy``."""
 
@@ -105,6 +108,11 @@ def asked_picture(data: RunData, image: GalleryImage, by: str) -> Picture:
     result: Picture = (pixels * 0.5).astype(np.uint8)
     is_asked = asked[..., 0] > 0
     reach = max(1, pixels.shape[1] // 250) if is_asked.mean() < 0.005 else 0
+    if by == "class":  # classes may be as dark as what lies below
+        import cv2
+
+        side = 2 * reach + 3
+        result[cv2.dilate(is_asked.astype(np.uint8), np.ones((side, side), dtype=np.uint8)) > 0] = RIM
     for row, column in zip(*np.nonzero(is_asked), strict=True):
         block = (slice(max(0, row - reach), row + reach + 1), slice(max(0, column - reach), column + reach + 1))
         result[block] = colors[row, column]
