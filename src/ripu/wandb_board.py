@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import threading
 import time
 import urllib.error
@@ -29,6 +30,9 @@ _log = logging.getLogger(__name__)
 
 REACH_SECONDS = 3.0
 """A server that has not answered after this long counts as out of reach."""
+
+GRACE_SECONDS = 10.0
+"""A run that takes so much longer to finish than it may is given up."""
 
 LONGEST_SIDE = 1024
 """Pictures are sent with at most this many pixels on their longer side."""
@@ -324,8 +328,7 @@ class WandbBoard(WandbLogger):
         run = self.experiment
         folder = Path(run.dir).parent
         began = time.monotonic()
-        with self._at_best():
-            run.finish(exit_code=0 if is_success else 1)
+        self._close(run, 0 if is_success else 1)
         is_late = time.monotonic() - began >= self._finish_seconds
         self._experiment = None
         if self._data_dir is None:
@@ -336,6 +339,23 @@ class WandbBoard(WandbLogger):
             print(f"W&B: offline run; upload with: wandb sync {folder}")
         elif is_late:
             print(f"W&B: not all was uploaded within {self._finish_seconds:g} s; upload with: wandb sync {folder}")
+
+
+    def _close(self, run: Any, exit_code: int) -> None:
+        """Finish a run. Where W&B does not keep to its own time limit, the process that uploads is ended."""
+
+        def finish() -> None:
+            with self._at_best():
+                run.finish(exit_code=exit_code)
+
+        finishing = threading.Thread(target=finish, daemon=True)
+        finishing.start()
+        finishing.join(self._finish_seconds + GRACE_SECONDS)
+        if finishing.is_alive():
+            with self._at_best():
+                wandb.setup()._connection._proc._process.send_signal(signal.SIGINT)
+                finishing.join(GRACE_SECONDS)
+                wandb.teardown()
 
 
 def _image(picture: Picture) -> Any:
