@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import threading
 import time
 import urllib.error
@@ -342,7 +341,10 @@ class WandbBoard(WandbLogger):
 
 
     def _close(self, run: Any, exit_code: int) -> None:
-        """Finish a run. Where W&B does not keep to its own time limit, the process that uploads is ended."""
+        """Finish a run. Where W&B does not keep to its own time limit, the process that uploads is ended.
+
+        The end of what it had to say, at most a block of 32 KiB of its log, is lost then.
+        """
 
         def finish() -> None:
             with self._at_best():
@@ -353,7 +355,7 @@ class WandbBoard(WandbLogger):
         finishing.join(self._finish_seconds + GRACE_SECONDS)
         if finishing.is_alive():
             with self._at_best():
-                wandb.setup()._connection._proc._process.send_signal(signal.SIGINT)
+                wandb.setup()._connection._proc._process.terminate()
                 finishing.join(GRACE_SECONDS)
                 wandb.teardown()
 
