@@ -355,7 +355,8 @@ class WandbBoard(WandbLogger):
         finishing.join(self._finish_seconds + GRACE_SECONDS)
         if finishing.is_alive():
             with self._at_best():
-                wandb.setup()._connection._proc._process.terminate()
+                service: Any = wandb.setup()._connection
+                service._proc._process.terminate()
                 finishing.join(GRACE_SECONDS)
                 wandb.teardown()
 
