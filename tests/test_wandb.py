@@ -8,9 +8,11 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -60,10 +62,13 @@ def test_scalars_config_and_axes_of_an_offline_run(run: Path) -> None:
         assert content.rows(key), key
     for key in ("train/images_per_second", "system/memory_gib"):
         assert all(row[key] > 0 for row in content.rows(key)), key
-    assert [row["val/mIoU"] for row in content.rows("val/mIoU")] == pytest.approx(
-        [one["mIoU"] for one in results["evaluations"]]
+    every = [*results["evaluations"], results]  # what a table of runs shows is the last value, which is the end of the run
+    assert [row["val/mIoU"] for row in content.rows("val/mIoU")] == pytest.approx([one["mIoU"] for one in every])
+    steps = [*(one["step"] for one in results["evaluations"]), results["max_steps"]]
+    assert [row["trainer/global_step"] for row in content.rows("val/mIoU")] == steps
+    assert [row["val/iou/road"] for row in content.rows("val/iou/road")] == pytest.approx(
+        [one["per_class_iou"]["road"] for one in every]
     )
-    assert content.rows("val/iou/road")
     for key in ("labelled_fraction", "mIoU"):
         curve = [row[f"al/{key}"] for row in content.rows("al/mIoU")]
         assert curve == pytest.approx([*(one[key] for one in results["evaluations"]), results[key]])
@@ -150,10 +155,22 @@ def test_a_run_that_goes_on_is_the_same_run_of_wandb(
     assert "WANDB_DATA_DIR" not in os.environ
 
 
-class _Server:
-    """A server on this machine that answers GET, and POST with an error or not at all."""
+_BUCKET = {"id": "1", "name": "a", "displayName": "a", "sweepName": None, "historyLineCount": 0}
+_PROJECT = {"id": "1", "name": "p", "entity": {"id": "1", "name": "e"}}
+_ANSWERS = {
+    "RunResumeStatus": {"model": {**_PROJECT, "bucket": None}},
+    "UpsertBucket": {"upsertBucket": {"bucket": {**_BUCKET, "project": _PROJECT}, "inserted": True}},
+    "ServerFeaturesQuery": {"serverInfo": {"features": []}},
+    "Viewer": {"viewer": {"id": "1", "entity": "e", "username": "e", "flags": "{}", "teams": {"edges": []}}},
+    "OrganizationCoreWeaveOrganizationID": {"entity": {"organization": None}},
+}
+"""What a server has to say to let a run begin."""
 
-    def __init__(self, *, hangs: bool) -> None:
+
+class _Server:
+    """A server on this machine that answers GET, and POST with an error or not at all; ``answers``: by operation."""
+
+    def __init__(self, *, hangs: bool, answers: Mapping[str, Any] = MappingProxyType({})) -> None:
         released = self.released = threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
@@ -162,6 +179,16 @@ class _Server:
                 self.end_headers()
 
             def do_POST(self) -> None:
+                asked = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                for operation, data in answers.items():
+                    if operation.encode() in asked:
+                        text = json.dumps({"data": data}).encode()
+                        self.send_response(200)
+                        self.send_header("Content-Type", "application/json")
+                        self.send_header("Content-Length", str(len(text)))
+                        self.end_headers()
+                        self.wfile.write(text)
+                        return
                 if hangs:
                     released.wait(60)
                 self.send_response(401)
@@ -231,6 +258,53 @@ def test_a_server_that_does_not_play_along_leaves_an_offline_run(
     assert f"wandb sync {tmp_path}/wandb/offline-run-*" in caplog.text
     (log,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     assert wandb_file.read(log).rows("train/loss")[0]["train/loss"] == 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["is mute", "is gone"])
+def test_a_server_that_goes_away_does_not_hold_up_training(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wandb.teardown()  # which else remembers another key
+    with ExitStack() as stack:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", stack.enter_context(_Server(hangs=True, answers=_ANSWERS)))
+        board = WandbBoard(str(tmp_path), "project", "name", "group", finish_seconds=2)
+        board.log_metrics({"train/loss": 1.5}, step=3)
+        (log,) = tmp_path.glob("wandb/run-*/run-*.wandb")  # it is online
+        if how == "is gone":
+            stack.close()
+        (tmp_path / "labels").mkdir()
+        (tmp_path / "labels" / "store.json").write_text("{}")
+        began = time.monotonic()
+        for number in range(3):  # each table and each label store used to wait for an answer
+            board.show_confusion("val/confusion", np.eye(2, dtype=np.int64), ("road", "car"), number)
+            board.keep_labels(tmp_path / "labels", {"round": number + 1}, number)
+        board.log_metrics({"train/loss": 0.5}, step=4)
+        assert time.monotonic() - began < 20
+        board.finish()
+        assert time.monotonic() - began < 60
+    assert f"W&B: not all was uploaded within 2 s; upload with: wandb sync {tmp_path}/wandb/run-" in capsys.readouterr().out
+    assert wandb.run is None
+    assert log.exists()
+
+
+def test_what_wandb_does_not_take_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    board = WandbBoard(str(tmp_path), "project", "name", "group")
+    board.log_metrics({"train/loss": 1.5}, step=3)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody is there\nmore")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(board.experiment, "log", fail)
+        board.log_metrics({"train/loss": 1.0}, step=4)
+        board.show_confusion("val/confusion", np.eye(2, dtype=np.int64), ("road", "car"), 4)
+    board.finish()
+    assert caplog.text.count(f"W&B does not take everything (nobody is there); the run goes on, see {tmp_path}") == 1
 
 
 def test_tensorboard_has_scalars_pictures_and_tables(data_root: Path, tmp_path: Path) -> None:

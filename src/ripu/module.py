@@ -409,7 +409,13 @@ class RipuModule(pl.LightningModule):
         self.confusion.reset()
         values = {"mIoU": self.scores.miou, "pixel_accuracy": self.scores.pixel_accuracy, **self.scores.subsets}
         values |= {f"iou/{name}": iou for name, iou in self.scores.per_class_iou.items() if iou is not None}
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, rank_zero_only=True)
+        if self.scores.subsets:  # where there are several means, that over all classes is also called by their number
+            values[f"mIoU{self.taxonomy.num_classes}"] = self.scores.miou
+        if self._trainer is not None:  # else Lightning takes the number of the step before, that losses are logged under
+            self.log("step", float(self.trainer.global_step), rank_zero_only=True)
+        # The last evaluation is of the same images, so it is also the end of the curves of those on the way.
+        for name in dict.fromkeys((stage, "val")):
+            self.log_dict({f"{name}/{key}": value for key, value in values.items()}, rank_zero_only=True)
 
     def on_validation_start(self) -> None:
         """Measure one network on all ranks; the round that may follow reads it too."""

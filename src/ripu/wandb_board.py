@@ -6,9 +6,11 @@ import logging
 import os
 import secrets
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ _log = logging.getLogger(__name__)
 
 REACH_SECONDS = 3.0
 """A server that has not answered after this long counts as out of reach."""
+
+GRACE_SECONDS = 10.0
+"""A run that takes so much longer to finish than it may is given up."""
 
 LONGEST_SIDE = 1024
 """Pictures are sent with at most this many pixels on their longer side."""
@@ -123,7 +128,7 @@ class WandbBoard(WandbLogger):
             save_dir: The folder of the run.
             project: W&B project.
             name: Name of the run.
-            group: Runs of one group differ in their seed.
+            group: Runs of one group are of one task, mode, setting and budget.
             tags: Words to find the run by.
             entity: W&B user or team; None for that of the key.
             mode: ``auto`` (online where there is a key and the server answers), ``online``, ``offline``, ``disabled``.
@@ -144,6 +149,8 @@ class WandbBoard(WandbLogger):
             _log.warning("W&B offline: %s; upload later with: %s", reason, self._upload)
         self._keeps_labels, self._keeps_checkpoints = keep_labels, keep_checkpoints
         self._axes: set[str] = {_SHARE_AXIS}
+        self._told: set[type[Exception]] = set()
+        self._finish_seconds = finish_seconds
         self._data_dir = os.environ.get("WANDB_DATA_DIR")
         super().__init__(
             name=name,
@@ -194,7 +201,12 @@ class WandbBoard(WandbLogger):
         os.environ["WANDB_DATA_DIR"] = str((self._folder / "wandb").absolute())
         try:
             run: Any = super().experiment
+            if self._mode == "online":
+                # Logs in a second time, for artifacts. Left to the first table, hours later, it would end the training where
+                # the server has gone by then.
+                run._public_api()
         except wandb.errors.CommError as error:  # it answered, but not to this
+            self._experiment = None
             reason = str(error).strip().partition("\n")[0]
             _log.warning("W&B offline: %s; upload later with: %s", reason, self._upload)
             wandb.teardown()  # else what is stuck would hold up the next attempt as well
@@ -206,6 +218,9 @@ class WandbBoard(WandbLogger):
             ) from error
         if self._mode == "online":
             print(f"W&B: {run.url}")
+        # It would ask the server whether the name is taken by another type, with training waiting for the answer: some 25
+        # seconds for every table and label store once the server is mute. Names hold the run's id, so none is taken.
+        run._assert_can_log_artifact = lambda artifact: None
         run.define_metric(_SHARE_AXIS)
         run.define_metric("al/*", step_metric=_SHARE_AXIS)
 
@@ -225,12 +240,27 @@ class WandbBoard(WandbLogger):
         run = self.experiment
         for name in metrics:
             if name.startswith("al/") and name not in self._axes:  # of two patterns that fit, either may win
-                run.define_metric(name, step_metric=_SHARE_AXIS)
                 self._axes.add(name)
-        super().log_metrics(metrics, step)
+                with self._at_best():
+                    run.define_metric(name, step_metric=_SHARE_AXIS)
+        with self._at_best():
+            super().log_metrics(metrics, step)
+
+    @contextmanager
+    def _at_best(self) -> Iterator[None]:
+        """What cannot be shown is no reason to end a training: it is said, once for each kind of trouble."""
+        try:
+            yield
+        except Exception as error:
+            if type(error) not in self._told:
+                self._told.add(type(error))
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                _log.warning("W&B does not take everything (%s); the run goes on, see %s", reason, self._folder)
 
     def _send(self, key: str, value: Any, step: int) -> None:
-        self.experiment.log({key: value, "trainer/global_step": step})
+        run = self.experiment
+        with self._at_best():
+            run.log({key: value, "trainer/global_step": step})
 
     def show_pictures(self, key: str, pictures: Sequence[Picture], step: int) -> None:
         """Images whose layers can be switched on and off."""
@@ -263,21 +293,25 @@ class WandbBoard(WandbLogger):
         """A version of the artifact ``labels-ID``."""
         if not self._keeps_labels:
             return
-        artifact = wandb.Artifact(f"labels-{self.experiment.id}", type="labels", metadata={**facts, "step": step})
+        run = self.experiment
+        artifact = wandb.Artifact(f"labels-{run.id}", type="labels", metadata={**facts, "step": step})
         for file in sorted(folder.iterdir()):
             if file.is_file() and file.name != "lock" and not file.name.startswith("."):
                 # Named after their content, rounds and answers never change: no copy is needed until they are uploaded.
                 policy: Any = "immutable" if file.suffix == ".dat" else "mutable"
                 artifact.add_file(str(file), name=file.name, policy=policy, skip_cache=True)
-        self.experiment.log_artifact(artifact, aliases=[f"round-{facts['round']}", "latest"])
+        with self._at_best():
+            run.log_artifact(artifact, aliases=[f"round-{facts['round']}", "latest"])
 
     def keep_checkpoint(self, file: Path, facts: Mapping[str, Any]) -> None:
         """The artifact ``network-ID``, where ``keep_checkpoints`` is set."""
         if not self._keeps_checkpoints:
             return
-        artifact = wandb.Artifact(f"network-{self.experiment.id}", type="model", metadata=dict(facts))
+        run = self.experiment
+        artifact = wandb.Artifact(f"network-{run.id}", type="model", metadata=dict(facts))
         artifact.add_file(str(file), name=file.name, policy="immutable", skip_cache=True)
-        self.experiment.log_artifact(artifact)
+        with self._at_best():
+            run.log_artifact(artifact)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -290,8 +324,11 @@ class WandbBoard(WandbLogger):
         """Close: the next run of a sweep begins its own."""
         if self._experiment is None:
             return
-        folder = Path(self.experiment.dir).parent
-        self.experiment.finish(exit_code=0 if is_success else 1)
+        run = self.experiment
+        folder = Path(run.dir).parent
+        began = time.monotonic()
+        self._close(run, 0 if is_success else 1)
+        is_late = time.monotonic() - began >= self._finish_seconds
         self._experiment = None
         if self._data_dir is None:
             os.environ.pop("WANDB_DATA_DIR", None)
@@ -299,6 +336,29 @@ class WandbBoard(WandbLogger):
             os.environ["WANDB_DATA_DIR"] = self._data_dir
         if self._mode == "offline":
             print(f"W&B: offline run; upload with: wandb sync {folder}")
+        elif is_late:
+            print(f"W&B: not all was uploaded within {self._finish_seconds:g} s; upload with: wandb sync {folder}")
+
+
+    def _close(self, run: Any, exit_code: int) -> None:
+        """Finish a run. Where W&B does not keep to its own time limit, the process that uploads is ended.
+
+        The end of what it had to say, at most a block of 32 KiB of its log, is lost then.
+        """
+
+        def finish() -> None:
+            with self._at_best():
+                run.finish(exit_code=exit_code)
+
+        finishing = threading.Thread(target=finish, daemon=True)
+        finishing.start()
+        finishing.join(self._finish_seconds + GRACE_SECONDS)
+        if finishing.is_alive():
+            with self._at_best():
+                service: Any = wandb.setup()._connection
+                service._proc._process.terminate()
+                finishing.join(GRACE_SECONDS)
+                wandb.teardown()
 
 
 def _image(picture: Picture) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import cv2
@@ -114,6 +115,17 @@ def test_both_domains_have_the_same_16_classes(tmp_path: Path) -> None:
     assert len(scenes.taxonomy.subsets["mIoU13"]) == 13
     assert scenes.val.read_label(0).max() == VOID
     assert set(np.unique(scenes.val.read_label(0))) <= {*range(16), VOID}
+
+
+def test_a_run_logs_the_means_of_16_and_of_13_classes(tmp_path: Path) -> None:
+    write_synthia(tmp_path)
+    trees.write_cityscapes(tmp_path)
+    results = running.train_here(tmp_path, tmp_path / "run", "evaluation.pictures=0", dataset="synthia")
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["val/mIoU"]]
+    for key, name in (("val/mIoU", "mIoU"), ("val/mIoU16", "mIoU"), ("val/mIoU13", "mIoU13")):
+        every = [one[name] for one in (*results["evaluations"], results)]
+        assert [float(row[key]) for row in rows] == pytest.approx(every)
 
 
 def test_the_published_recipe(tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ def test_what_was_asked_is_painted_in_the_colour_of_its_round(run: Path) -> None
     classes = asked_picture(data, image, "class")
     label = data.store.revealed_label(image.image_id)
     assert (classes[label == 3] == data.class_colors[3]).all()
+    rest = classes[rounds == 255].astype(int)  # pale grey, on which dark classes can be told
+    assert (rest == rest[:, :1]).all()
+    assert rest.min() >= 165
 
 
 def test_features_are_what_the_logits_are_linear_in(run: Path) -> None:

@@ -155,6 +155,9 @@ def test_settings_without_rounds_have_a_report(supervised: Path) -> None:
     text = page.read_text()
     assert f"<b>{results_of(supervised)['mIoU']:.2f}</b>" in text
     assert "No round took place" in text
+    results = results_of(supervised)
+    assert f"One evaluation, at step 7: mIoU {results['mIoU']:.2f}." in text
+    assert "<h1>camvid · fully_supervised<small>" in text
     assert 'id="shares"' not in text
     assert len(cells(text, "iou")) == 11
 
@@ -169,6 +172,14 @@ def test_an_unfinished_run_has_one_too(run: Path, tmp_path: Path) -> None:
     text = write_page(copy).read_text()
     assert "unfinished, at step 5 of 7" in text
     progress = json.loads((copy / "report" / "progress.json").read_text())
+    asked = 100 * progress["rounds"][-1]["labelled_fraction"]  # after the last evaluation, by the round that followed
+    assert asked > 100 * progress["evaluations"][-1]["labelled_fraction"]
+    (tile,) = re.findall(r"<span>labelled</span><b>([\d.]+) %</b>", text)
+    assert float(tile) == pytest.approx(asked, abs=0.51)
+    progress["evaluations"][-1]["mIoU13"] = 12.34
+    (copy / "report" / "progress.json").write_text(json.dumps(progress))
+    text = write_page(copy).read_text()
+    assert "<span>mIoU13</span><b>12.34</b>" in text
     assert f"<b>{progress['evaluations'][-1]['mIoU']:.2f}</b>" in text
     (copy / "report" / "progress.json").unlink()
     assert "nothing of its learning curve" in write_page(copy).read_text()

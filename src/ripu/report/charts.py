@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ripu import palette
 
 WIDTH, HEIGHT = 440, 280
-LEFT, RIGHT, TOP, BOTTOM = 46, 14, 14, 42
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 42
 
 ON_DARK = 0.88
 """White text needs a cell at least this opaque to be read on light paper."""

@@ -32,6 +32,9 @@ NOT_COMPARED = (
 )
 """Keys that say where and how fast a run goes, not what it learns."""
 
+SETTINGS_WITHOUT_ROUNDS = ("source_only", "fully_supervised")
+"""Settings that ask for nothing; mode, score and budget say nothing about them."""
+
 _WITHOUT_ROUNDS = ("mode", "region", "acquisition", "budget", "selection_steps", "dataset.static_mask")
 _TITLE = ("dataset", "mode", "setting", "acquisition", "budget")
 
@@ -64,7 +67,7 @@ class RunRecord:
         results, config = self.results or {}, self.config
         setting = str(results.get("setting", config.get("setting.name", "?")))
         target = str(config.get("acquisition._target_", "?")).rpartition(".")[2]
-        has_rounds = setting not in ("source_only", "fully_supervised")
+        has_rounds = setting not in SETTINGS_WITHOUT_ROUNDS
         given = {
             "dataset": str(results.get("dataset", config.get("dataset.name", "?"))),
             "mode": str(results.get("mode", config.get("mode.name", "?"))),

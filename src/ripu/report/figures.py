@@ -92,7 +92,7 @@ def image_of(data: RunData, image: GalleryImage) -> Picture:
 
 
 def asked_picture(data: RunData, image: GalleryImage, by: str) -> Picture:
-    """The dimmed image with what was asked, by ``round`` or by ``class``; lone pixels are enlarged to be seen."""
+    """The dimmed (by ``round``) or paled (by ``class``) image with what was asked; lone pixels are enlarged to be seen."""
     if data.store is None or not data.store.num_rounds:
         raise FigureError("the run asked for nothing (setting without rounds, or before the first)")
     pixels = image_of(data, image)
@@ -102,7 +102,10 @@ def asked_picture(data: RunData, image: GalleryImage, by: str) -> Picture:
         colors = np.asarray([palette.round_color(max(0, number - 1)) for number in range(256)], dtype=np.uint8)[
             asked[..., 0]
         ]
-    result: Picture = (pixels * 0.5).astype(np.uint8)
+    if by == "class":  # whose colours are dark for the most part, and mean something: on a pale image without colours
+        result: Picture = (255 - 0.35 * (255 - pixels.mean(axis=-1, keepdims=True).repeat(3, axis=-1))).astype(np.uint8)
+    else:
+        result = (pixels * 0.5).astype(np.uint8)
     is_asked = asked[..., 0] > 0
     reach = max(1, pixels.shape[1] // 250) if is_asked.mean() < 0.005 else 0
     for row, column in zip(*np.nonzero(is_asked), strict=True):

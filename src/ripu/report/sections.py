@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ripu import palette
 from ripu.labelstore import LabelStoreError
 from ripu.report.charts import Line, confusion_matrix, line_chart, reliability
+from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS
 from ripu.report.gallery import old_pictures, painted_url, picture_url
 from ripu.report.rundata import Evaluation, RunData
 from ripu.report.storage import MOST_WIDTH
@@ -71,10 +72,16 @@ def verdict_of(data: RunData) -> Verdict:
     return judge(curve, [int(one["step"]) for one in data.rounds])
 
 
+def is_without_rounds(data: RunData) -> bool:
+    """Whether a run asks for nothing, so that its mode and score say nothing about it."""
+    return data.results.get("setting") in SETTINGS_WITHOUT_ROUNDS
+
+
 def head(data: RunData) -> str:
     """Name, state and the figures that matter most."""
     results = data.results
-    words = [str(results[key]) for key in ("dataset", "mode", "setting", "acquisition") if results.get(key) is not None]
+    keys = ("dataset", "setting") if is_without_rounds(data) else ("dataset", "mode", "setting", "acquisition")
+    words = [str(results[key]) for key in keys if results.get(key) is not None]
     curve = data.curve
     last, first = (curve[-1], curve[0]) if curve else ({}, {})
     before = next((one for one in curve if data.rounds and one["step"] == data.rounds[0]["step"]), first)
@@ -86,15 +93,19 @@ def head(data: RunData) -> str:
     miou = last.get("mIoU")
     gain = miou - before["mIoU"] if miou is not None and before is not last else None
     seconds = sum((results.get("seconds") or {}).values())
+    labelled = last.get("labelled_fraction")
+    if data.rounds:  # a round may have come after the last evaluation
+        labelled = max(labelled or 0.0, data.rounds[-1]["labelled_fraction"])
+    scores = results if data.is_finished else last
     tiles = [
         ("mIoU", f"{points(miou)}", "of the last iterate" if data.is_finished else "so far"),
         ("gain", signed(gain), "since before the first round" if data.rounds else "since the first evaluation"),
-        ("labelled", share(last.get("labelled_fraction")), "of the target's pixels"),
+        ("labelled", share(labelled), "of the target's pixels"),
         ("rounds", str(len(data.rounds)), f"{sum(one.get('picks') or 0 for one in data.rounds):,} picks"),
     ]
     tiles += [
-        (name, points(float(results[name])), "mean over a subset")
-        for name in results
+        (name, points(float(scores[name])), "mean over a subset")
+        for name in scores
         if name.startswith("mIoU") and name != "mIoU"
     ]
     if seconds:
@@ -120,6 +131,9 @@ def learning_curve(data: RunData) -> str:
         for number, one in enumerate(data.rounds)
     ]
     known = [one for one in data.curve if one.get("mIoU") is not None]
+    if len(known) == 1:
+        text = f"One evaluation, at step {known[0]['step']:,}: mIoU {known[0]['mIoU']:.2f}."
+        return section("curve", "Learning curve", f"<p>{text}</p>" + round_table(data))
     tips = [f"step {one['step']}: mIoU {one['mIoU']:.2f}, {share(one['labelled_fraction'])} labelled" for one in known]
     by_step = line_chart(
         [Line([(float(one["step"]), float(one["mIoU"])) for one in known], color, "mIoU", tips)],

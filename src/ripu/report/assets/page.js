@@ -188,6 +188,7 @@
 
   // ---- the viewer: wheel, pinch or buttons zoom, dragging pans
   const viewer = document.createElement("dialog");
+  viewer.setAttribute("aria-label", "one image of the gallery");
   viewer.innerHTML = `<div class="stage"></div><div class="bar-of-viewer"><div class="row"><button data-close>close</button>
     <button data-go="-1" aria-label="previous image">‹</button><button data-go="1" aria-label="next image">›</button>
     <button data-zoom="1.5" aria-label="zoom in">+</button><button data-zoom="0.667" aria-label="zoom out">−</button>
@@ -195,6 +196,7 @@
   document.body.append(viewer);
   const stage = viewer.querySelector(".stage"), readout = viewer.querySelector("#readout");
   const big = document.createElement("canvas");
+  big.setAttribute("role", "img");
   stage.append(big);
   let shown = 0, view = { x: 0, y: 0, scale: 1 };
   const place = () => {
@@ -215,6 +217,7 @@
     shown = (k + scripts.length) % scripts.length;
     if (!viewer.open) viewer.showModal();
     readout.textContent = scripts[shown].dataset.name;
+    big.setAttribute("aria-label", scripts[shown].dataset.name);
     await draw(big, shown);
     fit();
   };
