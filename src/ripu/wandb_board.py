@@ -204,7 +204,7 @@ class WandbBoard(WandbLogger):
             if self._mode == "online":
                 # Logs in a second time, for artifacts. Left to the first table, hours later, it would end the training where
                 # the server has gone by then.
-                run._public_api()
+                getattr(run, "_public_api", lambda: None)()  # not of wandb's promises: it may go
         except wandb.errors.CommError as error:  # it answered, but not to this
             self._experiment = None
             reason = str(error).strip().partition("\n")[0]
@@ -338,7 +338,6 @@ class WandbBoard(WandbLogger):
             print(f"W&B: offline run; upload with: wandb sync {folder}")
         elif is_late:
             print(f"W&B: not all was uploaded within {self._finish_seconds:g} s; upload with: wandb sync {folder}")
-
 
     def _close(self, run: Any, exit_code: int) -> None:
         """Finish a run. Where W&B does not keep to its own time limit, the process that uploads is ended.
