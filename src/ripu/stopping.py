@@ -56,7 +56,7 @@ class StopSignals(pl.Callback):
         last evaluation, or in it, the processes would wait for each other for ever.
         """
         has_own = signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_DFL)
-        trainer._signal_connector._sigterm_notifier_fn = _nothing if has_own else leave  # type: ignore[method-assign]
+        trainer._signal_connector._sigterm_notifier_fn = _nothing if has_own else leave  # type: ignore[assignment]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which has set its handlers by now."""
