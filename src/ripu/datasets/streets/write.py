@@ -155,6 +155,9 @@ def generate(
     if not _is_complete(folder, head, counts):
         Path(root).mkdir(parents=True, exist_ok=True)
         with _only_writer(Path(root) / f".seed{seed}.lock", folder):
+            for half in folder.rglob(".*.tmp"):  # of a process that was killed
+                with contextlib.suppress(OSError):
+                    half.unlink()
             _make_missing(folder, head, counts, num_workers, progress)
     return folder
 
