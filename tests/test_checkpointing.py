@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ripu.checkpointing import RunCheckpoint, newest_checkpoint
+from ripu.checkpointing import RunCheckpoint, newest_checkpoint, remove_leftovers
 from ripu.plan import Plan
 
 
@@ -145,3 +145,28 @@ def test_an_error_saves_what_is_whole(tmp_path: Path, error: BaseException, step
 def test_numbers_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         checkpoint(tmp_path, **options)
+
+
+def test_what_a_killed_process_left_half_done_goes_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    save(checkpoint(folder, keep=3), FakeTrainer(folder), 3, 5, 7)
+    (folder / "step-00000003.sha256").unlink()  # its removal was broken off
+    (folder / "step-00000008.ckpt").write_text("not finished")
+    (folder / "step-00000009.sha256").write_text("no checkpoint yet")
+    (tmp_path / "report").mkdir()
+    half = ["config.yaml.tmp", "metrics.tmp", ".report.html.12.tmp", "report/.progress.json.12.tmp"]
+    half += ["checkpoints/step-00000009.tmp", "checkpoints/step-00000009.tmp256", "checkpoints/final.final"]
+    kept = ["config.yaml", "notes.tmp", "report/progress.json", "checkpoints/final.ckpt"]
+    for name in half + kept:
+        (tmp_path / name).write_text(name)
+    (tmp_path / "panel.tmp").mkdir()
+    (tmp_path / "panel.tmp" / "val-00000.png").write_text("half")
+    (tmp_path / ".ripu-12-0a1b2c3d").mkdir()
+    remove_leftovers(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
+        *kept,
+        *(f"checkpoints/step-0000000{step}.{ending}" for step in (5, 7) for ending in ("ckpt", "sha256")),
+        "checkpoints/step-00000008.ckpt",
+    }
+    assert not (tmp_path / "panel.tmp").exists()
+    assert not (tmp_path / ".ripu-12-0a1b2c3d").exists()

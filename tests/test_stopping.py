@@ -105,3 +105,34 @@ def test_a_stop_before_training_says_how_to_begin(data_root: Path, tmp_path: Pat
     assert process.returncode == 143, printed
     assert "stopped; go on with: python -m ripu.train" in printed
     assert "Traceback" not in printed
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_of_two_in_the_last_evaluation_ends_the_job(data_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    given = [word for word in tiny(data_root, run, *ROUNDS) if word != "trainer.devices=1"]
+    process = start(tmp_path, [*given, "trainer.devices=2", "trainer.strategy=ddp", "resume=true"])
+    deadline = time.monotonic() + 200
+    while not (run / "checkpoints" / "step-00000007.ckpt").exists():  # training is over
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    try:
+        printed, _ = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:  # they wait for each other
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 143, printed
+    assert "stopped; go on with: python -m ripu.train" in printed
+    assert "Traceback" not in printed
+
+
+def test_what_is_said_where_another_process_has_ended() -> None:
+    from ripu.troubles import line_of
+
+    error = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1")
+    line = line_of(error)
+    assert line is not None
+    assert line.startswith("another process of this job has ended or cannot be reached ([/pytorch")
+    assert line_of(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None

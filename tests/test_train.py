@@ -393,3 +393,32 @@ def test_real_scenes(real_data: Path, tmp_path: Path) -> None:
     results = train_here(real_data, tmp_path / "run", "evaluation.pictures=0")
     budget = cfg.mode.budget
     assert results["labelled_fraction"] == pytest.approx(budget, rel=0.05)
+
+
+def test_first_predictions_that_were_broken_off_are_made_again(data_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "panel.tmp").mkdir(parents=True)
+    (run / "panel.tmp" / "val-00001.png").write_bytes(b"half a pic")
+    train_here(data_root, run)
+    assert not (run / "panel.tmp").exists()
+    assert sorted(path.name for path in (run / "panel").iterdir()) == ["target-00001.png", "val-00001.png"]
+    (run / "panel" / "val-00001.png").write_bytes(b"")  # a disk that lost it costs a tile, not the run
+    train_here(data_root, run, "resume=true")
+    assert (run / "pictures" / "val-00001.png").stat().st_size > 0
+
+
+def test_two_processes_do_not_share_a_folder(data_root: Path, tmp_path: Path) -> None:
+    from ripu.labelstore import StoreLockedError
+    from ripu.runs import claim
+
+    run = tmp_path / "run"
+    lock = claim(run, {"seed": 0})
+    assert lock is not None
+    with pytest.raises(StoreLockedError, match=r"run/\.lock: this process .* close that writer first"):
+        claim(run, {"seed": 0})
+    lock.release()
+    again = claim(run, {"seed": 0})
+    assert again is not None
+    again.release()
+    (run / "config.yaml").unlink()
+    train_here(data_root, run, "setting=source_only")

@@ -101,6 +101,12 @@ def check_config(cfg: DictConfig) -> None:
     """
     check_values(cfg, "train")
     check_output(cfg)
+    devices = cfg.trainer.devices
+    if cfg.trainer.accelerator == "cpu" and devices != "auto" and not (str(devices).isdigit() and int(devices) > 0):
+        raise ConfigError(
+            f"trainer.devices={devices} is not allowed with trainer.accelerator=cpu, where it is the number of processes; give "
+            "1 or more"
+        )
     if cfg.dataset.static_mask is not None and not Path(cfg.dataset.static_mask).is_file():
         raise ConfigError(
             f"dataset.static_mask={cfg.dataset.static_mask} does not exist; give a grey PNG, non-zero where nothing is asked"

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,34 @@ def newest_checkpoint(folder: Path, below: int | None = None) -> Path | None:
             return path
         _log.warning("checkpoint %s is damaged or was not finished; going back to the one before", path)
     return None
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove what a process that was killed has left half done in a run's folder; the label store sees to its own.
+
+    These are files that were not renamed into their places, and checkpoints whose removal was broken off.
+
+    Args:
+        run: The folder; no other process may be writing to it.
+    """
+    checkpoints = run / "checkpoints"
+    half = [run / name for name in ("config.yaml.tmp", "metrics.tmp", "panel.tmp")]
+    half += [*run.glob(".*.tmp"), *(run / "report").glob(".*.tmp")]
+    half += [path for ending in ("tmp", "tmp256", "final") for path in checkpoints.glob(f"*.{ending}")]
+    found = sorted(checkpoints.glob("step-*.ckpt"))
+    last = max((step_of(path) for path in found if path.with_suffix(".sha256").exists()), default=-1)
+    # Later ones without a record were not finished, or are damaged: they are told of, not removed.
+    half += [path for path in found if step_of(path) < last and not path.with_suffix(".sha256").exists()]
+    half += [path for path in checkpoints.glob("step-*.sha256") if not path.with_suffix(".ckpt").exists()]
+    for path in run.glob(".ripu-*"):  # whether the folder can be written to was being tried
+        with contextlib.suppress(OSError):
+            path.rmdir()
+    for path in half:
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 class RunCheckpoint(pl.Callback):
@@ -178,6 +207,7 @@ def save_final(trainer: pl.Trainer, path: Path) -> None:
         with writing(path):
             trainer.save_checkpoint(temporary, weights_only=True)
             if trainer.is_global_zero:
+                _sync(temporary)
                 os.replace(temporary, path)
     except WriteError:
         with contextlib.suppress(OSError):

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from ripu.datasets.scenes import SceneDataset, SceneError
 from ripu.datasets.unreadable import TolerantScenes
+from ripu.untrusted import UntrustedError, read_array
 
 SUB_EPOCH = 3000
 """Draws after which the shares of the classes are counted afresh."""
@@ -212,13 +213,13 @@ def _fingerprint(scenes: SceneDataset) -> str:
 
 def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
     try:
-        kept = np.load(path, allow_pickle=False)
+        kept = read_array(path, "bool", 2, most_bytes=shape[0] * shape[1] + 4096)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, EOFError):
+    except (OSError, UntrustedError):
         _log.warning("%s is damaged; reading the labels again", path)
         return None
-    return kept if kept.shape == shape and kept.dtype == np.bool_ else None
+    return kept if kept.shape == shape else None
 
 
 @contextlib.contextmanager

@@ -43,6 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        from ripu.files import cause_and_remedy
+
+        print(f"error: {error.filename}: {cause_and_remedy(error)}", file=sys.stderr)
+        return 2
 
 
 def export_name(number: int, image_id: str) -> str:

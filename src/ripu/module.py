@@ -287,28 +287,24 @@ class RipuModule(pl.LightningModule):
                 self.manual_backward(total)
             terms |= {name: term.detach() for name, term in part_terms.items()}
         loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
+        checked = [loss.float(), *(self._largest_gradients(loss.device) if is_last_micro else ())]
+        if not torch.isfinite(torch.stack(checked)).all():  # the device is waited for once, for loss and gradients
             self._step.undo()
-            raise nonfinite.fail(self, f"the loss is {loss.item()}", batch, batch_idx % self.accumulate, terms)
+            what = "the gradient is not finite" if torch.isfinite(loss) else f"the loss is {loss.item()}"
+            raise nonfinite.fail(self, what, batch, batch_idx % self.accumulate, terms)
         self.log_dict({f"train/{name}": term for name, term in terms.items()} | {"train/loss": loss})
         if is_last_micro:
-            if not self._has_finite_gradients():
-                self._step.undo()
-                raise nonfinite.fail(self, "the gradient is not finite", batch, batch_idx % self.accumulate, terms)
             with self._step.changing():
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
                 scheduler.step()  # type: ignore[union-attr]
 
-    def _has_finite_gradients(self) -> bool:
-        """Whether no gradient is infinite or NaN; True with a scaler, which leaves such steps out by itself."""
+    def _largest_gradients(self, device: torch.device) -> list[Tensor]:
+        """The largest magnitude in each gradient, float32; none with a scaler, which leaves infinite ones out by itself."""
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            return True
+            return []
         gradients = [one.grad for one in self.network.parameters() if one.grad is not None]
-        if not gradients:
-            return True
-        largest = torch.stack([one.to(gradients[0].device) for one in torch._foreach_norm(gradients, math.inf)])
-        return bool(torch.isfinite(largest).all())
+        return [one.to(device, torch.float32) for one in torch._foreach_norm(gradients, math.inf)] if gradients else []
 
     def _unshared(self) -> AbstractContextManager[None]:
         """A backward pass whose gradients stay on this rank: ranks add theirs up once a step, in the last one."""

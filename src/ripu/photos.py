@@ -12,6 +12,7 @@ from typing import Any
 
 from ripu.datasets.pictures import SUFFIXES
 from ripu.labelstore.files import AtomicFile
+from ripu.untrusted import read_json
 
 RECORD = "predictions.json"
 LEDGER = "finished.jsonl"
@@ -119,9 +120,10 @@ class Finished:
 
     def _compare(self, record: Path, settings: Mapping[str, Any]) -> None:
         try:
-            before = json.loads(record.read_text())
+            before = read_json(record)
         except ValueError:
             before = {}
+        before = before if isinstance(before, dict) else {}
         differ = [key for key, value in settings.items() if before.get(key) != value]
         if differ:
             raise PhotosError(
@@ -131,11 +133,11 @@ class Finished:
 
     def _read(self) -> None:
         path = self.output / LEDGER
-        for line in path.read_text(encoding="ascii").splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="ascii", errors="replace").splitlines() if path.exists() else ():
             try:
                 entry = json.loads(line)
                 self._done[entry["image"]] = entry
-            except (ValueError, KeyError, TypeError):  # the line that was being written when the power went out
+            except (ValueError, KeyError, TypeError, RecursionError):  # the line that was being written when the power went out
                 continue
 
     def has(self, photo: Photo, files: list[Path]) -> bool:

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ripu import build, reopen
 from ripu.commandline import command
 from ripu.terminal import Progress
+from ripu.untrusted import UntrustedError, read_array, read_json
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is replayed
     import torch
@@ -301,8 +302,11 @@ class LogitSource:
         }
         record = folder / "cache.json"
         if record.exists():
-            before = json.loads(record.read_text())
-            differs = [key for key in facts if before.get(key) != facts[key]]
+            try:
+                before = read_json(record)
+            except UntrustedError as error:
+                raise build.ConfigError(f"cache={folder}: {error}; remove the folder, or name another") from error
+            differs = [key for key in facts if not isinstance(before, dict) or before.get(key) != facts[key]]
             if differs:
                 raise build.ConfigError(
                     f"cache={folder} holds logits of another {', '.join(differs)}; name another folder"
@@ -390,14 +394,18 @@ class _KnownLogits:
         return len(self.indices)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        import numpy as np
         import torch
 
         index = self.indices[item]
         sample = self.images[item] if self.with_images else {"index": index, "image": torch.empty(0)}
         if self.folder is None:
             return {**sample, "logits": self.memory[index]}
-        return {**sample, "logits": torch.from_numpy(np.load(_file(self.folder, index), allow_pickle=False)).float()}
+        path = _file(self.folder, index)
+        try:
+            logits = read_array(path, "number", 3, most_bytes=1 << 32)
+        except UntrustedError as error:
+            raise build.ConfigError(f"cache={self.folder}: {error}; remove it, and it is computed again") from error
+        return {**sample, "logits": torch.from_numpy(logits).float()}
 
 
 # ----------------------------------------------------------------------------------------------------------- comparison

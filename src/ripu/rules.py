@@ -86,11 +86,16 @@ STEPS = Rule(
     "a list of whole numbers, e.g. [100,200]", lambda value: isinstance(value, list) and all(_whole(s) for s in value)
 )
 _DEVICES = Rule(
-    "auto, a number of devices or a list of their numbers",
+    "auto, a number of devices or a list of their different numbers",
     lambda value: value in ("auto", -1, "-1")
     or (_whole(value) and value >= 1)
     or (isinstance(value, str) and all(part.strip().isdigit() for part in value.split(",")))
-    or (isinstance(value, list) and bool(value) and all(_whole(one) and one >= 0 for one in value)),
+    or (
+        isinstance(value, list)
+        and bool(value)
+        and all(_whole(one) and one >= 0 for one in value)
+        and len(set(value)) == len(value)
+    ),
 )
 _FRACTIONS = Rule(
     "a list of increasing fractions of the run between 0 and 1",
@@ -127,7 +132,7 @@ RULES: Mapping[str, Rule] = {
     "data.source_batch": whole(1, most=65536),
     "data.target_batch": whole(1, most=65536),
     "data.transforms": _NODES,
-    "data.num_workers": whole(0),
+    "data.num_workers": whole(0, most=1024),
     "data.cache": TEXT | NOTHING,
     "data.unreadable": one_of("stop", "skip"),
     "unreadable": one_of("stop", "skip"),
@@ -200,7 +205,7 @@ RULES: Mapping[str, Rule] = {
     "overlap": number("0 or more and below 1", least=0, below=1),
     "opacity": SHARE,
     "accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
-    "num_workers": whole(0),
+    "num_workers": whole(0, most=1024),
     "report": TEXT | NOTHING,
     "batch": whole(1) | NOTHING,
     "rounds": whole(1) | NOTHING,

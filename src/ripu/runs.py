@@ -22,11 +22,12 @@ from pytorch_lightning.utilities import rank_zero_only
 from ripu import __version__, start
 from ripu.beginnings import Beginning, key_of
 from ripu.build import ConfigError, Scenes, instantiate, make_plan, plain
-from ripu.checkpointing import RunCheckpoint, newest_checkpoint, save_final
+from ripu.checkpointing import RunCheckpoint, newest_checkpoint, remove_leftovers, save_final
 from ripu.commandline import given_words
 from ripu.dashboard import Dashboard, Throughput, keep_final
 from ripu.files import writing
 from ripu.labelstore import LabelStore
+from ripu.labelstore.lock import WriterLock
 from ripu.loggers import MetricsFile
 from ripu.module import RipuModule
 from ripu.plan import Plan
@@ -64,6 +65,7 @@ __all__ = [
 ]
 
 CONFIG_FILE = "config.yaml"
+LOCK_FILE = ".lock"
 _MAY_CHANGE = (
     *("resume", "dry_run", "paths", "logger", "trainer", "checkpoint", "evaluation", "protocol.flip", "dataset.recipe.flip"),
     *("data.num_workers", "data.cache", "data.unreadable"),
@@ -118,20 +120,34 @@ def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     _check_same(OmegaConf.create(old), OmegaConf.create({**config}), run)
 
 
-def claim(run: Path, config: Mapping[str, Any]) -> None:
-    """Make the folder of a run and write its configuration, which marks it as one.
+def claim(run: Path, config: Mapping[str, Any]) -> WriterLock | None:
+    """Make the folder of a run, take it for this process alone, and write its configuration, which marks it as a run.
 
     Args:
         run: The folder.
         config: The resolved configuration.
+
+    Returns:
+        What holds the folder, to be released; None on ranks other than 0.
+
+    Raises:
+        StoreLockedError: Another process is at work in it.
     """
     if _rank() != 0:
-        return
-    temporary = run / f"{CONFIG_FILE}.tmp"
-    with writing(run / CONFIG_FILE):
+        return None
+    with writing(run):
         run.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create({**config})))
-        os.replace(temporary, run / CONFIG_FILE)
+        lock = WriterLock(run / LOCK_FILE)
+    try:
+        remove_leftovers(run)
+        temporary = run / f"{CONFIG_FILE}.tmp"
+        with writing(run / CONFIG_FILE):
+            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create({**config})))
+            os.replace(temporary, run / CONFIG_FILE)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
 
 
 def _rank() -> int:

@@ -73,7 +73,7 @@ class SkippedFiles(pl.Callback):
             for line in self._path.read_text().splitlines():
                 try:
                     one = {name: str(json.loads(line)[name]) for name in Fault._fields}
-                except (ValueError, KeyError, TypeError):  # the end of a line that a crash cut off
+                except (ValueError, KeyError, TypeError, RecursionError):  # the end of a line that a crash cut off
                     continue
                 self._seen.setdefault((one["part"], one["file"]), one)
 

@@ -7,7 +7,6 @@ asked for again; the budget of the run comes on top.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.strict import ConfigError
+from ripu.untrusted import read_json
 
 if TYPE_CHECKING:
     from ripu.datasets.scenes import SceneDataset
@@ -244,7 +244,7 @@ class MaskFolder(Mapping[str, "Mask"]):
 
     def _listed(self, path: Path) -> dict[str, str]:
         try:
-            listed = json.loads(path.read_text())
+            listed = read_json(path)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({error}); remove it where masks are named after images") from error
         if not isinstance(listed, dict) or not all(isinstance(value, str) for value in listed.values()):

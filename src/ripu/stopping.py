@@ -49,6 +49,15 @@ class StopSignals(pl.Callback):
         self._before: dict[int, Any] = {}
         forget_lightnings(run)
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Keep Lightning's answer to SIGTERM out, before it is in place.
+
+        In a job of several processes it is a broadcast in the middle of whatever is being done: between training and the
+        last evaluation, or in it, the processes would wait for each other for ever.
+        """
+        has_own = signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_DFL)
+        trainer._signal_connector._sigterm_notifier_fn = _nothing if has_own else leave  # type: ignore[assignment]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which has set its handlers by now."""
         if threading.current_thread() is not threading.main_thread():
@@ -134,6 +143,10 @@ class StopSignals(pl.Callback):
             if handler is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, handler)
         self._before = {}
+
+
+def _nothing(number: int, frame: Any) -> None:
+    """The handler that was there before is called behind this one."""
 
 
 def forget_lightnings(run: Path) -> None:

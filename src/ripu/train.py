@@ -60,21 +60,22 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     scenes = build.make_scenes(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
     start = runs.find_start(cfg, scenes) if checkpoint is None else None
-    runs.claim(run, build.plain(cfg))
-    beginning = runs.take_beginning(cfg, run, plan, scenes)
-    if beginning is not None:
-        checkpoint = runs.newest_checkpoint(run / "checkpoints")
-    is_active = cfg.setting.target_labels == "revealed"
-    trainer = runs.make_trainer(cfg, run, plan)
-    store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
-    if start is not None and store is not None and trainer.is_global_zero:
-        start.carry(store)
-    engine = build.make_engine(cfg, scenes, store) if store is not None else None
-    datamodule = build.make_datamodule(cfg, scenes, store)
-    skipped = runs.SkippedFiles(run, datamodule.faults)
-    selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store, skipped, beginning)
-    clock.lap("setup")
+    lock = runs.claim(run, build.plain(cfg))
+    beginning = store = None
     try:
+        beginning = runs.take_beginning(cfg, run, plan, scenes)
+        if beginning is not None:
+            checkpoint = runs.newest_checkpoint(run / "checkpoints")
+        is_active = cfg.setting.target_labels == "revealed"
+        trainer = runs.make_trainer(cfg, run, plan)
+        store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
+        if start is not None and store is not None and trainer.is_global_zero:
+            start.carry(store)
+        engine = build.make_engine(cfg, scenes, store) if store is not None else None
+        datamodule = build.make_datamodule(cfg, scenes, store)
+        skipped = runs.SkippedFiles(run, datamodule.faults)
+        selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store, skipped, beginning)
+        clock.lap("setup")
         if checkpoint is None and 0 in plan.selection_steps:
             trainer.validate(module, datamodule, verbose=False)  # the callback's first round follows
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
@@ -94,6 +95,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             store.close()
         if beginning is not None:
             beginning.close()
+        if lock is not None:
+            lock.release()
 
 
 @command("train", build.check_config)

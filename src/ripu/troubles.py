@@ -10,6 +10,7 @@ from ripu.files import WriteError, cause_and_remedy
 
 _CAUGHT = re.compile(r"^Caught (\w+) in .*?\n.*\n(?:[\w.]+\.)?\1: (.*)$", re.DOTALL)
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", re.DOTALL)
+_PEER = re.compile(r"gloo|connection (?:was )?(?:closed|reset|refused)|broken pipe", re.I)
 _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED", re.I)
 
 
@@ -58,6 +59,11 @@ def line_of(error: BaseException) -> str | None:
         )
     if isinstance(error, BrokenProcessPool):
         return "a process that reads or makes data died; most often the machine ran out of memory. Start the command again"
+    if _is_of_torch_distributed(error):
+        return (
+            f"another process of this job has ended or cannot be reached ({message_of(error).splitlines()[0]}); look at what "
+            "it said, and go on with the same number of processes"
+        )
     if isinstance(error, WriteError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
@@ -65,6 +71,13 @@ def line_of(error: BaseException) -> str | None:
     if _is_of_package(error) and isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
         return message_of(error)
     return None
+
+
+def _is_of_torch_distributed(error: BaseException) -> bool:
+    """Whether processes of a job could not talk to each other."""
+    if {"DistNetworkError", "DistStoreError", "DistBackendError"} & {kind.__name__ for kind in type(error).__mro__}:
+        return True
+    return isinstance(error, RuntimeError) and bool(_PEER.search(str(error))) and not _is_of_package(error)
 
 
 def _is_of_package(error: BaseException) -> bool:

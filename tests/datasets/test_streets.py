@@ -356,3 +356,15 @@ def test_command_line_writes_scenes_and_sheet(tmp_path: Path, capsys: pytest.Cap
         assert image.size == (4 * 64, 6 * 32)
     assert main(["--root", str(tmp_path), "--seed", "3", *sizes, "--width", "96"]) == 2
     assert "width=64 but width=96 was asked for" in capsys.readouterr().err
+
+
+def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    picture = next(folder.rglob("gtav/images/*.png"))
+    before = picture.read_bytes()
+    half = picture.with_name(f".{picture.name}.4711.tmp")
+    half.write_bytes(before[:100])
+    picture.unlink()
+    make(tmp_path)
+    assert picture.read_bytes() == before
+    assert not half.exists()

@@ -241,3 +241,8 @@ def test_the_look_takes_no_longer_with_many_scenes(data_root: Path) -> None:
     began = time.perf_counter()
     quick_check({"source": SceneDataset("many", many, CITYSCAPES19)})
     assert time.perf_counter() - began < 6
+
+
+def test_a_description_that_lacks_its_classes_is_one_line() -> None:
+    with pytest.raises(ValueError, match=r"dataset=folder needs dataset\.classes"):
+        doctor(compose("dataset=folder", config_name="doctor"))

@@ -40,6 +40,7 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
         ValueError: The data set is not there, or described in a way that cannot be read.
     """
     check_values(cfg, "doctor")
+    build.make_taxonomy(cfg)  # says what a description of one's own data lacks
     parts = build.load_parts(cfg, lenient=True)
     with Progress("reading", sum(len(scenes) for scenes in parts.values()), "scenes") as progress:
         facts = read_all(parts, cfg.num_workers, progress)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ripu.labelstore.encoding import decode_answers, decode_picks
 from ripu.labelstore.errors import CorruptStoreError, LabelStoreError
-from ripu.labelstore.files import FileEntry, RecordFile, check_whole_file
+from ripu.labelstore.files import FileEntry, RecordFile, check_whole_file, file_digest
 from ripu.labelstore.log import AnswersEvent, CarriedEvent, RoundEvent, UndoEvent, held_files, held_name
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import (
@@ -82,7 +82,7 @@ def verify_store(store: LabelReader, progress: Callable[[int, int], None] = lamb
         if file is not None and file.header != {"kind": kind, "store": header.sha256, "round": spec}:
             problems.append(f"{file.path}: its header belongs to another store or round")
             del readable[name]
-        elif file is not None and file.images and file.images[-1] >= len(header.images):
+        elif file is not None and file.images and max(file.images) >= len(header.images):
             problems.append(f"{file.path}: has records of images that the store was created without")
             del readable[name]
     digests = {position: content_digest(event.spec) for position, event in enumerate(rounds)}
@@ -122,7 +122,7 @@ def _check_file(store: LabelReader, entry: FileEntry) -> tuple[str, RecordFile |
 def _check_held(store: LabelReader, path: Path) -> Iterator[str]:
     """The faults of a file with answers that no round asks for yet; its name holds its checksum."""
     try:
-        if path.name != held_name(hashlib.sha256(path.read_bytes()).hexdigest()):
+        if path.name != held_name(file_digest(path)):
             raise CorruptStoreError(
                 f"{path}: does not match the checksum in its name, bytes were changed; restore it from a copy of the run, "
                 "or remove it: what it answers will be asked again"
@@ -130,6 +130,8 @@ def _check_held(store: LabelReader, path: Path) -> Iterator[str]:
         file = RecordFile(path)
         if file.header != {"kind": "answers", "store": store.header.sha256, "round": None}:
             raise CorruptStoreError(f"{path}: its header belongs to another store")
+        if file.images and max(file.images) >= len(store.images):
+            raise CorruptStoreError(f"{path}: has records of images that the store was created without; remove it")
         for number in file.images:
             image = store.images[number]
             payload = file.read(number)

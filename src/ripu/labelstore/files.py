@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ MAGIC = b"RIPULAB\x01"
 TMP_PREFIX = ".tmp-"
 MOST_RECORD_BYTES = 1 << 30
 """More than this is no record: the labels of one image, however large, are far below."""
+MOST_DOCUMENT_BYTES = 1 << 27
+"""More than this is no document and no index: a million images take less."""
 _MOST_RATIO = 1040  # zlib reaches 1032
 ZLIB_LEVEL = 6
 _FOOTER = struct.Struct("<QQ32s8s")
@@ -139,10 +142,12 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
     Raises:
         CorruptStoreError: If it is missing, is no such document or does not match its checksum.
     """
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise _unread(path, error) from error
+    with _reading(path) as handle:
+        size = handle.seek(0, os.SEEK_END)
+        if size > MOST_DOCUMENT_BYTES:
+            raise CorruptStoreError(f"{path}: {size} bytes, too many for a document; {_RESTORE}")
+        handle.seek(0)
+        text = handle.read(MOST_DOCUMENT_BYTES)
     try:
         document = json.loads(text)
         body, digest = document["body"], document["sha256"]
@@ -244,14 +249,14 @@ class RecordFile:
             handle.seek(0)
             front = handle.read(len(MAGIC) + 4)
             header_bytes = int.from_bytes(front[len(MAGIC) :], "little")
-            if header_bytes > offset:
+            if header_bytes > offset or max(header_bytes, count * _INDEX.itemsize) > MOST_DOCUMENT_BYTES:
                 raise CorruptStoreError(f"{path}: the header is damaged; {_RESTORE}")
             front += handle.read(header_bytes)
             handle.seek(offset)
             index = handle.read(count * _INDEX.itemsize)
         if hashlib.sha256(front + index).digest() != digest or (entry and entry.index_sha256 != digest.hex()):
             raise CorruptStoreError(f"{path}: header or index does not match its checksum; {_RESTORE}")
-        self.header: dict[str, Any] = json.loads(front[len(MAGIC) + 4 :])
+        self.header = self._header(front[len(MAGIC) + 4 :])
         rows = np.frombuffer(index, dtype=_INDEX)
         self._rows = {
             image: (offset, num_bytes, raw_bytes, sha256.tobytes())
@@ -264,6 +269,15 @@ class RecordFile:
                 strict=True,
             )
         }
+
+    def _header(self, text: bytes) -> dict[str, Any]:
+        try:
+            header = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise CorruptStoreError(f"{self.path}: the header is no JSON ({error}); {_RESTORE}") from error
+        if not isinstance(header, dict):
+            raise CorruptStoreError(f"{self.path}: the header is no JSON object; {_RESTORE}")
+        return header
 
     @property
     def images(self) -> list[int]:
@@ -314,6 +328,10 @@ def check_whole_file(path: Path, entry: FileEntry) -> None:
     digest = hashlib.sha256()
     size = 0
     with _reading(path) as handle:
+        there = handle.seek(0, os.SEEK_END)
+        if there != entry.num_bytes:  # not read: it may be endless
+            raise CorruptStoreError(f"{path}: {there} bytes instead of {entry.num_bytes}; {_RESTORE}")
+        handle.seek(0)
         while block := handle.read(1 << 20):
             digest.update(block)
             size += len(block)
@@ -323,13 +341,29 @@ def check_whole_file(path: Path, entry: FileEntry) -> None:
         raise CorruptStoreError(f"{path}: the checksum does not match, bytes were changed; {_RESTORE}")
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a whole file.
+
+    Raises:
+        CorruptStoreError: If it is missing, or no regular file.
+    """
+    digest = hashlib.sha256()
+    with _reading(path) as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[BinaryIO]:
     try:
-        handle = open(path, "rb")  # noqa: SIM115 (closed below)
+        # A pipe would let the reader wait for ever: it is opened without waiting, and refused.
+        handle = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as error:
         raise _unread(path, error) from error
     with handle:
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise CorruptStoreError(f"{path}: is no regular file; remove it, and {_RESTORE}")
         try:
             yield handle
         except OSError as error:  # a bad sector

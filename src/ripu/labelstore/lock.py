@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 from pathlib import Path
 
-from ripu.labelstore.errors import StoreLockedError
+from ripu.labelstore.errors import StoreLockedError, StoreWriteError
 
 _held: dict[str, int] = {}
 """Locked file -> pid that locked it. A POSIX lock does not exclude its own process, this table does."""
@@ -25,6 +26,7 @@ class WriterLock:
 
     Raises:
         StoreLockedError: If another process, or this one, holds the lock; names its pid and host.
+        StoreWriteError: If the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +39,13 @@ class WriterLock:
             raise StoreLockedError(
                 f"{path}: this process (pid {self._pid}) writes to the store already; close that writer first"
             )
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        except OSError as error:
+            cause = "it is a link" if error.errno == errno.ELOOP else error.strerror
+            raise StoreWriteError(
+                f"{path}: cannot be opened for writing ({cause}); make the folder writable, or remove what is there"
+            ) from error
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

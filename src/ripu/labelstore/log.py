@@ -20,6 +20,8 @@ VERSION = 1
 STORE_FILE = "store.json"
 MANIFEST_FILE = "manifest.json"
 LOCK_FILE = "lock"
+MAX_PIXELS = 2**27
+"""A store that claims larger images is refused before memory is taken for them; nor are they read as pictures."""
 _OWN_FILE = re.compile(r"((?:round|carried)-\d{3,}|answers)-[0-9a-f]{16}\.dat")
 _HELD_FILE = re.compile(r"held-[0-9a-f]{16}\.dat")
 
@@ -174,10 +176,12 @@ def check_header(folder: Path, body: Mapping[str, Any]) -> None:
                 f"{folder}: image id {image_id!r} is empty, no text or occurs twice; give unique texts"
             )
         seen.add(image_id)
-        if not (
-            isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0 and height * width < 2**31
-        ):
+        if not (type(height) is int and type(width) is int and height > 0 and width > 0):
             raise LabelStoreError(f"{folder}: image {image_id!r} has size {height!r} x {width!r}; give pixels as int")
+        if height * width > MAX_PIXELS:
+            raise LabelStoreError(
+                f"{folder}: image {image_id!r} has {height} x {width} pixels, more than {MAX_PIXELS}; no camera makes it"
+            )
     names = body["class_names"]
     if not 1 <= len(names) <= MAX_CLASSES or not all(isinstance(name, str) for name in names):
         raise LabelStoreError(f"{folder}: {len(names)} class names; give 1..{MAX_CLASSES} texts ({VOID} is void)")

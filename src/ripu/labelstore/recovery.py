@@ -9,7 +9,6 @@ the bytes that it would have had without the crash.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import warnings
@@ -19,7 +18,7 @@ from pathlib import Path
 from ripu.labelstore.answers import Pixels, check_agrees, file_header
 from ripu.labelstore.encoding import decode_answers
 from ripu.labelstore.errors import AnswerConflictError, CorruptStoreError
-from ripu.labelstore.files import TMP_PREFIX, RecordFile, sync_folder
+from ripu.labelstore.files import TMP_PREFIX, RecordFile, file_digest, sync_folder
 from ripu.labelstore.log import MANIFEST_FILE, held_files, held_name
 from ripu.labelstore.reader import LabelReader
 
@@ -70,7 +69,7 @@ def tidy(store: LabelReader) -> None:
             warnings.warn(f"{path}: left in place, its answers contradict committed ones: {error}", stacklevel=5)
             continue
         if answers and _is_news(store, answers):
-            os.replace(path, store.path / held_name(hashlib.sha256(path.read_bytes()).hexdigest()))
+            os.replace(path, store.path / held_name(file_digest(path)))
             sync_folder(store.path)
             store.look_again()
         else:
@@ -118,6 +117,8 @@ def _answers_in(store: LabelReader, path: Path) -> list[tuple[int, Pixels]]:
 
 
 def _read(store: LabelReader, file: RecordFile) -> Iterator[tuple[int, Pixels]]:
+    if file.images and max(file.images) >= len(store.images):
+        raise CorruptStoreError(f"{file.path}: has records of images that the store was created without; remove it")
     for number in file.images:
         payload = file.read(number)
         assert payload is not None

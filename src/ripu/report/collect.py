@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ripu.untrusted import read_json
+
 NOT_COMPARED = (
     "seed",
     "resume",
@@ -185,7 +187,7 @@ def read_record(run: Path) -> RunRecord:
     if not path.exists():
         return RunRecord(run, None, config, _why_unfinished(run))
     try:
-        results = json.loads(path.read_text())
+        results = read_json(path)
     except (ValueError, OSError):
         return RunRecord(run, None, config, "results.json cannot be read")
     if not _is_sound(results):

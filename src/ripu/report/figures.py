@@ -15,7 +15,7 @@ from ripu import palette
 from ripu.datasets.taxonomy import VOID
 from ripu.report.curves import save, start
 from ripu.report.gallery import MAP_NAMES, asked_map
-from ripu.report.rundata import GalleryImage, RunData, read_run
+from ripu.report.rundata import GalleryImage, RunData, of_known_form, read_run
 
 Picture = NDArray[np.uint8]
 
@@ -53,7 +53,8 @@ def write_figures(run: Path, folder: Path) -> list[str]:
         ("fig8_features", queried_features),
     ):
         try:
-            lines += [str(path) for path in draw(data, folder / name)]
+            with of_known_form(run):
+                lines += [str(path) for path in draw(data, folder / name)]
         except FigureError as error:
             lines.append(f"{name} is left out: {error}")
     return lines

@@ -15,7 +15,7 @@ import numpy as np
 from ripu import palette
 from ripu.report import sections, storage
 from ripu.report.gallery import gallery_items
-from ripu.report.rundata import RunData, read_run
+from ripu.report.rundata import RunData, of_known_form, read_run
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,9 @@ def write_page(run: Path, out: Path | None = None) -> Path:
         RunError: The folder holds no run.
     """
     path = out or run / PAGE
-    storage.write_bytes(path, make_page(read_run(run)).encode())
+    with of_known_form(run):
+        page = make_page(read_run(run))
+    storage.write_bytes(path, page.encode())
     return path
 
 
@@ -56,7 +58,7 @@ def try_page(run: Path) -> None:
     """Write the report of a run; one that cannot be written is logged and does not end the run."""
     try:
         write_page(run)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second: what was recorded earlier is damaged
         _log.warning("the report of %s was not written: %s", run, error)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ripu import palette
 from ripu.build import Scenes
 from ripu.datamodule import EvalScenes, PoolScenes
-from ripu.datasets.scenes import SceneDataset
+from ripu.datasets.scenes import SceneDataset, SceneError, read_picture
 from ripu.datasets.taxonomy import VOID
 from ripu.files import writing
 from ripu.labelstore import BEFORE, LabelStore
@@ -24,6 +27,8 @@ from ripu.module import RipuModule, evaluating
 from ripu.report.page import try_page
 from ripu.report.summary import summary
 from ripu.selection.engine import SelectionEngine
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,17 @@ class PredictionPanel(pl.Callback):
         if not trainer.is_global_zero or self.folder.exists():
             return
         assert isinstance(pl_module, RipuModule)
-        self.folder.mkdir(parents=True)
+        half = self.folder.with_name(f"{self.folder.name}.tmp")  # whole or not at all: it is made once
+        with writing(self.folder):
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir(parents=True)
         for name, scenes in (("val", data.val), ("target", data.target)):
             for index in evenly(len(scenes), self.num_pictures):
                 label = predict(pl_module, scenes, index, data.target_size)
-                Image.fromarray(label).save(self.folder / f"{name}-{index:05d}.png")
+                with writing(self.folder):
+                    Image.fromarray(label).save(half / f"{name}-{index:05d}.png")
+        with writing(self.folder):
+            os.replace(half, self.folder)
 
 
 def predict(module: RipuModule, scenes: SceneDataset, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -151,13 +162,27 @@ def write_pictures(facts: RunFacts) -> None:
                 tiles["would ask next"] = paint_rounds(
                     tiles["image"], would_ask(facts.module, facts.engine, scenes, index, facts.target_size)
                 )
-            before = facts.run / "panel" / f"{name}-{index:05d}.png"
-            if before.exists():
-                with Image.open(before) as file:
-                    tiles["prediction before"] = taxonomy.colorize(np.asarray(file))
+            before = _kept_prediction(facts.run / "panel" / f"{name}-{index:05d}.png", size)
+            if before is not None:
+                tiles["prediction before"] = taxonomy.colorize(before)
             tiles["prediction after"] = taxonomy.colorize(predict(facts.module, scenes, index, facts.target_size))
             with writing(folder / f"{name}-{index:05d}.png"):
                 _sheet(tiles).save(folder / f"{name}-{index:05d}.png")
+
+
+def _kept_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """A prediction of :class:`PredictionPanel`; None where there is none, or none that can be used."""
+    if not path.exists():
+        return None
+    try:
+        label = read_picture(path, lambda file: np.asarray(file))
+    except SceneError as error:
+        _log.warning("%s; the picture is made without it", error)
+        return None
+    if label.shape != size or label.dtype != np.uint8:
+        _log.warning("%s is no prediction of its image; the picture is made without it", path)
+        return None
+    return label
 
 
 def would_ask(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +14,33 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ripu.datasets.scenes import read_picture
+from ripu.datasets.scenes import MAX_PIXELS, read_picture
 from ripu.datasets.taxonomy import TAXONOMIES
 from ripu.labelstore import LabelReader, LabelStoreError, StoreMissingError
 from ripu.report import storage
+from ripu.untrusted import UntrustedError, read_arrays, read_json
 
 FloatArray = NDArray[np.float64]
 
 
 class RunError(ValueError):
     """A folder that no report can be made from; names it, the cause and the remedy."""
+
+
+@contextmanager
+def of_known_form(run: Path) -> Iterator[None]:
+    """While what a run recorded is shown: values of another form are an error of the run's files.
+
+    Raises:
+        RunError: Something is missing in them, or of another type.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{run}: results.json or report/ does not say what ripu.train writes there ({type(error).__name__}: {error}); "
+            "restore them from a copy of the run"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -123,8 +140,14 @@ class RunData:
         path = self.folder / f"target-{image.index:05d}-round-{round_index:03d}.npz"
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        try:
+            maps = read_arrays(path, _MAPS, optional=True)
+        except UntrustedError as error:
+            raise RunError(f"{error}; remove it") from error
+        planes = [plane for plane in maps.values() if plane.ndim == 2]
+        if "prediction" not in maps or any(plane.dtype != np.uint8 or not plane.size for plane in planes):
+            raise RunError(f"{path} holds no maps of ripu.train; remove it")
+        return {name: plane for name, plane in maps.items() if plane.ndim == 2 or np.isfinite(plane)}
 
 
 def read_run(run: Path) -> RunData:
@@ -147,8 +170,7 @@ def read_run(run: Path) -> RunData:
     except LabelStoreError as error:
         notes.append(f"The label store cannot be read: {error}.")
         store = None
-    recorded = run / storage.FOLDER / "gallery.json"
-    gallery = json.loads(recorded.read_text()) if recorded.exists() else {}
+    gallery = _gallery(run / storage.FOLDER / "gallery.json")
     names = tuple(gallery.get("class_names") or (store.class_names if store else results.get("per_class_iou") or ()))
     if not gallery:
         notes.append("The run recorded no maps, predictions and counts for a report (it is older, or had just begun).")
@@ -185,9 +207,9 @@ def _results(run: Path) -> tuple[Mapping[str, Any], bool, list[str]]:
     for path in (finished, progress):
         if path.exists():
             try:
-                content = json.loads(path.read_text())
-            except json.JSONDecodeError as error:
-                raise RunError(f"{path} is no JSON ({error}); restore it, or run python -m ripu.train again") from error
+                content = read_json(path)
+            except UntrustedError as error:
+                raise RunError(f"{error}; restore it, or run python -m ripu.train again") from error
             if not isinstance(content, dict):
                 raise RunError(f"{path} holds no results of ripu.train; name the output folder of a run")
             return content, path is finished, []
@@ -198,7 +220,65 @@ def _results(run: Path) -> tuple[Mapping[str, Any], bool, list[str]]:
     return {}, False, ["The run is unfinished, and nothing of its learning curve is on disk yet."]
 
 
+def _gallery(path: Path) -> Mapping[str, Any]:
+    """What ``gallery.json`` says; empty where it is missing."""
+    if not path.exists():
+        return {}
+    try:
+        gallery = read_json(path)
+    except UntrustedError as error:
+        raise RunError(f"{error}; remove it, and the report is made without it") from error
+    if not _is_gallery(gallery):
+        raise RunError(f"{path} does not say what ripu.train writes there; remove it, and the report is made without it")
+    return dict(gallery)
+
+
+def _is_gallery(gallery: Any) -> bool:
+    def texts(values: Any) -> bool:
+        return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+    def numbers(values: Any, least: int, most: int) -> bool:
+        return isinstance(values, list) and all(type(one) is int and least <= one <= most for one in values)
+
+    if not isinstance(gallery, dict) or not texts(gallery.get("class_names")) or not texts(gallery.get("val_ids", [])):
+        return False
+    colors, images = gallery.get("class_colors"), gallery.get("images", [])
+    return (
+        isinstance(colors, list)
+        and len(colors) == len(gallery["class_names"])
+        and all(numbers(color, 0, 255) and len(color) == 3 for color in colors)
+        and isinstance(images, list)
+        and all(
+            isinstance(one, dict)
+            and isinstance(one.get("id"), str)
+            and numbers([one.get("index")], 0, 2**31)
+            and numbers([one.get("height"), one.get("width")], 1, MAX_PIXELS)
+            for one in images
+        )
+    )
+
+
 _EVALUATION = re.compile(r"evaluation-(\d+)(-final)?-rank0\.npz")
+
+
+_COUNTS = {"confusion": ("integer", 2), "bins": ("number", 2), "images": ("number", 2), "world_size": ("integer", 0)}
+_MAPS = {"prediction": ("integer", 2)}
+_MAPS |= dict.fromkeys(("score", "impurity", "uncertainty"), ("integer", 2))
+_MAPS |= {f"{name}_largest": ("number", 0) for name in ("score", "impurity", "uncertainty")}
+MOST_RANKS = 4096
+
+
+def _counts(path: Path) -> Mapping[str, NDArray[Any]]:
+    """What a rank has counted in an evaluation."""
+    try:
+        counts = read_arrays(path, _COUNTS)
+    except (UntrustedError, FileNotFoundError) as error:
+        raise RunError(f"{error}; remove {path.name.partition('-rank')[0]}-rank*.npz in {path.parent}") from error
+    confusion, bins, images = (counts[name] for name in ("confusion", "bins", "images"))
+    if len(set(confusion.shape)) > 1 or bins.shape[1] != 3 or images.shape[1] != 3:
+        shapes = ", ".join(str(one.shape) for one in (confusion, bins, images))
+        raise RunError(f"{path} holds arrays of the shapes {shapes}, which ripu.train does not write; remove it")
+    return counts
 
 
 def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
@@ -207,13 +287,15 @@ def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
         match = _EVALUATION.fullmatch(path.name)
         if match is None:
             continue
-        with np.load(path, allow_pickle=False) as file:
-            world_size, confusion = int(file["world_size"]), file["confusion"]
-            bins, images = [file["bins"]], [file["images"]]
-        for rank in range(1, world_size):
-            with np.load(path.with_name(path.name.replace("rank0", f"rank{rank}")), allow_pickle=False) as file:
-                bins.append(file["bins"])
-                images.append(file["images"])
+        first = _counts(path)
+        world_size = int(first["world_size"])
+        if not 1 <= world_size <= MOST_RANKS:
+            raise RunError(f"{path} claims {world_size} processes; it was not written by ripu.train, remove it")
+        rest = [_counts(path.with_name(path.name.replace("rank0", f"rank{rank}"))) for rank in range(1, world_size)]
+        if any(one["bins"].shape != first["bins"].shape for one in rest):
+            raise RunError(f"{path} and those of the other ranks do not belong together; remove them")
+        confusion = first["confusion"].astype(np.int64)
+        bins, images = ([one[name].astype(np.float64) for one in (first, *rest)] for name in ("bins", "images"))
         every = np.concatenate(images)
         total: FloatArray = np.sum(bins, axis=0)
         found.append(Evaluation(int(match[1]), bool(match[2]), confusion, total, every[np.argsort(every[:, 0])]))

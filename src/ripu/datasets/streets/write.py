@@ -33,6 +33,7 @@ from ripu.datasets.streets.stage import ID
 from ripu.datasets.streets.styles import SOURCE, SYNTHIA, TARGET, Style
 from ripu.datasets.taxonomy import CITYSCAPES19, SYNTHIA16
 from ripu.terminal import track
+from ripu.untrusted import UntrustedError, read_json
 
 GENERATOR_VERSION = 1
 """Raised whenever a pixel of any scene changes."""
@@ -154,6 +155,9 @@ def generate(
     if not _is_complete(folder, head, counts):
         Path(root).mkdir(parents=True, exist_ok=True)
         with _only_writer(Path(root) / f".seed{seed}.lock", folder):
+            for half in folder.rglob(".*.tmp"):  # of a process that was killed
+                with contextlib.suppress(OSError):
+                    half.unlink()
             _make_missing(folder, head, counts, num_workers, progress)
     return folder
 
@@ -424,7 +428,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The record, or None where there is none that can be read."""
     try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        content = read_json(path)
+    except (FileNotFoundError, UntrustedError):
         return None
     return content if isinstance(content, dict) else None
