@@ -68,8 +68,11 @@ def make_plan(cfg: DictConfig) -> Plan:
                 pretrain = steps[0]
             if start.is_given(cfg):
                 pretrain = 0  # there are labels to train on
-        if not steps:
-            raise ConfigError("selection_steps=[] asks for nothing; give steps, or use setting=source_only")
+        if not steps and not start.is_given(cfg):
+            raise ConfigError(
+                "selection_steps=[] asks for nothing, and there are no labels to train on; give steps, begin with labels that "
+                "are there (start.labels=FOLDER, start.run=RUN), or use setting=source_only"
+            )
         if pretrain and not uses_source(cfg):
             raise ConfigError(f"pretrain_steps={pretrain} has no effect in setting={cfg.setting.name}; leave it out")
     else:
@@ -120,12 +123,13 @@ def check_config(cfg: DictConfig) -> None:
             f"setting={cfg.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
             "of a run with setting=source_only, or start.run=RUN"
         )
-    if cfg.setting.target_labels == "revealed":
+    if has_rounds(cfg):
         query, region = make_query(cfg), make_region(cfg)
         if region is None or not region.is_fixed:
             _check_room(query, tuple(cfg.data.target_size), tuple(cfg.data.target_size))
     elif cfg.budget != cfg.mode.budget:
-        raise ConfigError(f"budget={cfg.budget} has no effect in setting={cfg.setting.name}; leave it out")
+        why = "without rounds (selection_steps=[])" if cfg.setting.target_labels == "revealed" else f"in setting={cfg.setting.name}"
+        raise ConfigError(f"budget={cfg.budget} has no effect {why}; leave it out")
 
 
 def make_taxonomy(cfg: DictConfig) -> Taxonomy:
@@ -150,8 +154,13 @@ def make_taxonomy(cfg: DictConfig) -> Taxonomy:
     return TAXONOMIES[cfg.dataset.taxonomy]
 
 
+def has_rounds(cfg: DictConfig) -> bool:
+    """Whether a run asks for anything; one with ``selection_steps=[]`` trains on the labels that it begins with."""
+    return cfg.setting.target_labels == "revealed" and bool(make_plan(cfg).selection_steps)
+
+
 def make_query(cfg: DictConfig) -> Any:
-    """The labelling mode of a run, a :class:`ripu.selection.query.Query`.
+    """The labelling mode of a run with rounds, a :class:`ripu.selection.query.Query`.
 
     Raises:
         ConfigError: Radii or a budget that do not fit the mode.
@@ -241,7 +250,7 @@ def make_scenes(cfg: DictConfig) -> Scenes:
         if scenes is not None and scenes.taxonomy.class_names != taxonomy.class_names:
             raise ConfigError(f"{scenes.name} must have the classes of dataset.taxonomy, {taxonomy.name}")
     unlabelled = sum(1 for scene in target.scenes if scene.label is None)
-    if cfg.setting.target_labels == "revealed" and unlabelled:
+    if unlabelled and has_rounds(cfg):
         _log.warning(
             "%d of the %d images of %s have no label, and nobody is here to answer: rounds ask about them, and what they "
             "ask stays unanswered, so training learns nothing from it (without any answer, a run is source training with "
@@ -348,30 +357,36 @@ def make_store(cfg: DictConfig, scenes: Scenes, run: Path, *, write: bool) -> La
         TargetImage(scene.image_id, height, width)
         for scene, (height, width) in zip(scenes.target.scenes, sizes, strict=True)
     ]
-    query, plan = make_query(cfg), make_plan(cfg)
-    train_size = tuple(cfg.data.target_size)
-    region = make_region(cfg)
-    most = max(
-        query.picks_per_round(size, train_size)
-        if region is None or not region.is_fixed
-        else -(-query.pixels_until(size, 0) // region.region_px())
-        for size in set(sizes)
-    )
     return LabelStore.create(
         run / "labels",
         images,
         scenes.taxonomy.class_names,
         {"dataset": cfg.dataset.name, "mode": cfg.mode.name, "seed": cfg.seed},
-        planned_picks=most * len(plan.selection_steps),
+        planned_picks=_planned_picks(cfg, set(sizes)) if has_rounds(cfg) else 0,
         exist_ok=True,
     )
 
 
-def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> SelectionEngine:
-    """The selection engine of a run."""
+def _planned_picks(cfg: DictConfig, sizes: set[tuple[int, int]]) -> int:
+    """The most picks that a run means to spend on an image."""
+    query, region = make_query(cfg), make_region(cfg)
+    train_size = tuple(cfg.data.target_size)
+    most = max(
+        query.picks_per_round(size, train_size)
+        if region is None or not region.is_fixed
+        else -(-query.pixels_until(size, 0) // region.region_px())
+        for size in sizes
+    )
+    return int(most * query.num_rounds)
+
+
+def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> SelectionEngine | None:
+    """The selection engine of a run; None where it has no rounds."""
     from ripu.selection.engine import SelectionEngine
     from ripu.selection.oracle import GroundTruthOracle
 
+    if not has_rounds(cfg):
+        return None
     query, region = make_query(cfg), make_region(cfg)
     sizes = {(image.height, image.width) for image in store.images}
     if region is not None and region.is_fixed:

@@ -90,6 +90,21 @@ def _pixels(sides: tuple[int, int]) -> str:
 
 
 def _budget_lines(forecast: Forecast) -> list[str]:
+    return [*_asked_lines(forecast), *_brought_lines(forecast.measured)]
+
+
+def _brought_lines(measured: Measured) -> list[str]:
+    one = measured.brought
+    if one is None:
+        return []
+    of = [f"{one.rounds:,} rounds of start.run"] if measured.cfg.start.run is not None else []
+    if measured.cfg.start.labels is not None:
+        of = [f"{one.rounds - 1:,} rounds of start.run"] if of else []
+        of.append("the masks of start.labels")
+    return [f"known before: {100 * one.share:.4g} % of the target pixels ({' and '.join(of)}), on top of what is asked"]
+
+
+def _asked_lines(forecast: Forecast) -> list[str]:
     budget, measured = forecast.budget, forecast.measured
     if budget is None:
         every = measured.cfg.setting.target_labels == "all"
@@ -182,8 +197,6 @@ def _notes(forecast: Forecast) -> list[str]:
         lines.append("Steps wait for their images: more data.num_workers, or data.cache=FOLDER, makes them faster.")
     if measured.world_size > 1:
         lines.append(f"One process was measured; what {measured.world_size} tell each other in a step is not in the times.")
-    if measured.cfg.start.run is not None or measured.cfg.start.labels is not None:
-        lines.append("The budget is what this run asks for; what start.* brings with it is not counted.")
     if measured.cfg.paths.beginnings is not None:
         lines.append("paths.beginnings was not looked at: a shared beginning saves the steps before the first round.")
     return lines
