@@ -14,10 +14,13 @@ from PIL import Image
 
 from ripu import labels as labels_command
 from ripu.build import ConfigError
+from ripu.datasets.scenes import Scene, SceneDataset
+from ripu.datasets.taxonomy import CAMVID11
 from ripu.labelstore import BEFORE, LabelStore, LabelStoreError
 from ripu.report.__main__ import main as report_command
 from ripu.report.collect import make_rows, read_record
 from ripu.rules import without_effect
+from ripu.start import MaskFolder
 from running import call, label_bytes, same_weights, tiny, train_here, weights
 from trees import CAMVID_VOID, DUSK_TRAIN
 
@@ -366,6 +369,19 @@ def test_two_processes_go_on_together(launcher: str, finished: Path, data_root: 
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["start"]["rounds"] == 2
     assert results["evaluations"][0]["mIoU"] == pytest.approx(json.loads((finished / "results.json").read_text())["mIoU"])
+
+
+def test_a_mask_is_named_by_as_much_of_the_id_as_tells_images_apart(tmp_path: Path) -> None:
+    ids = ["tgt/straße 1/a.b", "tgt/straße 2/a.b", "tgt/c"]
+    scenes = SceneDataset("target", tuple(Scene(one, tmp_path / f"{one}.jpg", None) for one in ids), CAMVID11)
+    for name in ("straße 1/a.b.png", "tgt/straße 2/a.b.png", "c.PNG"):
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "masks" / name).touch()
+    masks = MaskFolder(tmp_path / "masks", scenes, CAMVID11)
+    assert {one: path.name for one, path in masks._paths.items()} == {ids[0]: "a.b.png", ids[1]: "a.b.png", ids[2]: "c.PNG"}
+    (tmp_path / "masks" / "a.b.png").touch()
+    with pytest.raises(ConfigError, match=r"1 files are no mask of a target image: \['a\.b\.png'\]"):
+        MaskFolder(tmp_path / "masks", scenes, CAMVID11)
 
 
 # ----------------------------------------------------------------------------------------------------------------- mistakes

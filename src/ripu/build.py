@@ -128,8 +128,9 @@ def check_config(cfg: DictConfig) -> None:
         if region is None or not region.is_fixed:
             _check_room(query, tuple(cfg.data.target_size), tuple(cfg.data.target_size))
     elif cfg.budget != cfg.mode.budget:
-        why = "without rounds (selection_steps=[])" if cfg.setting.target_labels == "revealed" else f"in setting={cfg.setting.name}"
-        raise ConfigError(f"budget={cfg.budget} has no effect {why}; leave it out")
+        is_active = cfg.setting.target_labels == "revealed"
+        where = "without rounds (selection_steps=[])" if is_active else f"in setting={cfg.setting.name}"
+        raise ConfigError(f"budget={cfg.budget} has no effect {where}; leave it out")
 
 
 def make_taxonomy(cfg: DictConfig) -> Taxonomy:

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         "id without a class, 0 for Cityscapes)",
     )
     export.add_argument(
-        "--taxonomy", metavar="NAME", help="class table; that of the run's config.yaml, or found by the class names, if left out"
+        "--taxonomy", metavar="NAME", help="class table; if left out that of config.yaml, or one with these class names"
     )
     export.add_argument("--colour", action="store_true", help="also NAME_colour.png in the class colours")
     add("undo", _undo, "Take the last round back. Its answers are kept and its file stays.")

@@ -171,8 +171,8 @@ class StartLabels:
 class MaskFolder(Mapping[str, "Mask"]):
     """Partial labels by image id: a PNG for each target image, 255 where nothing is known.
 
-    A file belongs to the image whose id is its path below the folder without ending, or the last part of that path where
-    this is the end of one id alone. An ``images.json``, as ``python -m ripu.labels export`` writes it, says it instead.
+    A file belongs to the image whose id is its path below the folder without ending, or ends with that path where this is
+    so of one id alone. An ``images.json``, as ``python -m ripu.labels export`` writes it, says it instead.
     """
 
     def __init__(
@@ -209,7 +209,9 @@ class MaskFolder(Mapping[str, "Mask"]):
         listed = self._listed(names) if names.exists() else None
         ends: dict[str, list[str]] = {}
         for one in self._numbers:
-            ends.setdefault(PurePosixPath(one).name, []).append(one)
+            parts = PurePosixPath(one).parts
+            for first in range(len(parts)):
+                ends.setdefault("/".join(parts[first:]), []).append(one)
         pairs: dict[str, Path] = {}
         stray: list[str] = []
         for path in found:
@@ -223,7 +225,7 @@ class MaskFolder(Mapping[str, "Mask"]):
                 if image_id is None and listed.get(name.as_posix().replace("_colour.png", ".png")) is not None:
                     continue  # for people to look at
             else:
-                options = ends.get(name.stem, []) if len(name.parts) == 1 else []
+                options = ends.get(stem, [])
                 image_id = stem if stem in self._numbers else options[0] if len(options) == 1 else None
             if image_id is None or image_id not in self._numbers or path.suffix.lower() != ".png":
                 stray.append(name.as_posix())

@@ -36,7 +36,8 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
         else:
             # Without pre-training the target has been trained on (negative learning) before the first round; a run that
             # goes on from another begins with a network that has seen it.
-            is_source_only = not begins_trained and entry["step"] <= results.get("pretrain_steps", results["evaluations"][0]["step"])
+            pretrained = results.get("pretrain_steps", results["evaluations"][0]["step"])
+            is_source_only = not begins_trained and entry["step"] <= pretrained
             name = "source only" if is_source_only else "before round 1"
         row(name, entry["step"], entry["labelled_fraction"], entry)
         done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
