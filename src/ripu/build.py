@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -348,11 +349,19 @@ def _label_sizes(scenes: Scenes, labels: Path) -> list[tuple[int, int]]:
 
 
 def make_store(cfg: DictConfig, scenes: Scenes, run: Path, *, write: bool) -> LabelStore:
-    """The label store of a run; made, or opened where the run goes on."""
+    """The label store of a run; made, or opened where the run goes on.
+
+    Args:
+        cfg: The configuration.
+        scenes: The data.
+        run: The folder of the run.
+        write: Whether this is the process that writes. The others wait for what it makes: a launcher as torchrun or srun
+            starts all of them at once.
+    """
     from ripu.labelstore import LabelStore, TargetImage
 
     if not write:
-        return LabelStore.open(run / "labels")
+        return _made_store(run / "labels", start.is_given(cfg), 60 * float(cfg.trainer.timeout_minutes))
     sizes = _label_sizes(scenes, run / "labels")
     images = [
         TargetImage(scene.image_id, height, width)
@@ -366,6 +375,27 @@ def make_store(cfg: DictConfig, scenes: Scenes, run: Path, *, write: bool) -> La
         planned_picks=_planned_picks(cfg, set(sizes)) if has_rounds(cfg) else 0,
         exist_ok=True,
     )
+
+
+def _made_store(folder: Path, with_carried: bool, seconds: float) -> LabelStore:
+    """The store that another process makes, when it is there with all that the run begins with."""
+    from ripu.labelstore import LabelStore, StoreMissingError
+
+    latest = time.monotonic() + seconds
+    while True:
+        try:
+            store = LabelStore.open(folder)
+            if store.carried or not with_carried:
+                return store
+        except StoreMissingError:
+            if time.monotonic() > latest:
+                raise
+        if time.monotonic() > latest:
+            raise ConfigError(
+                f"{folder}: the labels to begin with did not come in {seconds / 60:g} minutes (trainer.timeout_minutes); look at "
+                "what the first process says"
+            )
+        time.sleep(0.2)
 
 
 def _planned_picks(cfg: DictConfig, sizes: set[tuple[int, int]]) -> int:

@@ -88,12 +88,16 @@ def check_files(cfg: Any) -> None:
                 f"start.run={run} is not finished; go on with it first: its command with paths.output_dir={run} resume=true"
             )
         if not (folder / "labels" / "manifest.json").exists():
-            raise ConfigError(
-                f"start.run={run} has revealed no labels; begin from its weights alone with "
-                f"model.checkpoint={run}/checkpoints/final.ckpt"
-            )
+            raise ConfigError(_nothing_revealed(run))
     if labels is not None and not Path(labels).is_dir():
         raise ConfigError(f"start.labels={labels} is no folder; name the one with a PNG for each target image")
+
+
+def _nothing_revealed(run: Any) -> str:
+    return (
+        f"start.run={run} has revealed no labels; begin from its weights alone with "
+        f"model.checkpoint={run}/checkpoints/final.ckpt"
+    )
 
 
 def files(config: Mapping[str, Any]) -> Iterator[Path]:
@@ -132,6 +136,8 @@ def find(cfg: Any, target: SceneDataset, taxonomy: Taxonomy) -> StartLabels | No
         sizes = [target.label_size(index) for index in range(len(target))]
         images = [TargetImage(scene.image_id, *size) for scene, size in zip(target.scenes, sizes, strict=True)]
         check_parent(parent, images, taxonomy.class_names)
+        if not parent.rounds and not parent.carried:
+            raise ConfigError(_nothing_revealed(run))
     masks = None
     if labels is not None:
         node = cfg.start
