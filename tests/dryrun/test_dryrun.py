@@ -92,7 +92,7 @@ def test_labels_to_begin_with_are_forecast(
     for name, rounds in (("more", "selection_steps=[3]"), ("none", "selection_steps=[]")):
         words = ("setting=active", f"start.run={tmp_path / 'first'}", rounds)
         forecast = forecast_here(data_root, tmp_path / name, *words)
-        assert "known before: " in capsys.readouterr().out
+        assert "asked before: " in capsys.readouterr().out
         assert [one["kind"] for one in forecast["phases"]] == ["after"] * (2 if name == "more" else 1)
         assert (forecast["budget"] is None) == (name == "none")
         assert (forecast["start"]["rounds"], forecast["start"]["picks"]) == (2, before.picks)

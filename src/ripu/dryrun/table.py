@@ -97,11 +97,8 @@ def _brought_lines(measured: Measured) -> list[str]:
     one = measured.brought
     if one is None:
         return []
-    of = [f"{one.rounds:,} rounds of start.run"] if measured.cfg.start.run is not None else []
-    if measured.cfg.start.labels is not None:
-        of = [f"{one.rounds - 1:,} rounds of start.run"] if of else []
-        of.append("the masks of start.labels")
-    return [f"known before: {100 * one.share:.4g} % of the target pixels ({' and '.join(of)}), on top of what is asked"]
+    keys = " and ".join(f"start.{key}" for key in ("run", "labels") if measured.cfg.start[key] is not None)
+    return [f"asked before: {100 * one.share:.4g} % of the target pixels, {one.picks:,} picks ({keys}); not counted above"]
 
 
 def _asked_lines(forecast: Forecast) -> list[str]:
