@@ -171,6 +171,28 @@ def test_lists_are_matched_by_the_end_of_their_paths(root: Path) -> None:
         camvid(root, list_file="other.txt")
 
 
+def test_lists_may_name_files_with_spaces(tmp_path: Path) -> None:
+    names = ["bild", "bild 0 ü", "my street/bild 1", "x_01", "x_02"]
+    for name in names:
+        for folder in ("rgb", "ids"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((32, 48), dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
+
+    def named(*lines: str) -> list[str]:
+        (tmp_path / "mine.txt").write_text("\n".join(lines), encoding="utf-8-sig")
+        given = ("source", tmp_path, "rgb/**/*.png", "ids/**/*.png", ["road"])
+        scenes = load_folder(*given, list_file="mine.txt")
+        return [scene.image_id.removeprefix("rgb/") for scene in scenes.scenes]
+
+    assert named("bild 0 ü.png") == named("/old/rgb/bild 0 ü.png /old/ids/bild 0 ü.png") == ["bild 0 ü"]
+    assert named("bild 0 ü") == ["bild 0 ü"]
+    assert named("bild.png 0") == named("bild ids/bild.png") == ["bild"]
+    assert named("old/my street/bild 1.png\told/ids/1.png") == ["my street/bild 1"]
+    assert named("x_01 ids/x_02.png", "x_02 x_01") == ["x_01", "x_02"]
+    with pytest.raises(SceneError, match="1 lines name no image"):
+        named("x_03 ids/x_01.png")
+
+
 def test_lists_need_as_much_of_a_path_as_tells_images_apart(root: Path) -> None:
     name = trees.DUSK_TEST[0]
     for folder in ("", "annot"):
