@@ -392,8 +392,8 @@ def _made_store(folder: Path, with_carried: bool, seconds: float) -> LabelStore:
                 raise
         if time.monotonic() > latest:
             raise ConfigError(
-                f"{folder}: the labels to begin with did not come in {seconds / 60:g} minutes (trainer.timeout_minutes); look at "
-                "what the first process says"
+                f"{folder}: the labels to begin with did not come in {seconds / 60:g} minutes (trainer.timeout_minutes); see what "
+                "the first process says"
             )
         time.sleep(0.2)
 

