@@ -330,6 +330,8 @@ def test_a_run_without_rounds_says_what_has_no_effect(finished: Path, data_root:
     words = (f"start.run={finished}", "pretrain_steps=0")
     with pytest.raises(ConfigError, match=r"budget=0\.3 has no effect without rounds"):
         train_here(data_root, tmp_path / "run", *words, "selection_steps=[]", "budget=0.3")
+    with pytest.raises(ConfigError, match=r"pretrain_steps=7 leaves none of trainer\.max_steps=7"):
+        train_here(data_root, tmp_path / "run", *words[:1], "selection_steps=[]", "pretrain_steps=7")
     with pytest.raises(ConfigError, match=r"no labels to train on.*start\.labels=FOLDER"):
         train_here(data_root, tmp_path / "run", "selection_steps=[]")
     values = {"setting.target_labels": "revealed", "selection_steps": [], "objective.negative_weight": 1.0}

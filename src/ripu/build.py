@@ -74,6 +74,11 @@ def make_plan(cfg: DictConfig) -> Plan:
                 "selection_steps=[] asks for nothing, and there are no labels to train on; give steps, begin with labels that "
                 "are there (start.labels=FOLDER, start.run=RUN), or use setting=source_only"
             )
+        if not steps and pretrain >= max_steps:
+            raise ConfigError(
+                f"pretrain_steps={pretrain} leaves none of trainer.max_steps={max_steps} to train on the labels that start brings; "
+                "lower it"
+            )
         if pretrain and not uses_source(cfg):
             raise ConfigError(f"pretrain_steps={pretrain} has no effect in setting={cfg.setting.name}; leave it out")
     else:
@@ -392,8 +397,8 @@ def _made_store(folder: Path, with_carried: bool, seconds: float) -> LabelStore:
                 raise
         if time.monotonic() > latest:
             raise ConfigError(
-                f"{folder}: the labels to begin with did not come in {seconds / 60:g} minutes (trainer.timeout_minutes); see what "
-                "the first process says"
+                f"{folder}: the labels to begin with did not come in {seconds / 60:g} minutes (trainer.timeout_minutes); see "
+                "what the first process says"
             )
         time.sleep(0.2)
 
