@@ -76,8 +76,8 @@ def make_plan(cfg: DictConfig) -> Plan:
             )
         if not steps and pretrain >= max_steps:
             raise ConfigError(
-                f"pretrain_steps={pretrain} leaves none of trainer.max_steps={max_steps} to train on the labels that start brings; "
-                "lower it"
+                f"pretrain_steps={pretrain} leaves none of trainer.max_steps={max_steps} to train on the labels that start "
+                "brings; lower it"
             )
         if pretrain and not uses_source(cfg):
             raise ConfigError(f"pretrain_steps={pretrain} has no effect in setting={cfg.setting.name}; leave it out")
