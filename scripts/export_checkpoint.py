@@ -40,7 +40,8 @@ def export(checkpoint: Path, out: Path, model: str, num_classes: int) -> None:
     network = NETWORKS[model](num_classes)
     if load_weights(network, checkpoint) == "torchvision":
         raise CheckpointError(f"{checkpoint} holds an ImageNet backbone without a head; there is nothing to export")
-    step = read_checkpoint(checkpoint).get("global_step", 0)
+    content = read_checkpoint(checkpoint)
+    step = content.get("global_step", content.get("iteration", 0))
     part = out.with_name(f"{out.name}.part")
     try:
         torch.save(to_released(network, step), part)

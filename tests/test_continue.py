@@ -14,9 +14,14 @@ from PIL import Image
 
 from ripu import labels as labels_command
 from ripu.build import ConfigError
+from ripu.datasets.scenes import Scene, SceneDataset
+from ripu.datasets.taxonomy import CAMVID11
 from ripu.labelstore import BEFORE, LabelStore, LabelStoreError
 from ripu.report.__main__ import main as report_command
-from running import call, label_bytes, same_weights, train_here, weights
+from ripu.report.collect import make_rows, read_record
+from ripu.rules import without_effect
+from ripu.start import MaskFolder
+from running import call, label_bytes, same_weights, tiny, train_here, weights
 from trees import CAMVID_VOID, DUSK_TRAIN
 
 IDS = [f"train/{name}" for name in DUSK_TRAIN]
@@ -284,6 +289,101 @@ def test_masks_that_differ_train_another_network(data_root: Path, tmp_path: Path
     train_here(data_root, tmp_path / "other", f"start.labels={masks}", "evaluation.pictures=0")
     assert not same_weights(tmp_path / "run", tmp_path / "other")
     assert weights(tmp_path / "run").keys() == weights(tmp_path / "other").keys()
+
+
+@pytest.mark.parametrize("kind", ["masks", "run"])
+def test_labels_that_are_there_are_trained_on_without_a_round(
+    kind: str, finished: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = draw_masks(data_root, tmp_path / "masks")
+    given = f"start.labels={masks}" if kind == "masks" else f"start.run={finished}"
+    words = ("setting=active", "selection_steps=[]", given)
+    results = train_here(data_root, tmp_path / "run", *words)
+    printed = capsys.readouterr().out
+    assert "round" not in printed
+    store = LabelStore.open(tmp_path / "run" / "labels")
+    assert (store.rounds, store.planned_picks) == ((), 0)
+    assert results["rounds"] == results["evaluations"] == []
+    assert 0 < results["labelled_fraction"] == results["start"]["labelled_fraction"]
+    lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("train/target_ce")
+    assert len([line for line in lines[1:] if line.split(",")[column]]) == 7
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "No round" in page
+    assert (tmp_path / "run" / "learning_curve.png").exists()
+    assert labels_command.main(["verify", str(tmp_path / "run")]) == 0
+    assert labels_command.main(["stats", str(tmp_path / "run")]) == 0
+    assert "planned 0 picks, spent 0, left 0" in capsys.readouterr().out
+    train_here(data_root, tmp_path / "again", *words, "checkpoint.every_steps=3", "checkpoint.keep=9", "evaluation.pictures=0")
+    (tmp_path / "again" / "checkpoints" / "step-00000007.ckpt").unlink()
+    train_here(
+        data_root, tmp_path / "again", *words, "checkpoint.every_steps=3", "checkpoint.keep=9", "evaluation.pictures=0",
+        "resume=true",
+    )  # fmt: skip
+    assert same_weights(tmp_path / "run", tmp_path / "again")
+    assert report_command([str(finished), str(tmp_path / "run"), "--out", str(tmp_path / "tables")]) == 0
+    titles = [row.title for row in make_rows([read_record(tmp_path / "run")])[0]]
+    assert [(title["setting"], title["mode"], title["budget"]) for title in titles] == [("active", "–", "–")]
+
+
+def test_a_run_without_rounds_says_what_has_no_effect(finished: Path, data_root: Path, tmp_path: Path) -> None:
+    words = (f"start.run={finished}", "pretrain_steps=0")
+    with pytest.raises(ConfigError, match=r"budget=0\.3 has no effect without rounds"):
+        train_here(data_root, tmp_path / "run", *words, "selection_steps=[]", "budget=0.3")
+    with pytest.raises(ConfigError, match=r"pretrain_steps=7 leaves none of trainer\.max_steps=7"):
+        train_here(data_root, tmp_path / "run", *words[:1], "selection_steps=[]", "pretrain_steps=7")
+    with pytest.raises(ConfigError, match=r"no labels to train on.*start\.labels=FOLDER"):
+        train_here(data_root, tmp_path / "run", "selection_steps=[]")
+    values = {"setting.target_labels": "revealed", "selection_steps": [], "objective.negative_weight": 1.0}
+    said = without_effect(values.get, ["mode", "acquisition", "seed"])
+    assert said == [f"{key} has no effect: selection_steps=[] asks for nothing" for key in ("mode", "acquisition")]
+
+
+def test_labels_that_got_lost_are_brought_again(finished: Path, data_root: Path, tmp_path: Path) -> None:
+    """A run that goes on from before its first round needs what it began with, wherever it is."""
+    words = (f"start.run={finished}", "evaluation.pictures=0", "checkpoint.every_steps=2", "checkpoint.keep=9")
+    for name in ("whole", "cut"):
+        train_here(data_root, tmp_path / name, *words)
+    shutil.rmtree(tmp_path / "cut" / "labels")
+    for path in (tmp_path / "cut" / "checkpoints").iterdir():
+        if path.name != "step-00000002.ckpt":
+            path.unlink()
+    train_here(data_root, tmp_path / "cut", *words, "resume=true")
+    assert label_bytes(tmp_path / "whole") == label_bytes(tmp_path / "cut")
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("launcher", ["ripu", "torchrun"])
+def test_two_processes_go_on_together(launcher: str, finished: Path, data_root: Path, tmp_path: Path) -> None:
+    words = tiny(data_root, tmp_path / "run", f"start.run={finished}", *MORE, "evaluation.pictures=0")
+    words += ["trainer.devices=2", "trainer.strategy=ddp"]
+    if launcher == "ripu":
+        done = call("ripu.train", *words, cwd=tmp_path)
+    else:
+        alone = ("--standalone", "--nproc-per-node=2", "-m", "ripu.train")
+        done = call("torch.distributed.run", *alone, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    store, old = LabelStore.open(tmp_path / "run" / "labels"), LabelStore.open(finished / "labels")
+    assert store.verify() == []
+    assert [(spec.index, spec.step) for spec in store.rounds] == [(0, 0), (1, 3)]
+    for image_id in IDS:
+        np.testing.assert_array_equal(store.revealed_label(image_id, 0), old.revealed_label(image_id))
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["start"]["rounds"] == 2
+    assert results["evaluations"][0]["mIoU"] == pytest.approx(json.loads((finished / "results.json").read_text())["mIoU"])
+
+
+def test_a_mask_is_named_by_as_much_of_the_id_as_tells_images_apart(tmp_path: Path) -> None:
+    ids = ["tgt/straße 1/a.b", "tgt/straße 2/a.b", "tgt/c"]
+    scenes = SceneDataset("target", tuple(Scene(one, tmp_path / f"{one}.jpg", None) for one in ids), CAMVID11)
+    for name in ("straße 1/a.b.png", "tgt/straße 2/a.b.png", "c.PNG"):
+        (tmp_path / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "masks" / name).touch()
+    masks = MaskFolder(tmp_path / "masks", scenes, CAMVID11)
+    assert {one: path.name for one, path in masks._paths.items()} == {ids[0]: "a.b.png", ids[1]: "a.b.png", ids[2]: "c.PNG"}
+    (tmp_path / "masks" / "a.b.png").touch()
+    with pytest.raises(ConfigError, match=r"1 files are no mask of a target image: \['a\.b\.png'\]"):
+        MaskFolder(tmp_path / "masks", scenes, CAMVID11)
 
 
 # ----------------------------------------------------------------------------------------------------------------- mistakes

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from ripu.datasets.taxonomy import CAMVID11, CITYSCAPES16, CITYSCAPES19
@@ -161,6 +163,73 @@ def test_export_chooses_the_class_table(tmp_path: Path, capsys: pytest.CaptureFi
     assert call("export", tmp_path / "own", tmp_path / "file") == 2
 
 
+OWN = {
+    "name": "mine",
+    "taxonomy": {"_target_": "ripu.datasets.folder.make_taxonomy"},
+    "target": {
+        "_target_": "ripu.datasets.folder.load_folder",
+        "classes": {"road": [200, 0, 0], "car": [0, 200, 0], "tree": [0, 0, 200]},
+        "ids": {7: "road", 8: "road", 26: "car", 0: "tree"},
+        "ignore_ids": [255, 3],
+        "color_map": None,
+    },
+}
+
+
+def describe(run: Path, **target: Any) -> None:
+    """The part of a run's config.yaml that says what its labels are."""
+    dataset = {**OWN, "target": {**OWN["target"], **target}}  # type: ignore[dict-item]
+    (run / "config.yaml").write_text(yaml.safe_dump({"dataset": dataset}, sort_keys=False))
+
+
+def test_export_of_ones_own_data_has_their_colours_and_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [TargetImage(A, 2, 3)]
+    with LabelStore.create(tmp_path / "run" / "labels", images, ("road", "car", "tree"), planned_picks=4) as store:
+        answers = ImageAnswers(A, np.arange(4), np.array([0, 1, 2, 255]))
+        asked = np.array([[0, 0], [0, 1], [0, 2], [1, 0]])
+        store.add_round(store.begin_round(0, 10, 4), [ImagePicks(A, asked), answers])
+
+    def exported(out: str, *words: str) -> tuple[list[int], list[list[int]]]:
+        assert call("export", tmp_path / "run", tmp_path / out, "--colour", *words) == 0
+        stem = tmp_path / out / "000000_aachen_000000"
+        with Image.open(f"{stem}.png") as ids, Image.open(f"{stem}_colour.png") as colors:
+            return np.array(ids).ravel().tolist(), np.array(colors).reshape(-1, 3).tolist()
+
+    describe(tmp_path / "run")
+    painted = [[200, 0, 0], [0, 200, 0], [0, 0, 200], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert exported("train") == ([0, 1, 2, 255, 255, 255], painted)
+    assert exported("label", "--ids", "label") == ([7, 26, 0, 3, 255, 255], painted)  # 0 is a class here, 3 is void
+    describe(tmp_path / "run", ignore_ids=[255])
+    assert exported("one", "--ids", "label", "--taxonomy", "mine")[0] == [7, 26, 0, 255, 255, 255]
+    describe(tmp_path / "run", ids=None, ignore_ids=None)
+    assert exported("plain", "--ids", "label")[0] == [0, 1, 2, 3, 255, 255]
+    describe(tmp_path / "run", color_map="classes")
+    assert exported("colours")[1] == painted
+    assert call("export", tmp_path / "run", tmp_path / "x", "--ids", "label") == 2
+    assert "are colours (dataset.color_map) and have no ids" in capsys.readouterr().err
+    for text in ("{", "dataset: 3", "dataset: {taxonomy: {_target_: os.system}, target: {classes: echo}, name: x}"):
+        (tmp_path / "run" / "config.yaml").write_text(text)
+        assert call("export", tmp_path / "run", tmp_path / "x", "--colour") == 2
+        assert "train ids need no table" in capsys.readouterr().err
+
+
+def test_export_takes_the_table_of_the_run(tmp_path: Path) -> None:
+    make(tmp_path / "run", CITYSCAPES16.class_names)
+    target = {"taxonomy": "cityscapes16"}
+    config = {"dataset": {"name": "synthia", "taxonomy": "cityscapes16", "target": target}}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert call("export", tmp_path / "run", tmp_path / "out", "--ids", "label") == 0
+    ids = np.array(Image.open(tmp_path / "out" / "000000_aachen_000000.png")).ravel()
+    assert ids[[0, 2]].tolist() == [7, 0]  # road and void of Cityscapes
+
+
+def test_void_of_camvid_is_not_its_sky(tmp_path: Path) -> None:
+    make(tmp_path / "run", CAMVID11.class_names)
+    assert call("export", tmp_path / "run", tmp_path / "out", "--ids", "label") == 0
+    ids = np.array(Image.open(tmp_path / "out" / "000000_aachen_000000.png")).ravel()
+    assert ids[[0, 1, 2, 3]].tolist() == [0, 10, 11, 255]
+
+
 @pytest.mark.parametrize("image_id", ["../../x", "/etc/passwd", "nul\0", "a" * 9999, "..", ".", "\udcff\n", "a\\b", ""])
 def test_export_names_are_plain_file_names(image_id: str) -> None:
     name = export_name(7, image_id)
@@ -189,7 +258,12 @@ def test_the_real_command_needs_no_torch(run: Path) -> None:
         "import sys; sys.modules['torch'] = None; from ripu.labels import main; status = main(sys.argv[1:]); "
         "assert not {'hydra', 'pytorch_lightning'} & set(sys.modules); sys.exit(status)"
     )
-    for arguments in (["verify", run], ["stats", run], ["export", run, run / "out", "--colour"]):
+    own = run.with_name("own")
+    LabelStore.create(own / "labels", [TargetImage(A, 5, 8)], ("road", "car", "tree")).close()
+    describe(own)
+    for arguments in (
+        ["verify", run], ["stats", run], ["export", run, run / "out", "--colour"], ["export", own, own / "out", "--colour"]
+    ):  # fmt: skip
         subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True)
     done = subprocess.run([sys.executable, "-m", "ripu.labels", "--help"], check=True, capture_output=True, text=True)
     assert "verify" in done.stdout

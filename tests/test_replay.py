@@ -150,6 +150,14 @@ def test_errors_name_the_key(run: Path, tmp_path: Path, words: tuple[str, ...], 
     assert not (tmp_path / "replay.json").exists()
 
 
+def test_a_run_without_rounds_is_asked_as_one_with_them(run: Path, data_root: Path, tmp_path: Path) -> None:
+    fractions = "dataset.recipe.selection_fractions=[0.2,0.6]"
+    train_here(data_root, tmp_path / "run", "setting=active", "selection_steps=[]", f"start.run={run}", fractions)
+    found = _replay(tmp_path / "run", tmp_path / "out", "acquisitions=[random]")
+    assert found["rounds"] == 2
+    assert LabelStore.open(tmp_path / "out" / "random" / "labels").num_rounds == 2
+
+
 def test_a_replay_is_not_overwritten(run: Path, tmp_path: Path) -> None:
     _replay(run, tmp_path, "rounds=1")
     with pytest.raises(ConfigError, match="holds a replay already"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,8 +69,16 @@ def make_plan(cfg: DictConfig) -> Plan:
                 pretrain = steps[0]
             if start.is_given(cfg):
                 pretrain = 0  # there are labels to train on
-        if not steps:
-            raise ConfigError("selection_steps=[] asks for nothing; give steps, or use setting=source_only")
+        if not steps and not start.is_given(cfg):
+            raise ConfigError(
+                "selection_steps=[] asks for nothing, and there are no labels to train on; give steps, begin with labels that "
+                "are there (start.labels=FOLDER, start.run=RUN), or use setting=source_only"
+            )
+        if not steps and pretrain >= max_steps:
+            raise ConfigError(
+                f"pretrain_steps={pretrain} leaves none of trainer.max_steps={max_steps} to train on the labels that start "
+                "brings; lower it"
+            )
         if pretrain and not uses_source(cfg):
             raise ConfigError(f"pretrain_steps={pretrain} has no effect in setting={cfg.setting.name}; leave it out")
     else:
@@ -126,12 +135,14 @@ def check_config(cfg: DictConfig) -> None:
             f"setting={cfg.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
             "of a run with setting=source_only, or start.run=RUN"
         )
-    if cfg.setting.target_labels == "revealed":
+    if has_rounds(cfg):
         query, region = make_query(cfg), make_region(cfg)
         if region is None or not region.is_fixed:
             _check_room(query, tuple(cfg.data.target_size), tuple(cfg.data.target_size))
     elif cfg.budget != cfg.mode.budget:
-        raise ConfigError(f"budget={cfg.budget} has no effect in setting={cfg.setting.name}; leave it out")
+        is_active = cfg.setting.target_labels == "revealed"
+        where = "without rounds (selection_steps=[])" if is_active else f"in setting={cfg.setting.name}"
+        raise ConfigError(f"budget={cfg.budget} has no effect {where}; leave it out")
 
 
 def make_taxonomy(cfg: DictConfig) -> Taxonomy:
@@ -156,8 +167,13 @@ def make_taxonomy(cfg: DictConfig) -> Taxonomy:
     return TAXONOMIES[cfg.dataset.taxonomy]
 
 
+def has_rounds(cfg: DictConfig) -> bool:
+    """Whether a run asks for anything; one with ``selection_steps=[]`` trains on the labels that it begins with."""
+    return cfg.setting.target_labels == "revealed" and bool(make_plan(cfg).selection_steps)
+
+
 def make_query(cfg: DictConfig) -> Any:
-    """The labelling mode of a run, a :class:`ripu.selection.query.Query`.
+    """The labelling mode of a run with rounds, a :class:`ripu.selection.query.Query`.
 
     Raises:
         ConfigError: Radii or a budget that do not fit the mode.
@@ -247,7 +263,7 @@ def make_scenes(cfg: DictConfig) -> Scenes:
         if scenes is not None and scenes.taxonomy.class_names != taxonomy.class_names:
             raise ConfigError(f"{scenes.name} must have the classes of dataset.taxonomy, {taxonomy.name}")
     unlabelled = sum(1 for scene in target.scenes if scene.label is None)
-    if cfg.setting.target_labels == "revealed" and unlabelled:
+    if unlabelled and has_rounds(cfg):
         _log.warning(
             "%d of the %d images of %s have no label, and nobody is here to answer: rounds ask about them, and what they "
             "ask stays unanswered, so training learns nothing from it (without any answer, a run is source training with "
@@ -344,40 +360,75 @@ def _label_sizes(scenes: Scenes, labels: Path) -> list[tuple[int, int]]:
 
 
 def make_store(cfg: DictConfig, scenes: Scenes, run: Path, *, write: bool) -> LabelStore:
-    """The label store of a run; made, or opened where the run goes on."""
+    """The label store of a run; made, or opened where the run goes on.
+
+    Args:
+        cfg: The configuration.
+        scenes: The data.
+        run: The folder of the run.
+        write: Whether this is the process that writes. The others wait for what it makes: a launcher as torchrun or srun
+            starts all of them at once.
+    """
     from ripu.labelstore import LabelStore, TargetImage
 
     if not write:
-        return LabelStore.open(run / "labels")
+        return _made_store(run / "labels", start.is_given(cfg), 60 * float(cfg.trainer.timeout_minutes))
     sizes = _label_sizes(scenes, run / "labels")
     images = [
         TargetImage(scene.image_id, height, width)
         for scene, (height, width) in zip(scenes.target.scenes, sizes, strict=True)
     ]
-    query, plan = make_query(cfg), make_plan(cfg)
-    train_size = tuple(cfg.data.target_size)
-    region = make_region(cfg)
-    most = max(
-        query.picks_per_round(size, train_size)
-        if region is None or not region.is_fixed
-        else -(-query.pixels_until(size, 0) // region.region_px())
-        for size in set(sizes)
-    )
     return LabelStore.create(
         run / "labels",
         images,
         scenes.taxonomy.class_names,
         {"dataset": cfg.dataset.name, "mode": cfg.mode.name, "seed": cfg.seed},
-        planned_picks=most * len(plan.selection_steps),
+        planned_picks=_planned_picks(cfg, set(sizes)) if has_rounds(cfg) else 0,
         exist_ok=True,
     )
 
 
-def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> SelectionEngine:
-    """The selection engine of a run."""
+def _made_store(folder: Path, with_carried: bool, seconds: float) -> LabelStore:
+    """The store that another process makes, when it is there with all that the run begins with."""
+    from ripu.labelstore import LabelStore, StoreMissingError
+
+    latest = time.monotonic() + seconds
+    while True:
+        try:
+            store = LabelStore.open(folder)
+            if store.carried or not with_carried:
+                return store
+        except StoreMissingError:
+            if time.monotonic() > latest:
+                raise
+        if time.monotonic() > latest:
+            raise ConfigError(
+                f"{folder}: the labels to begin with did not come in {seconds / 60:g} minutes (trainer.timeout_minutes); see "
+                "what the first process says"
+            )
+        time.sleep(0.2)
+
+
+def _planned_picks(cfg: DictConfig, sizes: set[tuple[int, int]]) -> int:
+    """The most picks that a run means to spend on an image."""
+    query, region = make_query(cfg), make_region(cfg)
+    train_size = tuple(cfg.data.target_size)
+    most = max(
+        query.picks_per_round(size, train_size)
+        if region is None or not region.is_fixed
+        else -(-query.pixels_until(size, 0) // region.region_px())
+        for size in sizes
+    )
+    return int(most * query.num_rounds)
+
+
+def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> SelectionEngine | None:
+    """The selection engine of a run; None where it has no rounds."""
     from ripu.selection.engine import SelectionEngine
     from ripu.selection.oracle import GroundTruthOracle
 
+    if not has_rounds(cfg):
+        return None
     query, region = make_query(cfg), make_region(cfg)
     sizes = {(image.height, image.width) for image in store.images}
     if region is not None and region.is_fixed:

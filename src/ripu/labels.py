@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ripu.datasets.taxonomy import Taxonomy
     from ripu.labelstore import LabelStore, StoreDiff, StoreStats, Tally
 
@@ -99,9 +102,12 @@ def _parser() -> argparse.ArgumentParser:
         "--ids",
         choices=("train", "label"),
         default="train",
-        help="train ids (255: void or not revealed) or the label ids of the data set (0: void, 255: not revealed)",
+        help="train ids (255: void or not revealed) or the label ids of the data set (255: not revealed; void is the smallest "
+        "id without a class, 0 for Cityscapes)",
     )
-    export.add_argument("--taxonomy", metavar="NAME", help="class table; found by the class names if left out")
+    export.add_argument(
+        "--taxonomy", metavar="NAME", help="class table; if left out that of config.yaml, or one with these class names"
+    )
     export.add_argument("--colour", action="store_true", help="also NAME_colour.png in the class colours")
     add("undo", _undo, "Take the last round back. Its answers are kept and its file stays.")
     return parser
@@ -227,9 +233,9 @@ def _export(arguments: argparse.Namespace) -> int:
 
     store = _open(arguments.run)
     num_rounds = store.num_rounds if arguments.rounds is None else arguments.rounds
-    taxonomy = None
+    taxonomy = known = None
     if arguments.colour or arguments.ids == "label" or arguments.taxonomy:
-        taxonomy = _taxonomy(store, arguments.taxonomy, needs_ids=arguments.ids == "label")
+        taxonomy, known = _taxonomy(store, arguments.taxonomy, needs_ids=arguments.ids == "label")
     out: Path = arguments.out
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -251,7 +257,7 @@ def _export(arguments: argparse.Namespace) -> int:
             write(f"{name}_colour.png", _png(Image.fromarray(taxonomy.colorize(label))))
         if taxonomy is not None and arguments.ids == "label":
             is_revealed = store.revealed_round(image.image_id, num_rounds) != NO_ROUND
-            label = np.where(is_revealed, taxonomy.to_disk_ids(label), VOID).astype(np.uint8)
+            label = np.where(is_revealed, _disk_ids(label, taxonomy, known), VOID).astype(np.uint8)
         write(f"{name}.png", _png(Image.fromarray(label)))
     write("images.json", (json.dumps(names, indent=1) + "\n").encode("ascii"))
     print(f"{out}: {len(names)} labels as of {num_rounds} rounds; images.json says which image each one is")
@@ -264,23 +270,74 @@ def _png(image: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _taxonomy(store: LabelStore, name: str | None, *, needs_ids: bool) -> Taxonomy:
+def _disk_ids(label: NDArray[np.uint8], taxonomy: Taxonomy, known: Sequence[int] | None) -> NDArray[np.uint8]:
+    """Ids as label files hold them; void is the smallest known id without a class, 255 where there is no other."""
+    from ripu.labelstore import VOID
+
+    ids = taxonomy.to_disk_ids(label)
+    free = set(range(VOID) if known is None else known) - set(taxonomy.disk_to_train)
+    ids[label == VOID] = min(free, default=VOID)
+    return ids
+
+
+def _taxonomy(store: LabelStore, name: str | None, *, needs_ids: bool) -> tuple[Taxonomy, Sequence[int] | None]:
+    """The class table of a store, and the ids that its label files may hold; None where they may hold any."""
     from ripu.datasets.taxonomy import TAXONOMIES
     from ripu.labelstore import LabelStoreError
 
     fitting = [table for table in TAXONOMIES.values() if table.class_names == store.class_names]
     chosen = [table for table in fitting if name is None or table.name == name]
+    own = _described(store)
+    if own is not None and name in (None, own[0].name):
+        table, known = own
+        if needs_ids and not table.disk_to_train:
+            raise LabelStoreError(
+                f"{store.path}: the labels of these data are colours (dataset.color_map) and have no ids; export train ids, "
+                "or --colour"
+            )
+        return table, known
     if not chosen:
+        names = [table.name for table in fitting] + ([] if own is None else [own[0].name])
         raise LabelStoreError(
             f"{store.path}: no class table {f'{name!r} ' if name else ''}with the classes of this store; "
-            f"fitting ones: {', '.join(table.name for table in fitting) or 'none'} (train ids need no table)"
+            f"fitting ones: {', '.join(names) or 'none'} (train ids need no table)"
         )
     if needs_ids and len(chosen) > 1:  # the colours are the same
         raise LabelStoreError(
             f"{store.path}: several class tables have these classes; choose with --taxonomy "
             + " or ".join(table.name for table in chosen)
         )
-    return chosen[0]
+    return chosen[0], None
+
+
+def _described(store: LabelStore) -> tuple[Taxonomy, Sequence[int] | None] | None:
+    """The class table that the run beside a store has for its target, and the ids in label files; None means any.
+
+    A table of the package, or what the yaml of one's own data says of it. None where neither is there. Nothing that the
+    file names is called.
+    """
+    import yaml
+
+    from ripu.datasets.folder import make_taxonomy
+    from ripu.datasets.taxonomy import TAXONOMIES, Taxonomy
+    from ripu.trust import read_yaml
+
+    try:
+        dataset = read_yaml(store.path.parent / "config.yaml")["dataset"]
+        target = dataset["target"]
+        if isinstance(dataset["taxonomy"], str):
+            known_table = TAXONOMIES.get(target.get("taxonomy") or dataset["taxonomy"])
+            return None if known_table is None or known_table.class_names != store.class_names else (known_table, None)
+        has_colors = target.get("color_map") is not None
+        table = make_taxonomy(str(dataset["name"]), target["classes"], None if has_colors else target.get("ids"))
+    except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, AttributeError, ValueError):
+        return None  # not a run of ripu.datasets.folder
+    if table.class_names != store.class_names:
+        return None
+    if has_colors:
+        return Taxonomy(table.name, table.class_names, table.class_colors, {}), None
+    void = target.get("ignore_ids")
+    return table, None if void is None else [*table.disk_to_train, *void]
 
 
 def _undo(arguments: argparse.Namespace) -> int:

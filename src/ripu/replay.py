@@ -115,6 +115,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
         with build.make_store(job, scenes, out / name, write=True) as store:
             carry_along(asked.get(OWN), store)
             engine = build.make_engine(job, scenes, store)
+            assert engine is not None
             tallies = [
                 engine.run(
                     store,
@@ -224,6 +225,8 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: 
             "pretrain_fraction": recipe.pretrain_fraction,
             "selection_fractions": recipe.selection_fractions,
         }
+    if job.get("selection_steps") is not None and not job.selection_steps:  # nor had one that trained on given labels
+        job.selection_steps = None
     job.acquisition = acquisition
     return job
 

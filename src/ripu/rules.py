@@ -312,6 +312,8 @@ def without_effect(get: Callable[[str], Any], given: Sequence[str]) -> list[str]
         why = f"{where} trains with cross-entropy alone"
         reasons.append((("objective", "protocol.boundary_only"), why))
         reasons.append((("protocol.boundary_detector", "protocol.consistency_border"), why))
+    if labels == "revealed" and get("selection_steps") is not None and not len(get("selection_steps")):
+        reasons.append((("mode", "acquisition", "region", "dataset.static_mask"), "selection_steps=[] asks for nothing"))
     if labels == "none":
         reasons.append((("data.target_batch",), f"setting={get('setting.name')} reads no target image in training"))
     if labels == "revealed":

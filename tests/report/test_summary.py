@@ -37,3 +37,6 @@ def test_an_evaluation_after_joint_training_is_not_called_source_only() -> None:
     assert "before round 1" in summary(results)
     assert "source only" not in summary(results)
     assert "source only" in summary({**results, "pretrain_steps": 3})
+    assert "source only" in summary({**results, "pretrain_steps": 3, "start": {"run": None, "labels": "masks"}})
+    goes_on = summary({**results, "pretrain_steps": 3, "start": {"run": "runs/first", "labels": None}})
+    assert "source only" not in goes_on  # its network has seen the target

@@ -164,7 +164,8 @@ def load_folder(
             name -> list of RGB colours.
         ignore_colors: Colours that are void; any other colour without a class is an error. None makes all others void.
         list_file: A text file that names the scenes to take, one image a line (what follows it on the line is not
-            read). Its paths are not trusted: a line is matched by its end, as much of it as tells the images apart.
+            read; names may hold spaces). Its paths are not trusted: a line is matched by its end, as much of it as tells
+            the images apart.
         missing_labels: ``refuse`` an image without a label, or ``allow`` it (target only; it can be asked about, and
             stays unanswered).
         subsets: See :func:`make_taxonomy`.
@@ -270,7 +271,7 @@ def _regex(pattern: str) -> str:
 def _choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
     """The scenes that a list names, in the order of the data set."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SceneError(
             f"{key}.list_file={path} cannot be read ({error}); name a text file below dataset.root"
@@ -285,8 +286,7 @@ def _choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        named = PurePosixPath(text.split()[0].replace("\\", "/"))
-        named = named.with_suffix("") if named.suffix.lower() in SUFFIXES else named
+        named = _named(text.replace("\\", "/"), scenes, by_name)
         options = by_name.get(named.name, [])
         for depth in range(2, len(named.parts) + 1):
             if len(options) < 2:
@@ -309,6 +309,21 @@ def _choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
     if not chosen:
         raise SceneError(f"{key}.list_file={path} names no image; write one a line")
     return [scenes[index] for index in sorted(chosen)]
+
+
+def _named(line: str, scenes: Sequence[Scene], by_name: Mapping[str, Sequence[int]]) -> PurePosixPath:
+    """The path at the beginning of a line, without ending: its first word, or more where an image has them in its path."""
+    ends = [match.start() for match in re.finditer(r"\s", line)] + [len(line)]
+    for end in reversed(ends):
+        path = PurePosixPath(line[:end])
+        path = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+        spaced = next((number for number, part in enumerate(path.parts) if re.search(r"\s", part)), None)
+        if spaced is None:
+            return path
+        tail = path.parts[spaced:]
+        if any(scenes[one].image.with_suffix("").parts[-len(tail) :] == tail for one in by_name.get(path.name, ())):
+            return path
+    raise AssertionError(line)  # the first word has no space
 
 
 def _refuse_unlabelled(scenes: list[Scene], key: str, patterns: str) -> None:

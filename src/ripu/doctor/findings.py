@@ -339,30 +339,39 @@ def _near(val: Sequence[tuple[str, SceneFacts]], train: Sequence[tuple[str, Scen
 def _orphans(parts: Mapping[str, SceneDataset]) -> list[Finding]:
     """Files beside those that are used which have no partner."""
     images: dict[Path, set[str]] = {}
-    labels: dict[Path, set[str]] = {}
-    endings: dict[Path, tuple[Path, str, str]] = {}
+    endings: dict[tuple[Path, Path], set[tuple[str, str]]] = {}
     for scenes in parts.values():
         for scene in scenes.scenes:
             images.setdefault(scene.image.parent, set()).add(scene.image.name)
             if scene.label is not None:
-                labels.setdefault(scene.label.parent, set()).add(scene.label.name)
-                endings.setdefault(scene.image.parent, (scene.label.parent, *_endings(scene.image.name, scene.label.name)))
+                ends = endings.setdefault((scene.image.parent, scene.label.parent), set())
+                ends.add(_endings(scene.image.name, scene.label.name))
     found = []
-    for folder, (partner, image_end, label_end) in endings.items():
+    for (folder, partner), ends in endings.items():
         if folder == partner:
             continue
         named = ", ".join(name for name, scenes in parts.items() if any(s.image.parent == folder for s in scenes.scenes))
-        there = {path.name.removesuffix(image_end) for path in folder.glob(f"*{image_end}")}
-        theirs = {path.name.removesuffix(label_end) for path in partner.glob(f"*{label_end}")}
-        used = {one.removesuffix(image_end) for one in images[folder]}
-        lonely = sorted(f"{folder}/{stem}{image_end}" for stem in there - theirs - used)
+        there = _by_stem(folder, {end for end, _ in ends})
+        theirs = _by_stem(partner, {end for _, end in ends})
+        lonely = sorted(str(path) for stem, path in there.items() if stem not in theirs and path.name not in images[folder])
         if lonely:
             what = f"images beside these without a label, left out: {len(lonely)}"
             found.append(Finding(WARNING, named, what, f"add the labels to {partner}", len(lonely), _some(lonely)))
-        lonely = sorted(f"{partner}/{stem}{label_end}" for stem in theirs - there)
+        lonely = sorted(str(path) for stem, path in theirs.items() if stem not in there)
         if lonely:
             what = f"labels without an image: {len(lonely)}"
             found.append(Finding(WARNING, named, what, f"add the images to {folder}", len(lonely), _some(lonely)))
+    return found
+
+
+def _by_stem(folder: Path, endings: set[str]) -> dict[str, Path]:
+    """Files with one of some endings, by what is before it; of several endings that fit, the longest."""
+    ordered = sorted(endings, key=lambda one: (-len(one), one))
+    found = {}
+    for path in folder.iterdir():
+        end = next((one for one in ordered if path.name.endswith(one)), None)
+        if end is not None:
+            found[path.name.removesuffix(end)] = path
     return found
 
 

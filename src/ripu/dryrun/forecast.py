@@ -96,10 +96,11 @@ class Forecast:
     bytes: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The forecast as plain numbers: ``phases``, ``budget``, ``seconds``, ``bytes``, ``memory_gib``."""
+        """The forecast as plain numbers: ``phases``, ``budget``, ``start``, ``seconds``, ``bytes``, ``memory_gib``."""
         return {
             "phases": [{**asdict(phase), "seconds": phase.seconds} for phase in self.phases],
             "budget": None if self.budget is None else asdict(self.budget),
+            "start": None if self.measured.brought is None else asdict(self.measured.brought),
             "seconds": {**self.seconds, "total": sum(self.seconds.values())},
             "bytes": {**self.bytes, "total": sum(self.bytes.values())},
             "memory_gib": dict(self.measured.memory),
@@ -145,7 +146,7 @@ def _phases(measured: Measured) -> tuple[Phase, ...]:
     plan, data, accumulate = measured.plan, measured.cfg.data, measured.cfg.trainer.accumulate
     found = []
     for start, stop in zip(plan.boundaries, plan.boundaries[1:], strict=False):
-        kind = kind_of(plan, start)
+        kind = kind_of(plan, start, has_labels=measured.brought is not None)
         loads = []
         if measured.num_source:
             loads.append(accumulate * data.source_batch * measured.reads["source"])
@@ -199,6 +200,8 @@ def _seconds(measured: Measured, phases: tuple[Phase, ...], first_round: bool) -
     plan, cfg, world = measured.plan, measured.cfg, measured.world_size
     rounds = len(plan.selection_steps)
     seconds = {"setup": measured.setup}
+    if measured.brought is not None:
+        seconds["labels to begin with"] = measured.brought.seconds
     if measured.index_label:
         seconds["class index of the source"] = measured.num_source * measured.index_label / measured.cores
     if cfg.data.cache is not None:
@@ -238,10 +241,9 @@ def _draws(measured: Measured, phases: tuple[Phase, ...], domain: str) -> int:
 def _bytes(measured: Measured, phases: tuple[Phase, ...], seconds: dict[str, float]) -> dict[str, float]:
     cfg, rounds = measured.cfg, len(measured.plan.selection_steps)
     found: dict[str, float] = {}
-    if rounds:
-        found["label store"] = measured.num_target * (
-            measured.store_head_bytes + rounds * measured.store_image_bytes
-        )
+    if rounds or measured.brought is not None:
+        found["label store"] = measured.num_target * (measured.store_head_bytes + rounds * measured.store_image_bytes)
+        found["label store"] += 0 if measured.brought is None else measured.brought.bytes
     kept = min(cfg.checkpoint.keep, len(phases) + int(seconds["training"] / (60 * cfg.checkpoint.every_minutes)))
     found["checkpoints"] = kept * measured.checkpoint_bytes + measured.final_bytes
     gallery = min(cfg.evaluation.gallery, measured.num_target)

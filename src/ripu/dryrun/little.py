@@ -16,7 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ripu import build, runs
+from ripu import build, runs, start
 from ripu.build import Scenes
 from ripu.checkpointing import RunCheckpoint
 from ripu.classbalance import is_index_kept
@@ -28,7 +28,9 @@ from ripu.plan import Plan
 from ripu.progress import ProgressBar
 from ripu.regions import RegionShape
 from ripu.report.page import try_page
+from ripu.roundstats import carried_fraction
 from ripu.selection.query import Query
+from ripu.start import StartLabels
 
 STEPS = 4
 """Steps of each kind; the first of a kind warms up and is not counted."""
@@ -40,11 +42,36 @@ SAMPLES = 3
 """Samples that reading is timed on."""
 
 
-def kind_of(plan: Plan, step: int) -> str:
-    """What a training step is made of: ``source`` alone, both domains ``before`` the first round, or ``after`` it."""
+def kind_of(plan: Plan, step: int, *, has_labels: bool = False) -> str:
+    """What a training step is made of: ``source`` alone, both domains ``before`` any target label, or ``after``.
+
+    Args:
+        plan: The schedule.
+        step: The step.
+        has_labels: Whether there are target labels before the first round (``start``).
+    """
     if plan.is_pretraining(step):
         return "source"
-    return "after" if plan.num_rounds(step) else "before"
+    return "after" if has_labels or plan.num_rounds(step) else "before"
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a run begins with (``start``).
+
+    Attributes:
+        rounds: Rounds of other runs, and 1 for a folder of masks.
+        picks: Picks.
+        share: Share of the target pixels that were asked about.
+        bytes: On disk.
+        seconds: Copying it.
+    """
+
+    rounds: int
+    picks: int
+    share: float
+    bytes: int
+    seconds: float
 
 
 @dataclass
@@ -54,7 +81,8 @@ class Measured:
     Attributes:
         cfg: The configuration of the run.
         plan: Its schedule.
-        query: What it asks for; None in settings without selection.
+        query: What it asks for; None without rounds.
+        brought: What it begins with; None where that is no label.
         region: The shape of its regions; None for the squares of the query.
         num_source: Its source images.
         num_target: Its target images.
@@ -94,6 +122,7 @@ class Measured:
     cfg: Any
     plan: Plan
     query: Query | None
+    brought: Brought | None
     region: RegionShape | None
     num_source: int
     num_target: int
@@ -146,8 +175,8 @@ class _QuietBar(ProgressBar):
 class _Stopwatch(pl.Callback):
     """Times steps, rounds and evaluation batches; must be the last callback."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, *, has_labels: bool) -> None:
+        self.plan, self.has_labels = plan, has_labels
         self.steps: dict[int, float] = {}
         self.batches: list[tuple[float, int]] = []
         self.round = 0.0
@@ -211,13 +240,15 @@ def measure(cfg: Any) -> Measured:
 
 
 def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
-    is_active = cfg.setting.target_labels == "revealed"
+    is_active, has_rounds = cfg.setting.target_labels == "revealed", build.has_rounds(cfg)
     plan = build.make_plan(cfg)
+    begins_with = runs.find_start(cfg, scenes)
     measured = Measured(
         cfg,
         plan,
-        build.make_query(cfg) if is_active else None,
-        build.make_region(cfg) if is_active else None,
+        build.make_query(cfg) if has_rounds else None,
+        None if begins_with is None else _bring(cfg, scenes, begins_with, folder / "whole"),
+        build.make_region(cfg) if has_rounds else None,
         0 if scenes.source is None else len(scenes.source),
         len(scenes.target),
         len(scenes.val),
@@ -239,12 +270,15 @@ def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
     module = build.make_module(little, scenes.taxonomy)
     trainer = runs.make_trainer(little, folder, little_plan)
     store = build.make_store(cfg, small, folder, write=True) if is_active else None
+    if begins_with is not None and store is not None:
+        begins_with.carry(store)
+    carried_bytes = _bytes(folder / "labels", "*.dat")
     try:
         engine = build.make_engine(cfg, small, store) if store is not None else None
         datamodule = build.make_datamodule(little, small, store)
         skipped = runs.SkippedFiles(folder)
         selection = runs.add_callbacks(trainer, little, folder, little_plan, small, engine, store, skipped)
-        bar, watch = _QuietBar(little_plan), _Stopwatch(little_plan)
+        bar, watch = _QuietBar(little_plan), _Stopwatch(little_plan, has_labels=begins_with is not None)
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         callbacks[:] = [bar if isinstance(one, ProgressBar) else one for one in callbacks] + [watch]
         measured.setup = found + time.monotonic() - began
@@ -263,11 +297,11 @@ def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
         _take_times(measured, watch, bar, len(small.target))
         _take_reads(measured, cfg, scenes, folder / "cache")
         measured.round_image = max(0.0, measured.round_image - measured.first_reads["pool"])
-        if is_active:
+        if has_rounds:
             measured.page = _seconds(lambda: try_page(folder))
             rest = watch.round - measured.page - (bar.done[-1] - bar.done[0])
             measured.round_rest = max(0.0, rest) / len(small.target)
-        _take_sizes(measured, folder, small, store)
+        _take_sizes(measured, folder, small, store, carried_bytes)
         _take_memory(measured, device)
     finally:
         if store is not None:
@@ -275,9 +309,19 @@ def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
     return measured
 
 
+def _bring(cfg: Any, scenes: Scenes, begins_with: StartLabels, folder: Path) -> Brought:
+    """Copy all that a run begins with, as the run itself will."""
+    began = time.monotonic()
+    with build.make_store(cfg, scenes, folder, write=True) as store:
+        begins_with.carry(store)
+        seconds = time.monotonic() - began
+        picks, share = store.stats().carried.picks, carried_fraction(store)
+        return Brought(len(store.carried), picks, share, _bytes(folder / "labels", "*.dat"), seconds)
+
+
 def _little(cfg: Any, plan: Plan, folder: Path) -> Any:
     """The configuration of the run in little: the same but for its length, its place and its company."""
-    kinds = {kind_of(plan, start) for start in plan.boundaries[:-1]}
+    kinds = {kind_of(plan, step, has_labels=start.is_given(cfg)) for step in plan.boundaries[:-1]}
     little = cfg.copy()
     little.paths.output_dir, little.paths.beginnings = str(folder), None
     little.logger = {}
@@ -295,6 +339,9 @@ def _little(cfg: Any, plan: Plan, folder: Path) -> Any:
         first = pretrain + (STEPS if "before" in kinds else 0)
         little.pretrain_steps, little.selection_steps = pretrain, [max(1, first)]
         little.trainer.max_steps = max(1, first) + STEPS
+    elif cfg.setting.target_labels == "revealed":
+        little.pretrain_steps = STEPS if "source" in kinds else 0
+        little.trainer.max_steps = little.pretrain_steps + (STEPS if "after" in kinds else 0)
     return little
 
 
@@ -307,11 +354,11 @@ def _seconds(work: Callable[[], Any]) -> float:
 def _take_times(measured: Measured, watch: _Stopwatch, bar: _QuietBar, num_images: int) -> None:
     by_kind: dict[str, list[float]] = {}
     for step in sorted(watch.steps):
-        by_kind.setdefault(kind_of(watch.plan, step), []).append(watch.steps[step])
+        by_kind.setdefault(kind_of(watch.plan, step, has_labels=watch.has_labels), []).append(watch.steps[step])
     for kind, seconds in by_kind.items():
         later = sorted(seconds[1:])
         measured.steps[kind] = later[len(later) // 2] if later else seconds[0]
-    measured.warm_up = max(0.0, watch.steps[0] - measured.steps[kind_of(watch.plan, 0)])
+    measured.warm_up = max(0.0, watch.steps[0] - measured.steps[next(iter(by_kind))])
     later_batches = watch.batches[1:] or watch.batches
     measured.val_image = sum(one for one, _ in later_batches) / sum(count for _, count in later_batches)
     if bar.done:
@@ -364,17 +411,19 @@ def _read_seconds(read: Callable[[int], Any], indices: range) -> float:
     return (time.monotonic() - began) / len(indices)
 
 
-def _take_sizes(measured: Measured, folder: Path, small: Scenes, store: LabelStore | None) -> None:
+def _take_sizes(
+    measured: Measured, folder: Path, small: Scenes, store: LabelStore | None, carried_bytes: int
+) -> None:
     checkpoints = sorted((folder / "checkpoints").glob("step-*.ckpt"))
     measured.checkpoint_bytes = checkpoints[-1].stat().st_size
     measured.final_bytes = (folder / "checkpoints" / "final.ckpt").stat().st_size
     num_images = len(small.target)
     if store is not None:
         records = _bytes(folder / "labels", "*.dat")
-        measured.store_image_bytes = records / num_images
+        measured.store_image_bytes = (records - carried_bytes) / num_images
         measured.store_head_bytes = (_bytes(folder / "labels", "*") - records) / num_images
-        tally = store.stats().rounds[0].tally
-        measured.clicks_per_pick = tally.clicks / tally.picks if tally.clicks else None
+        for one in store.stats().rounds:
+            measured.clicks_per_pick = one.tally.clicks / one.tally.picks if one.tally.clicks else None
     cfg = measured.cfg
     gallery = min(cfg.evaluation.gallery, num_images)
     whole, by_round = _bytes(folder / "report", "*"), _bytes(folder / "report", "*-round-*.npz")

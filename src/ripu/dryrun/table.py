@@ -90,6 +90,18 @@ def _pixels(sides: tuple[int, int]) -> str:
 
 
 def _budget_lines(forecast: Forecast) -> list[str]:
+    return [*_asked_lines(forecast), *_brought_lines(forecast.measured)]
+
+
+def _brought_lines(measured: Measured) -> list[str]:
+    one = measured.brought
+    if one is None:
+        return []
+    keys = " and ".join(f"start.{key}" for key in ("run", "labels") if measured.cfg.start[key] is not None)
+    return [f"asked before: {100 * one.share:.4g} % of the target pixels, {one.picks:,} picks ({keys}); not counted above"]
+
+
+def _asked_lines(forecast: Forecast) -> list[str]:
     budget, measured = forecast.budget, forecast.measured
     if budget is None:
         every = measured.cfg.setting.target_labels == "all"
@@ -182,8 +194,6 @@ def _notes(forecast: Forecast) -> list[str]:
         lines.append("Steps wait for their images: more data.num_workers, or data.cache=FOLDER, makes them faster.")
     if measured.world_size > 1:
         lines.append(f"One process was measured; what {measured.world_size} tell each other in a step is not in the times.")
-    if measured.cfg.start.run is not None or measured.cfg.start.labels is not None:
-        lines.append("The budget is what this run asks for; what start.* brings with it is not counted.")
     if measured.cfg.paths.beginnings is not None:
         lines.append("paths.beginnings was not looked at: a shared beginning saves the steps before the first round.")
     return lines

@@ -94,6 +94,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: The file is missing, damaged, holds anything but tensors and plain values, or is no dictionary
             with string keys.
     """
+    if Path(path).is_dir():
+        raise CheckpointError(f"{path} is a folder; give a file, of a run checkpoints/final.ckpt in its folder")
     if not Path(path).is_file():
         raise CheckpointError(f"{path} does not exist or is not a file; give the path of a checkpoint")
     try:

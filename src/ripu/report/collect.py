@@ -65,11 +65,11 @@ class RunRecord:
 
     @property
     def title(self) -> dict[str, str]:
-        """Data set, mode, setting, acquisition and budget; a dash where a setting has no use for one."""
+        """Data set, mode, setting, acquisition and budget; a dash where a run without rounds has no use for one."""
         results, config = self.results or {}, self.config
         setting = str(results.get("setting", config.get("setting.name", "?")))
         target = str(config.get("acquisition._target_", "?")).rpartition(".")[2]
-        has_rounds = setting not in SETTINGS_WITHOUT_ROUNDS
+        has_rounds = setting not in SETTINGS_WITHOUT_ROUNDS and config.get("selection_steps") != []
         given = {
             "dataset": str(results.get("dataset", config.get("dataset.name", "?"))),
             "mode": str(results.get("mode", config.get("mode.name", "?"))),

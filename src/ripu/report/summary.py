@@ -28,13 +28,16 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
         lines.append(f"{name:<22}{step:>7}{100 * labelled:>9.2f}%{scores['mIoU']:>8.2f}{more}")
 
     done = 0
+    begins_trained = (results.get("start") or {}).get("run") is not None
     first = len(lines)
     for entry in results["evaluations"]:
         if done:
             name = f"after round {done}"
         else:
-            # Without pre-training the target has been trained on (negative learning) before the first round.
-            is_source_only = entry["step"] <= results.get("pretrain_steps", results["evaluations"][0]["step"])
+            # Without pre-training the target has been trained on (negative learning) before the first round; a run that
+            # goes on from another begins with a network that has seen it.
+            pretrained = results.get("pretrain_steps", results["evaluations"][0]["step"])
+            is_source_only = not begins_trained and entry["step"] <= pretrained
             name = "source only" if is_source_only else "before round 1"
         row(name, entry["step"], entry["labelled_fraction"], entry)
         done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
