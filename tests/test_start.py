@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from ripu import build
+from ripu.evaluate import evaluate
 from ripu.models.checkpoints import read_checkpoint, to_released
 from running import ROUNDS, call, compose, environment, same_weights, tiny, train_here, weights
 from tiny import TinyDeepLab
@@ -118,10 +120,19 @@ def test_a_run_of_the_published_network_is_exported_and_read_again(data_root: Pa
         assert done.returncode == 0, done.stderr
 
     train(tmp_path / "first", "model.weights=null")
-    script = Path(build.__file__).parents[2] / "scripts" / "export_checkpoint.py"
-    released = tmp_path / "released.pth"
-    options = [str(tmp_path / "first" / "checkpoints" / "final.ckpt"), str(released), "--model", model]
-    subprocess.run([sys.executable, str(script), *options, "--num-classes", "11"], check=True, env=environment())
+    released, taken = tmp_path / "released.pth", tmp_path / "taken.ckpt"
+
+    def script(name: str, *words: str) -> None:
+        path = Path(build.__file__).parents[2] / "scripts" / f"{name}_checkpoint.py"
+        subprocess.run([sys.executable, str(path), *words], check=True, env=environment(), cwd=tmp_path)
+
+    script("export", str(tmp_path / "first" / "checkpoints" / "final.ckpt"), str(released))
+    words = ["dataset=camvid", f"model={model}", f"paths.data_root={data_root}"]
+    script("import", str(released), str(taken), *words, "data.source_size=[32,48]", "data.target_size=[32,48]")
+    words = [f"checkpoint={taken}", f"paths.output_dir={tmp_path}/measured", "accelerator=cpu", "num_workers=0"]
+    measured = evaluate(compose(*words, config_name="evaluate"))
+    results = json.loads((tmp_path / "first" / "results.json").read_text())
+    assert measured["per_class_iou"] == pytest.approx(results["per_class_iou"], abs=1e-6)
     assert set(read_checkpoint(released)) == {"feature_extractor", "classifier", "iteration"}
     train(tmp_path / "second", f"model.checkpoint={released}")  # model.weights=imagenet is not fetched
     first, second = weights(tmp_path / "first"), weights(tmp_path / "second")

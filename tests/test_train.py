@@ -18,9 +18,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ripu import build
+from ripu.datasets.scenes import DatasetNotFoundError
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.labelstore import LabelStore
-from running import ROUNDS, call, command, environment, label_bytes, same_weights, tiny, train_here, weights
+from running import ROUNDS, call, command, compose, environment, label_bytes, same_weights, tiny, train_here, weights
 from trees import DUSK_TEST, HEIGHT, WIDTH
 
 
@@ -341,9 +342,17 @@ def test_evaluate_measures_what_training_reported(finished_run: Path, data_root:
     assert trained["mIoU"] == pytest.approx(sum(iou) / len(iou), abs=1e-9)
 
 
+def test_only_validation_scenes_are_needed_to_measure(own_data: Path) -> None:
+    cfg = compose("dataset=gtav", f"paths.data_root={own_data}")
+    shutil.rmtree(own_data / "gtav")
+    shutil.rmtree(own_data / "cityscapes" / "leftImg8bit" / "train")
+    assert len(build.make_val(cfg)) > 0
+    with pytest.raises(DatasetNotFoundError):
+        build.make_scenes(cfg)
+
+
 def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_data: Path, tmp_path: Path) -> None:
     from ripu.evaluate import evaluate
-    from running import compose
 
     def measure(name: str, *words: str) -> float:
         cfg = compose(
@@ -373,7 +382,6 @@ def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_d
 
 @pytest.mark.slow
 def test_real_scenes(real_data: Path, tmp_path: Path) -> None:
-    from running import compose
 
     cfg = compose("dataset=camvid", f"paths.data_root={real_data}")
     scenes = build.make_scenes(cfg)

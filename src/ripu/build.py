@@ -245,23 +245,11 @@ def make_scenes(cfg: DictConfig) -> Scenes:
         DatasetNotFoundError: A data set is not there; says what to do.
         ConfigError: The data do not fit the setting.
     """
-    from ripu.doctor import quick_check
-
     taxonomy = make_taxonomy(cfg)
-    parts = load_parts(cfg, parts=("source", "target", "val") if uses_source(cfg) else ("target", "val"))
-    if cfg.data.get("unreadable") == "skip":
-        from ripu.datasets.unreadable import tolerant
-
-        parts = {name: tolerant(part, name) for name, part in parts.items()}
-    quick_check(parts)
+    parts = _checked_parts(cfg, taxonomy, ("source", "target", "val") if uses_source(cfg) else ("target", "val"))
     source, target, val = parts.get("source"), parts["target"], parts["val"]
     if cfg.setting.target_labels == "all" and not target.is_labelled:
         raise ConfigError(f"setting=fully_supervised needs every label of {target.name}, and some are missing")
-    if not val.is_labelled:
-        raise ConfigError(f"{val.name} has scenes without labels; nothing can be measured on them")
-    for scenes in (source, val):
-        if scenes is not None and scenes.taxonomy.class_names != taxonomy.class_names:
-            raise ConfigError(f"{scenes.name} must have the classes of dataset.taxonomy, {taxonomy.name}")
     unlabelled = sum(1 for scene in target.scenes if scene.label is None)
     if unlabelled and has_rounds(cfg):
         _log.warning(
@@ -273,6 +261,33 @@ def make_scenes(cfg: DictConfig) -> Scenes:
             target.name,
         )
     return Scenes(source, target, val, taxonomy)
+
+
+def make_val(cfg: DictConfig) -> SceneDataset:
+    """The validation scenes of a run alone, for those who only measure; source and target need not be there.
+
+    Raises:
+        DatasetNotFoundError: The data set is not there; says what to do.
+        ConfigError: It has scenes without labels, or other classes.
+    """
+    return _checked_parts(cfg, make_taxonomy(cfg), ("val",))["val"]
+
+
+def _checked_parts(cfg: DictConfig, taxonomy: Taxonomy, names: Sequence[str]) -> dict[str, SceneDataset]:
+    from ripu.doctor import quick_check
+
+    parts = load_parts(cfg, parts=names)
+    if cfg.data.get("unreadable") == "skip":
+        from ripu.datasets.unreadable import tolerant
+
+        parts = {name: tolerant(part, name) for name, part in parts.items()}
+    quick_check(parts)
+    if not parts["val"].is_labelled:
+        raise ConfigError(f"{parts['val'].name} has scenes without labels; nothing can be measured on them")
+    for name in ("source", "val"):
+        if name in parts and parts[name].taxonomy.class_names != taxonomy.class_names:
+            raise ConfigError(f"{parts[name].name} must have the classes of dataset.taxonomy, {taxonomy.name}")
+    return parts
 
 
 def find_data(cfg: DictConfig) -> None:

@@ -1,6 +1,7 @@
 """``python -m ripu.evaluate checkpoint=...``: per-class IoU of a checkpoint, and its predictions as PNG.
 
-The data set, classes and network are those that the checkpoint was trained with; nothing else is needed.
+The data set, classes and network are those that the checkpoint was trained with; of the data, the validation scenes alone
+are read.
 """
 
 # ruff: noqa: E402
@@ -51,15 +52,15 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trained.data.unreadable = cfg.unreadable
     if cfg.paths.data_root is not None:
         move_data(trained, str(cfg.paths.data_root))
-    scenes = build.make_scenes(trained)
-    module = build.make_module(trained, scenes.taxonomy, is_fresh=False)
+    val, taxonomy = build.make_val(trained), build.make_taxonomy(trained)
+    module = build.make_module(trained, taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
     if cfg.flip is not None:
         module.flip = cfg.flip
     datamodule = RipuDataModule(
-        scenes.source,
-        scenes.target.without_labels(),
-        scenes.val,
+        None,
+        val,  # nothing trains on it
+        val,
         plan=build.make_plan(trained),
         seed=trained.seed,
         source_size=tuple(trained.data.source_size),
@@ -74,7 +75,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     run = Path(cfg.paths.output_dir)
     run.mkdir(parents=True, exist_ok=True)
     writer: list[pl.Callback] = (
-        [PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy)] if cfg.save_predictions else []
+        [PredictionWriter(run / "predictions", val, taxonomy)] if cfg.save_predictions else []
     )
     skipped = SkippedFiles(None)
     trainer = pl.Trainer(
@@ -97,7 +98,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "per_class_iou": dict(scores.per_class_iou),
         "pixel_accuracy": scores.pixel_accuracy,
         "flip": bool(module.flip),
-        "images": len(scenes.val) - len({one["image_id"] for one in skipped.found()}),
+        "images": len(val) - len({one["image_id"] for one in skipped.found()}),
         "unreadable": skipped.found(),
     }
     (run / "evaluation.json").write_text(json.dumps(results, indent=1) + "\n")

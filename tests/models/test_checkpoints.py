@@ -354,6 +354,8 @@ def test_export_errors(tmp_path: Path, exporter: ModuleType, capsys: pytest.Capt
         assert "has 4 classes and the network 6" in error(checkpoint, out, "6")
         backbone = save(TinyBackbone().state_dict(), tmp_path / "resnet.pth")
         assert "nothing to export" in error(backbone, out)
+        assert exporter.main([str(checkpoint), str(out)]) == 1
+        assert "does not say what its network is; give --model and --num-classes" in capsys.readouterr().err
         assert "error:" in error(checkpoint, tmp_path / "no" / "folder.pth")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "resnet.pth"]
         out.write_text("mine")

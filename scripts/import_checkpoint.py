@@ -1,0 +1,80 @@
+"""Make a checkpoint of this package from a released one, so that it can be evaluated, predicted with and replayed.
+
+    python scripts/import_checkpoint.py gtav_ra.pth gtav_ra.ckpt dataset=gtav mode=ra
+    python -m ripu.evaluate checkpoint=gtav_ra.ckpt paths.data_root=FOLDER
+
+The words behind the two files are those of the ``ripu.train`` that would have trained the network: data set, model,
+protocol. No data are needed here; to evaluate, the validation images and labels are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from ripu import build
+from ripu.models.checkpoints import read_checkpoint
+from ripu.strict import ConfigError
+
+
+def convert(released: Path, out: Path, words: Sequence[str]) -> None:
+    """Write ``released`` to ``out`` as ``ripu.train`` would have.
+
+    Args:
+        released: A file of any layout that ``model.checkpoint`` takes and that holds a whole network.
+        out: The file to write; it must not exist yet. It appears only once it is complete.
+        words: Overrides of ``ripu.train``.
+
+    Raises:
+        ConfigError: The overrides are not in order, the file does not fit their network, or ``out`` exists.
+        CheckpointError: The file cannot be read.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists already; remove it or choose another name")
+    content = read_checkpoint(released)
+    with initialize_config_dir(build.config_dir(), version_base="1.3"):
+        try:
+            cfg = compose("train", [*words, "paths.output_dir=."])
+        except HydraException as error:
+            raise ConfigError(str(error).partition("\n")[0]) from error
+    build.check_config(cfg)
+    start = OmegaConf.merge(cfg, {"model": {"checkpoint": str(released)}})
+    module = build.make_module(start, build.make_taxonomy(cfg))  # type: ignore[arg-type]
+    stored = {
+        "state_dict": module.state_dict(),
+        "hyper_parameters": {"config": build.plain(cfg)},
+        "global_step": int(content.get("iteration", content.get("global_step", 0))),
+    }
+    part = out.with_name(f"{out.name}.part")
+    try:
+        torch.save(stored, part)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the result is the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("released", type=Path, help="released checkpoint")
+    parser.add_argument("out", type=Path, help="file to write")
+    parser.add_argument("overrides", nargs="+", help="overrides of ripu.train, e.g. dataset=gtav mode=ra")
+    options = parser.parse_args(arguments)
+    try:
+        convert(options.released, options.out, options.overrides)
+    except (ValueError, OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a missing folder
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
