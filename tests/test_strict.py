@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -81,6 +82,7 @@ def test_unknown_keys_and_options(words: list[str], parts: list[str]) -> None:
         (["trainer.devices=0"], "trainer.devices=0 is not allowed"),
         (["trainer.devices=[0,0]"], "different numbers"),
         (["trainer.devices=[0,1]", "trainer.accelerator=cpu"], "where it is the number of processes"),
+        (["optimizer.poly_horizon_factor=0.5"], "would train at rate 0"),
         (["trainer.devices=-1", "trainer.accelerator=cpu"], "where it is the number of processes"),
         (["data.num_workers=100000"], "1024 at most"),
         (["trainer.compile=maybe"], "trainer.compile=maybe is not allowed; it must be true or false"),
@@ -256,6 +258,24 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(build.ConfigError, match=r"trainer\.accelerator=gpu: this machine has no such device"):
         reopen.check_device("gpu")
     reopen.check_device("auto")
+    reopen.check_device("auto", devices=2)
+    with pytest.raises(build.ConfigError, match=r"devices=\[0\] .*auto on a machine without a GPU.* number of processes"):
+        reopen.check_device("auto", devices=[0])
+
+
+@pytest.mark.parametrize(
+    ("devices", "fits"), [("auto", True), (-1, True), (2, True), ([0, 1], True), ("0,1", True), (3, False), ([2], False)]
+)
+def test_devices_beyond_those_there_are_refused(devices: Any, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if fits:
+        reopen.check_device("auto", devices=devices)
+        return
+    with pytest.raises(build.ConfigError, match=r"this machine has 2 of them"):
+        reopen.check_device("auto", devices=devices)
 
 
 def test_what_a_program_composes_is_checked_too() -> None:

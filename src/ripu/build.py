@@ -110,12 +110,8 @@ def check_config(cfg: DictConfig) -> None:
     """
     check_values(cfg, "train")
     check_output(cfg)
-    devices = cfg.trainer.devices
-    if cfg.trainer.accelerator == "cpu" and devices != "auto" and not (str(devices).isdigit() and int(devices) > 0):
-        raise ConfigError(
-            f"trainer.devices={devices} is not allowed with trainer.accelerator=cpu, where it is the number of processes; give "
-            "1 or more"
-        )
+    if cfg.trainer.accelerator == "cpu":
+        check_processes(cfg.trainer.devices, "trainer.accelerator=cpu")
     if cfg.dataset.static_mask is not None and not Path(cfg.dataset.static_mask).is_file():
         raise ConfigError(
             f"dataset.static_mask={cfg.dataset.static_mask} does not exist; give a grey PNG, non-zero where nothing is asked"
@@ -143,6 +139,18 @@ def check_config(cfg: DictConfig) -> None:
         is_active = cfg.setting.target_labels == "revealed"
         where = "without rounds (selection_steps=[])" if is_active else f"in setting={cfg.setting.name}"
         raise ConfigError(f"budget={cfg.budget} has no effect {where}; leave it out")
+
+
+def check_processes(devices: Any, where: str) -> None:
+    """Refuse what is no number of processes, which is what ``trainer.devices`` is on a CPU.
+
+    Raises:
+        ConfigError: Naming the value and ``where`` it is not allowed.
+    """
+    if devices != "auto" and not (str(devices).isdigit() and int(devices) > 0):
+        raise ConfigError(
+            f"trainer.devices={devices} is not allowed with {where}, where it is the number of processes; give 1 or more"
+        )
 
 
 def make_taxonomy(cfg: DictConfig) -> Taxonomy:

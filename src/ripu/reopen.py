@@ -70,8 +70,13 @@ def checkpoint_path(given: str) -> Path:
     return path
 
 
-def check_device(accelerator: str, key: str = "trainer.accelerator") -> None:
-    """Refuse a device that this machine does not have.
+def check_device(accelerator: str, key: str = "trainer.accelerator", devices: Any = "auto") -> None:
+    """Refuse devices that this machine does not have.
+
+    Args:
+        accelerator: ``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``.
+        key: What it is called on the command line.
+        devices: ``trainer.devices``: ``auto``, how many, or which.
 
     Raises:
         ConfigError: Naming the key, and what there is.
@@ -85,6 +90,14 @@ def check_device(accelerator: str, key: str = "trainer.accelerator") -> None:
     if accelerator in ("gpu", "cuda", "mps") and accelerator not in there:
         built = "" if torch.version.cuda else "; this PyTorch is built without CUDA"
         raise ConfigError(f"{key}={accelerator}: this machine has no such device{built}; use auto or {there[0]}")
+    if accelerator == "cpu" or not (has_cuda or has_mps):
+        where = f"{key}={accelerator}" + (" on a machine without a GPU" if accelerator == "auto" else "")
+        build.check_processes(devices, where)
+    elif devices not in ("auto", -1, "-1"):
+        count = torch.cuda.device_count() if has_cuda else 1
+        highest = int(devices) if str(devices).isdigit() else 1 + max(map(int, str(devices).strip("[]").split(",")))
+        if highest > count:
+            raise ConfigError(f"trainer.devices={devices}: this machine has {count} of them (numbered from 0); use auto")
 
 
 def make_device(accelerator: str) -> torch.device:

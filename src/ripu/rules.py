@@ -126,7 +126,7 @@ RULES: Mapping[str, Rule] = {
     "optimizer.momentum": number("0 or more and below 1", least=0, below=1),
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.poly_power": NOT_NEGATIVE,
-    "optimizer.poly_horizon_factor": POSITIVE,
+    "optimizer.poly_horizon_factor": number("1 or more: below, the rest of the run would train at rate 0", least=1),
     "data.source_size": SIZE,
     "data.target_size": SIZE,
     "data.source_batch": whole(1, most=65536),

@@ -42,7 +42,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     build.check_config(cfg)
     build.find_data(cfg)
-    reopen.check_device(cfg.trainer.accelerator)
+    reopen.check_device(cfg.trainer.accelerator, devices=cfg.trainer.devices)
     run = Path(cfg.paths.output_dir)
 
     from ripu import runs  # torch and Lightning are imported from here on
