@@ -10,15 +10,12 @@ The input is a checkpoint of a training run, which knows its network, or a plain
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ripu.models.checkpoints import CheckpointError, load_weights, read_checkpoint, to_released
+from ripu.models.checkpoints import CheckpointError, check_new, load_weights, read_checkpoint, save_new, to_released
 from ripu.models.deeplabv2 import DeepLabV2
 from ripu.models.deeplabv3plus import DeepLabV3Plus
 
@@ -37,8 +34,7 @@ def export(checkpoint: Path, out: Path, model: str | None = None, num_classes: i
     Raises:
         CheckpointError: The checkpoint does not fit the network or holds a backbone alone, or ``out`` exists.
     """
-    if out.exists():
-        raise CheckpointError(f"{out} exists already; remove it or choose another name")
+    check_new(out)
     content = read_checkpoint(checkpoint)
     if model is None or num_classes is None:
         known_model, known_classes = network_of(content, checkpoint)
@@ -47,12 +43,7 @@ def export(checkpoint: Path, out: Path, model: str | None = None, num_classes: i
     if load_weights(network, checkpoint) == "torchvision":
         raise CheckpointError(f"{checkpoint} holds an ImageNet backbone without a head; there is nothing to export")
     step = content.get("global_step", content.get("iteration", 0))
-    part = out.with_name(f"{out.name}.part")
-    try:
-        torch.save(to_released(network, step), part)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    save_new(to_released(network, step), out)
 
 
 def network_of(content: Mapping[str, Any], checkpoint: Path) -> tuple[str, int]:

@@ -10,18 +10,16 @@ protocol. No data are needed here; to evaluate, the validation images and labels
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from ripu import build
-from ripu.models.checkpoints import read_checkpoint
+from ripu.models.checkpoints import check_new, read_checkpoint, save_new
 from ripu.strict import ConfigError
 
 
@@ -34,18 +32,17 @@ def convert(released: Path, out: Path, words: Sequence[str]) -> None:
         words: Overrides of ``ripu.train``.
 
     Raises:
-        ConfigError: The overrides are not in order, the file does not fit their network, or ``out`` exists.
-        CheckpointError: The file cannot be read.
+        ConfigError: The overrides are not in order, or the file does not fit their network.
+        CheckpointError: The file cannot be read, or ``out`` exists.
     """
-    if out.exists():
-        raise ConfigError(f"{out} exists already; remove it or choose another name")
-    content = read_checkpoint(released)
+    check_new(out)
     with initialize_config_dir(build.config_dir(), version_base="1.3"):
         try:
             cfg = compose("train", [*words, "paths.output_dir=."])
         except HydraException as error:
             raise ConfigError(str(error).partition("\n")[0]) from error
     build.check_config(cfg)
+    content = read_checkpoint(released)
     start = OmegaConf.merge(cfg, {"model": {"checkpoint": str(released)}})
     module = build.make_module(start, build.make_taxonomy(cfg))  # type: ignore[arg-type]
     stored = {
@@ -53,12 +50,7 @@ def convert(released: Path, out: Path, words: Sequence[str]) -> None:
         "hyper_parameters": {"config": build.plain(cfg)},
         "global_step": int(content.get("iteration", content.get("global_step", 0))),
     }
-    part = out.with_name(f"{out.name}.part")
-    try:
-        torch.save(stored, part)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    save_new(stored, out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -136,6 +136,34 @@ def to_released(network: nn.Module, iteration: int = 0) -> dict[str, Any]:
     return {"feature_extractor": feature_extractor, "classifier": classifier, "iteration": iteration}
 
 
+def save_new(content: Mapping[str, Any], out: Path) -> None:
+    """Write a file of weights, which appears only once it is complete.
+
+    Args:
+        content: What to write.
+        out: The file; see :func:`check_new`.
+
+    Raises:
+        OSError, RuntimeError: It cannot be written; nothing is left behind.
+    """
+    part = out.with_name(f"{out.name}.part")
+    try:
+        torch.save(dict(content), part)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_new(out: Path) -> None:
+    """Refuse a file to write that is there already.
+
+    Raises:
+        CheckpointError: It is.
+    """
+    if out.exists():
+        raise CheckpointError(f"{out} exists already; remove it or choose another name")
+
+
 def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
     """Load a state dict that has to fit exactly.
 
