@@ -23,6 +23,9 @@ from compare import Record, Results, Runs, pair_table, row_table, spread
 
 OURS, PLAIN_RA, PLAIN_PA = "RA RIPU", "table3/gtav_c", "table4/ours_pa"
 
+CRITICAL_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Two-sided 95 % points of Student's t for 1 to 9 degrees of freedom; with more, the last is on the safe side."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -133,36 +136,48 @@ TABLES = {
 
 
 def verdict(found: Results, better: str, worse: str, seeds: list[int]) -> str:
-    """What the paired differences say of the paper's order: it holds, it is reversed, or they do not decide."""
+    """What the paired differences say of the paper's order: it holds, it is reversed, or they do not decide.
+
+    A paired t test, two-sided, at 5 %: with two seeds the mean difference must be 9 times their standard deviation.
+    """
     differences = [
         found[better, seed]["mIoU"] - found[worse, seed]["mIoU"]
         for seed in seeds
         if (better, seed) in found and (worse, seed) in found
     ]
-    if len(differences) < 2:
-        return "one seed or none: not decided"
-    mean, error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
-    if abs(mean) <= 2 * error:
-        return f"not decided ({spread(differences)}, n = {len(differences)})"
-    return f"{'holds' if mean > 0 else 'REVERSED'} ({spread(differences)}, n = {len(differences)})"
+    n = len(differences)
+    if n < 2:
+        return "one seed: not decided" if n else "no run"
+    said = f"{spread(differences)}, n = {n}"
+    mean, error = statistics.mean(differences), statistics.stdev(differences) / n**0.5
+    if abs(mean) > CRITICAL_T[min(n - 2, len(CRITICAL_T) - 1)] * error:
+        return f"{'holds' if mean > 0 else 'REVERSED'} ({said})"
+    sides = {difference > 0 for difference in differences}
+    side = "" if len(sides) > 1 else f", all {'for' if sides == {True} else 'against'} it"
+    return f"not decided ({said}{side})"
 
 
 def section(name: str, table: Table, data: dict[str, Runs]) -> list[str]:
-    """One table of the report, for every data set."""
+    """One table of the report, for every data set that has runs of it beyond those that all tables share."""
+    shared = {OURS, "PA RIPU", "source only", "all labels"} if name != "ends" else set()
+    results = {title: runs.results() for title, runs in data.items()}
+    own = {title: [row for row, _ in found if row in table.rows and row not in shared] for title, found in results.items()}
+    data = {title: runs for title, runs in data.items() if own[title]}
     lines = [f"## {table.title}", ""]
+    if not data:
+        return [*lines, "No runs yet.", ""]
     lines += ["| the paper's order | " + " | ".join(data) + " |", "|---|" + "---|" * len(data)]
     for better, worse in table.pairs:
-        said = [verdict(runs.results(), better, worse, runs.seeds) for runs in data.values()]
+        said = [verdict(results[title], better, worse, runs.seeds) for title, runs in data.items()]
         lines.append(f"| {better} above {worse} | " + " | ".join(said) + " |")
     for title, runs in data.items():
-        found = runs.results()
-        lines += ["", f"### {title}", ""]
-        head, rule, *rows = row_table(found, list(table.rows), runs.seeds)
-        lines += [f"{head} paper, GTAV |", f"{rule}---|"]
+        head, rule, *rows = row_table(results[title], list(table.rows), runs.seeds)
+        lines += ["", f"### {title}", "", f"{head} paper, GTAV |", f"{rule}---|"]
         for line in rows:
             figure = table.paper.get(line.split("|")[1].strip())
             lines.append(f"{line} {'-' if figure is None else figure} |")
-        lines += ["", *pair_table(found, table.pairs, runs.seeds)]
+        differences = pair_table(results[title], table.pairs, runs.seeds)
+        lines += ["", *differences] if len(differences) > 2 else []
     return [*lines, ""]
 
 
@@ -182,8 +197,9 @@ def report(data: dict[str, Runs], tables: list[str], command: str) -> str:
         "",
         f"Written by `{command}`. {len(seconds)} runs of {statistics.median(seconds or [0]):.0f} s (median; all together "
         f"{sum(seconds) / 3600:.1f} h of one thread each); commits {', '.join(commits)}. mIoU in percent, of the last "
-        "iterate. Differences are taken seed by seed; an order is said to hold, or to be reversed, where the mean "
-        "difference is more than two standard errors from 0. The networks, images and schedules are far smaller than the "
+        "iterate. Differences are taken seed by seed; an order is said to hold, or to be reversed, where a paired t test "
+        "(two-sided, 5 %; of many, so one in twenty errs) says so. Runs of one seed share their beginning where they were "
+        "made on one machine. The networks, images and schedules are far smaller than the "
         "paper's: its figures stand beside ours for the order, not for the level. Any row of a table is made again with "
         "`python -m ripu.train experiment=ROW dataset=...` (`source only`, `RA RIPU` and so on: the settings of "
         "`scripts/compare.py`).",
@@ -230,14 +246,15 @@ def main() -> None:
     for seed in [] if arguments.no_runs else arguments.seeds:  # a whole picture of one seed before the next
         for runs in data.values():
             Runs(runs.out, rows, [seed], runs.overrides, record).make(arguments.jobs, arguments.threads)
-            arguments.report.write_text(report(data, arguments.tables, command()))
-    arguments.report.write_text(report(data, arguments.tables, command()))
+            arguments.report.write_text(report(data, arguments.tables, command(arguments.data_root)))
+    arguments.report.write_text(report(data, arguments.tables, command(arguments.data_root)))
     print(f"written: {arguments.report}")
 
 
-def command() -> str:
-    """The command line as it was given."""
-    return " ".join(["python", "scripts/study.py", *sys.argv[1:]])
+def command(data_root: Path | None) -> str:
+    """The command line as it was given, but for where the data are on this machine."""
+    words = ["FOLDER" if word == str(data_root) else word for word in sys.argv[1:]]
+    return " ".join(["python", "scripts/study.py", *words])
 
 
 if __name__ == "__main__":

@@ -66,6 +66,43 @@ def test_other_settings_are_other_runs(tmp_path: Path) -> None:
     assert len(record.find(["data.num_workers=1", "dataset=streets", "logger=wandb"])) == 1
 
 
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ([4.0, 4.5, 3.6], "holds (4.0 ± 0.5, n = 3)"),
+        ([-4.0, -4.5, -3.6], "REVERSED (-4.0 ± 0.5, n = 3)"),
+        ([2.0, 3.0], "not decided (2.5 ± 0.7, n = 2, all for it)"),  # t = 5 with one degree of freedom: p = 0.13
+        ([-2.0, -3.0], "not decided (-2.5 ± 0.7, n = 2, all against it)"),
+        ([1.0, 2.0, 3.4], "not decided (2.1 ± 1.2, n = 3, all for it)"),  # t = 3.06 of 4.30
+        ([-1.0, 2.0, 3.4], "not decided (1.5 ± 2.2, n = 3)"),
+        ([1.0], "one seed: not decided"),
+        ([], "no run"),
+    ],
+)
+def test_an_order_is_decided_by_a_paired_t_test(differences: list[float], said: str) -> None:
+    found = {("a", seed): result(40.0 + difference) for seed, difference in enumerate(differences)}
+    found |= {("b", seed): result(40.0) for seed in range(3)}
+    assert study.verdict(found, "a", "b", [0, 1, 2]) == said
+
+
+def test_a_data_set_without_runs_of_a_table_has_no_part_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(tmp_path / "record.jsonl")
+    record.add("table6/rectangles", 0, ["dataset=camvid"], result(36.0))
+    record.add("RA RIPU", 0, ["dataset=streets"], result(40.0))
+    words = ["--report", tmp_path / "results.md", "--record", record.path, "--out", tmp_path / "runs"]
+    words += ["--no-runs", "--tables", "table6", "table10", "--data-root", tmp_path / "my data"]
+    monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words)])
+    study.main()
+    text = (tmp_path / "results.md").read_text()
+    assert "| the paper's order | CamVid, day -> dusk |" in text
+    assert "streets, generator" not in text
+    assert "## Table 10: an edge detector\n\nNo runs yet." in text
+    assert "--data-root FOLDER" in text
+    assert "my data" not in text
+
+
 def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(tmp_path / "record.jsonl")
     for seed, (ours, random) in enumerate([(40.0, 36.0), (41.0, 36.5), (39.0, 35.4)]):
@@ -77,6 +114,7 @@ def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch
     study.main()
     text = (tmp_path / "results.md").read_text()
     assert "| table3/gtav_a above table3/gtav_rand | holds (4.0 ± 0.5, n = 3) |" in text
-    assert "| table3/gtav_b above table3/gtav_rand | one seed or none: not decided |" in text
+    assert "| table3/gtav_b above table3/gtav_rand | one seed: not decided |" in text
+    assert "| table3/gtav_c above table3/gtav_a | no run |" in text
     assert "| table3/gtav_a | 2.20 % | 40.0 ± 1.0 | 40.0 | 41.0 | 39.0 | 68.1 |" in text
     assert row_table({}, ["table3/gtav_a"], [0]) == row_table({}, [], [0])  # a row without runs is left out

@@ -212,6 +212,24 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureF
         read_run(tmp_path)
 
 
+def test_a_damaged_run_does_not_keep_the_others_from_their_pages(
+    supervised: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("first", "last"):
+        shutil.copytree(supervised, tmp_path / name)
+        (tmp_path / name / "report.html").unlink()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "results.json").write_text("{")
+    assert main([str(tmp_path), "--html"]) == 2
+    told = capsys.readouterr()
+    assert told.err.count("error: ") == 1
+    assert "damaged" in told.err
+    for name in ("first", "last"):
+        assert (tmp_path / name / "report.html").exists()
+    assert main([str(tmp_path), "--figures"]) == 2
+    assert (tmp_path / "last" / "figures").is_dir()
+
+
 def test_the_page_is_rewritten_after_every_round_and_names_are_harmless(run: Path, tmp_path: Path) -> None:
     assert f"<b>{results_of(run)['mIoU']:.2f}</b>" in (run / "report.html").read_text()
     copy = tmp_path / "run"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -15,20 +15,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        The exit status: 0; 2 where a report cannot be made.
+        The exit status: 0; 2 where a report cannot be made; the reports of other runs are made.
     """
     arguments = _parser().parse_args(argv)
+    status = 0
     try:
         if arguments.html:
-            _pages(arguments.dirs, arguments.out)
+            status |= _pages(arguments.dirs, arguments.out)
         if arguments.figures:
-            _figures(arguments.dirs, arguments.out)
+            status |= _figures(arguments.dirs, arguments.out)
         if not arguments.html and not arguments.figures:
             _tables(arguments.dirs, arguments.out, arguments.paper)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,28 +53,42 @@ def _runs(dirs: Sequence[Path]) -> list[Path]:
     return [record.run for record in find_runs(dirs)]
 
 
-def _pages(dirs: Sequence[Path], out: Path | None) -> None:
+def _pages(dirs: Sequence[Path], out: Path | None) -> int:
     from ripu.report.page import write_page
 
     runs = _runs(dirs)
-    for run, name in zip(runs, _names(runs), strict=True):
-        print(write_page(run, None if out is None else out / f"{name}.html"))
+    where = dict(zip(runs, _names(runs), strict=True))
+    done = _each(runs, lambda run: [write_page(run, None if out is None else out / f"{where[run]}.html")])
+    return 0 if len(done) == len(runs) else 2
 
 
-def _figures(dirs: Sequence[Path], out: Path | None) -> None:
+def _figures(dirs: Sequence[Path], out: Path | None) -> int:
     from ripu.report.collect import find_runs, make_rows
     from ripu.report.curves import window_sweep
     from ripu.report.figures import side_by_side, write_figures
 
     records = find_runs(dirs)
     runs = [record.run for record in records]
-    names = _names(runs)
-    for run, name in zip(runs, names, strict=True):
-        for line in write_figures(run, run / "figures" if out is None else out / name):
-            print(line)
-    if out is not None and len(runs) > 1:
-        for path in [*side_by_side(runs, names, out), *window_sweep(make_rows(records)[0], out)]:
+    where = dict(zip(runs, _names(runs), strict=True))
+    done = _each(runs, lambda run: write_figures(run, run / "figures" if out is None else out / where[run]))
+    if out is not None and len(done) > 1:
+        names = [where[run] for run in done]
+        for path in [*side_by_side(done, names, out), *window_sweep(make_rows(records)[0], out)]:
             print(path)
+    return 0 if len(done) == len(runs) else 2
+
+
+def _each(runs: Sequence[Path], write: Callable[[Path], Sequence[object]]) -> list[Path]:
+    """Write of every run and print what was written; one that cannot be is told, and the others go on."""
+    done = []
+    for run in runs:
+        try:
+            for line in write(run):
+                print(line)
+            done.append(run)
+        except (ValueError, RuntimeError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+    return done
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
