@@ -123,7 +123,7 @@ def test_a_run_of_the_published_network_is_exported_and_read_again(data_root: Pa
     released, taken = tmp_path / "released.pth", tmp_path / "taken.ckpt"
 
     def script(name: str, *words: str) -> None:
-        path = Path(build.__file__).parents[2] / "scripts" / f"{name}_checkpoint.py"
+        path = Path(build.__file__).parents[3] / "scripts" / f"{name}_checkpoint.py"
         subprocess.run([sys.executable, str(path), *words], check=True, env=environment(), cwd=tmp_path)
 
     script("export", str(tmp_path / "first" / "checkpoints" / "final.ckpt"), str(released))

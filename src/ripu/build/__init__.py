@@ -1,0 +1,44 @@
+"""From a composed configuration to objects; with the entry points and its neighbours the only place that knows Hydra."""
+
+from __future__ import annotations
+
+from ripu import resolvers
+from ripu.build.checks import check_config, check_processes
+from ripu.build.config import has_rounds, instantiate, make_plan, make_taxonomy, plain, uses_source
+from ripu.build.data import Scenes, find_data, index_folder, load_parts, make_datamodule, make_scenes, make_val
+from ripu.build.messages import explain, quiet_libraries
+from ripu.build.network import INITIAL_WEIGHTS, check_start, make_module, make_network
+from ripu.build.selection import check_room, make_engine, make_query, make_region, make_store
+from ripu.strict import ConfigError, config_dir
+
+__all__ = [
+    "INITIAL_WEIGHTS",
+    "ConfigError",
+    "Scenes",
+    "check_config",
+    "check_processes",
+    "check_room",
+    "check_start",
+    "config_dir",
+    "explain",
+    "find_data",
+    "has_rounds",
+    "index_folder",
+    "instantiate",
+    "load_parts",
+    "make_datamodule",
+    "make_engine",
+    "make_module",
+    "make_network",
+    "make_plan",
+    "make_query",
+    "make_region",
+    "make_scenes",
+    "make_store",
+    "make_taxonomy",
+    "make_val",
+    "plain",
+    "quiet_libraries",
+    "resolvers",
+    "uses_source",
+]
