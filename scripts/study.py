@@ -6,7 +6,7 @@
 Tables 3, 4, 6, 10, the sweep of k, and the ends of the scale, three training seeds each; unattended; finished runs are
 kept, so it can be stopped and started at any time, and a part of it run (--data, --tables, --seeds). Writes
 ``docs/results.md`` (or --report), and a line a run to ``docs/results.jsonl`` (or --record): runs that stand there are not
-made again, so the study of a clone goes on where its history left it. About a night on two cores.
+made again, so the study of a clone goes on where its history left it. 8 to 15 hours on two cores.
 """
 
 from __future__ import annotations
