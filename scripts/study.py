@@ -66,6 +66,7 @@ TABLES = {
         (
             ("table3/gtav_a", "table3/gtav_rand"),
             ("table3/gtav_b", "table3/gtav_rand"),
+            ("table3/gtav_a", "table3/gtav_b"),
             (PLAIN_RA, "table3/gtav_a"),
             (PLAIN_RA, "table3/gtav_b"),
             ("table3/gtav_d", PLAIN_RA),
@@ -198,8 +199,8 @@ def report(data: dict[str, Runs], tables: list[str], command: str) -> str:
         f"Written by `{command}`. {len(seconds)} runs of {statistics.median(seconds or [0]):.0f} s (median; all together "
         f"{sum(seconds) / 3600:.1f} h of one thread each); commits {', '.join(commits)}. mIoU in percent, of the last "
         "iterate. Differences are taken seed by seed; an order is said to hold, or to be reversed, where a paired t test "
-        "(two-sided, 5 %; of many, so one in twenty errs) says so. Runs of one seed share their beginning where they were "
-        "made on one machine. The networks, images and schedules are far smaller than the "
+        "(two-sided, 5 %) says so, which of twenty pairs without a difference one does by chance. Runs of one seed share "
+        "their beginning where they were made on one machine. The networks, images and schedules are far smaller than the "
         "paper's: its figures stand beside ours for the order, not for the level. Any row of a table is made again with "
         "`python -m ripu.train experiment=ROW dataset=...` (`source only`, `RA RIPU` and so on: the settings of "
         "`scripts/compare.py`).",
@@ -253,8 +254,11 @@ def main() -> None:
 
 def command(data_root: Path | None) -> str:
     """The command line as it was given, but for where the data are on this machine."""
-    words = ["FOLDER" if word == str(data_root) else word for word in sys.argv[1:]]
-    return " ".join(["python", "scripts/study.py", *words])
+    words = ["python", "scripts/study.py"]
+    for word in sys.argv[1:]:
+        key, equals, value = word.rpartition("=")
+        words.append(f"{key}{equals}FOLDER" if Path(value) == data_root else word)
+    return " ".join(words)
 
 
 if __name__ == "__main__":

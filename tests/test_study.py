@@ -92,14 +92,14 @@ def test_a_data_set_without_runs_of_a_table_has_no_part_in_it(
     record.add("table6/rectangles", 0, ["dataset=camvid"], result(36.0))
     record.add("RA RIPU", 0, ["dataset=streets"], result(40.0))
     words = ["--report", tmp_path / "results.md", "--record", record.path, "--out", tmp_path / "runs"]
-    words += ["--no-runs", "--tables", "table6", "table10", "--data-root", tmp_path / "my data"]
+    words += ["--no-runs", "--tables", "table6", "table10", f"--data-root={tmp_path}/my data/"]
     monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words)])
     study.main()
     text = (tmp_path / "results.md").read_text()
     assert "| the paper's order | CamVid, day -> dusk |" in text
     assert "streets, generator" not in text
     assert "## Table 10: an edge detector\n\nNo runs yet." in text
-    assert "--data-root FOLDER" in text
+    assert "--data-root=FOLDER`" in text
     assert "my data" not in text
 
 
