@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -12,6 +13,11 @@ _CAUGHT = re.compile(r"^Caught (\w+) in .*?\n.*\n(?:[\w.]+\.)?\1: (.*)$", re.DOT
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", re.DOTALL)
 _PEER = re.compile(r"gloo|connection (?:was )?(?:closed|reset|refused)|broken pipe", re.I)
 _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED", re.I)
+
+_FEWER_WORKERS = (
+    "Most often the machine ran out of memory: lower data.num_workers or the batch, or use data.num_workers=0, which reads in "
+    "the process that trains"
+)
 
 
 def message_of(error: BaseException) -> str:
@@ -53,10 +59,9 @@ def line_of(error: BaseException) -> str | None:
     worker = _WORKER.search(str(error))
     if isinstance(error, RuntimeError) and worker:
         how = worker[2].splitlines()[0].strip().rstrip(".")
-        return (
-            f"the data worker with process number {worker[1]} died ({how}). Most often the machine ran out of memory: lower "
-            "data.num_workers or the batch, or use data.num_workers=0, which reads in the process that trains"
-        )
+        return f"the data worker with process number {worker[1]} died ({how}). {_FEWER_WORKERS}"
+    if _is_of_lost_worker(error):
+        return f"a data worker died ({str(error) or type(error).__name__}). {_FEWER_WORKERS}"
     if isinstance(error, BrokenProcessPool):
         return "a process that reads or makes data died; most often the machine ran out of memory. Start the command again"
     if _is_of_torch_distributed(error):
@@ -71,6 +76,19 @@ def line_of(error: BaseException) -> str | None:
     if _is_of_package(error) and isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
         return message_of(error)
     return None
+
+
+def _is_of_lost_worker(error: BaseException) -> bool:
+    """Whether a loader lost its worker while the two were talking.
+
+    A dying process closes its sockets before the system counts it among the dead; PyTorch, which asks only about the
+    latter, then passes on the error of the socket.
+    """
+    if not isinstance(error, (ConnectionError, EOFError, FileNotFoundError)):
+        return False
+    files = [Path(frame.f_code.co_filename).as_posix() for frame, _ in traceback.walk_tb(error.__traceback__)]
+    is_loader = any(file.endswith("torch/utils/data/dataloader.py") for file in files)
+    return is_loader and "/multiprocessing/" in files[-1]
 
 
 def _is_of_torch_distributed(error: BaseException) -> bool:
