@@ -260,6 +260,9 @@ NO_LOSSES = ("objective.consistency_weight=0", "objective.negative_weight=0")
         (("budget=0.05", "model=deeplabv3plus_r101"), {("1", "Ours (RA)")}),
         (("budget=0.05",), set()),
         (("mode.budget_per=dataset",), set()),
+        (("mode.radius=2",), set()),
+        (("mode=pa", "mode.radius=4"), set()),
+        (("mode=pa", "dataset=streets"), {("1", "Ours (PA)"), ("10", "Ours (PA)")}),
     ],
 )  # fmt: skip
 def test_a_run_stands_beside_its_own_row(
@@ -286,3 +289,29 @@ def test_paper_tables_keep_its_order(tmp_path: Path) -> None:
     assert "58.0 ± 0.0 (n=2)" in lines[4]
     assert lines[0].rstrip("| ").endswith("–")
     assert paper_tables([]) == "No run belongs to a table of the paper.\n"
+
+
+def test_a_cell_tells_its_runs_apart_and_nothing_more(tmp_path: Path) -> None:
+    """Whatever else the study has runs of: other windows, shapes and losses are not in the cell of RIPU."""
+    write_run(tmp_path / "ours", miou=60.0)
+    write_run(tmp_path / "long", "trainer.max_steps=9", miou=62.0)
+    write_run(tmp_path / "k4", "mode.radius=4", miou=50.0)
+    write_run(tmp_path / "rectangles", "region=rectangles", miou=40.0)
+    write_run(tmp_path / "plain", *NO_LOSSES, miou=55.0)
+    rows, _ = rows_of(tmp_path)
+    text = paper_tables(rows)
+    lines = text[text.index("Table 3:") : text.index("Table 4:")].splitlines()
+    (cell,) = [line.split("|")[-2].strip() for line in lines if "(f) RIPU" in line]
+    steps = rows[0].runs[0].config["trainer.max_steps"]
+    assert sorted(cell.split("; ")) == [f"60.0 (n=1) trainer.max_steps={steps}", "62.0 (n=1) trainer.max_steps=9"]
+    (cell,) = [line.split("|")[-2].strip() for line in lines if "(c) both" in line]
+    assert cell == "55.0 (n=1)"
+
+
+def test_arguments_of_different_regions_are_not_compared(tmp_path: Path) -> None:
+    write_run(tmp_path / "square")
+    write_run(tmp_path / "k4", "mode.radius=4")
+    write_run(tmp_path / "rectangles", "region=rectangles")
+    rows, _ = rows_of(tmp_path)
+    assert all("not set" not in map(str, row.also.values()) for row in rows)
+    assert {key for row in rows for key in row.also} == {"mode.radius", "mode.suppress_radius", "region._target_"}

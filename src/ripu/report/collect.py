@@ -252,9 +252,9 @@ def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
         by_title.setdefault(json.dumps(group[0].title), []).append(group)
     rows = []
     for similar in by_title.values():
-        differing = _differing([group[0].compared for group in similar if group[0].config])
+        keys = differing([group[0].compared for group in similar if group[0].config])
         for group in similar:
-            also = {key: group[0].compared.get(key, "not set") for key in differing}
+            also = {key: group[0].compared.get(key, "not set") for key in keys}
             if not group[0].config:
                 also = {"config.yaml": "unknown"} if len(similar) > 1 else {}
             runs: dict[int | None, RunRecord] = {}
@@ -283,18 +283,60 @@ def _order(title: Mapping[str, str]) -> tuple[Any, ...]:
     return title["dataset"], place, *(title[key] for key in _TITLE)
 
 
-def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Keys with more than one value; of those that always go together (interpolated copies) the shortest."""
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys that tell apart what configurations ask for.
+
+    Args:
+        configs: Flat configurations.
+
+    Returns:
+        Keys with more than one value; of those that always have the same one (interpolated copies) the shortest, and of
+        the arguments of different classes (``region.width`` beside ``region._target_``) those alone that differ within
+        a class.
+
+    >>> differing([{"region._target_": "Square", "region.radius": 1}, {"region._target_": "Superpixels", "region.n": 9}])
+    ['region._target_']
+    """
     keys = sorted({key for config in configs for key in config}, key=lambda key: (len(key), key))
-    found: dict[str, str] = {}
-    for key in keys:
-        values = [json.dumps(config.get(key), default=str) for config in configs]
-        if len(set(values)) > 1:
-            found.setdefault(json.dumps(values), key)
-    return sorted(found.values())
+    columns = {key: [json.dumps(config.get(key), default=str) for config in configs] for key in keys}
+    found: list[str] = []
+    for key, values in columns.items():
+        owner = f"{key.rpartition('.')[0]}._target_"
+        classes = columns[owner] if owner in columns and owner != key else [""] * len(configs)
+        by_class: dict[str, set[str]] = {}
+        for kind, value in zip(classes, values, strict=True):
+            by_class.setdefault(kind, set()).add(value)
+        if all(len(own) == 1 for own in by_class.values()):
+            continue
+        is_argument = len(by_class) > 1
+        places = [place for place, config in enumerate(configs) if key in config or not is_argument]
+        if not any(all(columns[other][place] == values[place] for place in places) for other in found):
+            found.append(key)
+    return sorted(found)
 
 
-def row_name(row: Row) -> str:
-    """A row in words."""
+def row_name(row: Row, beside: Sequence[Row] | None = None) -> str:
+    """A row in words.
+
+    Args:
+        row: A row.
+        beside: The rows that it is to be told from; without, all that it was made with.
+    """
     words = [value for value in row.title.values() if value != "–"]
-    return " ".join([*words, *(f"{key}={number(value)}" for key, value in row.also.items())])
+    return " ".join([*words, *_pairs(row.also if beside is None else _also_beside(row, beside))])
+
+
+def differences(row: Row, beside: Sequence[Row]) -> str:
+    """What tells a row from those beside it; empty for one alone."""
+    return ", ".join(_pairs(_also_beside(row, beside)))
+
+
+def _also_beside(row: Row, beside: Sequence[Row]) -> Mapping[str, Any]:
+    configs = [one.runs[0].compared for one in beside if one.runs[0].config]
+    if not row.runs[0].config:
+        return row.also if len(beside) > 1 else {}
+    return {key: row.runs[0].compared.get(key, "not set") for key in differing(configs)}
+
+
+def _pairs(also: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={number(value)}" for key, value in also.items()]

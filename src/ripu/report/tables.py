@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from ripu.report.collect import Row, mean_std, number, row_name
+from ripu.report.collect import Row, differences, mean_std, number, row_name
 
 PAPER_TITLES = {
     1: "Table 1: GTAV to Cityscapes",
@@ -158,6 +158,11 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
     expected = {**DEFAULTS, **wanted}
     if wanted.get("mode.name") == "pa":
         expected.pop("region")  # single pixels have no shape
+        radius = config.get("dataset.recipe.pixel_radius")
+    else:
+        radius = 1
+    if not _same(config.get("mode.radius", radius), radius):
+        return False  # Fig. 6, which is no table, has the others
     found = {
         **{key: config.get(key, DEFAULTS.get(key)) for key in expected},
         "setting.name": row.title["setting"],
@@ -221,8 +226,7 @@ def _beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence[Row]], 
             texts = []
             for row in ours:
                 text = f"{mean_std(row.values('mIoU'))} (n={len(row.runs)})"
-                also = ", ".join(f"{key}={number(value)}" for key, value in row.also.items())
-                texts.append(f"{text} {also}".strip())
+                texts.append(f"{text} {differences(row, ours)}".strip())
             cells.append("; ".join(texts) or "–")
         body.append(cells)
     head = [
@@ -247,7 +251,7 @@ def _classes_beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence
         body.append([f"paper: {name}", *(one[name] for name in classes), one["mIoU"]])
         for row in own:
             values = [_class_cell(row, name) for name in classes]
-            body.append([f"ours: {row_name(row)} (n={len(row.runs)})", *values, mean_std(row.values("mIoU"))])
+            body.append([f"ours: {row_name(row, own)} (n={len(row.runs)})", *values, mean_std(row.values("mIoU"))])
     if not body:
         return ""
     return markdown(["row", *(_SHORT.get(name, name) for name in classes), "mIoU"], body)
