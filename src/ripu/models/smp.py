@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ripu.models.depthwise import quicken_dilated_depthwise
+
 LITE0 = "tu-tf_efficientnet_lite0"
 """The encoder whose ImageNet weights install from the package index, without a download at run time."""
 
@@ -80,6 +82,7 @@ class SmpNetwork(nn.Module):
                 f"the weights {weights!r} of encoder {encoder!r} could not be downloaded ({error}); use weights=null, "
                 f"or encoder={LITE0} whose weights are installed with the package"
             ) from error
+        quicken_dilated_depthwise(self.net)
         if packaged and pretrained:
             load_lite0(self.encoder)
         own_mean, own_std = _normalisation(encoder, weights)
