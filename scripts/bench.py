@@ -3,6 +3,7 @@
     python scripts/bench.py            # three sizes, k = 1, 4, 32, regions and pixels
     python scripts/bench.py --quick    # the smallest size
     python scripts/bench.py --forward  # and the network whose logits these would be
+    python scripts/bench.py --step     # instead: a training step of the default network on this CPU
 
 T0 is what nobody can do without: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``. "engine"
 is everything from the logits to the picks. "literal" is the method as one would write it down: softmax and entropy at
@@ -233,6 +234,35 @@ def run_forward(size: tuple[int, int], repeats: int) -> None:
     print(f"\nDeepLab-v3+ (ResNet-101) forward at {image.shape[2]} x {image.shape[3]}, ms: {spread(seconds)}")
 
 
+def run_step(repeats: int) -> None:
+    """Forward and backward of the default network with and without its own gradients; the two alternate."""
+    from ripu.models.depthwise import DilatedDepthwiseConv2d
+    from ripu.models.smp import SmpNetwork
+
+    network = SmpNetwork(NUM_CLASSES).to(memory_format=torch.channels_last).train()
+    own = [module for module in network.modules() if isinstance(module, DilatedDepthwiseConv2d)]
+    image = torch.randn(2, 3, 192, 256).contiguous(memory_format=torch.channels_last)
+    label = torch.randint(0, NUM_CLASSES, (2, 192, 256))
+
+    def step() -> None:
+        torch.nn.functional.cross_entropy(network(image), label).backward()
+
+    kinds = {"nn.Conv2d": torch.nn.Conv2d, "own gradients": DilatedDepthwiseConv2d}
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    for turn in range(repeats + 1):
+        for name, kind in kinds.items():
+            for module in own:
+                module.__class__ = kind
+            taken = timed(step)
+            if turn:
+                seconds[name].append(taken)
+    print(f"a training step of DeepLab-v3+ (EfficientNet-Lite0) on 2 x 192 x 256, {len(own)} dilated depthwise layers, ms:")
+    for name, values in seconds.items():
+        print(f"  {name:14} {spread(values):>20}")
+    plain, quick = (statistics.median(values) for values in seconds.values())
+    print(f"  ratio {quick / plain:.2f}")
+
+
 def cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -247,11 +277,15 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="run the literal method whole at every radius")
     parser.add_argument("--no-literal", action="store_true", help="leave the literal method out")
     parser.add_argument("--forward", action="store_true", help="time a network's forward pass too")
+    parser.add_argument("--step", action="store_true", help="only a training step of the default network")
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
     sizes = SIZES[:1] if arguments.quick else SIZES
     repeats = min(arguments.repeats, 5) if arguments.quick else arguments.repeats
     print(f"{cpu_name()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if arguments.step:
+        run_step(repeats)
+        return
     print(
         "T0 = interpolate + softmax; times in ms: median (min-max); memory in MB; ~: window timed on a part, scaled\n"
     )
