@@ -16,6 +16,7 @@ from ripu import build
 from ripu import labels as labels_command
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.folder import load_folder, make_taxonomy
+from ripu.datasets.pictures import read_photograph
 from ripu.datasets.scenes import SceneDataset, SceneError
 from ripu.datasets.taxonomy import CAMVID11, VOID
 
@@ -244,6 +245,55 @@ def test_sizes_that_differ_are_named(root: Path) -> None:
     Image.fromarray(np.zeros((64, 90), dtype=np.uint8)).save(path)
     with pytest.raises(SceneError, match=r"0016E5_00390 \(image 96 x 64, label 90 x 64\)"):
         camvid(root)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_photographs_are_read_upright_and_so_must_their_labels_be(tmp_path: Path, ending: str) -> None:
+    """As labelling tools show them; training sees what prediction sees."""
+    rgb = np.zeros((32, 48, 3), dtype=np.uint8)
+    rgb[:, :24] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    for folder in ("rgb", "ids"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(rgb).save(tmp_path / "rgb" / f"a.{ending}", exif=exif)
+
+    def scenes(height: int, width: int) -> SceneDataset:
+        Image.fromarray(np.zeros((height, width), dtype=np.uint8)).save(tmp_path / "ids" / "a.png")
+        return load_folder("source", tmp_path, f"rgb/*.{ending}", "ids/*.png", ["road"])
+
+    found = scenes(48, 32)
+    image = found.read_image(0)
+    assert image.shape == (48, 32, 3)
+    assert image[:20].min() > 190
+    assert image[28:].max() < 10
+    assert np.array_equal(image, read_photograph(found.scenes[0].image))
+    assert found.without_labels().label_size(0) == (48, 32)
+    with pytest.raises(SceneError, match=r"image 32 x 48, label 48 x 32.*1 are labels of photographs as they are stored"):
+        scenes(32, 48)
+
+
+def test_damaged_exif_data_are_no_reason_to_stop(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((32, 48), dtype=np.uint8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff12")
+    assert read_photograph(tmp_path / "a.jpg").shape == (32, 48, 3)
+    with Image.open(tmp_path / "a.jpg") as file:
+        assert "exif" in file.info
+
+
+def test_accents_may_be_written_in_either_way(tmp_path: Path) -> None:
+    """A label made on macOS and an image made elsewhere, or a list from a third place."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    for folder, name in (("rgb", composed), ("ids", apart)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros((32, 48), dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "mine.txt").write_text(f"old/rgb/{apart}.png\n", encoding="utf-8")
+    for images, labels in (("rgb/*.png", "ids/*.png"), ("rgb", "ids")):
+        scenes = load_folder("source", tmp_path, images, labels, ["road"], list_file="mine.txt")
+        assert [(scene.image_id, scene.label and scene.label.stem) for scene in scenes.scenes] == [(f"rgb/{composed}", apart)]
+    shutil.copy(tmp_path / "rgb" / f"{composed}.png", tmp_path / "rgb" / f"{apart}.png")
+    for images in ("rgb/*.png", "rgb"):
+        with pytest.raises(SceneError, match="accents"):
+            load_folder("source", tmp_path, images, "ids/*.png" if "*" in images else "ids", ["road"])
 
 
 def test_unknown_ids_are_refused_unless_all_are_void(root: Path) -> None:

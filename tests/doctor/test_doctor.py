@@ -136,6 +136,17 @@ def test_each_fault_is_found(
         assert paths[0].stem[:15] in " ".join(one["examples"])
 
 
+def test_labels_of_photographs_that_lie_on_their_side_are_told(own_data: Path) -> None:
+    path = files(own_data, "gtav/images/*.png")[0]
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    with Image.open(path) as file:
+        file.save(path, exif=exif)
+    one = found(check(own_data), "source", "labels of another shape")
+    assert one["count"] == 1
+    assert one["remedy"].startswith("1 are labels of photographs as stored, on their side: turn them")
+
+
 def test_validation_that_leaks_into_training_is_found(own_data: Path) -> None:
     city = own_data / "cityscapes" / "leftImg8bit"
     val, train = files(city, "val/*/*"), files(city, "train/*/*")

@@ -8,6 +8,7 @@ directly in it, paired by name without ending.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.scenes import Scene, SceneDataset, SceneError, decode_grey, open_picture
+from ripu.datasets.scenes import Scene, SceneDataset, SceneError, decode_grey, open_picture, orientation
 from ripu.datasets.taxonomy import VOID, Taxonomy
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
@@ -239,16 +240,22 @@ def _matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
     if (root / pattern).is_dir():
         folder = root / pattern
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-        found = {(path.stem,): path for path in paths}
+        found = {(_composed(path.stem),): path for path in paths}
         if len(found) != len(paths):
-            raise SceneError(f"{key}={pattern} has pictures that differ in their ending alone; use a glob, e.g. *.png")
+            raise SceneError(
+                f"{key}={pattern} has pictures that differ in their ending (or the way accents are written) alone; use a glob, "
+                "e.g. *.png, or take some out"
+            )
     else:
         shape = re.compile(_regex(pattern))
         paths = sorted(path for path in root.glob(pattern) if path.is_file())
         for path in paths:
             match = shape.fullmatch(path.relative_to(root).as_posix())
             assert match is not None, (pattern, path)
-            found[match.groups()] = path
+            wildcards = tuple(map(_composed, match.groups()))
+            if wildcards in found:
+                raise SceneError(f"{path} is called as {found[wildcards]} but for the way accents are written; take one out")
+            found[wildcards] = path
     if not found:
         there = sorted(entry.name for entry in root.iterdir())[:8] if root.is_dir() else None
         raise SceneError(
@@ -256,6 +263,15 @@ def _matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
             + ("which does not exist; set dataset.root" if there is None else f"where there are {there}")
         )
     return found
+
+
+def _composed(text: str) -> str:
+    """A name with its accents composed: macOS and archives made there write ``e`` and an accent for ``é``."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _parts(scene: Scene) -> tuple[str, ...]:
+    return PurePosixPath(_composed(scene.image.with_suffix("").as_posix())).parts
 
 
 def _regex(pattern: str) -> str:
@@ -278,12 +294,12 @@ def _choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
         ) from error
     by_name: dict[str, list[int]] = {}
     for index, scene in enumerate(scenes):
-        by_name.setdefault(scene.image.stem, []).append(index)
+        by_name.setdefault(_composed(scene.image.stem), []).append(index)
     chosen: set[int] = set()
     unknown: list[str] = []
     unclear: list[str] = []
     for line in lines:
-        text = line.strip()
+        text = _composed(line.strip())
         if not text or text.startswith("#"):
             continue
         named = _named(text.replace("\\", "/"), scenes, by_name)
@@ -292,7 +308,7 @@ def _choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
             if len(options) < 2:
                 break
             end = named.parts[-depth:]
-            options = [one for one in options if scenes[one].image.with_suffix("").parts[-depth:] == end] or options
+            options = [one for one in options if _parts(scenes[one])[-depth:] == end] or options
         if len(options) == 1:
             chosen.add(options[0])
         else:
@@ -321,7 +337,7 @@ def _named(line: str, scenes: Sequence[Scene], by_name: Mapping[str, Sequence[in
         if spaced is None:
             return path
         tail = path.parts[spaced:]
-        if any(scenes[one].image.with_suffix("").parts[-len(tail) :] == tail for one in by_name.get(path.name, ())):
+        if any(_parts(scenes[one])[-len(tail) :] == tail for one in by_name.get(path.name, ())):
             return path
     raise AssertionError(line)  # the first word has no space
 
@@ -367,7 +383,7 @@ def _color_labels(
 def _check(dataset: SceneDataset, *, skips_unreadable: bool) -> None:
     """Compare the sizes of all pairs, from the heads of the files, and decode a few labels."""
     labelled = [index for index, scene in enumerate(dataset.scenes) if scene.label is not None]
-    unequal = []
+    unequal, lying = [], 0
     for index in labelled:
         scene = dataset.scenes[index]
         try:
@@ -378,11 +394,17 @@ def _check(dataset: SceneDataset, *, skips_unreadable: bool) -> None:
                 continue
             raise
         if (height, width) != (image_height, image_width):
+            with open_picture(scene.image) as file:
+                lying += orientation(file) >= 5 and (height, width) == (image_width, image_height)
             unequal.append(f"{scene.image_id} (image {image_width} x {image_height}, label {width} x {height})")
     if unequal:
+        turn = (
+            f"{lying} are labels of photographs as they are stored, on their side, while images are read upright, as their "
+            "EXIF data ask for: turn these labels, too, or take the EXIF orientation out of the images; "
+        )
         raise SceneError(
-            f"{dataset.name}: {len(unequal)} labels differ in size from their image: {unequal[:5]}; make them of one size, "
-            "or take them out"
+            f"{dataset.name}: {len(unequal)} labels differ in size from their image: {unequal[:5]}; "
+            f"{turn if lying else ''}make them of one size, or take them out"
         )
     for index in labelled[:: max(1, len(labelled) // CHECKED_LABELS)]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ripu.datasets.taxonomy import Taxonomy
 
@@ -153,6 +154,46 @@ def read_picture(path: Path, decode: Callable[[Image.Image], NDArray[np.uint8]])
             return decode(file)
 
 
+def orientation(file: Image.Image) -> int:
+    """The EXIF orientation of an opened picture: 1 for one that is stored upright, 5 to 8 where its sides change places."""
+    if file.format == "PNG" and "exif" not in file.info:  # Pillow would decode it all to look for more
+        return 1
+    try:
+        value = file.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, OSError, KeyError, struct.error):  # damaged, as the pixels need not be
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
+    """What an opened picture shows, as 8-bit RGB.
+
+    Grey becomes RGB, transparency is left out, 16 bits become 8 (the most significant ones), and the turn that the EXIF
+    data of a camera ask for is carried out: the image is upright, as viewers and labelling tools show it.
+
+    Args:
+        file: A picture, not yet decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    picture = ImageOps.exif_transpose(file) if orientation(file) != 1 else file
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        return _from_deep_grey(np.asarray(picture))
+    return np.asarray(picture.convert("RGB"))
+
+
+def _from_deep_grey(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Grey values of more than 8 bits: integers are taken for 16 bits, floats for 0..1 (or 0..255 where any exceeds 1)."""
+    if values.dtype.kind == "f":
+        finite = np.nan_to_num(values.astype(np.float64))
+        scaled = finite * (255.0 if finite.max(initial=0.0) <= 1.0 else 1.0)
+    else:
+        scaled = values.astype(np.float64) / 257.0
+    grey = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
 @dataclass(frozen=True)
 class SceneDataset:
     """Scenes of one split of one data set.
@@ -192,21 +233,18 @@ class SceneDataset:
         return f"{how} {sorted(self.taxonomy.disk_to_train.items())} of {self.taxonomy.num_classes}"
 
     def read_image(self, index: int) -> NDArray[np.uint8]:
-        """The image of a scene.
+        """The image of a scene, upright.
 
         Args:
             index: Position of the scene.
 
         Returns:
-            (H, W, 3) uint8 RGB.
+            (H, W, 3) uint8 RGB; see :func:`upright_rgb`.
 
         Raises:
             SceneError: The file is missing, damaged or absurdly large.
         """
-        path = self.scenes[index].image
-        with _reading(path):
-            with open_picture(path) as file:
-                return np.asarray(file.convert("RGB"))
+        return read_picture(self.scenes[index].image, upright_rgb)
 
     def read_label(self, index: int) -> NDArray[np.uint8]:
         """The label of a scene in train ids.
@@ -233,7 +271,8 @@ class SceneDataset:
         with _reading(path):
             with open_picture(path) as file:
                 width, height = file.size
-        return height, width
+                is_turned = scene.label is None and orientation(file) >= 5
+        return (width, height) if is_turned else (height, width)
 
     def without_labels(self) -> SceneDataset:
         """The same scenes with the labels out of reach: what training on an unlabelled domain is given."""

@@ -165,6 +165,7 @@ def _files(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list
 def _sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list[Finding]:
     other: list[str] = []
     stretched: list[str] = []
+    num_lying = 0
     for scene, one in zip(scenes.scenes, facts, strict=True):
         if one.image_size is None or one.label_size is None or one.image_size == one.label_size:
             continue
@@ -172,10 +173,13 @@ def _sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list
         text = f"{scene.image_id} (image {width} x {height}, label {columns} x {rows})"
         is_same_shape = abs(width * rows - height * columns) <= 0.01 * width * rows
         (other if is_same_shape else stretched).append(text)
+        num_lying += one.is_turned and (columns, rows) == one.image_size
     found = []
     if stretched:
         what = f"labels of another shape than their image: {len(stretched)}"
         remedy = "pair the files that belong together, or take these out"
+        if num_lying:
+            remedy = f"{num_lying} are labels of photographs as stored, on their side: turn them as the EXIF data do; " + remedy
         found.append(Finding(ERROR, name, what, remedy, len(stretched), _some(stretched)))
     if other:
         what = f"labels of another size than their image, in the same proportions: {len(other)}"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ripu.datasets.scenes import SceneDataset, SceneError, open_picture, read_picture
+from ripu.datasets.scenes import SceneDataset, SceneError, open_picture, orientation, read_picture, upright_rgb
 
 THUMB = 16
 """Side of the small grey copies that near-equal images are found by."""
@@ -29,7 +29,8 @@ class SceneFacts:
     """What one scene is.
 
     Attributes:
-        image_size: (height, width) of the image; None where it cannot be read.
+        image_size: (height, width) of the upright image; None where it cannot be read.
+        is_turned: Whether it is stored lying on its side and its EXIF data turn it upright.
         label_size: (height, width) of the label; None where there is none or it cannot be read.
         image_fault: What is wrong with the image file; empty where nothing is.
         label_fault: What is wrong with the label file; empty where nothing is.
@@ -43,6 +44,7 @@ class SceneFacts:
     """
 
     image_size: tuple[int, int] | None = None
+    is_turned: bool = False
     label_size: tuple[int, int] | None = None
     image_fault: str = ""
     label_fault: str = ""
@@ -66,7 +68,9 @@ def read_scene(scenes: SceneDataset, index: int) -> SceneFacts:
 def _read_image(path: Path, facts: SceneFacts) -> None:
     try:
         facts.image_bytes = _digest(path.read_bytes())
-        pixels = read_picture(path, lambda file: np.asarray(file.convert("RGB")))
+        pixels = read_picture(path, upright_rgb)
+        with open_picture(path) as file:
+            facts.is_turned = orientation(file) >= 5
         facts.image_size = (pixels.shape[0], pixels.shape[1])
         facts.image_pixels = _digest(pixels.tobytes() + repr(pixels.shape).encode())
         grey = Image.fromarray(pixels).convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
