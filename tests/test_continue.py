@@ -386,6 +386,16 @@ def test_a_mask_is_named_by_as_much_of_the_id_as_tells_images_apart(tmp_path: Pa
         MaskFolder(tmp_path / "masks", scenes, CAMVID11)
 
 
+def test_the_accents_of_a_mask_may_be_written_otherwise(tmp_path: Path) -> None:
+    composed, apart = "rgb/caf\u00e9", "rgb/cafe\u0301"
+    for image_id, name in ((composed, apart), (apart, composed), (composed, "cafe\u0301")):
+        masks = tmp_path / name.replace("/", "-")
+        (masks / name).parent.mkdir(parents=True)
+        (masks / f"{name}.png").touch()
+        scenes = SceneDataset("target", (Scene(image_id, tmp_path / f"{image_id}.jpg", None),), CAMVID11)
+        assert MaskFolder(masks, scenes, CAMVID11)._paths == {image_id: masks / f"{name}.png"}
+
+
 # ----------------------------------------------------------------------------------------------------------------- mistakes
 
 

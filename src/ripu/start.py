@@ -214,8 +214,11 @@ class MaskFolder(Mapping[str, "Mask"]):
         names = self.folder / _NAMES_FILE
         listed = self._listed(names) if names.exists() else None
         ends: dict[str, list[str]] = {}
-        for one in self._numbers:
-            parts = PurePosixPath(one).parts
+        from ripu.datasets.scenes import composed
+
+        by_name = {composed(one): one for one in self._numbers}
+        for written, one in by_name.items():
+            parts = PurePosixPath(written).parts
             for first in range(len(parts)):
                 ends.setdefault("/".join(parts[first:]), []).append(one)
         pairs: dict[str, Path] = {}
@@ -231,8 +234,8 @@ class MaskFolder(Mapping[str, "Mask"]):
                 if image_id is None and listed.get(name.as_posix().replace("_colour.png", ".png")) is not None:
                     continue  # for people to look at
             else:
-                options = ends.get(stem, [])
-                image_id = stem if stem in self._numbers else options[0] if len(options) == 1 else None
+                options = ends.get(composed(stem), [])
+                image_id = by_name.get(composed(stem)) or (options[0] if len(options) == 1 else None)
             if image_id is None or image_id not in self._numbers or path.suffix.lower() != ".png":
                 stray.append(name.as_posix())
             elif image_id in pairs:

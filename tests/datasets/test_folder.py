@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from PIL import Image
+from PIL import Image, ImageOps
 
 import running
 import trees
@@ -17,7 +18,7 @@ from ripu import labels as labels_command
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.folder import load_folder, make_taxonomy
 from ripu.datasets.pictures import read_photograph
-from ripu.datasets.scenes import SceneDataset, SceneError
+from ripu.datasets.scenes import SceneDataset, SceneError, upright_size
 from ripu.datasets.taxonomy import CAMVID11, VOID
 
 DOCS = Path(__file__).parents[2] / "docs" / "your-own-data.md"
@@ -247,7 +248,7 @@ def test_sizes_that_differ_are_named(root: Path) -> None:
         camvid(root)
 
 
-@pytest.mark.parametrize("ending", ["jpg", "png"])
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
 def test_photographs_are_read_upright_and_so_must_their_labels_be(tmp_path: Path, ending: str) -> None:
     """As labelling tools show them; training sees what prediction sees."""
     rgb = np.zeros((32, 48, 3), dtype=np.uint8)
@@ -269,15 +270,48 @@ def test_photographs_are_read_upright_and_so_must_their_labels_be(tmp_path: Path
     assert image[28:].max() < 10
     assert np.array_equal(image, read_photograph(found.scenes[0].image))
     assert found.without_labels().label_size(0) == (48, 32)
-    with pytest.raises(SceneError, match=r"image 32 x 48, label 48 x 32.*1 are labels of photographs as they are stored"):
+    with pytest.raises(SceneError, match=r"image 32 x 48, label 48 x 32.*1 of these labels lie on their side"):
         scenes(32, 48)
 
 
-def test_damaged_exif_data_are_no_reason_to_stop(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((32, 48), dtype=np.uint8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff12")
-    assert read_photograph(tmp_path / "a.jpg").shape == (32, 48, 3)
-    with Image.open(tmp_path / "a.jpg") as file:
-        assert "exif" in file.info
+def test_photographs_whose_labels_may_be_either_way_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, size, turn in (("half", (32, 48), 3), ("square", (32, 32), 6), ("quarter", (32, 48), 8), ("plain", (32, 48), 1)):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        rgb = Image.fromarray(np.zeros((*size, 3), dtype=np.uint8))
+        for folder in ("rgb", "ids"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        rgb.save(tmp_path / "rgb" / f"{name}.jpg", exif=exif)
+        shape = size[::-1] if turn == 8 else size
+        Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(tmp_path / "ids" / f"{name}.png")
+    load_folder("source", tmp_path, "rgb", "ids", ["road"])
+    assert "2 photographs are turned upright" in caplog.text
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_turn_is_that_of_pillow(tmp_path: Path, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    rgb = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
+    for ending in ("png", "tif"):
+        path = tmp_path / f"a.{ending}"
+        Image.fromarray(rgb).save(path, exif=exif)
+        with Image.open(path) as file:
+            expected = np.asarray(ImageOps.exif_transpose(file))
+        with Image.open(path) as file:
+            size = upright_size(file)
+        assert np.array_equal(read_photograph(path), expected)
+        assert size == expected.shape[:2]
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "jpg"])
+def test_damaged_exif_data_are_no_reason_to_stop(tmp_path: Path, ending: str) -> None:
+    grey = Image.fromarray(np.zeros((32, 48), dtype=np.uint8))
+    grey.save(tmp_path / f"junk.{ending}", exif=b"Exif\0\0junkjunkjunk")
+    assert read_photograph(tmp_path / f"junk.{ending}").shape == (32, 48, 3)
+    entries = struct.pack("<HHIf", 0x0100, 11, 1, 48.0) + struct.pack("<HHII", 0x0112, 3, 1, 6)  # a width that is a fraction
+    grey.save(tmp_path / f"odd.{ending}", exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4))
+    assert read_photograph(tmp_path / f"odd.{ending}").shape == (48, 32, 3)
 
 
 def test_accents_may_be_written_in_either_way(tmp_path: Path) -> None:
@@ -287,7 +321,7 @@ def test_accents_may_be_written_in_either_way(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         Image.fromarray(np.zeros((32, 48), dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
     (tmp_path / "mine.txt").write_text(f"old/rgb/{apart}.png\n", encoding="utf-8")
-    for images, labels in (("rgb/*.png", "ids/*.png"), ("rgb", "ids")):
+    for images, labels in (("rgb/*.png", "ids/*.png"), ("rgb", "ids"), (f"rgb/{apart}.png", f"ids/{composed}.png")):
         scenes = load_folder("source", tmp_path, images, labels, ["road"], list_file="mine.txt")
         assert [(scene.image_id, scene.label and scene.label.stem) for scene in scenes.scenes] == [(f"rgb/{composed}", apart)]
     shutil.copy(tmp_path / "rgb" / f"{composed}.png", tmp_path / "rgb" / f"{apart}.png")

@@ -16,10 +16,12 @@ from PIL import Image
 
 import trees
 from ripu import build
+from ripu.datasets.folder import load_folder
 from ripu.datasets.scenes import Scene, SceneDataset, SceneError
 from ripu.datasets.taxonomy import CAMVID11, CITYSCAPES19, SYNTHIA16
 from ripu.doctor import examine, quick_check, read_all
 from ripu.doctor.__main__ import doctor
+from ripu.doctor.findings import _orphans
 from ripu.doctor.report import text
 from running import call, compose
 
@@ -75,6 +77,15 @@ def test_pictures_of_many_endings_have_their_labels(tmp_path: Path) -> None:
     Image.new("L", (48, 32)).save(tmp_path / "a ids" / "more.png")
     lonely = found(check(tmp_path, "folder", *words), "source", "labels without an image: 1", "warning")
     assert "more.png" in str(lonely)
+
+
+def test_accents_in_names_may_be_written_in_either_way(tmp_path: Path) -> None:
+    for folder, names in (("rgb", ["bl\u00e9", "caf\u00e9"]), ("ids", ["bl\u00e9", "cafe\u0301"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
+    scenes = load_folder("source", tmp_path, "rgb", "ids", ["road"])
+    assert not [one.what for one in _orphans({"source": scenes})]
 
 
 def _cut(path: Path) -> None:
@@ -144,7 +155,12 @@ def test_labels_of_photographs_that_lie_on_their_side_are_told(own_data: Path) -
         file.save(path, exif=exif)
     one = found(check(own_data), "source", "labels of another shape")
     assert one["count"] == 1
-    assert one["remedy"].startswith("1 are labels of photographs as stored, on their side: turn them")
+    assert one["remedy"].startswith("1 lie on their side, as their photographs are stored: turn them")
+    exif[0x0112] = 3
+    with Image.open(path) as file:
+        file.save(path, exif=exif)
+    one = found(check(own_data), "source", "may be upright or not", "warning")
+    assert one["count"] == 1
 
 
 def test_validation_that_leaks_into_training_is_found(own_data: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from ripu.datasets.taxonomy import CITYSCAPES19
 from ripu.report.__main__ import main
-from ripu.report.collect import Row, find_runs, make_rows, mean_std, row_name
+from ripu.report.collect import Row, differing, find_runs, make_rows, mean_std, row_name
 from ripu.report.curves import curve_points, window_sweep
 from ripu.report.tables import PAPER_TITLES, classes_table, matches, means_table, paper_rows, paper_tables, to_csv
 from running import compose
@@ -262,6 +263,11 @@ NO_LOSSES = ("objective.consistency_weight=0", "objective.negative_weight=0")
         (("mode.budget_per=dataset",), set()),
         (("mode.radius=2",), set()),
         (("mode=pa", "mode.radius=4"), set()),
+        (("setting=source_free",), {("5", "Ours (RA)"), ("12", "Ours (RA)")}),
+        (("setting=source_free", "mode.radius=9"), {("5", "Ours (RA)"), ("12", "Ours (RA)")}),
+        (("setting=source_free", "mode.radius=4"), set()),
+        (("setting=source_free", "mode=pa"), set()),
+        (("setting=source_free", "budget=0.05"), set()),
         (("mode=pa", "dataset=streets"), {("1", "Ours (PA)"), ("10", "Ours (PA)")}),
     ],
 )  # fmt: skip
@@ -315,3 +321,18 @@ def test_arguments_of_different_regions_are_not_compared(tmp_path: Path) -> None
     rows, _ = rows_of(tmp_path)
     assert all("not set" not in map(str, row.also.values()) for row in rows)
     assert {key for row in rows for key in row.also} == {"mode.radius", "mode.suppress_radius", "region._target_"}
+
+
+def test_names_of_rows_by_class_are_short_with_several_data_sets(tmp_path: Path) -> None:
+    for dataset in ("gtav", "streets"):
+        results = write_run(tmp_path / dataset, dataset=dataset) / "results.json"
+        known = json.loads(results.read_text())
+        results.write_text(json.dumps({**known, "per_class_iou": dict.fromkeys(CITYSCAPES19.class_names, 50.0)}))
+    text = paper_tables(rows_of(tmp_path)[0])
+    names = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ours:")}
+    assert names == {"ours: gtav ra active RipuScore 0.022 (n=1)", "ours: streets ra active RipuScore 0.022 (n=1)"}
+
+
+def test_a_class_whose_argument_is_not_always_set_is_told_apart() -> None:
+    configs = [{"m._target_": "A", "steps": 1}, {"m._target_": "A", "steps": 1, "m.depth": 1}, {"m._target_": "B", "steps": 2}]
+    assert differing(configs) == ["m._target_", "m.depth", "steps"]

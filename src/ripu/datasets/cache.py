@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ripu.datasets.scenes import SceneDataset, SceneError
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Raised whenever the same inputs would give other pixels."""
 
 Pixels = NDArray[np.uint8]

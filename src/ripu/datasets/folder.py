@@ -7,6 +7,7 @@ directly in it, paired by name without ending.
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.scenes import Scene, SceneDataset, SceneError, decode_grey, open_picture, orientation
+from ripu.datasets.scenes import (
+    Scene,
+    SceneDataset,
+    SceneError,
+    composed,
+    decode_grey,
+    open_picture,
+    orientation,
+    reading,
+    upright_size,
+)
 from ripu.datasets.taxonomy import VOID, Taxonomy
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
@@ -26,6 +37,8 @@ CHECKED_LABELS = 20
 """Labels that are decoded when a data set is opened, spread over all of them, so that a wrong map is found at once."""
 
 Color = tuple[int, int, int]
+_log = logging.getLogger(__name__)
+
 Patterns = str | Sequence[str]
 Classes = Mapping[str, Sequence[int]] | Sequence[str]
 
@@ -236,11 +249,13 @@ def _matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
     """What the wildcards of a pattern match -> the picture, sorted by path; of a folder, every picture in it."""
     if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
         raise SceneError(f"{key}={pattern} must lie below dataset.root={root}; set dataset.root to a folder above it")
+    forms = (pattern, composed(pattern), unicodedata.normalize("NFD", pattern))
+    pattern = next((form for form in dict.fromkeys(forms) if (root / form).is_dir() or any(root.glob(form))), pattern)
     found: dict[tuple[str, ...], Path] = {}
     if (root / pattern).is_dir():
         folder = root / pattern
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-        found = {(_composed(path.stem),): path for path in paths}
+        found = {(composed(path.stem),): path for path in paths}
         if len(found) != len(paths):
             raise SceneError(
                 f"{key}={pattern} has pictures that differ in their ending (or the way accents are written) alone; use a glob, "
@@ -252,9 +267,9 @@ def _matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
         for path in paths:
             match = shape.fullmatch(path.relative_to(root).as_posix())
             assert match is not None, (pattern, path)
-            wildcards = tuple(map(_composed, match.groups()))
+            wildcards = tuple(map(composed, match.groups()))
             if wildcards in found:
-                raise SceneError(f"{path} is called as {found[wildcards]} but for the way accents are written; take one out")
+                raise SceneError(f"{path} and {found[wildcards]} differ in the way accents are written alone; take one out")
             found[wildcards] = path
     if not found:
         there = sorted(entry.name for entry in root.iterdir())[:8] if root.is_dir() else None
@@ -265,13 +280,8 @@ def _matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
     return found
 
 
-def _composed(text: str) -> str:
-    """A name with its accents composed: macOS and archives made there write ``e`` and an accent for ``é``."""
-    return unicodedata.normalize("NFC", text)
-
-
 def _parts(scene: Scene) -> tuple[str, ...]:
-    return PurePosixPath(_composed(scene.image.with_suffix("").as_posix())).parts
+    return PurePosixPath(composed(scene.image.with_suffix("").as_posix())).parts
 
 
 def _regex(pattern: str) -> str:
@@ -294,12 +304,12 @@ def _choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
         ) from error
     by_name: dict[str, list[int]] = {}
     for index, scene in enumerate(scenes):
-        by_name.setdefault(_composed(scene.image.stem), []).append(index)
+        by_name.setdefault(composed(scene.image.stem), []).append(index)
     chosen: set[int] = set()
     unknown: list[str] = []
     unclear: list[str] = []
     for line in lines:
-        text = _composed(line.strip())
+        text = composed(line.strip())
         if not text or text.startswith("#"):
             continue
         named = _named(text.replace("\\", "/"), scenes, by_name)
@@ -383,28 +393,40 @@ def _color_labels(
 def _check(dataset: SceneDataset, *, skips_unreadable: bool) -> None:
     """Compare the sizes of all pairs, from the heads of the files, and decode a few labels."""
     labelled = [index for index, scene in enumerate(dataset.scenes) if scene.label is not None]
-    unequal, lying = [], 0
+    unequal: list[str] = []
+    num_lying = 0
+    doubtful: list[Path] = []
     for index in labelled:
         scene = dataset.scenes[index]
         try:
             height, width = dataset.label_size(index)
-            image_height, image_width = _image_alone(dataset, index).label_size(0)
+            with reading(scene.image), open_picture(scene.image) as file:
+                image_height, image_width = upright_size(file)
+                turn = orientation(file)
         except SceneError:
             if skips_unreadable:
                 continue
             raise
         if (height, width) != (image_height, image_width):
-            with open_picture(scene.image) as file:
-                lying += orientation(file) >= 5 and (height, width) == (image_width, image_height)
             unequal.append(f"{scene.image_id} (image {image_width} x {image_height}, label {width} x {height})")
+            num_lying += turn >= 5 and (height, width) == (image_width, image_height)
+        elif turn != 1 and (turn < 5 or height == width):
+            doubtful.append(scene.image)
     if unequal:
-        turn = (
-            f"{lying} are labels of photographs as they are stored, on their side, while images are read upright, as their "
-            "EXIF data ask for: turn these labels, too, or take the EXIF orientation out of the images; "
+        lie = (
+            f"{num_lying} of these labels lie on their side, as their photographs are stored, while images are read upright, "
+            "as their EXIF data ask for: turn the labels, too, or take the EXIF orientation out of the images; "
         )
         raise SceneError(
             f"{dataset.name}: {len(unequal)} labels differ in size from their image: {unequal[:5]}; "
-            f"{turn if lying else ''}make them of one size, or take them out"
+            f"{lie if num_lying else ''}make them of one size, or take them out"
+        )
+    if doubtful:
+        _log.warning(
+            "%s: %d photographs are turned upright as their EXIF data ask for (%s, ...); see that their labels are upright",
+            dataset.name,
+            len(doubtful),
+            doubtful[0],
         )
     for index in labelled[:: max(1, len(labelled) // CHECKED_LABELS)]:
         try:
@@ -412,11 +434,6 @@ def _check(dataset: SceneDataset, *, skips_unreadable: bool) -> None:
         except SceneError:
             if not skips_unreadable:
                 raise
-
-
-def _image_alone(dataset: SceneDataset, index: int) -> SceneDataset:
-    """One scene of a data set alone and without its label, so that its size is that of its image."""
-    return SceneDataset(dataset.name, (dataset.scenes[index],), dataset.taxonomy).without_labels()
 
 
 def _position(one: str, names: Sequence[str], key: str) -> int:

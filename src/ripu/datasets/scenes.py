@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import struct
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from ripu.datasets.taxonomy import Taxonomy
 
@@ -23,6 +24,19 @@ MAX_PIXELS = 2**27
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 """Kinds of pictures that are opened; others of Pillow's readers start programs or have no use here."""
 
+_PNG_EXIF = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
+"""Where a PNG may say how it is to be turned."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what makes the picture upright."""
 
 _OF_THE_DATA = ("dataset", "paths.", "resume", "start.", "data.cache", "model.checkpoint", "model.weights", "hydra")
 """Beginnings of words of a command that make no sense for other data."""
@@ -149,20 +163,38 @@ def read_picture(path: Path, decode: Callable[[Image.Image], NDArray[np.uint8]])
     Raises:
         SceneError: The file is missing, damaged or absurdly large.
     """
-    with _reading(path):
+    with reading(path):
         with open_picture(path) as file:
             return decode(file)
 
 
+def composed(name: str) -> str:
+    """A name with its accents composed: macOS and archives made there write ``e`` and an accent for ``é``."""
+    return unicodedata.normalize("NFC", name)
+
+
 def orientation(file: Image.Image) -> int:
-    """The EXIF orientation of an opened picture: 1 for one that is stored upright, 5 to 8 where its sides change places."""
-    if file.format == "PNG" and "exif" not in file.info:  # Pillow would decode it all to look for more
+    """The EXIF orientation of an opened picture that is not decoded yet.
+
+    Returns:
+        1 for a picture that is stored upright, 5 to 8 where its sides change places. A PNG that says so behind its pixels,
+        and data that are damaged, count as 1.
+    """
+    if file.format == "PNG" and not _PNG_EXIF & file.info.keys():  # else Pillow would decode it all to look for more
         return 1
     try:
         value = file.getexif().get(ExifTags.Base.Orientation, 1)
-    except (SyntaxError, ValueError, OSError, KeyError, struct.error):  # damaged, as the pixels need not be
+    except (SyntaxError, ValueError, TypeError, OSError, KeyError, struct.error):
         return 1
     return value if value in range(1, 9) else 1
+
+
+def upright_size(file: Image.Image) -> tuple[int, int]:
+    """(height, width) of what :func:`upright_rgb` would make of an opened picture, from its head alone."""
+    width, height = file.size
+    if isinstance(file, TiffImagePlugin.TiffImageFile):  # some versions of Pillow give the size as turned, others as stored
+        width, height = file.tag_v2[ExifTags.Base.ImageWidth], file.tag_v2[ExifTags.Base.ImageLength]
+    return (width, height) if orientation(file) >= 5 else (height, width)
 
 
 def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
@@ -176,8 +208,19 @@ def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
 
     Returns:
         (H, W, 3) uint8 RGB.
+
+    Raises:
+        OSError: It cannot be decoded.
     """
-    picture = ImageOps.exif_transpose(file) if orientation(file) != 1 else file
+    turn = _TURNS.get(orientation(file))
+    picture: Image.Image = file
+    try:
+        if isinstance(file, TiffImagePlugin.TiffImageFile):
+            file.load()  # which turns it
+        elif turn is not None:
+            picture = file.transpose(turn)
+    except (struct.error, TypeError, AttributeError) as error:  # of EXIF data with values of the wrong kind
+        raise OSError(f"its EXIF data are damaged: {error}") from error
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         return _from_deep_grey(np.asarray(picture))
     return np.asarray(picture.convert("RGB"))
@@ -261,25 +304,23 @@ class SceneDataset:
         scene = self.scenes[index]
         if scene.label is None:
             raise SceneError(f"{scene.image_id} of {self.name} has no label file; it can be asked about, not scored")
-        with _reading(scene.label):
+        with reading(scene.label):
             return self.taxonomy.to_train_ids(self.decode_label(scene.label))
 
     def label_size(self, index: int) -> tuple[int, int]:
         """(height, width) of a scene's label (of its image where it has none), from the file's head alone."""
         scene = self.scenes[index]
         path = scene.label or scene.image
-        with _reading(path):
+        with reading(path):
             with open_picture(path) as file:
-                width, height = file.size
-                is_turned = scene.label is None and orientation(file) >= 5
-        return (width, height) if is_turned else (height, width)
+                return upright_size(file) if scene.label is None else (file.height, file.width)
 
     def without_labels(self) -> SceneDataset:
         """The same scenes with the labels out of reach: what training on an unlabelled domain is given."""
         return replace(self, scenes=tuple(replace(scene, label=None) for scene in self.scenes))
 
 
-class _reading:
+class reading:
     """Turn the errors of image libraries into one that names the file."""
 
     def __init__(self, path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.scenes import SceneDataset, SceneError
+from ripu.datasets.scenes import SceneDataset, SceneError, composed
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.datasets.unreadable import TolerantScenes
 from ripu.doctor.reading import SceneFacts, read_label
@@ -165,22 +165,32 @@ def _files(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list
 def _sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list[Finding]:
     other: list[str] = []
     stretched: list[str] = []
+    doubtful: list[str] = []
     num_lying = 0
     for scene, one in zip(scenes.scenes, facts, strict=True):
-        if one.image_size is None or one.label_size is None or one.image_size == one.label_size:
+        if one.image_size is None or one.label_size is None:
+            continue
+        if one.image_size == one.label_size:
+            is_square = one.image_size[0] == one.image_size[1]
+            if one.orientation in (2, 3, 4) or (one.orientation != 1 and is_square):
+                doubtful.append(str(scene.image))
             continue
         (height, width), (rows, columns) = one.image_size, one.label_size
         text = f"{scene.image_id} (image {width} x {height}, label {columns} x {rows})"
         is_same_shape = abs(width * rows - height * columns) <= 0.01 * width * rows
         (other if is_same_shape else stretched).append(text)
-        num_lying += one.is_turned and (columns, rows) == one.image_size
+        num_lying += one.orientation >= 5 and (columns, rows) == one.image_size
     found = []
     if stretched:
         what = f"labels of another shape than their image: {len(stretched)}"
         remedy = "pair the files that belong together, or take these out"
         if num_lying:
-            remedy = f"{num_lying} are labels of photographs as stored, on their side: turn them as the EXIF data do; " + remedy
+            remedy = f"{num_lying} lie on their side, as their photographs are stored: turn them, too; " + remedy
         found.append(Finding(ERROR, name, what, remedy, len(stretched), _some(stretched)))
+    if doubtful:
+        what = f"photographs that their EXIF data turn, so that their labels may be upright or not: {len(doubtful)}"
+        remedy = "look at one: images are read upright, and labels must be, too"
+        found.append(Finding(WARNING, name, what, remedy, len(doubtful), _some(doubtful)))
     if other:
         what = f"labels of another size than their image, in the same proportions: {len(other)}"
         found.append(Finding(NOTE, name, what, "nothing: both are resized for training", len(other), _some(other)))
@@ -349,7 +359,7 @@ def _orphans(parts: Mapping[str, SceneDataset]) -> list[Finding]:
             images.setdefault(scene.image.parent, set()).add(scene.image.name)
             if scene.label is not None:
                 ends = endings.setdefault((scene.image.parent, scene.label.parent), set())
-                ends.add(_endings(scene.image.name, scene.label.name))
+                ends.add(_endings(composed(scene.image.name), composed(scene.label.name)))
     found = []
     for (folder, partner), ends in endings.items():
         if folder == partner:
@@ -373,9 +383,10 @@ def _by_stem(folder: Path, endings: set[str]) -> dict[str, Path]:
     ordered = sorted(endings, key=lambda one: (-len(one), one))
     found = {}
     for path in folder.iterdir():
-        end = next((one for one in ordered if path.name.endswith(one)), None)
+        name = composed(path.name)
+        end = next((one for one in ordered if name.endswith(one)), None)
         if end is not None:
-            found[path.name.removesuffix(end)] = path
+            found[name.removesuffix(end)] = path
     return found
 
 

@@ -30,7 +30,7 @@ class SceneFacts:
 
     Attributes:
         image_size: (height, width) of the upright image; None where it cannot be read.
-        is_turned: Whether it is stored lying on its side and its EXIF data turn it upright.
+        orientation: How its EXIF data turn the stored pixels; 1: not at all, 5 to 8: its sides change places.
         label_size: (height, width) of the label; None where there is none or it cannot be read.
         image_fault: What is wrong with the image file; empty where nothing is.
         label_fault: What is wrong with the label file; empty where nothing is.
@@ -44,7 +44,7 @@ class SceneFacts:
     """
 
     image_size: tuple[int, int] | None = None
-    is_turned: bool = False
+    orientation: int = 1
     label_size: tuple[int, int] | None = None
     image_fault: str = ""
     label_fault: str = ""
@@ -70,7 +70,7 @@ def _read_image(path: Path, facts: SceneFacts) -> None:
         facts.image_bytes = _digest(path.read_bytes())
         pixels = read_picture(path, upright_rgb)
         with open_picture(path) as file:
-            facts.is_turned = orientation(file) >= 5
+            facts.orientation = orientation(file)
         facts.image_size = (pixels.shape[0], pixels.shape[1])
         facts.image_pixels = _digest(pixels.tobytes() + repr(pixels.shape).encode())
         grey = Image.fromarray(pixels).convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)

@@ -309,7 +309,8 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         if all(len(own) == 1 for own in by_class.values()):
             continue
         is_argument = len(by_class) > 1
-        places = [place for place, config in enumerate(configs) if key in config or not is_argument]
+        owners = {kind for kind, config in zip(classes, configs, strict=True) if key in config or not is_argument}
+        places = [place for place, kind in enumerate(classes) if kind in owners or not is_argument]
         if not any(all(columns[other][place] == values[place] for place in places) for other in found):
             found.append(key)
     return sorted(found)

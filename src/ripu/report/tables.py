@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from ripu.report.collect import Row, differences, mean_std, number, row_name
+from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS, Row, differences, mean_std, number, row_name
 
 PAPER_TITLES = {
     1: "Table 1: GTAV to Cityscapes",
@@ -38,7 +38,7 @@ DEFAULTS = {
     "objective.negative_weight": 1.0,
     "objective.negative_threshold": 0.05,
 }
-"""What a row of the paper has where its ``match`` says nothing else; whole settings are told by their name alone."""
+"""What a row of the paper has where its ``match`` says nothing else; settings without rounds are told by their name alone."""
 
 _TASK = {"gtav": "GTAV", "streets": "GTAV", "camvid": "GTAV", "synthia": "SYNTHIA", "streets_synthia": "SYNTHIA"}
 _SHORT = {
@@ -153,15 +153,17 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
     if ("model._target_" in wanted) != is_v3:
         return False
     wanted.pop("model._target_", None)
-    if setting != "active":
+    if setting in SETTINGS_WITHOUT_ROUNDS:
         return row.title["setting"] == setting
     expected = {**DEFAULTS, **wanted}
-    if wanted.get("mode.name") == "pa":
+    radii: tuple[Any, ...] = (1,)
+    if setting == "source_free":
+        expected = {key: value for key, value in expected.items() if not key.startswith("objective.")}
+        radii = (1, 9)  # Appendix E, and as released
+    if expected["mode.name"] == "pa":
         expected.pop("region")  # single pixels have no shape
-        radius = config.get("dataset.recipe.pixel_radius")
-    else:
-        radius = 1
-    if not _same(config.get("mode.radius", radius), radius):
+        radii = (config.get("dataset.recipe.pixel_radius"),)
+    if not any(_same(config.get("mode.radius", radius), radius) for radius in radii):
         return False  # Fig. 6, which is no table, has the others
     found = {
         **{key: config.get(key, DEFAULTS.get(key)) for key in expected},
@@ -251,7 +253,8 @@ def _classes_beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence
         body.append([f"paper: {name}", *(one[name] for name in classes), one["mIoU"]])
         for row in own:
             values = [_class_cell(row, name) for name in classes]
-            body.append([f"ours: {row_name(row, own)} (n={len(row.runs)})", *values, mean_std(row.values("mIoU"))])
+            named = row_name(row, [other for other in own if other.title == row.title])
+            body.append([f"ours: {named} (n={len(row.runs)})", *values, mean_std(row.values("mIoU"))])
     if not body:
         return ""
     return markdown(["row", *(_SHORT.get(name, name) for name in classes), "mIoU"], body)
