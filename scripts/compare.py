@@ -19,8 +19,10 @@ import statistics
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 ROWS = {
@@ -165,33 +167,52 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f}{deviation}"
 
 
-def row_table(found: Results, rows: list[str], seeds: list[int]) -> list[str]:
-    """Markdown: a line for each row, with its figure for every seed."""
-    lines = ["| row | labelled | mIoU, mean ± std | " + " | ".join(f"seed {seed}" for seed in seeds) + " |"]
-    lines.append("|---|---|---|" + "---|" * len(seeds))
+def paired(found: Results, better: str, worse: str, seeds: list[int]) -> list[float]:
+    """Differences in mIoU of two rows, for the seeds that both have."""
+    both = [seed for seed in seeds if (better, seed) in found and (worse, seed) in found]
+    return [found[better, seed]["mIoU"] - found[worse, seed]["mIoU"] for seed in both]
+
+
+def row_table(
+    found: Results,
+    rows: list[str],
+    seeds: list[int],
+    named: Callable[[str], str] = str,
+    more: Mapping[str, Callable[[str], str]] = MappingProxyType({}),
+) -> list[str]:
+    """Markdown: a line for each row, with its figure for every seed.
+
+    Args:
+        found: Results.
+        rows: What to show of them, in this order; rows without runs are left out.
+        seeds: The same.
+        named: What a row is called.
+        more: Further columns: their head, and what they say of a row.
+    """
+    head = ["row", "labelled", "mIoU, mean ± std", *(f"seed {seed}" for seed in seeds), *more]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
         results = [found[row, seed] for seed in seeds if (row, seed) in found]
         if results:
             each = [f"{found[row, seed]['mIoU']:.1f}" if (row, seed) in found else "-" for seed in seeds]
             share = 100 * statistics.mean(result["labelled_fraction"] for result in results)
             mean = spread([result["mIoU"] for result in results])
-            lines.append(f"| {row} | {share:.2f} % | {mean} | " + " | ".join(each) + " |")
+            cells = [named(row), f"{share:.2f} %", mean, *each, *(say(row) for say in more.values())]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def pair_table(found: Results, pairs: tuple[tuple[str, str], ...], seeds: list[int]) -> list[str]:
-    """Markdown: differences of two rows, seed by seed."""
+def pair_table(
+    found: Results, pairs: tuple[tuple[str, str], ...], seeds: list[int], named: Callable[[str], str] = str
+) -> list[str]:
+    """Markdown: differences of two rows, seed by seed; ``named`` says what a row is called."""
     lines = ["| difference, seed by seed | mean ± std | n | higher in |", "|---|---|---|---|"]
     for better, worse in pairs:
-        differences = [
-            found[better, seed]["mIoU"] - found[worse, seed]["mIoU"]
-            for seed in seeds
-            if (better, seed) in found and (worse, seed) in found
-        ]
+        differences = paired(found, better, worse, seeds)
         if differences:
             wins = sum(difference > 0 for difference in differences)
             n = len(differences)
-            lines.append(f"| {better} - {worse} | {spread(differences)} | {n} | {wins} of {n} |")
+            lines.append(f"| {named(better)} - {named(worse)} | {spread(differences)} | {n} | {wins} of {n} |")
     return lines
 
 

@@ -19,9 +19,29 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from compare import Record, Results, Runs, pair_table, row_table, spread
+from compare import Record, Runs, pair_table, paired, row_table, spread
 
 OURS, PLAIN_RA, PLAIN_PA = "RA RIPU", "table3/gtav_c", "table4/ours_pa"
+
+NAMES = {
+    "table3/gtav_rand": "random regions",
+    "table3/gtav_a": "(a) impurity",
+    "table3/gtav_b": "(b) uncertainty",
+    PLAIN_RA: "(c) both",
+    "table3/gtav_d": "(d) both, consistency",
+    "table3/gtav_e": "(e) both, negative learning",
+    "table4/rand_pa": "PA random",
+    "table4/ent_pa": "PA entropy",
+    "table4/sconf_pa": "PA softmax confidence",
+    PLAIN_PA: "PA impurity x uncertainty",
+    "table4/sconf_ra": "RA softmax confidence",
+    "table6/rectangles": "fixed rectangles",
+    "table6/superpixels": "superpixels",
+    "table10/canny_pa": "PA Canny + entropy",
+    "table10/canny_ra": "RA Canny + entropy",
+    **{f"fig6/{mode}_k{k}": f"{mode.upper()} RIPU, k = {k}" for mode in ("ra", "pa") for k in (1, 2, 4, 8, 16, 32)},
+}
+"""What rows of conf/experiment are, in words; the others are called what they are."""
 
 CRITICAL_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Two-sided 95 % points of Student's t for 1 to 9 degrees of freedom; with more, the last is on the safe side."""
@@ -136,16 +156,16 @@ TABLES = {
 """Row "RA RIPU" is k = 1 of Fig. 6 and (f) of Table 3; "PA RIPU" is k = 8, the data sets' own."""
 
 
-def verdict(found: Results, better: str, worse: str, seeds: list[int]) -> str:
-    """What the paired differences say of the paper's order: it holds, it is reversed, or they do not decide.
+def named(row: str) -> str:
+    """A row in words."""
+    return NAMES.get(row, row)
+
+
+def verdict(differences: list[float]) -> str:
+    """What paired differences say of the paper's order: it holds, it is reversed, or they do not decide.
 
     A paired t test, two-sided, at 5 %: with two seeds the mean difference must be 9 times their standard deviation.
     """
-    differences = [
-        found[better, seed]["mIoU"] - found[worse, seed]["mIoU"]
-        for seed in seeds
-        if (better, seed) in found and (worse, seed) in found
-    ]
     n = len(differences)
     if n < 2:
         return "one seed: not decided" if n else "no run"
@@ -158,27 +178,55 @@ def verdict(found: Results, better: str, worse: str, seeds: list[int]) -> str:
     return f"not decided ({said}{side})"
 
 
-def section(name: str, table: Table, data: dict[str, Runs]) -> list[str]:
-    """One table of the report, for every data set that has runs of it beyond those that all tables share."""
+def orders(name: str, table: Table, data: dict[str, Runs]) -> dict[tuple[str, str], dict[str, str]]:
+    """What every data set that has runs of a table, beyond those that all tables share, says of its orders, and what all do."""
     shared = {OURS, "PA RIPU", "source only", "all labels"} if name != "ends" else set()
     results = {title: runs.results() for title, runs in data.items()}
-    own = {title: [row for row, _ in found if row in table.rows and row not in shared] for title, found in results.items()}
-    data = {title: runs for title, runs in data.items() if own[title]}
-    lines = [f"## {table.title}", ""]
-    if not data:
-        return [*lines, "No runs yet.", ""]
-    lines += ["| the paper's order | " + " | ".join(data) + " |", "|---|" + "---|" * len(data)]
+    own = {title: any(row in table.rows and row not in shared for row, _ in found) for title, found in results.items()}
+    said: dict[tuple[str, str], dict[str, str]] = {}
     for better, worse in table.pairs:
-        said = [verdict(results[title], better, worse, runs.seeds) for title, runs in data.items()]
-        lines.append(f"| {better} above {worse} | " + " | ".join(said) + " |")
-    for title, runs in data.items():
-        head, rule, *rows = row_table(results[title], list(table.rows), runs.seeds)
-        lines += ["", f"### {title}", "", f"{head} paper, GTAV |", f"{rule}---|"]
-        for line in rows:
-            figure = table.paper.get(line.split("|")[1].strip())
-            lines.append(f"{line} {'-' if figure is None else figure} |")
-        differences = pair_table(results[title], table.pairs, runs.seeds)
+        every = {title: paired(results[title], better, worse, data[title].seeds) for title in data if own[title]}
+        said[better, worse] = {title: verdict(differences) for title, differences in every.items()}
+        if len(every) > 1:
+            said[better, worse]["all of them"] = verdict([value for one in every.values() for value in one])
+    return said
+
+
+def section(name: str, table: Table, data: dict[str, Runs]) -> list[str]:
+    """One table of the report."""
+    lines = [f"## {table.title}", ""]
+    said = orders(name, table, data)
+    heads = list(next(iter(said.values())))
+    if not heads:
+        return [*lines, "No runs yet.", ""]
+    lines += ["| the paper's order | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+    lines += [f"| {named(better)} above {named(worse)} | {' | '.join(one.values())} |" for (better, worse), one in said.items()]
+
+    def in_paper(row: str) -> str:
+        return str(table.paper.get(row, "-"))
+
+    def command_of(row: str) -> str:
+        return f"`{row}`" if row in NAMES else "-"
+
+    for title in (one for one in heads if one in data):
+        found, seeds = data[title].results(), data[title].seeds
+        more = {"paper, GTAV": in_paper, "experiment=": command_of}
+        lines += ["", f"### {title}", "", *row_table(found, list(table.rows), seeds, named, more)]
+        differences = pair_table(found, table.pairs, seeds, named)
         lines += ["", *differences] if len(differences) > 2 else []
+    return [*lines, ""]
+
+
+def summary(tables: list[str], data: dict[str, Runs]) -> list[str]:
+    """How many of the paper's orders hold, and which do not."""
+    rows = {row for name in tables for row in TABLES[name].rows}
+    made = sum(row in rows for runs in data.values() for row, _ in runs.results())
+    wanted = sum(len(rows) * len(runs.seeds) for runs in data.values())
+    last = {pair: list(one.values())[-1] for name in tables for pair, one in orders(name, TABLES[name], data).items() if one}
+    lines = [f"{made} of {wanted} runs are made." if made < wanted else f"All {wanted} runs are made.", ""]
+    for kind, text in (("holds", "hold"), ("REVERSED", "are reversed"), ("not decided", "are not decided")):
+        pairs = [f"{named(better)} above {named(worse)}" for (better, worse), one in last.items() if kind in one.split(" (")[0]]
+        lines += [f"- Over all data, {len(pairs)} of {len(last)} orders {text}: {'; '.join(pairs)}."] if pairs else []
     return [*lines, ""]
 
 
@@ -199,12 +247,13 @@ def report(data: dict[str, Runs], tables: list[str], command: str) -> str:
         f"Written by `{command}`. {len(seconds)} runs of {statistics.median(seconds or [0]):.0f} s (median; all together "
         f"{sum(seconds) / 3600:.1f} h of one thread each); commits {', '.join(commits)}. mIoU in percent, of the last "
         "iterate. Differences are taken seed by seed; an order is said to hold, or to be reversed, where a paired t test "
-        "(two-sided, 5 %) says so, which of twenty pairs without a difference one does by chance. Runs of one seed share "
-        "their beginning where they were made on one machine. The networks, images and schedules are far smaller than the "
-        "paper's: its figures stand beside ours for the order, not for the level. Any row of a table is made again with "
-        "`python -m ripu.train experiment=ROW dataset=...` (`source only`, `RA RIPU` and so on: the settings of "
-        "`scripts/compare.py`).",
+        "(two-sided, 5 %) says so, which of twenty pairs without a difference one does by chance; \"all of them\" takes "
+        "the differences on all data sets together. Runs of one seed share their beginning where they were made on one "
+        "machine. The networks, images and schedules are far smaller than the paper's: its figures stand beside ours for "
+        "the order, not for the level. Any row of a table is made again with `python -m ripu.train experiment=... "
+        "dataset=...` (`source only`, `RA RIPU` and so on: the settings of `scripts/compare.py`).",
         "",
+        *summary(tables, data),
     ]
     for name in tables:
         lines += section(name, TABLES[name], data)

@@ -14,7 +14,7 @@ from running import TESTS
 sys.path.insert(0, str(TESTS.parent / "scripts"))
 
 import study
-from compare import Record, Runs, folder_of, pair_table, row_table
+from compare import Record, Runs, folder_of, pair_table, paired, row_table
 
 
 def result(miou: float, **more: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_other_settings_are_other_runs(tmp_path: Path) -> None:
 def test_an_order_is_decided_by_a_paired_t_test(differences: list[float], said: str) -> None:
     found = {("a", seed): result(40.0 + difference) for seed, difference in enumerate(differences)}
     found |= {("b", seed): result(40.0) for seed in range(3)}
-    assert study.verdict(found, "a", "b", [0, 1, 2]) == said
+    assert study.verdict(paired(found, "a", "b", [0, 1, 2])) == said
 
 
 def test_a_data_set_without_runs_of_a_table_has_no_part_in_it(
@@ -113,8 +113,26 @@ def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words), "--no-runs", "--tables", "table3", "--data", "streets"])
     study.main()
     text = (tmp_path / "results.md").read_text()
-    assert "| table3/gtav_a above table3/gtav_rand | holds (4.0 ± 0.5, n = 3) |" in text
-    assert "| table3/gtav_b above table3/gtav_rand | one seed: not decided |" in text
-    assert "| table3/gtav_c above table3/gtav_a | no run |" in text
-    assert "| table3/gtav_a | 2.20 % | 40.0 ± 1.0 | 40.0 | 41.0 | 39.0 | 68.1 |" in text
+    assert "7 of 21 runs are made." in text
+    assert "- Over all data, 1 of 8 orders hold: (a) impurity above random regions." in text
+    assert "| (a) impurity above random regions | holds (4.0 ± 0.5, n = 3) |" in text
+    assert "| (b) uncertainty above random regions | one seed: not decided |" in text
+    assert "| (c) both above (a) impurity | no run |" in text
+    assert "| (a) impurity | 2.20 % | 40.0 ± 1.0 | 40.0 | 41.0 | 39.0 | 68.1 | `table3/gtav_a` |" in text
     assert row_table({}, ["table3/gtav_a"], [0]) == row_table({}, [], [0])  # a row without runs is left out
+
+
+def test_differences_of_all_data_sets_decide_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Record(tmp_path / "record.jsonl")
+    for words in (["dataset=streets"], ["dataset=streets", "dataset.generator_seed=1"]):
+        for seed, difference in enumerate((1.0, 3.0, 4.0)):
+            record.add("table6/rectangles", seed, words, result(36.0))
+            record.add("RA RIPU", seed, words, result(36.0 + difference))
+    words = ["--report", tmp_path / "results.md", "--record", record.path, "--out", tmp_path / "runs", "--tables", "table6"]
+    monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words), "--no-runs"])
+    study.main()
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    assert "| the paper's order | streets, generator seed 0 | streets, generator seed 1 | all of them |" in lines
+    one, both = "not decided (2.7 ± 1.5, n = 3, all for it)", "holds (2.7 ± 1.4, n = 6)"
+    assert f"| RA RIPU above fixed rectangles | {one} | {one} | {both} |" in lines
+    assert "- Over all data, 1 of 2 orders hold: RA RIPU above fixed rectangles." in lines
