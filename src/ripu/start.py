@@ -214,7 +214,7 @@ class MaskFolder(Mapping[str, "Mask"]):
         names = self.folder / _NAMES_FILE
         listed = self._listed(names) if names.exists() else None
         ends: dict[str, list[str]] = {}
-        from ripu.datasets.scenes import composed
+        from ripu.datasets.pairing import composed
 
         by_name = {composed(one): one for one in self._numbers}
         for written, one in by_name.items():

@@ -18,8 +18,9 @@ from ripu import labels as labels_command
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.folder import load_folder, make_taxonomy
 from ripu.datasets.pictures import read_photograph
-from ripu.datasets.scenes import SceneDataset, SceneError, upright_size
+from ripu.datasets.scenes import SceneDataset, SceneError
 from ripu.datasets.taxonomy import CAMVID11, VOID
+from ripu.datasets.upright import upright_size
 
 DOCS = Path(__file__).parents[2] / "docs" / "your-own-data.md"
 NAMES = list(CAMVID11.class_names)

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.scenes import read_picture, upright_rgb
+from ripu.datasets.scenes import read_picture
+from ripu.datasets.upright import upright_rgb
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Endings (lower case) of the files that are taken for images."""
 
 
 def read_photograph(path: Path) -> NDArray[np.uint8]:
-    """Read an image file of any kind that Pillow knows, as :func:`ripu.datasets.scenes.upright_rgb` has it.
+    """Read an image file of any kind that Pillow knows, as :func:`ripu.datasets.upright.upright_rgb` has it.
 
     Args:
         path: The file.

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.scenes import SceneDataset, SceneError, composed
+from ripu.datasets.pairing import composed
+from ripu.datasets.scenes import SceneDataset, SceneError
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.datasets.unreadable import TolerantScenes
 from ripu.doctor.reading import SceneFacts, read_label

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ripu.datasets.scenes import SceneDataset, SceneError, open_picture, orientation, read_picture, upright_rgb
+from ripu.datasets.scenes import SceneDataset, SceneError, open_picture, read_picture
+from ripu.datasets.upright import orientation, upright_rgb
 
 THUMB = 16
 """Side of the small grey copies that near-equal images are found by."""
