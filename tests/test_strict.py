@@ -284,3 +284,14 @@ def test_what_a_program_composes_is_checked_too() -> None:
     cfg.seed = "zero"
     with pytest.raises(build.ConfigError, match="seed=zero"):
         build.check_config(cfg)
+
+
+def test_every_command_knows_the_accelerators_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(reopen, "check_device", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    given = ("auto", "cpu", "gpu", "cuda", "mps")
+    assert [str(reopen.make_device(one)) for one in given] == ["cuda", "cpu", "cuda", "cuda", "mps"]
+    with pytest.raises(build.ConfigError, match="accelerator=tpu is not allowed"):
+        reopen.make_device("tpu")

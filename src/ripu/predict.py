@@ -217,13 +217,13 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     _check(cfg)
     source, output = Path(cfg.input), Path(cfg.output)
     path = reopen.checkpoint_path(cfg.checkpoint)
+    device = reopen.make_device(cfg.accelerator)
     from ripu.photos import Finished, find_photos, write_whole
 
     photos, others = find_photos(source, output)
     from ripu.terminal import Progress
 
     trained, module, taxonomy = reopen.restore(path)
-    device = reopen.make_device(cfg.accelerator)
     module.to(device).eval()
     size = tuple(trained.data.target_size)
     tile = (max(size), max(size)) if cfg.tile is None else (int(cfg.tile[0]), int(cfg.tile[1]))

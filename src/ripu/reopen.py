@@ -104,15 +104,18 @@ def make_device(accelerator: str) -> torch.device:
     """The device of a command that runs without a trainer.
 
     Args:
-        accelerator: ``auto``, ``cpu`` or ``cuda``.
+        accelerator: ``auto`` (CUDA where there is one), ``cpu``, ``gpu``, ``cuda`` or ``mps``.
 
     Raises:
-        ConfigError: Another one.
+        ConfigError: Another one, or one that this machine does not have.
     """
     import torch
 
-    if accelerator not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"accelerator={accelerator} is not allowed; use auto, cpu or cuda")
+    if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
+        raise ConfigError(f"accelerator={accelerator} is not allowed; use auto, cpu or gpu")
+    check_device(accelerator, "accelerator")
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    elif accelerator == "gpu":
+        accelerator = "cuda" if torch.cuda.is_available() else "mps"
     return torch.device(accelerator)

@@ -65,44 +65,19 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     if (out / "replay.json").exists():
         raise build.ConfigError(f"paths.output_dir={out} holds a replay already; name another folder")
 
-    from ripu.datamodule import RipuDataModule
     from ripu.labelstore import LabelStore
     from ripu.runs import provenance
 
-    device = _device(cfg.accelerator)
+    device = reopen.make_device(cfg.accelerator)
     stored = reopen.read_checkpoint(path)
     config = stored["hyper_parameters"]["config"]
     jobs = {name: _config(config, cfg, name, node) for name, node in _acquisitions(cfg, config).items()}
     base = next(iter(jobs.values()))
     for job in jobs.values():
         build.make_region(job)
-    plan, query = build.make_plan(base), build.make_query(base)
-    num_rounds = query.num_rounds if cfg.rounds is None else int(cfg.rounds)
-    if not 1 <= num_rounds <= query.num_rounds:
-        raise build.ConfigError(
-            f"rounds={cfg.rounds} must lie in 1..{query.num_rounds}, the number of rounds of the run"
-        )
+    num_rounds = _num_rounds(cfg, base)
     scenes = build.make_scenes(base)
-    module = build.make_module(base, scenes.taxonomy, is_fresh=False)
-    module.load_state_dict(stored["state_dict"])
-    device = reopen.make_device(cfg.accelerator)
-    module.to(device).eval()
-    datamodule = RipuDataModule(
-        scenes.source,
-        scenes.target.without_labels(),
-        scenes.val,
-        plan=plan,
-        seed=base.seed,
-        source_size=tuple(base.data.source_size),
-        target_size=tuple(base.data.target_size),
-        source_batch=1,
-        target_batch=1,
-        uses_target=False,
-        store=None,
-        num_workers=cfg.num_workers,
-        eval_batch=base.evaluation.batch if cfg.batch is None else cfg.batch,
-    )
-    source = LogitSource(module, datamodule, device, scenes.taxonomy.num_classes)
+    source = _logit_source(cfg, base, scenes, stored, device)
     if cfg.cache is not None:
         source.keep_in(Path(cfg.cache), hashlib.sha256(path.read_bytes()).hexdigest())
     asked: dict[str, LabelStore] = {}
@@ -112,24 +87,8 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
         facts[OWN] = {}
     for name, job in jobs.items():
         started = time.monotonic()
-        with build.make_store(job, scenes, out / name, write=True) as store:
-            carry_along(asked.get(OWN), store)
-            engine = build.make_engine(job, scenes, store)
-            assert engine is not None
-            tallies = [
-                engine.run(
-                    store,
-                    index,
-                    index + 1,
-                    network=source.network,
-                    pool=source.pool(with_images=engine.needs_image),
-                    device=device,
-                    progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(scenes.target)),
-                )
-                for index in range(num_rounds)
-            ]
-        asked[name] = store
-        facts[name] = {"picks": sum(tally.picks for tally in tallies), "seconds": round(time.monotonic() - started, 1)}
+        asked[name], picks = _ask_again(name, job, scenes, source, out / name, num_rounds, asked.get(OWN))
+        facts[name] = {"picks": picks, "seconds": round(time.monotonic() - started, 1)}
     comparison = compare(asked, scenes.target, num_rounds)
     results: dict[str, Any] = {
         "run": str(run),
@@ -139,7 +98,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
         "radius": base.mode.radius,
         "suppress_radius": base.mode.suppress_radius,
         "budget": base.budget,
-        "budget_per": query.budget_per,
+        "budget_per": build.make_query(base).budget_per,
         "region": None if base.get("region") is None else OmegaConf.to_container(base.region, resolve=True),
         "images": len(scenes.target),
         **comparison,
@@ -154,6 +113,70 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     print(summary(results))
     print(f"\nin {out}: replay.json, and a label store for each score: {', '.join(f'{name}/labels' for name in jobs)}")
     return results
+
+
+def _num_rounds(cfg: DictConfig, base: DictConfig) -> int:
+    known = build.make_query(base).num_rounds
+    num_rounds = known if cfg.rounds is None else int(cfg.rounds)
+    if not 1 <= num_rounds <= known:
+        raise build.ConfigError(f"rounds={cfg.rounds} must lie in 1..{known}, the number of rounds of the run")
+    return num_rounds
+
+
+def _logit_source(
+    cfg: DictConfig, base: DictConfig, scenes: build.Scenes, stored: Mapping[str, Any], device: torch.device
+) -> LogitSource:
+    """The network of the run over its target images."""
+    from ripu.datamodule import RipuDataModule
+
+    module = build.make_module(base, scenes.taxonomy, is_fresh=False)
+    module.load_state_dict(stored["state_dict"])
+    module.to(device).eval()
+    datamodule = RipuDataModule(
+        scenes.source,
+        scenes.target.without_labels(),
+        scenes.val,
+        plan=build.make_plan(base),
+        seed=base.seed,
+        source_size=tuple(base.data.source_size),
+        target_size=tuple(base.data.target_size),
+        source_batch=1,
+        target_batch=1,
+        uses_target=False,
+        store=None,
+        num_workers=cfg.num_workers,
+        eval_batch=base.evaluation.batch if cfg.batch is None else cfg.batch,
+    )
+    return LogitSource(module, datamodule, device, scenes.taxonomy.num_classes)
+
+
+def _ask_again(
+    name: str,
+    job: DictConfig,
+    scenes: build.Scenes,
+    source: LogitSource,
+    folder: Path,
+    num_rounds: int,
+    own: LabelStore | None,
+) -> tuple[LabelStore, int]:
+    """All rounds of one score: the store with what it asked, and the number of picks."""
+    with build.make_store(job, scenes, folder, write=True) as store:
+        carry_along(own, store)
+        engine = build.make_engine(job, scenes, store)
+        assert engine is not None
+        picks = 0
+        for index in range(num_rounds):
+            tally = engine.run(
+                store,
+                index,
+                index + 1,
+                network=source.network,
+                pool=source.pool(with_images=engine.needs_image),
+                device=source.device,
+                progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(scenes.target)),
+            )
+            picks += tally.picks
+    return store, picks
 
 
 # ------------------------------------------------------------------------------------------------------- what to replay
@@ -231,33 +254,6 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: 
     return job
 
 
-def _device(accelerator: str) -> torch.device:
-    import torch
-
-    if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
-        raise build.ConfigError(f"accelerator={accelerator} is not allowed; use auto, cpu or gpu")
-    reopen.check_device(accelerator, "accelerator")
-    accelerator = "cuda" if accelerator == "gpu" else accelerator
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(accelerator)
-
-
-def _progress(what: str) -> Callable[[int, int], None]:
-    """Shows images done and images a second, on a terminal."""
-    from tqdm import tqdm
-
-    bar = tqdm(desc=what, unit="image", leave=False, disable=None)
-
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return show
-
-
 def carry_along(own: LabelStore | None, store: LabelStore) -> None:
     """Begin a replay with what the run itself began with (``start.run``, ``start.labels``)."""
     from ripu.labelstore import carried_images
@@ -279,7 +275,7 @@ class LogitSource:
         """Compute logits with a module on a device, and read images through a data module."""
         self._module = module
         self._data = datamodule
-        self._device = device
+        self.device = device
         height, width = datamodule.target_size
         self._images = list(range(len(datamodule.target)))
         # An estimate: networks whose output is smaller need less.
@@ -365,7 +361,7 @@ class LogitSource:
         wanted = {image // size for image in missing}
         for batch in self._data.pool_loader([image for image in self._images if image // size in wanted]):
             with torch.no_grad():
-                logits = self._module(batch["image"].to(self._device)).cpu()
+                logits = self._module(batch["image"].to(self.device)).cpu()
             for image, one in zip(batch["index"], logits, strict=True):
                 if self._folder is None:
                     self._memory[image] = one.clone()

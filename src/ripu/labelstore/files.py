@@ -213,11 +213,6 @@ class RecordWriter:
         sha256 = self._sha256.hexdigest()
         return FileEntry(f"{stem}-{sha256[:16]}.dat", total, sha256, digest.hex())
 
-    @property
-    def num_records(self) -> int:
-        """Records so far."""
-        return len(self._rows)
-
     def _put(self, data: bytes) -> None:
         self._file.write(data)
         self._sha256.update(data)
