@@ -43,6 +43,14 @@ NAMES = {
 }
 """What rows of conf/experiment are, in words; the others are called what they are."""
 
+KINDS = (
+    "hold",
+    "are reversed",
+    "are not decided, with the mean on the paper's side",
+    "are not decided, with the mean on the other side",
+    "have fewer than two seeds",
+)
+
 CRITICAL_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Two-sided 95 % points of Student's t for 1 to 9 degrees of freedom; with more, the last is on the safe side."""
 
@@ -178,29 +186,40 @@ def verdict(differences: list[float]) -> str:
     return f"not decided ({said}{side})"
 
 
-def orders(name: str, table: Table, data: dict[str, Runs]) -> dict[tuple[str, str], dict[str, str]]:
-    """What every data set that has runs of a table, beyond those that all tables share, says of its orders, and what all do."""
+def kind_of(differences: list[float]) -> str:
+    """Which of KINDS paired differences put an order into."""
+    holds, is_reversed, for_it, against_it, few = KINDS
+    if len(differences) < 2:
+        return few
+    said = verdict(differences)
+    if said.startswith("not decided"):
+        return for_it if statistics.mean(differences) > 0 else against_it
+    return holds if said.startswith("holds") else is_reversed
+
+
+def orders(name: str, table: Table, data: dict[str, Runs]) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """Differences for a table's orders: by data set that has runs of it, beyond those that all tables share, and of all."""
     shared = {OURS, "PA RIPU", "source only", "all labels"} if name != "ends" else set()
     results = {title: runs.results() for title, runs in data.items()}
     own = {title: any(row in table.rows and row not in shared for row, _ in found) for title, found in results.items()}
-    said: dict[tuple[str, str], dict[str, str]] = {}
+    every: dict[tuple[str, str], dict[str, list[float]]] = {}
     for better, worse in table.pairs:
-        every = {title: paired(results[title], better, worse, data[title].seeds) for title in data if own[title]}
-        said[better, worse] = {title: verdict(differences) for title, differences in every.items()}
-        if len(every) > 1:
-            said[better, worse]["all of them"] = verdict([value for one in every.values() for value in one])
-    return said
+        one = {title: paired(results[title], better, worse, data[title].seeds) for title in data if own[title]}
+        together = {"all of them": [value for values in one.values() for value in values]}
+        every[better, worse] = one | (together if len(one) > 1 else {})
+    return every
 
 
 def section(name: str, table: Table, data: dict[str, Runs]) -> list[str]:
     """One table of the report."""
     lines = [f"## {table.title}", ""]
-    said = orders(name, table, data)
-    heads = list(next(iter(said.values())))
+    every = orders(name, table, data)
+    heads = list(next(iter(every.values())))
     if not heads:
         return [*lines, "No runs yet.", ""]
     lines += ["| the paper's order | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
-    lines += [f"| {named(better)} above {named(worse)} | {' | '.join(one.values())} |" for (better, worse), one in said.items()]
+    for (better, worse), one in every.items():
+        lines.append(f"| {named(better)} above {named(worse)} | {' | '.join(map(verdict, one.values()))} |")
 
     def in_paper(row: str) -> str:
         return str(table.paper.get(row, "-"))
@@ -222,11 +241,13 @@ def summary(tables: list[str], data: dict[str, Runs]) -> list[str]:
     rows = {row for name in tables for row in TABLES[name].rows}
     made = sum(row in rows for runs in data.values() for row, _ in runs.results())
     wanted = sum(len(rows) * len(runs.seeds) for runs in data.values())
-    last = {pair: list(one.values())[-1] for name in tables for pair, one in orders(name, TABLES[name], data).items() if one}
     lines = [f"{made} of {wanted} runs are made." if made < wanted else f"All {wanted} runs are made.", ""]
-    for kind, text in (("holds", "hold"), ("REVERSED", "are reversed"), ("not decided", "are not decided")):
-        pairs = [f"{named(better)} above {named(worse)}" for (better, worse), one in last.items() if kind in one.split(" (")[0]]
-        lines += [f"- Over all data, {len(pairs)} of {len(last)} orders {text}: {'; '.join(pairs)}."] if pairs else []
+    kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    every = {pair: one for name in tables for pair, one in orders(name, TABLES[name], data).items()}
+    for (better, worse), one in every.items():
+        kinds[kind_of(list(one.values())[-1] if one else [])].append(f"{named(better)} above {named(worse)}")
+    lines += ["Of the paper's orders, over all data sets together,", ""]
+    lines += [f"- {len(pairs)} of {len(every)} {kind}: {'; '.join(pairs)}." for kind, pairs in kinds.items() if pairs]
     return [*lines, ""]
 
 
