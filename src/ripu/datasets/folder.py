@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ripu.datasets.pairing import Patterns, choose, listed, matches
 from ripu.datasets.scenes import Scene, SceneDataset, SceneError, decode_grey, open_picture, reading
 from ripu.datasets.taxonomy import VOID, Taxonomy
-from ripu.datasets.upright import orientation, upright_size
+from ripu.datasets.upright import label_fit, orientation, upright_size
 
 CHECKED_LABELS = 20
 """Labels that are decoded when a data set is opened, spread over all of them, so that a wrong map is found at once."""
@@ -272,15 +272,15 @@ def _check(dataset: SceneDataset, *, skips_unreadable: bool) -> None:
             height, width = dataset.label_size(index)
             with reading(scene.image), open_picture(scene.image) as file:
                 image_height, image_width = upright_size(file)
-                turn = orientation(file)
+                fit = label_fit(orientation(file), (image_height, image_width), (height, width))
         except SceneError:
             if skips_unreadable:
                 continue
             raise
         if (height, width) != (image_height, image_width):
             unequal.append(f"{scene.image_id} (image {image_width} x {image_height}, label {width} x {height})")
-            num_lying += turn >= 5 and (height, width) == (image_width, image_height)
-        elif turn != 1 and (turn < 5 or height == width):
+            num_lying += fit == "lying"
+        elif fit == "unclear":
             doubtful.append(scene.image)
     if unequal:
         lie = (

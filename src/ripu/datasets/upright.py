@@ -47,6 +47,23 @@ def upright_size(file: Image.Image) -> tuple[int, int]:
     return (width, height) if orientation(file) >= 5 else (height, width)
 
 
+def label_fit(turn: int, image: tuple[int, int], label: tuple[int, int]) -> str:
+    """How a label lies to an image that its EXIF data turn.
+
+    Args:
+        turn: The orientation of the image file.
+        image: (height, width) of the upright image.
+        label: (height, width) of the label.
+
+    Returns:
+        ``lying``: it fits the image as it is stored, on its side. ``unclear``: its size is that of both, as stored and
+        upright. Otherwise empty.
+    """
+    if turn >= 5 and label == image[::-1] != image:
+        return "lying"
+    return "unclear" if turn != 1 and label == image and (turn < 5 or image[0] == image[1]) else ""
+
+
 def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
     """What an opened picture shows, as 8-bit RGB.
 

@@ -14,6 +14,7 @@ from ripu.datasets.pairing import composed
 from ripu.datasets.scenes import SceneDataset, SceneError
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.datasets.unreadable import TolerantScenes
+from ripu.datasets.upright import label_fit
 from ripu.doctor.reading import SceneFacts, read_label
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -171,16 +172,16 @@ def _sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list
     for scene, one in zip(scenes.scenes, facts, strict=True):
         if one.image_size is None or one.label_size is None:
             continue
+        fit = label_fit(one.orientation, one.image_size, one.label_size)
+        if fit == "unclear":
+            doubtful.append(str(scene.image))
         if one.image_size == one.label_size:
-            is_square = one.image_size[0] == one.image_size[1]
-            if one.orientation in (2, 3, 4) or (one.orientation != 1 and is_square):
-                doubtful.append(str(scene.image))
             continue
         (height, width), (rows, columns) = one.image_size, one.label_size
         text = f"{scene.image_id} (image {width} x {height}, label {columns} x {rows})"
         is_same_shape = abs(width * rows - height * columns) <= 0.01 * width * rows
         (other if is_same_shape else stretched).append(text)
-        num_lying += one.orientation >= 5 and (columns, rows) == one.image_size
+        num_lying += fit == "lying"
     found = []
     if stretched:
         what = f"labels of another shape than their image: {len(stretched)}"

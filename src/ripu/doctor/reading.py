@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ripu.datasets.scenes import SceneDataset, SceneError, open_picture, read_picture
@@ -67,11 +68,13 @@ def read_scene(scenes: SceneDataset, index: int) -> SceneFacts:
 
 
 def _read_image(path: Path, facts: SceneFacts) -> None:
+    def decode(file: Image.Image) -> NDArray[np.uint8]:
+        facts.orientation = orientation(file)
+        return upright_rgb(file)
+
     try:
         facts.image_bytes = _digest(path.read_bytes())
-        pixels = read_picture(path, upright_rgb)
-        with open_picture(path) as file:
-            facts.orientation = orientation(file)
+        pixels = read_picture(path, decode)
         facts.image_size = (pixels.shape[0], pixels.shape[1])
         facts.image_pixels = _digest(pixels.tobytes() + repr(pixels.shape).encode())
         grey = Image.fromarray(pixels).convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
