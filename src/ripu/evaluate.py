@@ -39,7 +39,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     import pytorch_lightning as pl
 
-    from ripu.datamodule import RipuDataModule
     from ripu.progress import EvaluationBar
     from ripu.report.predictions import PredictionWriter
     from ripu.report.summary import left_out, table
@@ -57,21 +56,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     module.load_state_dict(stored["state_dict"])
     if cfg.flip is not None:
         module.flip = cfg.flip
-    datamodule = RipuDataModule(
-        None,
-        val,  # nothing trains on it
-        val,
-        plan=build.make_plan(trained),
-        seed=trained.seed,
-        source_size=tuple(trained.data.source_size),
-        target_size=tuple(trained.data.target_size),
-        source_batch=1,
-        target_batch=1,
-        uses_target=False,
-        store=None,
-        num_workers=cfg.num_workers,
-        eval_batch=cfg.batch,
-    )
+    datamodule = reopen.make_reader(trained, val, val, cfg.num_workers, cfg.batch)
     run = Path(cfg.paths.output_dir)
     run.mkdir(parents=True, exist_ok=True)
     writer: list[pl.Callback] = (

@@ -15,6 +15,8 @@ from ripu.trust import check_archive, check_described
 if TYPE_CHECKING:  # takes long to import: only when something is read
     import torch
 
+    from ripu.datamodule import RipuDataModule
+    from ripu.datasets.scenes import SceneDataset
     from ripu.datasets.taxonomy import Taxonomy
     from ripu.module import RipuModule
 
@@ -98,6 +100,37 @@ def check_device(accelerator: str, key: str = "trainer.accelerator", devices: An
         highest = int(devices) if str(devices).isdigit() else 1 + max(map(int, str(devices).strip("[]").split(",")))
         if highest > count:
             raise ConfigError(f"trainer.devices={devices}: this machine has {count} of them (numbered from 0); use auto")
+
+
+def make_reader(
+    cfg: DictConfig, target: SceneDataset, val: SceneDataset, num_workers: int, batch: int
+) -> RipuDataModule:
+    """A data module of a run that nothing trains on: it reads whole images at the run's sizes.
+
+    Args:
+        cfg: The configuration of the run.
+        target: What its pool reads.
+        val: What its evaluation reads.
+        num_workers: Processes that read.
+        batch: Images at a time.
+    """
+    from ripu.datamodule import RipuDataModule
+
+    return RipuDataModule(
+        None,
+        target,
+        val,
+        plan=build.make_plan(cfg),
+        seed=cfg.seed,
+        source_size=tuple(cfg.data.source_size),
+        target_size=tuple(cfg.data.target_size),
+        source_batch=1,
+        target_batch=1,
+        uses_target=False,
+        store=None,
+        num_workers=num_workers,
+        eval_batch=batch,
+    )
 
 
 def make_device(accelerator: str) -> torch.device:

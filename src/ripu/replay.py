@@ -127,26 +127,11 @@ def _logit_source(
     cfg: DictConfig, base: DictConfig, scenes: build.Scenes, stored: Mapping[str, Any], device: torch.device
 ) -> LogitSource:
     """The network of the run over its target images."""
-    from ripu.datamodule import RipuDataModule
-
     module = build.make_module(base, scenes.taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
     module.to(device).eval()
-    datamodule = RipuDataModule(
-        scenes.source,
-        scenes.target.without_labels(),
-        scenes.val,
-        plan=build.make_plan(base),
-        seed=base.seed,
-        source_size=tuple(base.data.source_size),
-        target_size=tuple(base.data.target_size),
-        source_batch=1,
-        target_batch=1,
-        uses_target=False,
-        store=None,
-        num_workers=cfg.num_workers,
-        eval_batch=base.evaluation.batch if cfg.batch is None else cfg.batch,
-    )
+    batch = base.evaluation.batch if cfg.batch is None else cfg.batch
+    datamodule = reopen.make_reader(base, scenes.target.without_labels(), scenes.val, cfg.num_workers, batch)
     return LogitSource(module, datamodule, device, scenes.taxonomy.num_classes)
 
 
