@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 
 from ripu.files import WriteError, writing
 from ripu.plan import Plan
+from ripu.terminate import let_workers_die
 
 _log = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ class RunCheckpoint(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save what can be saved, where this process can do so alone; a step that was broken off is undone for it."""
+        let_workers_die()
         step = trainer.global_step
         is_whole = getattr(pl_module, "undo_step", lambda: True)()
         if trainer.world_size == 1 and is_whole and step > 0 and step not in self.plan.boundaries:

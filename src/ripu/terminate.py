@@ -32,12 +32,17 @@ def leave(number: int, frame: Any) -> None:
 
 
 def note(number: int) -> None:
-    """Remember that a signal asks for a stop, which has to wait for a moment.
-
-    A data worker that dies of the same signal is no news from here on: PyTorch's handler would break off the step, or the
-    checkpoint, at any place; where its data are missed, the loader says so by itself.
-    """
+    """Remember that a signal asks for a stop, which has to wait for a moment; data workers may die of the same signal."""
     _told.append(number)
+    let_workers_die()
+
+
+def let_workers_die() -> None:
+    """From here on the death of a data worker is no news by itself, in this process.
+
+    PyTorch's handler raises an error at any place whenever a child ends after a worker has died, and so would break off the
+    step, the checkpoint or the message that tells of the death. Where data are missed, the loader still says so.
+    """
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 

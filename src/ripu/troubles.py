@@ -58,8 +58,9 @@ def line_of(error: BaseException) -> str | None:
         )
     worker = _WORKER.search(str(error))
     if isinstance(error, RuntimeError) and worker:
-        how = worker[2].splitlines()[0].strip().rstrip(".")
-        return f"the data worker with process number {worker[1]} died ({how}). {_FEWER_WORKERS}"
+        how = worker[2].splitlines()[0].strip().rstrip(".").removeprefix("is ")
+        who = "workers with process numbers" if "," in worker[1] else "worker with process number"
+        return f"the data {who} {worker[1]} died ({how}). {_FEWER_WORKERS}"
     if _is_of_lost_worker(error):
         return f"a data worker died ({str(error) or type(error).__name__}). {_FEWER_WORKERS}"
     if isinstance(error, BrokenProcessPool):

@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 
+from ripu.terminate import let_workers_die
 from ripu.troubles import line_of
 
 
@@ -15,6 +16,7 @@ def explain(error: Exception) -> None:
     Args:
         error: What ended a command; see :func:`ripu.troubles.line_of`.
     """
+    let_workers_die()
     line = line_of(error)
     if line is None:
         raise error
