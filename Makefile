@@ -10,7 +10,7 @@ demo: install
 	$(RUN) -m ripu.train $(ARGS)
 
 test: install
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 soak: install
 	$(RUN) tests/faults/soak.py $(ARGS)

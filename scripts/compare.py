@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -79,16 +80,24 @@ class Record:
         with self._writing:
             if (row, seed) in self.find(overrides):
                 return
-            provenance = {name: text for name, text in result["provenance"].items() if name not in ("command", "experiment")}
-            line = {"row": row, "seed": seed, "overrides": _effective(overrides), **{name: result[name] for name in KEPT}}
-            line["rounds"] = [[one["step"], one["labelled_fraction"], one["mIoU"]] for one in result["rounds"]]
+            line = {"row": row, "seed": seed, "overrides": _effective(overrides), **_kept(result)}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
-                file.write(json.dumps({**line, "provenance": provenance}) + "\n")
+                file.write(json.dumps(line) + "\n")
 
 
 def _effective(overrides: list[str]) -> list[str]:
     return sorted(word for word in overrides if not word.startswith(WITHOUT_EFFECT))
+
+
+def _kept(result: dict[str, Any]) -> dict[str, Any]:
+    """What a record keeps of the content of ``results.json``."""
+    provenance = {name: text for name, text in result["provenance"].items() if name not in ("command", "experiment")}
+    rounds = [[one["step"], one["labelled_fraction"], one["mIoU"]] for one in result["rounds"]]
+    first = rounds[0][0] if rounds else None
+    before = [one["mIoU"] for one in result["evaluations"] if one["step"] == first]
+    kept = {name: result[name] for name in KEPT}
+    return {**kept, "before": before[0] if before else None, "rounds": rounds, "provenance": provenance}
 
 
 class Runs:
@@ -99,6 +108,8 @@ class Runs:
     ) -> None:
         self.out, self.rows, self.seeds, self.overrides, self.record = out, rows, seeds, overrides, record
         self._source = {seed: threading.Event() for seed in seeds}
+        self._is_stopped = threading.Event()
+        self._under_way: set[subprocess.Popen[bytes]] = set()
 
     def words(self, row: str, seed: int) -> list[str]:
         """The overrides of a run."""
@@ -108,57 +119,111 @@ class Runs:
             words.append(f"model.checkpoint={folder_of(self.out, 'source only', seed)}/checkpoints/final.ckpt")
         return words
 
-    def one(self, row: str, seed: int, threads: int) -> None:
-        """Make one run, unless it is finished."""
-        is_recorded = self.record is not None and (row, seed) in self.record.find(self.overrides)
-        if row == "source free" and not is_recorded:
-            if "source only" in self.rows:
-                self._source[seed].wait()  # the source-only runs stand first in the queue
-            if not (folder_of(self.out, "source only", seed) / "results.json").exists():
-                self.train("source only", seed, threads)  # recorded, but its network is elsewhere
-        if not is_recorded:
-            self.train(row, seed, threads)
-        if row == "source only":
-            self._source[seed].set()
+    def one(self, row: str, seed: int, threads: int) -> str | None:
+        """Make one run, unless it is finished.
 
-    def train(self, row: str, seed: int, threads: int) -> None:
-        """Make one run here, unless it is finished here, and record it."""
+        Returns:
+            What went wrong; None where nothing did.
+        """
+        try:
+            is_recorded = self.record is not None and (row, seed) in self.record.find(self.overrides)
+            if row == "source free" and not is_recorded:
+                if "source only" in self.rows:
+                    self._source[seed].wait()  # the source-only runs stand first in the queue
+                if not (folder_of(self.out, "source only", seed) / "results.json").exists():
+                    self.train("source only", seed, threads)  # recorded, but its network is elsewhere
+            return None if is_recorded else self.train(row, seed, threads)
+        except Exception as error:  # one run's trouble is not that of the others
+            return f"{row}, seed {seed}: {error!r}"
+        finally:
+            if row == "source only":
+                self._source[seed].set()
+
+    def train(self, row: str, seed: int, threads: int) -> str | None:
+        """Make one run here, unless it is finished here, and record it; what went wrong."""
         folder = folder_of(self.out, row, seed)
+        made_with, wanted = folder / "made_with.json", [row, *_effective(self.overrides)]
+        if (folder / "config.yaml").exists() and (not made_with.exists() or json.loads(made_with.read_text()) != wanted):
+            return f"{row}, seed {seed}: {folder} holds a run of other overrides; give another --out, or remove it"
         if not (folder / "results.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "log.txt").open("a") as log:
-                done = subprocess.run(
-                    [sys.executable, "-m", "ripu.train", *self.words(row, seed)],
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-                    check=False,
-                )
-            how = "done" if done.returncode == 0 else f"FAILED, see {folder}/log.txt"
-            print(f"{how}: {row}, seed {seed}", flush=True)
-        if self.record is not None and (folder / "results.json").exists():
+            made_with.write_text(json.dumps(wanted) + "\n")
+            status = self._run(folder / "log.txt", self.words(row, seed), threads)
+            if self._is_stopped.is_set():
+                return None
+            if status != 0:
+                return f"{row}, seed {seed}: see {folder}/log.txt"
+            print(f"done: {row}, seed {seed}", flush=True)
+        if self.record is not None:
             self.record.add(row, seed, self.overrides, json.loads((folder / "results.json").read_text()))
+        return None
 
-    def make(self, jobs: int, threads: int) -> None:
-        """Make all of them, some at a time."""
+    def _run(self, log: Path, words: list[str], threads: int) -> int:
+        with log.open("a") as file:
+            if self._is_stopped.is_set():
+                return 0
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ripu.train", *words],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                start_new_session=True,  # Ctrl-C reaches it by way of this process, once
+            )
+            self._under_way.add(process)
+            if self._is_stopped.is_set():  # between the two lines before
+                process.terminate()
+            status = process.wait()
+            self._under_way.discard(process)
+            return status
+
+    def make(self, jobs: int, threads: int) -> list[str]:
+        """Make all of them, some at a time; a stop ends those under way with a checkpoint.
+
+        Returns:
+            What went wrong, a line for each run that failed.
+        """
         first = [row for row in ("source only", "all labels") if row in self.rows]
-        with ThreadPoolExecutor(jobs) as pool:
-            for seed in self.seeds:
-                for row in first[:1]:
-                    pool.submit(self.one, row, seed, threads)
-            for seed in self.seeds:
-                for row in [*first[1:], *(row for row in self.rows if row not in first)]:
-                    pool.submit(self.one, row, seed, threads)
+        order = [(row, seed) for seed in self.seeds for row in first[:1]]
+        order += [
+            (row, seed) for seed in self.seeds for row in [*first[1:], *(row for row in self.rows if row not in first)]
+        ]
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            failures = []
+            for future in [pool.submit(self.one, row, seed, threads) for row, seed in order]:
+                failure = future.result()
+                if failure is not None:
+                    print(f"FAILED: {failure}", flush=True)
+                    failures.append(failure)
+            return failures
+        except BaseException:
+            self._is_stopped.set()
+            for process in list(self._under_way):
+                process.terminate()
+            for event in self._source.values():
+                event.set()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def results(self) -> Results:
-        """What is finished, here or by the record."""
-        found = {} if self.record is None else self.record.find(self.overrides)
+        """What is finished, by the record or else here, as a record has it."""
+        found: Results = {} if self.record is None else self.record.find(self.overrides)
         for row in self.rows:
             for seed in self.seeds:
-                path = folder_of(self.out, row, seed) / "results.json"
-                if path.exists():
-                    found[row, seed] = json.loads(path.read_text())
+                folder = folder_of(self.out, row, seed)
+                if (row, seed) not in found and (folder / "results.json").exists():
+                    found[row, seed] = _kept(json.loads((folder / "results.json").read_text()))
         return found
+
+
+def stop_like_interrupt() -> None:
+    """Let SIGTERM stop a script as Ctrl-C does."""
+
+    def leave(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def spread(values: list[float]) -> str:
@@ -171,6 +236,12 @@ def paired(found: Results, better: str, worse: str, seeds: list[int]) -> list[fl
     """Differences in mIoU of two rows, for the seeds that both have."""
     both = [seed for seed in seeds if (better, seed) in found and (worse, seed) in found]
     return [found[better, seed]["mIoU"] - found[worse, seed]["mIoU"] for seed in both]
+
+
+def begun_alike(found: Results, one: str, other: str, seeds: list[int]) -> int:
+    """How many pairs of two rows had the same network before their first round: by its mIoU, to the last digit."""
+    both = [(found[one, seed], found[other, seed]) for seed in seeds if (one, seed) in found and (other, seed) in found]
+    return sum(a["before"] is not None and a["before"] == b["before"] for a, b in both)
 
 
 def row_table(
@@ -205,14 +276,19 @@ def row_table(
 def pair_table(
     found: Results, pairs: tuple[tuple[str, str], ...], seeds: list[int], named: Callable[[str], str] = str
 ) -> list[str]:
-    """Markdown: differences of two rows, seed by seed; ``named`` says what a row is called."""
-    lines = ["| difference, seed by seed | mean ± std | n | higher in |", "|---|---|---|---|"]
+    """Markdown: differences of two rows, seed by seed, and how many of the pairs are one training until the first round.
+
+    ``named`` says what a row is called.
+    """
+    lines = ["| difference, seed by seed | mean ± std | n | higher in | begun alike |", "|---|---|---|---|---|"]
     for better, worse in pairs:
         differences = paired(found, better, worse, seeds)
         if differences:
             wins = sum(difference > 0 for difference in differences)
             n = len(differences)
-            lines.append(f"| {named(better)} - {named(worse)} | {spread(differences)} | {n} | {wins} of {n} |")
+            alike = begun_alike(found, better, worse, seeds)
+            what = f"{named(better)} - {named(worse)}"
+            lines.append(f"| {what} | {spread(differences)} | {n} | {wins} of {n} | {alike} of {n} |")
     return lines
 
 
@@ -234,11 +310,14 @@ def main() -> None:
 
     record = None if arguments.record is None else Record(arguments.record)
     runs = Runs(arguments.out.resolve(), arguments.rows, arguments.seeds, arguments.overrides, record)
-    runs.make(arguments.jobs, arguments.threads)
+    stop_like_interrupt()
+    failures = runs.make(arguments.jobs, arguments.threads)
     found = runs.results()
     lines = [*row_table(found, runs.rows, runs.seeds), "", *pair_table(found, PAIRS, runs.seeds)]
     (runs.out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
+    if failures:
+        sys.exit(f"{len(failures)} runs failed")
 
 
 if __name__ == "__main__":

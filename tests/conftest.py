@@ -7,6 +7,9 @@ import pytest
 
 import trees
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: torch's threads wait for one another on cores that others use
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -4,14 +4,15 @@ Until the first round asks for anything, runs that differ in what they ask (scor
 steps. The first of them leaves its state one step before that round; the others go on from there, which gives, by the
 same rules as picking up a stopped run, bit by bit what training from the start would have given. What a state is good
 for is decided by a digest of everything that training up to there depends on: the resolved configuration but for the
-keys of :data:`WITHOUT_EFFECT`, the data files (name, size, time), the code of this package, and the machine's numerics
-(torch, device, threads).
+keys of :data:`WITHOUT_EFFECT`, the data files (name, size, time), the code of this package and the versions of those that
+it computes with, and the machine's numerics (torch, device, kinds of instructions, threads).
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -45,6 +46,18 @@ WITHOUT_EFFECT = (
 )
 """Keys that play no part before the first round. Every other key of a configuration does, unknown ones included."""
 
+_COMPUTE = (
+    "albumentations",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pytorch-lightning",
+    "segmentation-models-pytorch",
+    "timm",
+    "torchvision",
+)
+"""Packages besides torch that have a part in what a network learns."""
+
 _OWN = ("checkpoints", "config.yaml", "labels", "log.txt", "train.log", ".hydra", "wandb", "wandb_id", "tensorboard")
 """What a run keeps for itself; everything else in its folder belongs to the state."""
 
@@ -64,7 +77,8 @@ def key_of(config: Mapping[str, Any], plan: Plan, scenes: Iterable[SceneDataset]
     facts: dict[str, Any] = {
         "config": _without(config, ""),
         "steps": [plan.max_steps, plan.pretrain_steps, plan.selection_steps[0]],
-        "torch": [torch.__version__, torch.get_num_threads(), _device()],
+        "torch": [torch.__version__, torch.get_num_threads(), _device(), torch.backends.cpu.get_cpu_capability()],
+        "packages": {name: _version(name) for name in _COMPUTE},
     }
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     for named in (*_files(facts["config"]), *start.files(config)):  # a network to start from, for one
@@ -88,8 +102,22 @@ def _files(node: Any) -> Iterator[Path]:
     elif isinstance(node, list):
         for item in node:
             yield from _files(item)
-    elif isinstance(node, str) and "/" in node and Path(node).is_file():
+    elif isinstance(node, str) and node and _is_file(node):
         yield Path(node)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or no name at all
+        return False
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _device() -> str:

@@ -189,6 +189,8 @@ RULES: Mapping[str, Rule] = {
     "dataset.recipe.target_batch": whole(1),
     "dataset.recipe.learning_rate": POSITIVE,
     "dataset.recipe.pixel_radius": whole(0),
+    "dataset.recipe.region_side": whole(1),
+    "dataset.recipe.region_pixels": whole(1),
     "dataset.recipe.transforms": _NODES,
     "logger.wandb.mode": one_of("auto", "online", "offline", "disabled"),
     "paths.output_dir": TEXT,
@@ -317,7 +319,11 @@ def without_effect(get: Callable[[str], Any], given: Sequence[str]) -> list[str]
     if labels == "none":
         reasons.append((("data.target_batch",), f"setting={get('setting.name')} reads no target image in training"))
     if labels == "revealed":
-        if str(get("region._target_")).rpartition(".")[2] in ("Rectangles", "Superpixels"):
+        shape = str(get("region._target_")).rpartition(".")[2]
+        side, pixels = "dataset.recipe.region_side", "dataset.recipe.region_pixels"
+        unread = {"Square": (side, pixels), "Rectangles": (pixels,), "Superpixels": (side,)}.get(shape, ())
+        reasons.append((unread, f"regions of the shape {shape} are not cut by it"))
+        if shape in ("Rectangles", "Superpixels"):
             reasons.append(
                 (("mode.radius", "mode.suppress_radius"), "regions of a fixed partition have no windows around picks")
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from ripu.labelstore import LabelStore
     from ripu.selection.engine import SelectionEngine
+
+
+_log = logging.getLogger(__name__)
 
 
 def make_query(cfg: DictConfig) -> Any:
@@ -123,6 +127,17 @@ def _check_fits(region: Any, query: Any, sizes: set[tuple[int, int]]) -> None:
             raise ConfigError(
                 f"budget={query.budget} is {whole} pixels of a {height} x {width} label, and a region "
                 f"(region._target_={type(region).__name__}) has {region.region_px()}; make regions smaller or the budget larger"
+            )
+        first = query.pixels_until((height, width), 0)
+        if region.region_px() > first and query.budget_per == "image":
+            _log.warning(
+                "the first round may ask for %d pixels of a %d x %d label, and a region has %d: labels come late, in few "
+                "pieces; smaller ones: %s",
+                first,
+                height,
+                width,
+                region.region_px(),
+                "region.height and region.width" if hasattr(region, "height") else "region.pixels",
             )
 
 
