@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ripu import checkpointing
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint, remove_leftovers
 from ripu.plan import Plan
 
@@ -170,3 +171,26 @@ def test_what_a_killed_process_left_half_done_goes_and_nothing_else(tmp_path: Pa
     }
     assert not (tmp_path / "panel.tmp").exists()
     assert not (tmp_path / ".ripu-12-0a1b2c3d").exists()
+
+
+def test_another_number_of_processes_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer: Any = FakeTrainer(tmp_path / "checkpoints")
+    first = checkpoint(tmp_path / "checkpoints")
+    first.on_train_start(trainer, None)  # type: ignore[arg-type]
+    again = checkpoint(tmp_path / "checkpoints")
+    again.load_state_dict(first.state_dict())
+    again.on_train_start(trainer, None)  # type: ignore[arg-type]
+    assert not caplog.records
+    trainer.world_size, trainer.global_step = 2, 5
+    again.on_train_start(trainer, None)  # type: ignore[arg-type]
+    assert "was on 1 processes until step 5 and goes on with 2" in caplog.text
+
+
+def test_a_checkpoint_and_its_digest_are_on_the_disk_before_the_one_before_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(checkpointing, "_sync", lambda path: synced.append(path.name))
+    folder = tmp_path / "checkpoints"
+    save(checkpoint(folder), FakeTrainer(folder), 3)
+    assert synced == ["step-00000003.tmp", "step-00000003.tmp256", "checkpoints"]

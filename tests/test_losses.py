@@ -229,3 +229,11 @@ def test_bad_input_is_refused_with_its_name() -> None:
     for tau in (0.0, 1.0, -0.1, math.nan):
         with pytest.raises(ValueError, match="tau"):
             negative_learning_loss(logits, tau)
+
+
+def test_nan_reaches_every_loss() -> None:
+    """Nothing that is wrong passes for a loss of 0."""
+    logits = torch.zeros(1, 3, 4, 4)
+    logits[0, 1, 2, 2] = float("nan")
+    assert negative_learning_loss(logits, threshold=0.05).isnan()
+    assert supervised_loss(logits, torch.zeros(1, 4, 4, dtype=torch.uint8)).isnan()

@@ -222,6 +222,10 @@ def test_another_checkpoint_or_other_settings_are_noticed(checkpoint: Path, tmp_
     assert run(tmp_path / "other.ckpt", source, output, "overwrite=true")["done"] == 1
     assert (read(output / "labelIds" / "a.png") != before).any()
     assert run(tmp_path / "other.ckpt", source, output)["skipped"] == 1
+    stored["state_dict"]["network.head.bias"] *= float("nan")
+    torch.save(stored, tmp_path / "diverged.ckpt")
+    with pytest.raises(ValueError, match=r"^'a\.png': logits are NaN or infinite"):
+        run(tmp_path / "diverged.ckpt", source, tmp_path / "nothing")
 
 
 def test_names_stay_inside_the_output_folder(checkpoint: Path, tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ def result(miou: float, **more: Any) -> dict[str, Any]:
         "labelled_fraction": 0.022,
         "max_steps": 400,
         "seconds": {"training": 60.0},
+        "evaluations": [{"step": 160, "mIoU": 8.0}, {"step": 168, "mIoU": 9.0}],
         "rounds": [{"step": 168, "labelled_fraction": 0.0044, "mIoU": miou / 2, "picks": 9}],
         "provenance": {"commit": "abc", "threads": 1, "command": "python -m ripu.train paths.output_dir=/home/x"},
         **more,
@@ -51,7 +56,7 @@ def test_a_finished_run_is_recorded_once_and_not_made_again(tmp_path: Path) -> N
     elsewhere.make(jobs=2, threads=1)  # would train for minutes if it did not find them
     assert not (tmp_path / "there").exists()
     assert {key: one["mIoU"] for key, one in elsewhere.results().items()} == {("RA RIPU", 0): 40.0, ("all labels", 0): 50.0}
-    assert "| all labels - RA RIPU | 10.0 | 1 | 1 of 1 |" in pair_table(elsewhere.results(), study_pairs(), [0])
+    assert "| all labels - RA RIPU | 10.0 | 1 | 1 of 1 | 1 of 1 |" in pair_table(elsewhere.results(), study_pairs(), [0])
 
 
 def study_pairs() -> tuple[tuple[str, str], ...]:
@@ -90,15 +95,16 @@ def test_a_data_set_without_runs_of_a_table_has_no_part_in_it(
 ) -> None:
     record = Record(tmp_path / "record.jsonl")
     record.add("table6/rectangles", 0, ["dataset=camvid"], result(36.0))
-    record.add("RA RIPU", 0, ["dataset=streets"], result(40.0))
+    record.add("RA RIPU", 0, study.STREETS, result(40.0))
     words = ["--report", tmp_path / "results.md", "--record", record.path, "--out", tmp_path / "runs"]
     words += ["--no-runs", "--tables", "table6", "table10", f"--data-root={tmp_path}/my data/"]
     monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words)])
     study.main()
     text = (tmp_path / "results.md").read_text()
-    assert "| the paper's order | CamVid, day -> dusk |" in text
-    assert "streets, generator" not in text
-    assert "## Table 10: an edge detector\n\nNo runs yet." in text
+    shapes, edges = text[text.index("## Table 6") :].split("## Table 10: an edge detector\n\n")
+    assert "| the paper's order | CamVid, day -> dusk |" in shapes
+    assert "streets, generator" not in shapes
+    assert edges.startswith("No runs yet.")
     assert "--data-root=FOLDER`" in text
     assert "my data" not in text
 
@@ -106,15 +112,17 @@ def test_a_data_set_without_runs_of_a_table_has_no_part_in_it(
 def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(tmp_path / "record.jsonl")
     for seed, (ours, random) in enumerate([(40.0, 36.0), (41.0, 36.5), (39.0, 35.4)]):
-        record.add("table3/gtav_a", seed, ["dataset=streets"], result(ours))
-        record.add("table3/gtav_rand", seed, ["dataset=streets"], result(random))
-    record.add("table3/gtav_b", 1, ["dataset=streets"], result(30.0))
+        record.add("table3/gtav_a", seed, study.STREETS, result(ours))
+        before = [{"step": 168, "mIoU": 9.0 if seed else 9.1}]
+        record.add("table3/gtav_rand", seed, study.STREETS, result(random, evaluations=before))
+    record.add("table3/gtav_b", 1, study.STREETS, result(30.0))
     words = ["--out", tmp_path / "runs", "--report", tmp_path / "results.md", "--record", record.path]
     monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words), "--no-runs", "--tables", "table3", "--data", "streets"])
     study.main()
     text = (tmp_path / "results.md").read_text()
-    assert "7 of 21 runs are made." in text
-    assert "- 1 of 8 hold: (a) impurity above random regions." in text
+    assert "7 of 243 runs are made." in text  # the page is of everything, whatever is run
+    assert "- 1 of 24 hold: (a) impurity above random regions." in text
+    assert "| (a) impurity - random regions | 4.0 ± 0.5 | 3 | 3 of 3 | 2 of 3 |" in text
     assert "| (a) impurity above random regions | holds (4.0 ± 0.5, n = 3) |" in text
     assert "| (b) uncertainty above random regions | one seed: not decided |" in text
     assert "| (c) both above (a) impurity | no run |" in text
@@ -124,7 +132,7 @@ def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch
 
 def test_differences_of_all_data_sets_decide_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(tmp_path / "record.jsonl")
-    for words in (["dataset=streets"], ["dataset=streets", "dataset.generator_seed=1"]):
+    for _, words in (study.SETS["streets"], study.SETS["streets1"]):
         for seed, difference in enumerate((1.0, 3.0, 4.0)):
             record.add("table6/rectangles", seed, words, result(36.0))
             record.add("RA RIPU", seed, words, result(36.0 + difference))
@@ -135,4 +143,80 @@ def test_differences_of_all_data_sets_decide_together(tmp_path: Path, monkeypatc
     assert "| the paper's order | streets, generator seed 0 | streets, generator seed 1 | all of them |" in lines
     one, both = "not decided (2.7 ± 1.5, n = 3, all for it)", "holds (2.7 ± 1.4, n = 6)"
     assert f"| RA RIPU above fixed rectangles | {one} | {one} | {both} |" in lines
-    assert "- 1 of 2 hold: RA RIPU above fixed rectangles." in lines
+    assert "- 1 of 24 hold: RA RIPU above fixed rectangles." in lines
+
+
+def test_what_failed_is_told_and_the_rest_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(self: Runs, log: Path, words: list[str], threads: int) -> int:
+        if "setting=source_only" in words:
+            raise OSError(28, "No space left on device")
+        if "setting=fully_supervised" in words:
+            return 1
+        (log.parent / "results.json").write_text(json.dumps(result(40.0)))
+        return 0
+
+    monkeypatch.setattr(Runs, "_run", run)
+    words = ["--out", tmp_path, "--data", "streets", "--tables", "ends", "--seeds", "0", "--", "trainer.max_steps=20"]
+    monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words)])
+    with pytest.raises(SystemExit, match="3 runs failed") as caught:
+        study.main()
+    assert "No space left" in str(caught.value)
+    assert "all labels, seed 0: see " in str(caught.value)
+    assert "done: RA RIPU, seed 0" in capsys.readouterr().out
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2  # beside the runs: it is another study
+    monkeypatch.setattr(sys, "argv", ["study.py", "--data", "camvid"])
+    with pytest.raises(SystemExit):
+        study.main()
+    assert "--data camvid needs --data-root" in capsys.readouterr().err
+
+
+def test_a_folder_with_runs_of_other_settings_is_left_alone(tmp_path: Path) -> None:
+    record = Record(tmp_path / "record.jsonl")
+    runs = Runs(tmp_path / "runs", ["RA RIPU"], [0], ["dataset=streets"], record)
+    folder = folder_of(runs.out, "RA RIPU", 0)
+    finish(folder, result(40.0))
+    (folder / "config.yaml").touch()
+    (folder / "made_with.json").write_text(json.dumps(["RA RIPU", "dataset=streets", "trainer.max_steps=20"]))
+    (failure,) = runs.make(jobs=1, threads=1)
+    assert "holds a run of other overrides; give another --out" in failure
+    assert not record.path.exists()
+    (folder / "made_with.json").write_text(json.dumps(["RA RIPU", "dataset=streets"]))
+    assert not runs.make(jobs=1, threads=1)
+    assert len(record.find(["dataset=streets"])) == 1
+
+
+TRAINS = """
+import pathlib, signal, sys, time
+(folder,) = (word.partition("=")[2] for word in sys.argv if word.startswith("paths.output_dir="))
+
+def leave(number, frame):
+    pathlib.Path(folder, "stopped").touch()
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, leave)
+pathlib.Path(folder, "started").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_ends_the_runs_under_way_and_begins_no_other(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "ripu").mkdir()
+    (tmp_path / "ripu" / "__init__.py").touch()
+    (tmp_path / "ripu" / "train.py").write_text(TRAINS)
+    words = ["--out", tmp_path / "runs", "--rows", "PA RIPU", "RA RIPU", "all labels", "--seeds", "0", "1", "--jobs", "2"]
+    script = TESTS.parent / "scripts" / "compare.py"
+    process = subprocess.Popen(
+        [sys.executable, str(script), *map(str, words)], env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("runs/*/started"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(30) != 0
+    assert len(list(tmp_path.glob("runs/*/stopped"))) == 2
+    assert len(list(tmp_path.glob("runs/*/log.txt"))) == 2

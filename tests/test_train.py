@@ -20,6 +20,7 @@ from PIL import Image
 from ripu import build
 from ripu.datasets.scenes import DatasetNotFoundError
 from ripu.datasets.taxonomy import CAMVID11
+from ripu.evaluate import evaluate
 from ripu.labelstore import LabelStore
 from running import ROUNDS, call, command, compose, environment, label_bytes, same_weights, tiny, train_here, weights
 from trees import DUSK_TEST, HEIGHT, WIDTH
@@ -130,6 +131,8 @@ def test_a_run_goes_on_with_its_own_settings_only(finished_run: Path, data_root:
         train_here(data_root, tmp_path / "run", "resume=true", "seed=1")
     with pytest.raises(build.ConfigError, match=r"trainer.max_steps: 7 -> 9"):
         train_here(data_root, tmp_path / "run", "resume=true", "trainer.max_steps=9")
+    with pytest.raises(build.ConfigError, match=r"trainer.accumulate: 1 -> 2"):  # other images a step
+        train_here(data_root, tmp_path / "run", "resume=true", "trainer.accumulate=2")
 
 
 @pytest.mark.slow
@@ -220,13 +223,21 @@ def test_the_ends_of_the_scale(setting: str, data_root: Path, tmp_path: Path) ->
     [
         ("mode=pa", "budget=20", "mode.radius=1"),
         ("acquisition=canny_entropy", "trainer.accumulate=2"),
-        ("protocol=paper", "trainer.precision=bf16-mixed", "evaluation.flip=true"),
+        ("protocol=paper", "trainer.precision=bf16-mixed", "evaluation.flip=true", "trainer.deterministic=true"),
     ],
-    ids=["pa", "canny, accumulated", "paper, bf16, flip"],
+    ids=["pa", "canny, accumulated", "paper, bf16, flip, deterministic"],
 )
 def test_other_paths_run(dataset: str, options: tuple[str, ...], data_root: Path, tmp_path: Path) -> None:
-    results = train_here(data_root, tmp_path / "run", *options, dataset=dataset)
+    try:
+        results = train_here(data_root, tmp_path / "run", *options, dataset=dataset)
+    finally:
+        torch.use_deterministic_algorithms(False)
     assert len(results["rounds"]) == 2
+    if "trainer.precision=bf16-mixed" in options:
+        words = [f"checkpoint={tmp_path}/run", f"paths.output_dir={tmp_path}/again", "accelerator=cpu", "num_workers=0"]
+        measured = evaluate(compose(*words, config_name="evaluate"))
+        assert (measured["mIoU"], measured["precision"]) == (results["mIoU"], "bf16-mixed")
+        assert evaluate(compose(*words, "precision=32-true", config_name="evaluate"))["precision"] == "32-true"
     if options[0] == "mode=pa":
         assert [one["picks"] for one in results["rounds"]] == [3 * 40, 3 * 40]  # 20 / 2 * 64*96 / (32*48)
 
@@ -352,8 +363,6 @@ def test_only_validation_scenes_are_needed_to_measure(own_data: Path) -> None:
 
 
 def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_data: Path, tmp_path: Path) -> None:
-    from ripu.evaluate import evaluate
-
     def measure(name: str, *words: str) -> float:
         cfg = compose(
             f"checkpoint={finished_run}/checkpoints/final.ckpt",
@@ -375,6 +384,11 @@ def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_d
     (tmp_path / "damaged.ckpt").write_bytes(b"zip")
     with pytest.raises(build.ConfigError, match=r"damaged.ckpt cannot be read"):
         measure("none", f"checkpoint={tmp_path}/damaged.ckpt")
+    stored = torch.load(finished_run / "checkpoints" / "final.ckpt", weights_only=True)
+    stored["state_dict"]["network.head.bias"] *= float("nan")
+    torch.save(stored, tmp_path / "diverged.ckpt")
+    with pytest.raises(FloatingPointError, match=r"image 0 of the evaluation .* is NaN or infinite"):
+        measure("none", f"checkpoint={tmp_path}/diverged.ckpt", f"paths.data_root={own_data}")
     torch.save({"state_dict": weights(finished_run)}, tmp_path / "other.ckpt")
     with pytest.raises(build.ConfigError, match=r"not written by ripu.train"):
         measure("none", f"checkpoint={tmp_path}/other.ckpt")

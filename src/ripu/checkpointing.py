@@ -119,10 +119,28 @@ class RunCheckpoint(pl.Callback):
         self._last_time = time.monotonic()
         self._settled = -1
         self._begun = -1
+        self._processes = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of processes, which decides what images a step sees."""
+        return {"processes": self._processes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :meth:`state_dict`."""
+        self._processes = int(state_dict["processes"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The step that training begins with has its checkpoint, where it was picked up."""
         self._begun = trainer.global_step
+        if self._processes not in (0, trainer.world_size):
+            _log.warning(
+                "the run was on %d processes until step %d and goes on with %d: a step now sees other images, and others than "
+                "it would have seen; its figures are not those of a run on either number (trainer.devices, trainer.num_nodes)",
+                self._processes,
+                trainer.global_step,
+                trainer.world_size,
+            )
+        self._processes = trainer.world_size
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -192,6 +210,7 @@ class RunCheckpoint(pl.Callback):
         _sync(temporary)
         record = path.with_suffix(".sha256")
         record.with_suffix(".tmp256").write_text(_digest(temporary) + "\n")
+        _sync(record.with_suffix(".tmp256"))
         path.unlink(missing_ok=True)  # a damaged one of the same step
         os.replace(record.with_suffix(".tmp256"), record)
         os.replace(temporary, path)

@@ -56,6 +56,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     module.load_state_dict(stored["state_dict"])
     if cfg.flip is not None:
         module.flip = cfg.flip
+    precision = trained.trainer.precision if cfg.precision is None else cfg.precision
     datamodule = reopen.make_reader(trained, val, val, cfg.num_workers, cfg.batch)
     run = Path(cfg.paths.output_dir)
     run.mkdir(parents=True, exist_ok=True)
@@ -66,6 +67,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trainer = pl.Trainer(
         accelerator=cfg.accelerator,
         devices=1,
+        precision=precision,
         logger=False,
         callbacks=[EvaluationBar(), skipped, *writer],
         enable_checkpointing=False,
@@ -83,6 +85,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "per_class_iou": dict(scores.per_class_iou),
         "pixel_accuracy": scores.pixel_accuracy,
         "flip": bool(module.flip),
+        "precision": precision,
         "images": len(val) - len({one["image_id"] for one in skipped.found()}),
         "unreadable": skipped.found(),
     }

@@ -44,7 +44,8 @@ def supervised_loss(logits: Tensor, label: Tensor, *, average: Literal["labelled
     _check(logits, label)
     if average not in ("labelled", "all"):
         raise ValueError(f"average={average!r} is unknown; use 'labelled' or 'all'")
-    total = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="sum")
+    # summed here: the summing kernel is none of those that trainer.deterministic allows on a GPU
+    total = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="none").sum()
     count = (label != IGNORE).sum() if average == "labelled" else torch.tensor(label.numel(), device=logits.device)
     return total / count.clamp(min=1)
 
@@ -144,7 +145,7 @@ def negative_learning_loss(logits: Tensor, threshold: float = 0.05, *, epsilon: 
     if not 0.0 < threshold < 1.0:
         raise ValueError(f"negative threshold tau = {threshold} is outside (0, 1); the paper uses 0.05")
     probs = torch.softmax(logits.float(), dim=1)
-    below = probs.detach() < threshold
+    below = ~(probs.detach() >= threshold)  # NaN, too: it must reach the loss, where it is found
     # Classes at or above tau are masked before the logarithm: log(1 - 1) would put NaN into the gradient.
     kept = torch.where(below, probs, 0.0)
     log_complement = torch.log1p(-kept) if epsilon == 0.0 else torch.log(1.0 - kept + epsilon)

@@ -13,13 +13,12 @@ import torch.nn.functional as F
 from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ripu import nonfinite
 from ripu.datasets.scenes import SceneError
-from ripu.datasets.taxonomy import VOID, Taxonomy
+from ripu.datasets.taxonomy import Taxonomy
 from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss
-from ripu.metrics import SegmentationScores, scores_from_confusion
+from ripu.metrics import ConfusionMatrix, SegmentationScores, scores_from_confusion
 from ripu.plan import Plan
 from ripu.sampling import seed_of
 from ripu.stepguard import StepGuard
@@ -181,7 +180,7 @@ class RipuModule(pl.LightningModule):
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(network.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(network.std).view(1, 3, 1, 1), persistent=False)
-        self.confusion = MulticlassConfusionMatrix(taxonomy.num_classes, ignore_index=VOID, validate_args=False)
+        self.confusion = ConfusionMatrix(taxonomy.num_classes)
         self.scores: SegmentationScores | None = None
         self.counts: Tensor | None = None
         self.on_prediction: OnPrediction | None = None
@@ -383,14 +382,17 @@ class RipuModule(pl.LightningModule):
     def _evaluate_batch(self, batch: Mapping[str, Any]) -> list[Tensor]:
         predictions = []
         for index, image, label in zip(batch["index"], batch["image"], batch["label"], strict=True):
-            size = (int(label.shape[0]), int(label.shape[1]))
-            if self.on_prediction is None:
-                prediction = self.predict_label(image[None], size)
-            else:
-                scores = self._predict_scores(image[None], size)
-                prediction = scores.argmax(dim=1)
+            scores = self._predict_scores(image[None], (int(label.shape[0]), int(label.shape[1])))
+            if not bool(scores.sum().isfinite()):
+                raise FloatingPointError(
+                    f"the network's output for image {int(index)} of the evaluation (from 0) is NaN or infinite and cannot be "
+                    "measured: the weights have diverged or are damaged; lower optimizer.learning_rate, or use another "
+                    "checkpoint"
+                )
+            prediction = scores.argmax(dim=1)
+            if self.on_prediction is not None:
                 self.on_prediction(int(index), prediction[0], scores[0].log() if self.flip else scores[0], label)
-            self.confusion.update(prediction, label[None].long())
+            self.confusion.update(prediction, label[None])
             predictions.append(prediction[0])
         return predictions
 

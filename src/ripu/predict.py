@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # torch takes long to import: only when something is predicte
 
     from ripu.datasets.taxonomy import Taxonomy
     from ripu.photos import Photo
+
+_T = TypeVar("_T")
 
 KINDS = {"labelIds": ".png", "trainIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}
 """What can be written for an image, and the ending of the file."""
@@ -272,13 +274,23 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
                 else:
                     good.append((photo, *one))
             results = predictor([image for *_, image in good], [picture.shape[:2] for _, picture, _ in good])
-            made = list(zip(good, results, strict=True))
+            made = list(zip(good, _named(results, [photo.name for photo, *_ in good]), strict=True))
             settle()  # what was written while the network worked
             for (photo, picture, _), (label, entropy) in made:
                 writing.append(pool.submit(write, photo, picture, label, entropy))
         settle()
     finished.close()
     return {"done": done, "skipped": len(photos) - len(waiting), "unreadable": unreadable, "others": others}
+
+
+def _named(results: Iterator[_T], names: Sequence[str]) -> Iterator[_T]:
+    """The results of images; what is wrong with one says which."""
+    for name in names:
+        try:
+            result = next(results)
+        except ValueError as error:
+            raise ValueError(f"{name!a}: {error}") from error
+        yield result
 
 
 def _check(cfg: DictConfig) -> None:

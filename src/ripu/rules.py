@@ -206,6 +206,7 @@ RULES: Mapping[str, Rule] = {
     "tile": Rule("null or [height, width]", lambda value: value is None or (isinstance(value, list) and len(value) == 2)),
     "overlap": number("0 or more and below 1", least=0, below=1),
     "opacity": SHARE,
+    "precision": one_of("32-true", "bf16-mixed", "16-mixed") | NOTHING,
     "accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "num_workers": whole(0, most=1024),
     "report": TEXT | NOTHING,

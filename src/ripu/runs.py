@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,10 @@ _MAY_CHANGE = (
     *("resume", "dry_run", "paths", "logger", "trainer", "checkpoint", "evaluation", "protocol.flip", "dataset.recipe.flip"),
     *("data.num_workers", "data.cache", "data.unreadable"),
 )
-"""Keys that a run may be picked up with other values of: they do not change what is learnt, but for max_steps."""
+"""Keys that a run may be picked up with other values of: they do not change what is learnt, but for _MAY_NOT_CHANGE."""
+
+_MAY_NOT_CHANGE = ("trainer.max_steps", "trainer.accumulate")
+"""The length of the run, and the images of a step and so which they are."""
 
 
 @dataclass
@@ -160,7 +164,7 @@ def _check_same(old: Any, new: Any, run: Path) -> None:
     if not start.is_given(OmegaConf.create({"start": old.get("start")})) and not start.is_given(new):
         old, new = (OmegaConf.masked_copy(one, [key for key in one if key != "start"]) for one in (old, new))
     for key in sorted(_leaves(old).keys() | _leaves(new).keys()):
-        is_free = any(key == free or key.startswith(f"{free}.") for free in _MAY_CHANGE) and key != "trainer.max_steps"
+        is_free = any(key == free or key.startswith(f"{free}.") for free in _MAY_CHANGE) and key not in _MAY_NOT_CHANGE
         before, after = _leaves(old).get(key), _leaves(new).get(key)
         if before != after and not is_free and not key.endswith(".root"):
             changed.append(f"{key}: {before} -> {after}")
@@ -331,16 +335,22 @@ def add_callbacks(
     return selection
 
 
-def provenance() -> dict[str, Any]:
-    """Version, commit, device and threads that a result was made with."""
+@cache
+def _commit() -> str | None:
+    """The commit of this code when a run of this process first asked, which is not that of what is edited since."""
     folder = Path(__file__).parent
     git = subprocess.run(
         ["git", "-C", str(folder), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
+    return git.stdout.strip() or None
+
+
+def provenance() -> dict[str, Any]:
+    """Version, commit, device and threads that a result was made with."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
         "version": __version__,
-        "commit": git.stdout.strip() or None,
+        "commit": _commit(),
         "torch": torch.__version__,
         "device": device,
         "threads": torch.get_num_threads(),

@@ -30,7 +30,8 @@ NOTHING = np.zeros(SIZE, dtype=np.bool_)
 
 
 def _shape(path: Path, **changes: Any) -> RegionShape:
-    node = OmegaConf.create({"mode": {"radius": 1}, "region": OmegaConf.load(path)})
+    recipe = {"region_side": 16, "region_pixels": 256}
+    node = OmegaConf.create({"mode": {"radius": 1}, "dataset": {"recipe": recipe}, "region": OmegaConf.load(path)})
     node.region = OmegaConf.merge(node.region, changes)
     try:
         shape: RegionShape = instantiate(node.region)

@@ -97,8 +97,9 @@ class EvaluationTally:
         confidence = (sparse.amax(dim=0) - sparse.logsumexp(dim=0)).exp()[is_known[every]].double()
         is_right = (prediction[every] == label[every])[is_known[every]].double()
         place = (confidence * NUM_BINS).long().clamp_(0, NUM_BINS - 1)
+        place, is_right, confidence = place.cpu(), is_right.cpu(), confidence.cpu()  # weighted counts of a GPU have no order
         for column, weights in enumerate((torch.ones_like(confidence), is_right, confidence)):
-            self.bins[:, column] += torch.bincount(place, weights, NUM_BINS).cpu().numpy()
+            self.bins[:, column] += torch.bincount(place, weights, NUM_BINS).numpy()
 
 
 class ReportRecorder(pl.Callback):
