@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ripu.datasets.taxonomy import CITYSCAPES19
 from ripu.report.__main__ import main
@@ -27,8 +29,6 @@ def write_run(folder: Path, *overrides: str, miou: float | None = 50.0, seed: in
     folder.mkdir(parents=True)
     cfg = compose(f"dataset={dataset}", f"seed={seed}", f"paths.output_dir={folder}", *overrides)
     config = build.plain(cfg)
-    import yaml
-
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     if miou is None:
         return folder
@@ -198,6 +198,100 @@ def test_mean_and_deviation() -> None:
     assert mean_std([1.0, 2.0, 4.0], 2) == "2.33 ± 1.53"
 
 
+# ---- what runs begin with
+
+BEGINNINGS = {"model.checkpoint": "/checkpoints/final.ckpt", "start.run": ""}
+
+
+def write_pairs(folder: Path, key: str, *parent: str) -> None:
+    """Runs that begin each with a run of their own seed."""
+    setting = ("setting=source_free",) if key == "model.checkpoint" else ()
+    for seed in range(2):
+        write_run(folder / "parents" / f"{seed}", *parent, seed=seed)
+        given = f"{key}={folder}/parents/{seed}{BEGINNINGS[key]}"
+        write_run(folder / "runs" / f"{seed}", *setting, given, miou=50.0 + seed, seed=seed)
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("key", BEGINNINGS)
+def test_seeds_that_begin_with_runs_of_their_own_share_a_row(key: str, is_kept: bool, tmp_path: Path) -> None:
+    write_pairs(tmp_path, key)
+    if not is_kept:
+        shutil.rmtree(tmp_path / "parents")
+    (row,), notes = rows_of(tmp_path / "runs")
+    assert (row.seeds, dict(row.also), notes) == ([0, 1], {}, [])
+
+
+@pytest.mark.parametrize("key", BEGINNINGS)
+def test_runs_with_and_without_a_beginning_stay_apart(key: str, tmp_path: Path) -> None:
+    write_pairs(tmp_path, key)
+    for seed in range(2):
+        write_run(tmp_path / "runs" / f"without{seed}", *(("setting=source_free",) if "model" in key else ()), seed=seed)
+    rows, notes = rows_of(tmp_path / "runs")
+    assert [row.seeds for row in rows] == [[0, 1], [0, 1]]
+    assert notes == []
+    words = "final.ckpt of gtav ra active RipuScore 0.022" if "model" in key else "gtav ra active RipuScore 0.022"
+    assert sorted([dict(row.also) for row in rows], key=str) == [{key: words}, {key: "not set"}]
+
+
+def test_other_runs_to_begin_with_are_told_apart_by_their_settings(tmp_path: Path) -> None:
+    key = "model.checkpoint"
+    write_pairs(tmp_path / "a", key)
+    write_pairs(tmp_path / "b", key, "optimizer.learning_rate=5e-4", "region=rectangles")
+    rows, notes = make_rows(find_runs([tmp_path / "a" / "runs", tmp_path / "b" / "runs"]))
+    assert notes == []
+    assert [row.seeds for row in rows] == [[0, 1], [0, 1]]
+    names = {f"{key}.optimizer.learning_rate", f"{key}.region._target_"}
+    assert [set(row.also) for row in rows] == [names, names]
+    assert {row.also[f"{key}.optimizer.learning_rate"] for row in rows} == {2.5e-4, 5e-4}
+
+
+def test_what_a_run_began_with_began_somewhere_too(tmp_path: Path) -> None:
+    for name, threshold in (("a", 0.05), ("b", 0.1)):
+        write_run(tmp_path / name / "first", f"objective.negative_threshold={threshold}")
+        write_run(tmp_path / name / "second", f"start.run={tmp_path / name / 'first'}")
+        write_run(tmp_path / name / "third", f"start.run={tmp_path / name / 'second'}")
+    rows, _ = make_rows(find_runs([tmp_path / "a" / "third", tmp_path / "b" / "third"]))
+    assert [set(row.also) for row in rows] == [{"start.run.start.run.objective.negative_threshold"}] * 2
+
+
+def test_runs_that_begin_with_each_other_end(tmp_path: Path) -> None:
+    for name, other in ("ab", "ba"):
+        write_run(tmp_path / name, f"start.run={tmp_path / other}", seed=int(name == "b"))
+    (row,), _ = rows_of(tmp_path)
+    assert row.seeds == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "0", "x" * 5000, "a\0b"])
+def test_what_is_no_run_to_begin_with_stops_nothing(name: str, tmp_path: Path) -> None:
+    for seed in range(2):
+        path = write_run(tmp_path / f"{seed}", "start.run=PARENT", seed=seed) / "config.yaml"
+        path.write_text(path.read_text().replace("PARENT", json.dumps(name)))
+    (row,), notes = rows_of(tmp_path)
+    assert (row.seeds, notes) == ([0, 1], [])
+
+
+@pytest.mark.parametrize("names", [("masks", "masks"), ("masks0", "masks1")])
+def test_seeds_that_begin_with_masks_share_a_row(names: tuple[str, str], tmp_path: Path) -> None:
+    for seed, name in enumerate(names):
+        write_run(tmp_path / f"{seed}", f"start.labels={name}", seed=seed)
+        write_run(tmp_path / f"without{seed}", seed=seed)
+    rows, notes = rows_of(tmp_path)
+    assert notes == []
+    assert [row.seeds for row in rows] == [[0, 1], [0, 1]]
+    assert {row.also["start.labels"] for row in rows} == {"given", "not set"}
+
+
+def test_masks_of_two_people_are_two_rows(tmp_path: Path) -> None:
+    """Under one seed they cannot be seeds of one experiment."""
+    for seed in range(2):
+        for name in ("ann", "bob"):
+            write_run(tmp_path / f"{name}{seed}", f"start.labels={name}", seed=seed)
+    rows, notes = rows_of(tmp_path)
+    assert notes == []
+    assert [(row.seeds, dict(row.also)) for row in rows] == [([0, 1], {"start.labels": name}) for name in ("ann", "bob")]
+
+
 # ---- the paper
 
 
@@ -239,6 +333,7 @@ def test_the_same_experiment_has_the_same_figure_in_every_table() -> None:
             assert (short["mIoU"], short["match"]) == (row["mIoU"], row["match"])
 
 
+SHORTER = ("dataset.recipe.max_steps=240", "dataset.recipe.source_free.max_steps=144")  # as scripts/study.py
 NO_LOSSES = ("objective.consistency_weight=0", "objective.negative_weight=0")
 
 
@@ -269,6 +364,26 @@ NO_LOSSES = ("objective.consistency_weight=0", "objective.negative_weight=0")
         (("setting=source_free", "mode=pa"), set()),
         (("setting=source_free", "budget=0.05"), set()),
         (("mode=pa", "dataset=streets"), {("1", "Ours (PA)"), ("10", "Ours (PA)")}),
+        (("start.run=/first",), set()),
+        (("start.labels=/masks",), set()),
+        (("model.checkpoint=/source.ckpt",), set()),
+        (("setting=source_only", "model.checkpoint=/source.ckpt"), set()),
+        (("setting=source_free", "model.checkpoint=/source.ckpt"), {("5", "Ours (RA)"), ("12", "Ours (RA)")}),
+        (("setting=source_free", "start.run=/first"), set()),
+        (("selection_steps=[10000]",), set()),
+        (("selection_steps=[10,20,30,40]",), set()),
+        (("selection_steps=[10,20,30,40,50,60]", "dataset=streets"), set()),
+        (("selection_steps=[10,20,30,40,50]", "mode=pa"), {("1", "Ours (PA)"), ("10", "Ours (PA)")}),
+        (("setting.selection_fractions=[0.1,0.2]", "mode=pa"), set()),
+        (("setting=source_free", "selection_steps=[0]"), set()),
+        (("experiment=table5/gtav_source",), set()),
+        (("experiment=table5/gtav_source", "dataset=streets"), set()),
+        (("setting=source_only", "trainer.max_steps=9"), {("1", "Source Only")}),
+        (("setting=source_only", "dataset=streets", *SHORTER), {("1", "Source Only")}),
+        (("setting=source_only", "dataset=camvid"), {("1", "Source Only")}),
+        (("setting=source_only", "dataset=streets", "dataset.recipe.learning_rate=0.005"), {("1", "Source Only")}),
+        (("setting=source_free", "dataset=streets", *SHORTER), {("5", "Ours (RA)"), ("12", "Ours (RA)")}),
+        (("mode=pa", "dataset=streets", *SHORTER, "optimizer.learning_rate=0.005"), {("1", "Ours (PA)"), ("10", "Ours (PA)")}),
     ],
 )  # fmt: skip
 def test_a_run_stands_beside_its_own_row(
@@ -279,6 +394,22 @@ def test_a_run_stands_beside_its_own_row(
     found = [one for one in paper_rows() if matches(one, row)]
     assert {(one["table"], one["method"]) for one in found} == places
     assert all(one["task"] == "GTAV" for one in found)
+
+
+def test_an_older_run_has_its_rounds_in_the_recipe(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run") / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    del config["setting"]["selection_fractions"]
+    path.write_text(yaml.safe_dump(config))
+    (row,), _ = rows_of(tmp_path)
+    assert sum(matches(one, row) for one in paper_rows()) == 8
+
+
+@pytest.mark.parametrize("setting", ["active", "source_only", "source_free", "fully_supervised"])
+def test_a_run_without_a_configuration_stands_beside_no_row(setting: str, tmp_path: Path) -> None:
+    (write_run(tmp_path / "run", f"setting={setting}") / "config.yaml").unlink()
+    (row,), _ = rows_of(tmp_path)
+    assert not [one for one in paper_rows() if matches(one, row)]
 
 
 def test_paper_tables_keep_its_order(tmp_path: Path) -> None:

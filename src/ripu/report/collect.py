@@ -6,8 +6,8 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ NOT_COMPARED = (
 )
 """Keys that say where and how fast a run goes, not what it learns."""
 
+STARTS = ("start.run", "start.labels", "model.checkpoint")
+"""Keys that name what a run begins with; it is compared by what it is, and not by where it lies."""
+
 SETTINGS_WITHOUT_ROUNDS = ("source_only", "fully_supervised")
 """Settings that ask for nothing; mode, score and budget say nothing about them."""
 
@@ -50,12 +53,17 @@ class RunRecord:
         results: The content of ``results.json``; None where it is missing or damaged.
         config: The leaves of ``config.yaml`` by dotted key; empty where it is missing.
         problem: Why there are no results, in a few words; empty where there are.
+        parent: The run that it begins from (``start.run``, ``model.checkpoint``), without results; None where its
+            ``config.yaml`` cannot be read.
+        names_start: Whether what it begins with is compared by name where nothing more is known of it.
     """
 
     run: Path
     results: Mapping[str, Any] | None
     config: Mapping[str, Any]
     problem: str = ""
+    parent: RunRecord | None = None
+    names_start: bool = False
 
     @property
     def seed(self) -> int | None:
@@ -81,13 +89,21 @@ class RunRecord:
 
     @property
     def compared(self) -> dict[str, Any]:
-        """The leaves that a row's runs have in common."""
+        """The leaves that a row's runs have in common, those of the run that it begins from behind the key that names it."""
         unused = _WITHOUT_ROUNDS if self.title["mode"] == "–" else ()
-        return {
+        found = {
             key: value
             for key, value in self.config.items()
             if value is not None and not _is_in(key, (*NOT_COMPARED, *unused)) and not key.endswith(".root")
         }
+        if not self.names_start:
+            found |= {key: "given" for key in STARTS if key in found}
+        if self.parent is not None:
+            key, _ = _parent_of(self.config)
+            file = f"{Path(str(self.config[key])).name} of " if key == "model.checkpoint" else ""
+            found |= {key: file + _words(self.parent.title)}
+            found |= {f"{key}.{name}": value for name, value in self.parent.compared.items()}
+        return found
 
 
 @dataclass(frozen=True)
@@ -170,19 +186,7 @@ def find_runs(folders: Iterable[Path]) -> list[RunRecord]:
 
 def read_record(run: Path) -> RunRecord:
     """Read a run; what is wrong with it is said in the record."""
-    config: dict[str, Any] = {}
-    problem = ""
-    if (run / "config.yaml").exists():
-        import yaml
-
-        from ripu.trust import read_yaml
-
-        try:
-            config = leaves(read_yaml(run / "config.yaml"))
-        except (yaml.YAMLError, RecursionError, AttributeError, UnicodeDecodeError, OSError):
-            problem = "config.yaml cannot be read"
-    else:
-        problem = "no config.yaml"
+    config, problem = _read_config(run)
     path = run / "results.json"
     if not path.exists():
         return RunRecord(run, None, config, _why_unfinished(run))
@@ -192,7 +196,38 @@ def read_record(run: Path) -> RunRecord:
         return RunRecord(run, None, config, "results.json cannot be read")
     if not _is_sound(results):
         return RunRecord(run, None, config, "results.json is not one of ripu.train")
-    return RunRecord(run, results, config, "" if config else problem)
+    return RunRecord(run, results, config, "" if config else problem, _read_parent(config, [run]))
+
+
+def _read_config(run: Path) -> tuple[dict[str, Any], str]:
+    """The leaves of a run's ``config.yaml``, and why there are none, in a few words."""
+    import yaml
+
+    from ripu.trust import read_yaml
+
+    try:
+        if not (run / "config.yaml").is_file():
+            return {}, "no config.yaml"
+        return leaves(read_yaml(run / "config.yaml")), ""
+    except (yaml.YAMLError, RecursionError, AttributeError, ValueError, OSError):
+        return {}, "config.yaml cannot be read"
+
+
+def _read_parent(config: Mapping[str, Any], children: Sequence[Path]) -> RunRecord | None:
+    """The run that a configuration begins from; None where there is none to be read, or one that begins from itself."""
+    _, folder = _parent_of(config)
+    if folder is None or folder.absolute() in [child.absolute() for child in children]:
+        return None
+    own, _ = _read_config(folder)
+    return RunRecord(folder, None, own, parent=_read_parent(own, [*children, folder])) if own else None
+
+
+def _parent_of(config: Mapping[str, Any]) -> tuple[str, Path | None]:
+    """The key that names the run that a configuration begins from, and that run's folder, if there can be one."""
+    if config.get("start.run"):
+        return "start.run", Path(str(config["start.run"]))
+    file = Path(str(config.get("model.checkpoint") or ""))
+    return "model.checkpoint", file.parent.parent if file.parent.name == "checkpoints" else None
 
 
 def _is_sound(results: Any) -> bool:
@@ -235,20 +270,17 @@ def _is_in(key: str, names: Sequence[str]) -> bool:
 def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
     """Put finished runs into rows.
 
-    Runs share a row if all that they could differ in is equal, but for :data:`NOT_COMPARED`. Rows of the same title that
-    differ in another key get that key beside the title.
+    Runs share a row if all that they could differ in is equal, but for :data:`NOT_COMPARED`. A run that they begin from
+    (:data:`STARTS`) counts by its own configuration; where that cannot be read, and of masks, it counts that there is one,
+    and its name only where runs of one seed begin with different ones. Rows of the same title that differ in another key
+    get that key beside the title.
 
     Returns:
         The rows, sorted by title, and a note for every run that is in none and every seed that a row lacks.
     """
     notes = [f"{one.run}: {one.problem}" for one in records if one.problem]
-    groups: dict[str, list[RunRecord]] = {}
-    for one in records:
-        if one.results is not None:
-            key = json.dumps([one.title, one.compared], sort_keys=True, default=str)
-            groups.setdefault(key, []).append(one)
     by_title: dict[str, list[list[RunRecord]]] = {}
-    for group in groups.values():
+    for group in _alike([one for one in records if one.results is not None]):
         by_title.setdefault(json.dumps(group[0].title), []).append(group)
     rows = []
     for similar in by_title.values():
@@ -277,6 +309,24 @@ def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
     return rows, notes
 
 
+def _alike(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    """Runs by what they have in common; see :func:`make_rows`."""
+    found = []
+    for group in _by_compared(records):
+        named = _by_compared([replace(one, names_start=True) for one in group])
+        seeds = [seed for part in named for seed in {one.seed for one in part}]
+        found += named if len(set(seeds)) < len(seeds) else [group]
+    return found
+
+
+def _by_compared(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
+    groups: dict[str, list[RunRecord]] = {}
+    for one in records:
+        key = json.dumps([one.title, one.compared], sort_keys=True, default=str)
+        groups.setdefault(key, []).append(one)
+    return list(groups.values())
+
+
 def _order(title: Mapping[str, str]) -> tuple[Any, ...]:
     settings = ("source_only", "active", "source_free", "fully_supervised")
     place = settings.index(title["setting"]) if title["setting"] in settings else len(settings)
@@ -291,8 +341,8 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Returns:
         Keys with more than one value; of those that always have the same one (interpolated copies) the shortest, and of
-        the arguments of different classes (``region.width`` beside ``region._target_``) those alone that differ within
-        a class.
+        the arguments of different classes (``region.width`` beside ``region._target_``) and the settings of different
+        runs to begin from (``start.run.seed`` beside ``start.run``) those alone that differ within a class or such runs.
 
     >>> differing([{"region._target_": "Square", "region.radius": 1}, {"region._target_": "Superpixels", "region.n": 9}])
     ['region._target_']
@@ -301,8 +351,7 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     columns = {key: [json.dumps(config.get(key), default=str) for config in configs] for key in keys}
     found: list[str] = []
     for key, values in columns.items():
-        owner = f"{key.rpartition('.')[0]}._target_"
-        classes = columns[owner] if owner in columns and owner != key else [""] * len(configs)
+        classes = columns.get(_owner(key, columns), [""] * len(configs))
         by_class: dict[str, set[str]] = {}
         for kind, value in zip(classes, values, strict=True):
             by_class.setdefault(kind, set()).add(value)
@@ -316,6 +365,16 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(found)
 
 
+def _owner(key: str, keys: Collection[str]) -> str:
+    """The key that says what another one belongs to: the class of an argument, or the run of a setting; or nothing."""
+    node = key.rpartition(".")[0]
+    if f"{node}._target_" in keys and key != f"{node}._target_":
+        return f"{node}._target_"
+    while node and node not in keys:
+        node = node.rpartition(".")[0]
+    return node
+
+
 def row_name(row: Row, beside: Sequence[Row] | None = None) -> str:
     """A row in words.
 
@@ -323,8 +382,11 @@ def row_name(row: Row, beside: Sequence[Row] | None = None) -> str:
         row: A row.
         beside: The rows that it is to be told from; without, all that it was made with.
     """
-    words = [value for value in row.title.values() if value != "–"]
-    return " ".join([*words, *_pairs(row.also if beside is None else _also_beside(row, beside))])
+    return " ".join([_words(row.title), *_pairs(row.also if beside is None else _also_beside(row, beside))])
+
+
+def _words(title: Mapping[str, str]) -> str:
+    return " ".join(value for value in title.values() if value != "–")
 
 
 def differences(row: Row, beside: Sequence[Row]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS, Row, differences, mean_std, number, row_name
+from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS, STARTS, Row, differences, mean_std, number, row_name
 
 PAPER_TITLES = {
     1: "Table 1: GTAV to Cityscapes",
@@ -39,6 +39,9 @@ DEFAULTS = {
     "objective.negative_threshold": 0.05,
 }
 """What a row of the paper has where its ``match`` says nothing else; settings without rounds are told by their name alone."""
+
+NUM_ROUNDS = 5
+"""Rounds of every row of the paper that has any."""
 
 _TASK = {"gtav": "GTAV", "streets": "GTAV", "camvid": "GTAV", "synthia": "SYNTHIA", "streets_synthia": "SYNTHIA"}
 _SHORT = {
@@ -141,20 +144,31 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
     """Whether a row of runs is the experiment of a row of the paper, up to data, network and length of training.
 
     The published network counts where the paper has both: a row on DeepLab-v3+ with ResNet-101 is matched by runs of that
-    network alone, and on the published data sets one on DeepLab-v2 by others alone.
+    network alone, and on the published data sets one on DeepLab-v2 by others alone. A shorter run is the same run, smaller,
+    with as many rounds. Runs that begin with another run or with masks match nothing, but for source-free ones with a
+    network to begin with; nor do runs without a readable ``config.yaml``. Source Only is matched at the learning rate of the
+    data set's own recipe alone: the source networks of Table 5 have another one, and no figure.
     """
-    if not paper["match"] or _TASK.get(row.title["dataset"]) != paper["task"]:
+    config = row.runs[0].config
+    if not config or not paper["match"] or _TASK.get(row.title["dataset"]) != paper["task"]:
         return False
     wanted = dict(pair.split("=", 1) for pair in paper["match"].split() if "=" in pair)
     setting = wanted.get("setting.name", "active")
-    config = row.runs[0].config
+    if any(config.get(key) for key in STARTS if setting != "source_free" or key != "model.checkpoint"):
+        return False
     network = str(config.get("model._target_", ""))
     is_v3 = network.endswith("DeepLabV3Plus") and network.startswith("ripu.")
     if ("model._target_" in wanted) != is_v3:
         return False
     wanted.pop("model._target_", None)
+    if setting == "source_only" and not _same(
+        config.get("optimizer.learning_rate"), config.get("dataset.recipe.learning_rate")
+    ):
+        return False
     if setting in SETTINGS_WITHOUT_ROUNDS:
         return row.title["setting"] == setting
+    if _num_rounds(config) != NUM_ROUNDS:
+        return False
     expected = {**DEFAULTS, **wanted}
     radii: tuple[Any, ...] = (1,)
     if setting == "source_free":
@@ -174,6 +188,13 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
         "region": str(config.get("region._target_", "Square")).rpartition(".")[2],
     }
     return all(_same(found[key], value) for key, value in expected.items())
+
+
+def _num_rounds(config: Mapping[str, Any]) -> int:
+    """The rounds that a configuration plans; older ones say it in the recipe alone."""
+    keys = ("selection_steps", "setting.selection_fractions", "dataset.recipe.selection_fractions")
+    planned = next((config[key] for key in keys if config.get(key) is not None), None)
+    return len(planned) if isinstance(planned, list) else 0
 
 
 def _same(found: Any, expected: Any) -> bool:

@@ -32,7 +32,7 @@ class Verdict:
     sentence: str
 
 
-def judge(points: Sequence[tuple[int, float]], rounds: Sequence[int], max_steps: int | None = None) -> Verdict:
+def judge(points: Sequence[tuple[int, float]], rounds: Sequence[int]) -> Verdict:
     """Judge from mIoU before the first round and after every round.
 
     ``likely`` is a gain that pays and is more than twice its spread, ``unlikely`` one that would not pay even with twice
@@ -45,7 +45,6 @@ def judge(points: Sequence[tuple[int, float]], rounds: Sequence[int], max_steps:
     Args:
         points: (step, mIoU in percent) of all evaluations, steps increasing.
         rounds: Steps of the rounds.
-        max_steps: Length of the run; unused where the run is unfinished.
 
     Returns:
         The verdict.
