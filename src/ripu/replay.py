@@ -14,10 +14,11 @@ guard_start(__name__)  # before the imports that take long
 
 import hashlib
 import json
+import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +36,19 @@ if TYPE_CHECKING:  # torch takes long to import: only when something is replayed
 
     from ripu.datamodule import RipuDataModule
     from ripu.datasets.scenes import SceneDataset
+    from ripu.datasets.unreadable import Fault
     from ripu.labelstore import LabelStore
+
+_log = logging.getLogger(__name__)
 
 MEMORY_BYTES = 2 << 30
 """Without a cache, logits that take up to this much are kept in memory; others are computed again for every round."""
 
 OWN = "the run"
 """Name of the run's own picks in tables."""
+
+INPUTS_FILE = "replay-inputs.json"
+"""What the rounds of a replay depend on, written before the first of them."""
 
 
 def replay(cfg: DictConfig) -> dict[str, Any]:
@@ -54,7 +61,8 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
         The content of ``replay.json``.
 
     Raises:
-        ConfigError: The run has no usable checkpoint, a name is unknown, or settings do not go together.
+        ConfigError: The run has no usable checkpoint, a name is unknown, settings do not go together, or the folder holds
+            another replay.
     """
     run, out = Path(cfg.run), Path(cfg.paths.output_dir)
     path = Path(cfg.checkpoint) if cfg.checkpoint is not None else run / "checkpoints" / "final.ckpt"
@@ -66,6 +74,9 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
         raise build.ConfigError(f"paths.output_dir={out} holds a replay already; name another folder")
 
     from ripu.labelstore import LabelStore
+    from ripu.labelstore.files import file_digest
+    from ripu.report.storage import write_json
+    from ripu.report.summary import left_out
     from ripu.runs import provenance
 
     device = reopen.make_device(cfg.accelerator)
@@ -76,18 +87,24 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     for job in jobs.values():
         build.make_region(job)
     num_rounds = _num_rounds(cfg, base)
-    scenes = build.make_scenes(base)
-    source = _logit_source(cfg, base, scenes, stored, device)
-    if cfg.cache is not None:
-        source.keep_in(Path(cfg.cache), hashlib.sha256(path.read_bytes()).hexdigest())
     asked: dict[str, LabelStore] = {}
     facts: dict[str, dict[str, Any]] = {}
     if (run / "labels").is_dir():
         asked[OWN] = LabelStore.open(run / "labels")
         facts[OWN] = {}
+    digest = file_digest(path)
+    inputs = _inputs(digest, jobs, num_rounds, asked.get(OWN))
+    _check_same(inputs, out, jobs)
+    scenes = build.make_scenes(base)
+    source = _logit_source(cfg, base, scenes, stored, device)
+    if cfg.cache is not None:
+        source.keep_in(Path(cfg.cache), digest)
+    write_json(out / INPUTS_FILE, inputs)
+    unreadable: dict[tuple[str, str], dict[str, str]] = {}
     for name, job in jobs.items():
         started = time.monotonic()
-        asked[name], picks = _ask_again(name, job, scenes, source, out / name, num_rounds, asked.get(OWN))
+        asked[name], picks, faults = _ask_again(name, job, scenes, source, out / name, num_rounds, asked.get(OWN))
+        _tell(faults, unreadable)
         facts[name] = {"picks": picks, "seconds": round(time.monotonic() - started, 1)}
     comparison = compare(asked, scenes.target, num_rounds)
     results: dict[str, Any] = {
@@ -102,15 +119,13 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
         "region": None if base.get("region") is None else OmegaConf.to_container(base.region, resolve=True),
         "images": len(scenes.target),
         **comparison,
+        "unreadable": [unreadable[key] for key in sorted(unreadable)],
         "provenance": provenance(),
     }
     for name, more in facts.items():
         results["asked"][name] |= more
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = out / "replay.json.tmp"
-    temporary.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(temporary, out / "replay.json")
-    print(summary(results))
+    write_json(out / "replay.json", results)
+    print(summary(results) + left_out(results["unreadable"]))
     print(f"\nin {out}: replay.json, and a label store for each score: {', '.join(f'{name}/labels' for name in jobs)}")
     return results
 
@@ -143,13 +158,14 @@ def _ask_again(
     folder: Path,
     num_rounds: int,
     own: LabelStore | None,
-) -> tuple[LabelStore, int]:
-    """All rounds of one score: the store with what it asked, and the number of picks."""
+) -> tuple[LabelStore, int, list[Fault]]:
+    """All rounds of one score: the store with what it asked, the number of picks, and files that could not be read."""
     with build.make_store(job, scenes, folder, write=True) as store:
         carry_along(own, store)
         engine = build.make_engine(job, scenes, store)
         assert engine is not None
         picks = 0
+        faults: list[Fault] = []
         for index in range(num_rounds):
             tally = engine.run(
                 store,
@@ -161,7 +177,61 @@ def _ask_again(
                 progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(scenes.target)),
             )
             picks += tally.picks
-    return store, picks
+            faults += tally.unreadable
+    return store, picks, faults
+
+
+def _tell(faults: Iterable[Fault], told: dict[tuple[str, str], dict[str, str]]) -> None:
+    """Tell of files that could not be read, of each once."""
+    for fault in faults:
+        if (fault.part, fault.file) not in told:
+            told[fault.part, fault.file] = fault.to_json()
+            _log.warning("%s: %s; nothing is asked of it (data.unreadable=skip)", fault.part, fault.cause)
+
+
+# ------------------------------------------------------------------------------------------------- a replay that goes on
+
+
+def _inputs(
+    checkpoint: str, jobs: Mapping[str, DictConfig], num_rounds: int, own: LabelStore | None
+) -> dict[str, Any]:
+    """What the rounds of a replay depend on; the rest of its configuration is the checkpoint's."""
+    base = next(iter(jobs.values()))
+    return {
+        "checkpoint_sha256": checkpoint,
+        "begins_with_sha256": [] if own is None else [event.content_sha256 for event in own.log.carried],
+        "rounds": num_rounds,
+        "budget": base.budget,
+        "mode": OmegaConf.to_container(base.mode, resolve=True),
+        "region": None if base.get("region") is None else OmegaConf.to_container(base.region, resolve=True),
+        "acquisition": {name: OmegaConf.to_container(job.acquisition, resolve=True) for name, job in jobs.items()},
+    }
+
+
+def _check_same(inputs: Mapping[str, Any], out: Path, names: Iterable[str]) -> None:
+    """Refuse a folder with rounds of another replay: they would stand, and the table would mix both."""
+    from ripu.report.collect import leaves
+
+    record, remedy = out / INPUTS_FILE, "name another folder, or remove this one"
+    if not record.exists():
+        if any((out / name / "labels").exists() for name in names):
+            raise build.ConfigError(f"paths.output_dir={out} holds label stores, and no {INPUTS_FILE} says of what; {remedy}")
+        return
+    try:
+        before = read_json(record)
+    except UntrustedError as error:
+        raise build.ConfigError(f"paths.output_dir={out}: {error}; {remedy}") from error
+    old, new = leaves(before) if isinstance(before, dict) else {}, leaves(inputs)
+    differs = [
+        key.removesuffix("_sha256") + ("" if key.endswith("_sha256") else f": {old.get(key)} -> {new.get(key)}")
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if differs:
+        raise build.ConfigError(
+            f"paths.output_dir={out} holds part of a replay with other inputs ({'; '.join(differs[:5])}); {remedy}, or repeat "
+            "the command that it was begun with"
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- what to replay
@@ -240,10 +310,10 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: 
 
 
 def carry_along(own: LabelStore | None, store: LabelStore) -> None:
-    """Begin a replay with what the run itself began with (``start.run``, ``start.labels``)."""
+    """Begin a replay with what the run itself began with (``start.run``, ``start.labels``), where it has not begun yet."""
     from ripu.labelstore import carried_images
 
-    if own is not None and own.carried:
+    if own is not None and own.carried and not store.log.events:
         store.carry(own.carried, carried_images(store.images, own, None, num_rounds=0))
 
 
@@ -266,6 +336,7 @@ class LogitSource:
         # An estimate: networks whose output is smaller need less.
         self._fits = 4 * num_classes * height * width * len(self._images) <= MEMORY_BYTES
         self._memory: dict[int, Tensor] = {}
+        self._faults: dict[int, Fault] = {}
         self._folder: Path | None = None
 
     def keep_in(self, folder: Path, checkpoint: str) -> None:
@@ -318,7 +389,7 @@ class LogitSource:
             from torch.utils.data import DataLoader
 
             images = self._data.pool_loader(indices)
-            known = _KnownLogits(images.dataset, indices, self._folder, self._memory, with_images)
+            known = _KnownLogits(images.dataset, indices, self._folder, self._memory, self._faults, with_images)
             return DataLoader(
                 known,  # type: ignore[arg-type]
                 images.batch_size,
@@ -329,35 +400,45 @@ class LogitSource:
         return loader
 
     def _fill(self) -> None:
-        """Compute what is not known yet."""
-        import numpy as np
-        import torch
-
+        """Compute what is not known yet; images that cannot be read are noted, and not tried again."""
         missing = [
             image
             for image in self._images
-            if (image not in self._memory if self._folder is None else not _file(self._folder, image).exists())
+            if image not in self._faults
+            and (image not in self._memory if self._folder is None else not _file(self._folder, image).exists())
         ]
         if not missing:
             return
-        show, done = Progress("logits", len(missing)), 0
         # Whole batches as in a round, so that an image is in the same one whatever is missing.
         size = self._data.eval_batch
         wanted = {image // size for image in missing}
-        for batch in self._data.pool_loader([image for image in self._images if image // size in wanted]):
-            with torch.no_grad():
-                logits = self._module(batch["image"].to(self.device)).cpu()
-            for image, one in zip(batch["index"], logits, strict=True):
-                if self._folder is None:
-                    self._memory[image] = one.clone()
-                    continue
-                file = _file(self._folder, image)
-                temporary = file.with_suffix(".tmp")
-                with open(temporary, "wb") as handle:
-                    np.save(handle, one.to(torch.float16).numpy())
-                os.replace(temporary, file)
-            done += len(logits)
-            show(done, len(wanted) * size)
+        images = [image for image in self._images if image // size in wanted]
+        numbers = {self._data.target.scenes[image].image_id: image for image in missing}
+        show, done = Progress("logits", len(images)), 0
+        for batch in self._data.pool_loader(images):
+            faults = batch.get("fault", ())
+            self._faults |= {numbers[one.image_id]: one for one in faults if one.image_id in numbers}
+            if batch["index"]:
+                self._keep(batch)
+            done += len(batch["index"]) + len(faults)
+            show(done)
+
+    def _keep(self, batch: Mapping[str, Any]) -> None:
+        """Compute the logits of a batch, and keep them."""
+        import numpy as np
+        import torch
+
+        with torch.no_grad():
+            logits = self._module(batch["image"].to(self.device)).cpu()
+        for image, one in zip(batch["index"], logits, strict=True):
+            if self._folder is None:
+                self._memory[image] = one.clone()
+                continue
+            file = _file(self._folder, image)
+            temporary = file.with_suffix(".tmp")
+            with open(temporary, "wb") as handle:
+                np.save(handle, one.to(torch.float16).numpy())
+            os.replace(temporary, file)
 
 
 def _file(folder: Path, image: int) -> Path:
@@ -372,6 +453,7 @@ class _KnownLogits:
     indices: Sequence[int]
     folder: Path | None
     memory: Mapping[int, Tensor]
+    faults: Mapping[int, Fault]
     with_images: bool
 
     def __len__(self) -> int:
@@ -381,6 +463,8 @@ class _KnownLogits:
         import torch
 
         index = self.indices[item]
+        if index in self.faults:  # left out when samples are put together, where it needs the keys of the others
+            return {"index": index, "image": torch.empty(0), "logits": torch.empty(0), "fault": self.faults[index]}
         sample = self.images[item] if self.with_images else {"index": index, "image": torch.empty(0)}
         if self.folder is None:
             return {**sample, "logits": self.memory[index]}
