@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ripu import build
-from ripu.beginnings import key_of
+from ripu.beginnings import Beginning, key_of
 from ripu.build import ConfigError
+from ripu.plan import Plan
 from running import ROUNDS, command, compose, environment, label_bytes, same_weights, tiny, train_here
 
 
@@ -101,3 +105,29 @@ def test_a_damaged_state_is_trained_again(data_root: Path, tmp_path: Path) -> No
 def test_several_processes_are_refused(data_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"paths\.beginnings=.*trainer\.devices=1"):
         train_here(data_root, tmp_path / "run", f"paths.beginnings={tmp_path}", "trainer.devices=2")
+
+
+@pytest.mark.parametrize("codes", [[errno.ENOSYS], [errno.EAGAIN, errno.ENOLCK]], ids=["no locks", "lost while waiting"])
+def test_without_locks_nothing_is_shared(
+    codes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = iter(codes)
+
+    def lockf(*arguments: object) -> None:
+        raise OSError(code := next(errors), os.strerror(code))
+
+    run, shared = tmp_path / "run", tmp_path / "shared"
+    state = shared / "key" / "state" / "checkpoints"
+    state.mkdir(parents=True)
+    plan = Plan(4, 0, (2,))
+    beginning = Beginning(shared, "key", plan, run)
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    with caplog.at_level("WARNING"):
+        assert not beginning.take()
+    assert f"no lock is to be had on this file system ({os.strerror(codes[-1])})" in caplog.messages[-1]
+    assert len(caplog.messages) == len(codes)
+    trainer = SimpleNamespace(global_step=beginning.step)
+    beginning.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
+    beginning.close()
+    assert not run.exists()
+    assert sorted(path.name for path in (shared / "key").iterdir()) == ["lock", "state"]

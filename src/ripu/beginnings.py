@@ -27,6 +27,7 @@ import torch
 from ripu import start
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint
 from ripu.datasets.scenes import SceneDataset
+from ripu.labelstore.lock import is_taken
 from ripu.plan import Plan
 
 _log = logging.getLogger(__name__)
@@ -163,16 +164,15 @@ class Beginning(pl.Callback):
     def take(self) -> bool:
         """Put the state into this run's folder, if it is there; else this run is the one that leaves it.
 
+        On a file system without locks nothing is shared, after a warning.
+
         Returns:
             Whether the run goes on from the state.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            _log.warning("waiting for another run that trains the same beginning (%s)", self.folder)
-            fcntl.lockf(lock, fcntl.LOCK_EX)
+        lock = self._locked()
+        if lock is None:
+            return False
         found = newest_checkpoint(self.folder / "state" / "checkpoints")
         if found is None:
             self._lock = lock
@@ -180,6 +180,27 @@ class Beginning(pl.Callback):
         shutil.copytree(self.folder / "state", self.run, dirs_exist_ok=True)
         os.close(lock)
         return True
+
+    def _locked(self) -> int | None:
+        """The lock, when this run has it; None where there are no locks: two runs could then write one state."""
+        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if not is_taken(error):
+                    raise
+                _log.warning("waiting for another run that trains the same beginning (%s)", self.folder)
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            os.close(lock)
+            _log.warning(
+                "%s: no lock is to be had on this file system (%s); this run trains its beginning for itself and shares none",
+                self.folder,
+                error.strerror,
+            )
+            return None
+        return lock
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         """Leave the state behind before the last step to the first round; everything of the step before is logged then."""

@@ -201,3 +201,28 @@ def test_rounds_together_keep_the_plan(tmp_path: Path) -> None:
         assert store.num_rounds == 1
         store.add_round(store.begin_round(1, 2, 2), [ImagePicks("city/0", np.array([[5, 0]]))])
         assert store.stats().left_picks_per_image == {"city/0": 0, "city/1": 3, "city/2": 3}
+
+
+@pytest.mark.parametrize("grid", [False, True], ids=["label", "training grid"])
+def test_what_is_left_is_not_said_where_images_differ_in_size(
+    grid: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan is that of the largest image, but on the training grid, where all have the same."""
+    images = [TargetImage("large", 24, 30), TargetImage("small", 12, 15)]
+    counts = {"large": 4, "small": 4 if grid else 1}
+    info = {"grid": {"name": "training", "suppress_radius": 1}} if grid else None
+    with LabelStore.create(tmp_path / "labels", images, NAMES, planned_picks=2 * 4) as store:
+        for index in range(2):
+            spec = store.begin_round(index, index + 1, 4, info=info)
+            rows = {name: np.arange(count) for name, count in counts.items()}
+            store.add_round(
+                spec, [ImagePicks(name, np.stack([one, np.full_like(one, index)], 1)) for name, one in rows.items()]
+            )
+            stats = store.stats()
+            done = index + 1
+            assert stats.planned_picks == (16 if grid else None)
+            assert stats.left_picks == stats.left_pixels == (16 - 8 * done if grid else None)
+            assert [one.left_picks for one in stats.rounds] == [0 if grid else None] * done
+            assert stats.left_picks_per_image == ({"large": 8 - 4 * done, "small": 8 - 4 * done} if grid else None)
+    assert labels.main(["stats", str(tmp_path), "--images"]) == 0
+    assert ("planned" in capsys.readouterr().out) == grid

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +16,19 @@ import numpy as np
 import pytest
 from ledger import IMAGES, begin, check_labels, contents, make, records
 
-from ripu.labelstore import CorruptStoreError, ImageAnswers, LabelStore, LabelStoreError, StoreWriteError
+from ripu.labelstore import (
+    Carried,
+    CorruptStoreError,
+    ImageAnswers,
+    ImagePicks,
+    LabelStore,
+    LabelStoreError,
+    StoreLockedError,
+    StoreWriteError,
+    TargetImage,
+    mask_round,
+    square_regions,
+)
 from ripu.labelstore.files import AtomicFile
 
 A = IMAGES[0].image_id
@@ -286,9 +300,115 @@ def test_damage_in_held_answers_is_named(tmp_path: Path) -> None:
         assert not store.answered(A, ledger.asked(0, 1))[1].all()
 
 
+def carry(store: LabelStore, pixels: list[int], label: int) -> None:
+    """Begin with a mask that knows some pixels of the first image."""
+    nothing, none = np.zeros((0, 2), int), np.zeros(0, int)
+    some = Carried(
+        (ImagePicks(A, np.array([[0, pixels[0]]]), regions=ledger.regions([pixels])),),
+        ImageAnswers(A, np.array(pixels), np.full(len(pixels), label)),
+    )
+    rest = [Carried((ImagePicks(one.image_id, nothing),), ImageAnswers(one.image_id, none, none)) for one in IMAGES[1:]]
+    store.carry([mask_round(0, {"ids": "train", "sha256": "0"})], [some, *rest])
+
+
+def crash_while_carrying(folder: Path, pixels: list[int], label: int) -> bytes:
+    """Die when all but the manifest is written; the file of answers that is held from then on."""
+    with make(folder) as store, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ripu.labelstore.store.write_log", stop)
+        with pytest.raises(Stop):
+            carry(store, pixels, label)
+    LabelStore.open(folder, write=True).close()
+    (held,) = folder.glob("held-*.dat")
+    return held.read_bytes()
+
+
+def stop(*arguments: object) -> None:
+    raise Stop
+
+
+def held_bytes(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.glob("held-*.dat")]
+
+
+def test_labels_that_are_carried_again_after_a_crash_leave_no_trace_of_it(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    crash_while_carrying(tmp_path / "labels", [0, 1], 0)
+    with LabelStore.open(tmp_path / "labels", write=True) as store, make(tmp_path / "whole") as whole:
+        carry(store, [0, 1], 0)
+        carry(whole, [0, 1], 0)
+    assert contents(tmp_path / "labels") == contents(tmp_path / "whole")
+    assert not recwarn.list
+
+
+def test_labels_that_were_corrected_after_a_crash_stand_and_what_was_held_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    held = crash_while_carrying(folder, [0, 1, 2], 0)
+    with LabelStore.open(folder, write=True) as store:
+        with pytest.warns(UserWarning, match=r"held-\w+\.dat: left in place, it contradicts answers .* answered 1 and now 0"):
+            carry(store, [0, 1], 1)
+        assert held_bytes(folder) == [held]
+        assert store.revealed_label(A).reshape(-1)[:3].tolist() == [1, 1, 255]
+        assert store.answered(A, [0, 1, 2])[0].tolist() == [1, 1, 0]
+        # A round that asks for what is held beside the contradiction.
+        records = [ImagePicks(A, np.array([[0, 2]])), ImageAnswers(A, np.array([2]), np.array([0]))]
+        with pytest.warns(UserWarning, match="left in place"):
+            store.add_round(store.begin_round(0, 1, 1), records)
+        with pytest.warns(UserWarning, match="left in place"):
+            store.append_answers([ImageAnswers(A, np.array([3]), np.array([2]))])
+    with pytest.warns(UserWarning, match="left in place"):
+        store = LabelStore.open(folder, write=True)
+    with store:
+        assert store.revealed_label(A).reshape(-1)[:3].tolist() == [1, 1, 0]
+        assert held_bytes(folder) == [held]
+        assert any("contradicts" in problem for problem in store.verify())
+        next(folder.glob("held-*.dat")).unlink()
+        store.look_again()
+        assert store.verify() == []
+
+
+def test_a_round_that_nobody_answered_yet_takes_what_is_held_beside_a_contradiction(tmp_path: Path) -> None:
+    crash_while_carrying(tmp_path / "labels", [0, 1, 2], 0)
+    with LabelStore.open(tmp_path / "labels", write=True) as store:
+        with pytest.warns(UserWarning, match="left in place"):
+            carry(store, [0, 1], 1)
+        with pytest.warns(UserWarning, match="left in place"):
+            store.add_round(store.begin_round(0, 1, 1), [ImagePicks(A, np.array([[0, 2]]))])
+        assert store.revealed_label(A).reshape(-1)[:3].tolist() == [1, 1, 0]
+
+
+def test_answers_beside_those_that_are_carried_are_kept_and_told_of(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    held = crash_while_carrying(folder, [0, 1, 2], 0)
+    with LabelStore.open(folder, write=True) as store:
+        with pytest.warns(UserWarning, match=r"held-\w+\.dat: kept, it has answers from before the labels were carried over"):
+            carry(store, [0, 1], 0)
+        assert held_bytes(folder) == [held]
+        assert store.answered(A, [0, 1, 2])[1].all()
+        assert store.verify() == []
+
+
+def test_two_answers_that_a_round_waits_for_and_that_contradict_each_other(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"
+    with make(folder) as store:
+        store.add_round(begin(store, 0), records(0, answered=False))
+        with pytest.MonkeyPatch.context() as patch:  # neither gets into the manifest
+            patch.setattr("ripu.labelstore.store.write_log", stop)
+            for label in (0, 1):
+                with pytest.raises(Stop):
+                    store.append_answers([ImageAnswers(A, ledger.asked(0, 0)[:1], np.array([label]))])
+        first, second = sorted(path.name for path in folder.glob("answers-*.dat"))
+    with pytest.warns(UserWarning, match=f"{second}: left in place"):
+        store = LabelStore.open(folder, write=True)
+    with store:
+        assert set(store.log.files) > {first}
+        assert second not in store.log.files
+        assert (folder / second).exists()
+        assert store.answered(A, ledger.asked(0, 0)[:1])[1].all()
+
+
 def test_a_manifest_that_another_process_wrote_is_not_written_over(tmp_path: Path) -> None:
     """Where locks do not work (some network file systems), the manifest itself tells."""
-    from ripu.labelstore import StoreLockedError
     from ripu.labelstore.log import Log, write_log
 
     folder = tmp_path / "labels"
@@ -298,6 +418,80 @@ def test_a_manifest_that_another_process_wrote_is_not_written_over(tmp_path: Pat
         with pytest.raises(StoreLockedError, match=r"manifest\.json: was changed by another process"):
             store.undo_round(0)
         assert contents(folder) == before
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_one_goes_on_and_is_warned_once(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(fcntl, "lockf", refused_with(code))
+    folder = tmp_path / "labels"
+    store = make(folder, 1)
+    assert [str(one.message).partition("; ")[0] for one in recwarn] == [
+        f"{folder / 'lock'}: no lock is to be had on this file system ({os.strerror(code)}), so that other writers are not "
+        "kept out"
+    ]
+    with pytest.raises(StoreLockedError, match="this process"):
+        LabelStore.open(folder, write=True)
+
+    def other_process() -> None:
+        with LabelStore.open(folder, write=True) as other:
+            other.undo_round(0)
+
+    assert ledger.run_and_die(other_process) == 0
+    with pytest.raises(StoreLockedError, match=r"manifest\.json: was changed by another process"):
+        append(store)
+    store.close()
+    with LabelStore.open(folder, write=True) as store:
+        commit_first(store)
+    assert len(recwarn) == 1
+
+
+def test_without_locks_who_did_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "lockf", refused_with(errno.ENOLCK))
+    (tmp_path / "lock").write_text("pid 12 on elsewhere\n")
+    with pytest.warns(UserWarning, match="the file names pid 12 on elsewhere"):
+        make(tmp_path).close()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EAGAIN])
+def test_a_lock_that_another_process_holds_is_an_error(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path).close()
+    (tmp_path / "lock").write_text("pid 12 on elsewhere\n")
+    monkeypatch.setattr(fcntl, "lockf", refused_with(code))
+    with pytest.raises(StoreLockedError, match="locked by pid 12 on elsewhere"):
+        LabelStore.open(tmp_path, write=True)
+
+
+def refused_with(code: int) -> Callable[..., None]:
+    def lockf(*arguments: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return lockf
+
+
+def test_the_memory_of_a_commit_does_not_grow_with_the_answers(tmp_path: Path) -> None:
+    size, radius = 120, 5
+
+    def peak(count: int) -> int:
+        images = [TargetImage(str(number), size, size) for number in range(count)]
+        rows, columns = np.meshgrid(np.arange(5, size, 11), np.arange(5, size, 11), indexing="ij")
+        picks = np.stack([rows.ravel(), columns.ravel()], axis=1)
+        pixels = square_regions(picks, radius, size, size).indices
+        labels = np.zeros(len(pixels), np.uint8)
+        with LabelStore.create(tmp_path / str(count), images, ["road"]) as store:
+            spec = store.begin_round(0, 1, len(picks), reveal_radius=radius, suppress_radius=2 * radius)
+            both = [(ImagePicks(one.image_id, picks), ImageAnswers(one.image_id, pixels, labels)) for one in images]
+            store.write_shard(spec, 0, [record for records in both for record in records])
+            tracemalloc.start()
+            try:
+                store.commit_round(spec)
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+    peak(1)
+    assert peak(40) < 2 * peak(2)
 
 
 def test_a_closed_store_has_the_same_bytes_wherever_it_was_written(tmp_path: Path) -> None:

@@ -181,8 +181,10 @@ def test_nobody_answers_the_rounds_go_on(tmp_path: Path) -> None:
         assert report_round(store, 1, run_round(engine, store, 1), 0.0).labelled_fraction > 0
 
 
-@pytest.mark.parametrize("query", [{}, PIXELS], ids=["regions", "pixels"])
-def test_a_static_mask_keeps_picks_out(query: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "query", [{}, {"radius": 2, "suppress_radius": 4}, PIXELS], ids=["regions", "larger regions", "pixels"]
+)
+def test_a_static_mask_is_not_asked_about(query: dict[str, Any], tmp_path: Path) -> None:
     def excluded(index: int) -> NDArray[np.bool_]:
         mask = np.zeros(LABEL, dtype=bool)
         mask[: 10 + index] = True
@@ -192,9 +194,10 @@ def test_a_static_mask_keeps_picks_out(query: dict[str, Any], tmp_path: Path) ->
         for index in range(3):
             run_round(make_engine(excluded=excluded, **query), store, index)
         for number, image_id in enumerate(IDS):
-            picks = np.concatenate([store.picks(image_id, index).picks for index in range(3)])
-            assert len(picks) > 0
-            assert picks[:, 0].min() >= 10 + number
+            asked = store.asked_mask(image_id)
+            assert asked.any()
+            assert not (asked & excluded(number)).any()
+            assert (store.revealed_round(image_id)[excluded(number)] == 255).all()
 
 
 def test_random_picks_depend_on_seed_round_and_image_alone(tmp_path: Path) -> None:

@@ -135,6 +135,14 @@ def test_dtypes(dtype: torch.dtype) -> None:
     assert greedy_picks(score, 6, 1).tolist() == expected
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("size", [(9, 9), (200, 300)])  # the larger one is a plateau of which only a part is sorted
+def test_dtypes_of_tie_breaks(dtype: torch.dtype, size: tuple[int, int]) -> None:
+    score, tie = torch.zeros(size), torch.rand(size).to(dtype)
+    expected = picking.greedy_picks(score.numpy(), 6, 1, None, tie.double().numpy())
+    assert greedy_picks(score, 6, 1, None, tie).tolist() == expected
+
+
 def test_nothing_to_pick() -> None:
     assert greedy_picks(torch.rand(4, 5), 3, 1, torch.zeros(4, 5, dtype=torch.bool)).shape == (0, 2)
     assert greedy_picks(torch.full((4, 5), -torch.inf), 3, 1).shape == (0, 2)

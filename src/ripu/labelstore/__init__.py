@@ -4,7 +4,7 @@ Annotation is the expensive thing: nothing that was answered is lost or asked tw
 or none of it. The format is described in docs/labelstore.md. numpy and the standard library only.
 """
 
-from ripu.labelstore.accounts import RoundAccount, StoreStats, Tally, store_stats
+from ripu.labelstore.accounts import RoundAccount, StoreStats, Tally, all_planned_picks, store_stats
 from ripu.labelstore.audit import verify_store
 from ripu.labelstore.carried import Carried, Mask, carried_images, carried_rounds, check_parent, mask_round
 from ripu.labelstore.compare import StoreDiff, diff_stores
@@ -70,6 +70,7 @@ __all__ = [
     "Tally",
     "TargetImage",
     "UnknownImageError",
+    "all_planned_picks",
     "carried_images",
     "carried_rounds",
     "check_parent",

@@ -110,7 +110,7 @@ class RoundAccount:
         spec: The round.
         tally: What it asked and was answered.
         left_picks: Picks of its budget, over all images, that it did not spend; None where the images share a budget or
-            regions have sizes of their own, so that the budget per image is only a limit.
+            differ in size, or regions have sizes of their own, so that the budget per image is only a limit.
     """
 
     spec: Round
@@ -130,7 +130,8 @@ class StoreStats:
         rounds: Per live round.
         images: Per image id its tally.
         planned_picks: Picks that the run means to spend over all images and rounds, on top of what is carried over; None
-            if no plan was given.
+            if no plan was given, and where images differ in size: the plan is that of the largest then. (On the training
+            grid the budget is the same for all sizes.)
         left_picks: What is left of them; each will cost one click or more.
         left_pixels: Pixels that they can ask for at most; None without a plan, and where regions are not squares.
         left_picks_per_image: What is left for each image id; None where :attr:`RoundAccount.left_picks` is.
@@ -179,6 +180,16 @@ class StoreStats:
         }
 
 
+def all_planned_picks(store: LabelReader) -> int | None:
+    """What a store's run plans over all images and rounds; see :attr:`StoreStats.planned_picks`."""
+    return store.planned_picks * len(store.images) if store.planned_picks is not None and _has_one_budget(store) else None
+
+
+def _has_one_budget(store: LabelReader) -> bool:
+    is_on_grid = bool(store.rounds) and all("grid" in spec.info for spec in store.rounds)
+    return is_on_grid or len({(image.height, image.width) for image in store.images}) <= 1
+
+
 def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats:
     """Count what was asked, answered and spent, and what is left.
 
@@ -218,8 +229,8 @@ def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats
         own_picks[image.image_id] = tally.picks - before
         unasked += len(store.answers(image.image_id)[0]) - tally.answered_pixels
         total.add(tally)
-    is_own_budget = are_squares and not any("budget_per" in spec.info for spec in specs)
-    planned = None if store.planned_picks is None else store.planned_picks * len(images)
+    is_own_budget = are_squares and _has_one_budget(store) and not any("budget_per" in spec.info for spec in specs)
+    planned = all_planned_picks(store)
     left = None if planned is None else planned - sum(own_picks.values())
     side = 2 * specs[-1].reveal_radius + 1 if specs else None
     return StoreStats(

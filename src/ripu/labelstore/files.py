@@ -125,12 +125,18 @@ def write_document(path: Path, body: dict[str, Any]) -> str:
     Returns:
         The SHA-256 (hex) of the body.
     """
-    digest = hashlib.sha256(canonical_json(body)).hexdigest()
-    text = canonical_json({"body": body, "sha256": digest}) + b"\n"
+    text, digest = _document(body)
     with AtomicFile(path.parent, path.name) as file:
         file.write(text)
         file.publish(path.name)
     return digest
+
+
+def _document(body: dict[str, Any]) -> tuple[bytes, str]:
+    """The line of canonical JSON ``{"body": ..., "sha256": ...}``, and the checksum in it; the body is spelled once."""
+    spelled = canonical_json(body)
+    digest = hashlib.sha256(spelled).hexdigest()
+    return b'{"body":%b,"sha256":"%b"}\n' % (spelled, digest.encode()), digest
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], str]:
@@ -152,8 +158,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
         document = json.loads(text)
         body, digest = document["body"], document["sha256"]
         # Byte for byte: a change that JSON does not see (white space) is damage all the same.
-        is_intact = text == canonical_json({"body": body, "sha256": digest}) + b"\n"
-        is_intact = is_intact and isinstance(body, dict) and digest == hashlib.sha256(canonical_json(body)).hexdigest()
+        is_intact = isinstance(body, dict) and (text, digest) == _document(body)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptStoreError(f"{path}: not a document of a label store ({error}); {_RESTORE}") from error
     if not is_intact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -250,12 +250,12 @@ def _event_to_json(event: Event) -> dict[str, Any]:
     if isinstance(event, UndoEvent):
         return {"event": "undo", "index": event.index}
     if isinstance(event, AnswersEvent):
-        return {"event": "answers", "file": asdict(event.file)}
+        return {"event": "answers", "file": dict(vars(event.file))}
     return {
         "event": "carried" if isinstance(event, CarriedEvent) else "round",
         "round": event.spec.to_json(),
         "content_sha256": event.content_sha256,
-        "file": asdict(event.file),
+        "file": dict(vars(event.file)),
     }
 
 

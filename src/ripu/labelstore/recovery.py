@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from ripu.labelstore.answers import Pixels, check_agrees, file_header
+from ripu.labelstore.answers import Pixels, check_agrees, file_header, merge
 from ripu.labelstore.encoding import decode_answers
 from ripu.labelstore.errors import AnswerConflictError, CorruptStoreError
 from ripu.labelstore.files import TMP_PREFIX, RecordFile, file_digest, sync_folder
@@ -45,11 +45,14 @@ def asked_answers(store: LabelReader) -> dict[int, list[Pixels]]:
     for path in [*_unlisted(store), *held_files(store.path)]:
         try:
             answers = _answers_in(store, path)
+            if not (answers and _is_awaited(store, answers)):
+                continue
+            for number, pixels in answers:
+                merge([*batches.get(number, ()), pixels], store.images[number])
         except AnswerConflictError:  # told of by tidy
             continue
-        if answers and _is_awaited(store, answers):
-            for number, pixels in answers:
-                batches.setdefault(number, []).append(pixels)
+        for number, pixels in answers:
+            batches.setdefault(number, []).append(pixels)
     return batches
 
 
@@ -66,7 +69,7 @@ def tidy(store: LabelReader) -> None:
         try:
             answers = _answers_in(store, path)
         except AnswerConflictError as error:
-            warnings.warn(f"{path}: left in place, its answers contradict committed ones: {error}", stacklevel=5)
+            _warn_of(path, error)
             continue
         if answers and _is_news(store, answers):
             os.replace(path, store.path / held_name(file_digest(path)))
@@ -78,11 +81,44 @@ def tidy(store: LabelReader) -> None:
 
 
 def release(store: LabelReader) -> None:
-    """Remove the held files whose every answer is committed by now."""
+    """Remove the held files whose every answer is committed by now.
+
+    One that contradicts what is committed stays, with a warning: labels that were carried over may do so.
+    """
     for path in held_files(store.path):
-        if not _is_news(store, _answers_in(store, path)):
+        try:
+            is_news = _is_news(store, _answers_in(store, path))
+        except AnswerConflictError as error:
+            _warn_of(path, error)
+            continue
+        if not is_news:
             _remove(path)
             store.look_again()
+
+
+def warn_of_held(store: LabelReader) -> None:
+    """Tell of held answers that go beyond what a store begins with: they count where they are asked for.
+
+    Those that contradict it were told of by :func:`release`.
+    """
+    for path in held_files(store.path):
+        try:
+            _answers_in(store, path)
+        except AnswerConflictError:
+            continue
+        warnings.warn(
+            f"{path}: kept, it has answers from before the labels were carried over, and somebody may have given them; if they "
+            "come from labels that were corrected since, move the file away",
+            stacklevel=4,
+        )
+
+
+def _warn_of(path: Path, error: AnswerConflictError) -> None:
+    warnings.warn(
+        f"{path}: left in place, it contradicts answers that are known, and those stand ({error}); if those are right, move "
+        "the file away",
+        stacklevel=5,
+    )
 
 
 def _remove(path: Path) -> None:

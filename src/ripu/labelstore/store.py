@@ -8,7 +8,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from ripu.labelstore.answers import (
     file_header,
     fresh_answers,
     live_squares,
-    merge,
     write_answers,
 )
 from ripu.labelstore.audit import verify_store
@@ -65,11 +64,9 @@ from ripu.labelstore.records import (
     content_digest,
     regions_of,
 )
-from ripu.labelstore.recovery import asked_answers, check_never_used, release, tidy
+from ripu.labelstore.recovery import asked_answers, check_never_used, release, tidy, warn_of_held
 
 MAX_ROUNDS = 254
-
-_T = TypeVar("_T")
 
 
 class LabelStore(LabelReader):
@@ -314,11 +311,11 @@ class LabelStore(LabelReader):
         answers_in = [self._open_shard(spec, rank, "answers") for rank in range(world_size)]
         content = content_digest(spec)
         squares: dict[int, IntArray] = {}
-        given = dict(_by_image(answers_in, self._decoded))
         events: list[Event] = []
         with AtomicFile(self.path, "picks") as target:
             out = RecordWriter(target, file_header(self, "picks", spec))
-            for number, payloads in _by_image(picks_in, lambda number, payload: payload):
+            for number in sorted({number for file in picks_in for number in file.images}):
+                payloads = _payloads(picks_in, number)
                 image_id = self.images[number].image_id
                 if len(set(payloads)) > 1:
                     raise RoundConflictError(
@@ -329,8 +326,6 @@ class LabelStore(LabelReader):
                 record = self._checked(decode_picks(payload, image_id), spec)
                 if record.regions is None:
                     squares[number] = record.picks.astype(np.int64)
-                if held := self._held_for(number, regions_of(record, spec, self.images[number]).indices):
-                    given.setdefault(number, []).append(held)
                 content.update(number.to_bytes(4, "little") + hashlib.sha256(payload).digest())
                 out.add(number, payload)
             entry = out.finish(f"round-{spec.index:03d}")
@@ -342,7 +337,8 @@ class LabelStore(LabelReader):
                     "undo it first if it shall be replaced"
                 )
             hints = {number: (picks, spec.reveal_radius) for number, picks in squares.items()}
-            answers_entry, _ = write_answers(self, fresh_answers(self, sorted(given.items())), hints.get)
+            given = self._given(spec, picks_in, answers_in)
+            answers_entry, _ = write_answers(self, fresh_answers(self, given), hints.get)
             if answers_entry is not None:
                 events.append(AnswersEvent(answers_entry))
             if is_new:
@@ -386,7 +382,8 @@ class LabelStore(LabelReader):
         """Commit what was asked and answered before the run began, in one step and before its first round.
 
         It is revealed from the start, keeps later picks away as the rounds of this store do, and is not part of the
-        budget of this run.
+        budget of this run. Where it contradicts answers that a crash left (see :mod:`ripu.labelstore.recovery`), it stands;
+        their file stays beside it, with a warning.
 
         Args:
             rounds: See :func:`ripu.labelstore.carried.carried_rounds` and :func:`ripu.labelstore.carried.mask_round`.
@@ -405,6 +402,8 @@ class LabelStore(LabelReader):
         for spec in rounds:
             check_json(spec.info, f"carried round {spec.index}: info")
         self._append(write_carried(self, rounds, images))
+        release(self)
+        warn_of_held(self)
 
     # ---- answers
 
@@ -521,17 +520,21 @@ class LabelStore(LabelReader):
                 self._refresh()
                 self._own_events = self._log.events
 
-    def _decoded(self, number: int, payload: bytes) -> Pixels:
-        return decode_answers(payload, self.images[number])
-
-    def _held_for(self, number: int, asked: IntArray) -> Pixels | None:
-        """Those of the answers to a round that was not committed that a new round asks for as well."""
-        held = self._held_batches(number)
-        if not held:
-            return None
-        indices, labels = merge(held, self.images[number])
-        is_asked = np.isin(indices, asked)
-        return (indices[is_asked], labels[is_asked]) if is_asked.any() else None
+    def _given(
+        self, spec: Round, picks_in: Sequence[RecordFile], answers_in: Sequence[RecordFile]
+    ) -> Iterator[tuple[int, list[Pixels]]]:
+        """The answers in the shards of a round and those held that it asks for: an image at a time, images ascending."""
+        for number in sorted({number for file in (*picks_in, *answers_in) for number in file.images}):
+            image = self.images[number]
+            parts = [decode_answers(payload, image) for payload in _payloads(answers_in, number)]
+            for payload in _payloads(picks_in, number)[:1] if self._held_batches(number) else ():
+                asked = regions_of(decode_picks(payload, image.image_id), spec, image).indices
+                labels, is_known = self.answered(image.image_id, asked)
+                is_held = is_known & ~self.is_committed(image.image_id, asked)
+                if is_held.any():
+                    parts.append((asked[is_held], labels[is_held]))
+            if parts:
+                yield number, parts
 
     def _shard(self, index: int, rank: int, kind: str) -> Path:
         return self.path / f"shard-{index:03d}-{rank:05d}-{kind}.dat"
@@ -554,7 +557,6 @@ class LabelStore(LabelReader):
         tidy(self)
 
 
-def _by_image(files: Sequence[RecordFile], decode: Callable[[int, bytes], _T]) -> Iterator[tuple[int, list[_T]]]:
-    """The records of each image in several files, images ascending."""
-    for number in sorted({number for file in files for number in file.images}):
-        yield number, [decode(number, payload) for file in files if (payload := file.read(number)) is not None]
+def _payloads(files: Sequence[RecordFile], number: int) -> list[bytes]:
+    """The records of an image in several files."""
+    return [payload for file in files if (payload := file.read(number)) is not None]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu import palette
-from ripu.labelstore import LabelStoreError
+from ripu.labelstore import LabelStoreError, all_planned_picks
 from ripu.report.charts import Line, confusion_matrix, line_chart, reliability
 from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS
 from ripu.report.gallery import old_pictures, painted_url, picture_url
@@ -210,7 +210,7 @@ def budget(data: RunData) -> str:
     if store is None:
         return ""
     try:
-        planned = (store.planned_picks or 0) * len(store.images)
+        planned = all_planned_picks(store) or 0
         spent = [sum(len(store.asked(image.image_id, spec.index)) for image in store.images) for spec in store.rounds]
     except LabelStoreError as error:
         return section("budget", "Budget", f'<p class="missing">{escape(str(error))}</p>')
@@ -226,8 +226,8 @@ def budget(data: RunData) -> str:
         for number, picks in enumerate(spent)
     )
     text = (
-        f"<b>{sum(spent):,}</b> of {planned:,} planned picks on {len(store.images):,} images; {share(pixels)} of all pixels "
-        "asked about" + (f"; {planned - sum(spent):,} picks left." if planned > sum(spent) else ".")
+        f"<b>{sum(spent):,}</b>{f' of {planned:,} planned' if planned else ''} picks on {len(store.images):,} images; "
+        f"{share(pixels)} of all pixels asked about" + (f"; {planned - sum(spent):,} picks left." if planned > sum(spent) else ".")
     )
     meter = f'<div class="meter" role="img" aria-label="Budget spent">{bars}</div>'
     return section("budget", "Budget", f'{meter}<div class="keys">{keys}</div>', text)

@@ -326,8 +326,8 @@ class SelectionEngine:
             blocked = store.suppressed(image_id, spec.index)
             if store.carried:  # of any shape: no square may reach into it
                 blocked |= grown(store.asked_mask(image_id, 0), self.query.reveal_radius)
-            if excluded is not None:
-                blocked |= excluded
+            if excluded is not None:  # no square may reach into it either
+                blocked |= grown(excluded, self.query.reveal_radius)
             grid = self._grid(size)
             if grid is not None:
                 blocked = grid.sample(blocked)

@@ -119,7 +119,7 @@ def _best(score: Tensor, tie_break: Tensor | None, at_least: int) -> NDArray[np.
             position = position[:at_least]  # and the last key is the position
     keys = [-score[position].cpu().numpy().astype(np.float64)]
     if tie_break is not None:
-        keys.insert(0, -tie_break[position].cpu().numpy().astype(np.float64))
+        keys.insert(0, -tie_break[position].cpu().double().numpy())  # NumPy knows no bfloat16
     result: NDArray[np.int64] = position.cpu().numpy()[np.lexsort(keys)]
     return result
 

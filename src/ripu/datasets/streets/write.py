@@ -204,6 +204,8 @@ def _only_writer(lock: Path, folder: Path) -> Iterator[None]:
         except BlockingIOError:
             print(f"streets: another process makes the scenes of {folder}, waiting for it", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks; files are put in place whole
+            print(f"streets: {lock} cannot be locked ({error.strerror}); let one process at a time make them", file=sys.stderr)
         yield
 
 
