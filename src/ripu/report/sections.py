@@ -227,7 +227,8 @@ def budget(data: RunData) -> str:
     )
     text = (
         f"<b>{sum(spent):,}</b>{f' of {planned:,} planned' if planned else ''} picks on {len(store.images):,} images; "
-        f"{share(pixels)} of all pixels asked about" + (f"; {planned - sum(spent):,} picks left." if planned > sum(spent) else ".")
+        f"{share(pixels)} of all pixels asked about"
+        + (f"; {planned - sum(spent):,} picks left." if planned > sum(spent) else ".")
     )
     meter = f'<div class="meter" role="img" aria-label="Budget spent">{bars}</div>'
     return section("budget", "Budget", f'{meter}<div class="keys">{keys}</div>', text)
