@@ -217,13 +217,18 @@ class Runs:
         return found
 
 
-def stop_like_interrupt() -> None:
-    """Let SIGTERM stop a script as Ctrl-C does."""
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script that SIGTERM stops as Ctrl-C does, with a line for either."""
 
     def leave(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, leave)
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 def spread(values: list[float]) -> str:
@@ -310,7 +315,6 @@ def main() -> None:
 
     record = None if arguments.record is None else Record(arguments.record)
     runs = Runs(arguments.out.resolve(), arguments.rows, arguments.seeds, arguments.overrides, record)
-    stop_like_interrupt()
     failures = runs.make(arguments.jobs, arguments.threads)
     found = runs.results()
     lines = [*row_table(found, runs.rows, runs.seeds), "", *pair_table(found, PAIRS, runs.seeds)]
@@ -321,4 +325,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from compare import Record, Runs, pair_table, paired, row_table, spread, stop_like_interrupt
+from compare import Record, Runs, pair_table, paired, row_table, run_script, spread
 
 OURS, PLAIN_RA, PLAIN_PA = "RA RIPU", "table3/gtav_c", "table4/ours_pa"
 
@@ -342,7 +342,6 @@ def main() -> None:
     data = {SETS[name][0]: runs_of(name, every, seeds) for name in SETS}
     words = command(arguments.data_root)
     failures: list[str] = []
-    stop_like_interrupt()
     page.parent.mkdir(parents=True, exist_ok=True)
     for seed in [] if arguments.no_runs else arguments.seeds:  # a whole picture of one seed before the next
         for name in chosen:
@@ -364,4 +363,4 @@ def command(data_root: Path | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

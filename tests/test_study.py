@@ -209,7 +209,10 @@ def test_a_stop_ends_the_runs_under_way_and_begins_no_other(tmp_path: Path, numb
     words = ["--out", tmp_path / "runs", "--rows", "PA RIPU", "RA RIPU", "all labels", "--seeds", "0", "1", "--jobs", "2"]
     script = TESTS.parent / "scripts" / "compare.py"
     process = subprocess.Popen(
-        [sys.executable, str(script), *map(str, words)], env={**os.environ, "PYTHONPATH": str(tmp_path)}
+        [sys.executable, str(script), *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("runs/*/started"))) < 2:
@@ -217,6 +220,7 @@ def test_a_stop_ends_the_runs_under_way_and_begins_no_other(tmp_path: Path, numb
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
-    assert process.wait(30) != 0
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "stopped; the same command goes on\n")
     assert len(list(tmp_path.glob("runs/*/stopped"))) == 2
     assert len(list(tmp_path.glob("runs/*/log.txt"))) == 2
