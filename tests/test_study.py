@@ -213,6 +213,7 @@ def test_a_stop_ends_the_runs_under_way_and_begins_no_other(tmp_path: Path, numb
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
     )
     deadline = time.monotonic() + 60
     while len(list(tmp_path.glob("runs/*/started"))) < 2:
