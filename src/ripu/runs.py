@@ -70,6 +70,7 @@ LOCK_FILE = ".lock"
 _MAY_CHANGE = (
     *("resume", "dry_run", "paths", "logger", "trainer", "checkpoint", "evaluation", "protocol.flip", "dataset.recipe.flip"),
     *("data.num_workers", "data.cache", "data.unreadable"),
+    *("dataset.recipe.region_side", "dataset.recipe.region_pixels"),  # what they decide stands in region; older runs lack them
 )
 """Keys that a run may be picked up with other values of: they do not change what is learnt, but for _MAY_NOT_CHANGE."""
 
