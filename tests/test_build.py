@@ -264,9 +264,9 @@ def test_full_supervision_needs_every_label(own_data: Path) -> None:
 def test_only_the_oracle_has_the_labels_of_the_target(data_root: Path, tmp_path: Path) -> None:
     cfg = compose("dataset=camvid", f"paths.data_root={data_root}", "data.target_size=[32,48]", "mode.radius=1")
     scenes = build.make_scenes(cfg)
-    with build.make_store(cfg, scenes, tmp_path, write=True) as store:
+    with build.make_store(cfg, scenes, tmp_path, build.target_images(scenes, tmp_path), write=True) as store:
         data = build.make_datamodule(cfg, scenes, store)
-        engine = build.make_engine(cfg, scenes, store)
+        engine = build.make_engine(cfg, scenes, store.images)
     assert all(scene.label is None for scene in data.target.scenes)
     assert data.val.is_labelled
     assert data.source.is_labelled
@@ -279,9 +279,9 @@ def test_only_the_oracle_has_the_labels_of_the_target(data_root: Path, tmp_path:
 def test_a_missing_static_mask_is_named(data_root: Path, tmp_path: Path) -> None:
     cfg = compose("dataset=camvid", f"paths.data_root={data_root}", f"dataset.static_mask={tmp_path}/ego.png")
     scenes = build.make_scenes(cfg)
-    with build.make_store(cfg, scenes, tmp_path, write=True) as store:
+    with build.make_store(cfg, scenes, tmp_path, build.target_images(scenes, tmp_path), write=True) as store:
         with pytest.raises(ValueError, match=r"ego\.png does not exist"):
-            build.make_engine(cfg, scenes, store)
+            build.make_engine(cfg, scenes, store.images)
 
 
 def test_what_a_class_refuses_reaches_the_user_as_it_said_it() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import trees
-from ripu import build, reopen
+from ripu import build, logits, reopen
 from ripu import replay as module
 from ripu.build import ConfigError
 from ripu.datamodule import PoolScenes
@@ -84,7 +84,7 @@ def test_the_network_of_the_run_is_asked(run: Path, tmp_path: Path) -> None:
     network.load_state_dict(stored["state_dict"])
     network.eval()
     store = LabelStore.open(tmp_path / "RipuScore" / "labels")
-    engine = build.make_engine(job, scenes, store)
+    engine = build.make_engine(job, scenes, store.images)
     for index, one in enumerate(store.images):
         image = PoolScenes(scenes.target, (32, 48), [index])[0]["image"]
         with torch.no_grad():
@@ -119,7 +119,7 @@ def test_logits_are_computed_once_and_kept(run: Path, tmp_path: Path, monkeypatc
 
 def test_memory_or_not_makes_no_difference(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _replay(run, tmp_path / "kept")
-    monkeypatch.setattr(module, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(logits, "MEMORY_BYTES", 0)
     _replay(run, tmp_path / "again")
     assert _picks(tmp_path / "kept" / "RipuScore") == _picks(tmp_path / "again" / "RipuScore")
 
@@ -169,6 +169,17 @@ def test_a_replay_is_not_overwritten(run: Path, tmp_path: Path) -> None:
         _replay(run, tmp_path, "rounds=1")
 
 
+def test_what_is_refused_leaves_its_folder_free(run: Path, tmp_path: Path) -> None:
+    for words, message in (
+        (("region=rectangles", "region.height=60", "region.width=60"), r"budget=0\.1 is"),
+        (("acquisition=ripu", "acquisition.numerics=released", "region=rectangles", "region.height=2"), "released"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _replay(run, tmp_path / "out", *words)
+        assert not (tmp_path / "out").exists()
+    _replay(run, tmp_path / "out", "region=rectangles", "region.height=2", "region.width=2")
+
+
 @pytest.mark.parametrize("keeps", ["memory", "cache", "nothing"])
 @pytest.mark.parametrize(("lost", "batch"), [([1], 1), ([1], 2), ([0, 1], 2)])
 def test_nothing_is_asked_of_images_that_cannot_be_read(
@@ -188,7 +199,7 @@ def test_nothing_is_asked_of_images_that_cannot_be_read(
         file.write_bytes(b"broken")
     words = [f"paths.data_root={own_data}", f"batch={batch}", "acquisitions=[ripu,canny_entropy]"]
     if keeps == "nothing":
-        monkeypatch.setattr(module, "MEMORY_BYTES", 0)
+        monkeypatch.setattr(logits, "MEMORY_BYTES", 0)
     with caplog.at_level(logging.WARNING):
         results = _replay(copy, tmp_path / "out", *words, *([f"cache={tmp_path / 'cache'}"] if keeps == "cache" else []))
     assert [one["file"] for one in results["unreadable"]] == sorted(map(str, files))
@@ -201,7 +212,7 @@ def test_nothing_is_asked_of_images_that_cannot_be_read(
         assert asked == [index not in lost for index in range(3)]
         assert results["asked"][name]["picks"] == sum(map(len, _picks(tmp_path / "out" / name)))
     if keeps == "memory":
-        monkeypatch.setattr(module, "MEMORY_BYTES", 0)
+        monkeypatch.setattr(logits, "MEMORY_BYTES", 0)
         _replay(copy, tmp_path / "again", *words)
         for name in ("ripu", "canny_entropy"):
             assert _picks(tmp_path / "out" / name) == _picks(tmp_path / "again" / name)

@@ -12,14 +12,10 @@ from ripu.interrupt import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
-import hashlib
-import json
 import logging
-import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,21 +24,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ripu import build, reopen
 from ripu.commandline import command
 from ripu.terminal import Progress
-from ripu.untrusted import UntrustedError, read_array, read_json
+from ripu.untrusted import UntrustedError, read_json
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is replayed
     import torch
-    from torch import Tensor
 
-    from ripu.datamodule import RipuDataModule
-    from ripu.datasets.scenes import SceneDataset
     from ripu.datasets.unreadable import Fault
     from ripu.labelstore import LabelStore
+    from ripu.logits import LogitSource
+    from ripu.selection.engine import SelectionEngine
 
 _log = logging.getLogger(__name__)
-
-MEMORY_BYTES = 2 << 30
-"""Without a cache, logits that take up to this much are kept in memory; others are computed again for every round."""
 
 OWN = "the run"
 """Name of the run's own picks in tables."""
@@ -73,6 +65,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     if (out / "replay.json").exists():
         raise build.ConfigError(f"paths.output_dir={out} holds a replay already; name another folder")
 
+    from ripu.comparison import compare, summary
     from ripu.labelstore import LabelStore
     from ripu.labelstore.files import file_digest
     from ripu.report.storage import write_json
@@ -84,8 +77,6 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     config = stored["hyper_parameters"]["config"]
     jobs = {name: _config(config, cfg, name, node) for name, node in _acquisitions(cfg, config).items()}
     base = next(iter(jobs.values()))
-    for job in jobs.values():
-        build.make_region(job)
     num_rounds = _num_rounds(cfg, base)
     asked: dict[str, LabelStore] = {}
     facts: dict[str, dict[str, Any]] = {}
@@ -96,6 +87,8 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     inputs = _inputs(digest, jobs, num_rounds, asked.get(OWN))
     _check_same(inputs, out, jobs)
     scenes = build.make_scenes(base)
+    images = build.target_images(scenes, run / "labels")
+    engines = {name: build.make_engine(job, scenes, images) for name, job in jobs.items()}
     source = _logit_source(cfg, base, scenes, stored, device)
     if cfg.cache is not None:
         source.keep_in(Path(cfg.cache), digest)
@@ -103,7 +96,11 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     unreadable: dict[tuple[str, str], dict[str, str]] = {}
     for name, job in jobs.items():
         started = time.monotonic()
-        asked[name], picks, faults = _ask_again(name, job, scenes, source, out / name, num_rounds, asked.get(OWN))
+        with build.make_store(job, scenes, out / name, images, write=True) as asked[name]:
+            carry_along(asked.get(OWN), asked[name])
+            engine = engines[name]
+            assert engine is not None
+            picks, faults = _ask_again(name, engine, asked[name], source, num_rounds)
         _tell(faults, unreadable)
         facts[name] = {"picks": picks, "seconds": round(time.monotonic() - started, 1)}
     comparison = compare(asked, scenes.target, num_rounds)
@@ -142,6 +139,8 @@ def _logit_source(
     cfg: DictConfig, base: DictConfig, scenes: build.Scenes, stored: Mapping[str, Any], device: torch.device
 ) -> LogitSource:
     """The network of the run over its target images."""
+    from ripu.logits import LogitSource
+
     module = build.make_module(base, scenes.taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
     module.to(device).eval()
@@ -151,34 +150,24 @@ def _logit_source(
 
 
 def _ask_again(
-    name: str,
-    job: DictConfig,
-    scenes: build.Scenes,
-    source: LogitSource,
-    folder: Path,
-    num_rounds: int,
-    own: LabelStore | None,
-) -> tuple[LabelStore, int, list[Fault]]:
-    """All rounds of one score: the store with what it asked, the number of picks, and files that could not be read."""
-    with build.make_store(job, scenes, folder, write=True) as store:
-        carry_along(own, store)
-        engine = build.make_engine(job, scenes, store)
-        assert engine is not None
-        picks = 0
-        faults: list[Fault] = []
-        for index in range(num_rounds):
-            tally = engine.run(
-                store,
-                index,
-                index + 1,
-                network=source.network,
-                pool=source.pool(with_images=engine.needs_image),
-                device=source.device,
-                progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(scenes.target)),
-            )
-            picks += tally.picks
-            faults += tally.unreadable
-    return store, picks, faults
+    name: str, engine: SelectionEngine, store: LabelStore, source: LogitSource, num_rounds: int
+) -> tuple[int, list[Fault]]:
+    """All rounds of one score: the number of picks, and files that could not be read."""
+    picks = 0
+    faults: list[Fault] = []
+    for index in range(num_rounds):
+        tally = engine.run(
+            store,
+            index,
+            index + 1,
+            network=source.network,
+            pool=source.pool(with_images=engine.needs_image),
+            device=source.device,
+            progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(engine.image_ids)),
+        )
+        picks += tally.picks
+        faults += tally.unreadable
+    return picks, faults
 
 
 def _tell(faults: Iterable[Fault], told: dict[tuple[str, str], dict[str, str]]) -> None:
@@ -315,260 +304,6 @@ def carry_along(own: LabelStore | None, store: LabelStore) -> None:
 
     if own is not None and own.carried and not store.log.events:
         store.carry(own.carried, carried_images(store.images, own, None, num_rounds=0))
-
-
-# --------------------------------------------------------------------------------------------------------------- logits
-
-
-class LogitSource:
-    """Logits of the target images of a run: computed once where they can be kept.
-
-    They are kept in a folder where one is named (:meth:`keep_in`), else in memory where they fit, else not at all.
-    """
-
-    def __init__(self, module: Any, datamodule: RipuDataModule, device: torch.device, num_classes: int) -> None:
-        """Compute logits with a module on a device, and read images through a data module."""
-        self._module = module
-        self._data = datamodule
-        self.device = device
-        height, width = datamodule.target_size
-        self._images = list(range(len(datamodule.target)))
-        # An estimate: networks whose output is smaller need less.
-        self._fits = 4 * num_classes * height * width * len(self._images) <= MEMORY_BYTES
-        self._memory: dict[int, Tensor] = {}
-        self._faults: dict[int, Fault] = {}
-        self._folder: Path | None = None
-
-    def keep_in(self, folder: Path, checkpoint: str) -> None:
-        """Keep logits in a folder, one ``.npy`` an image, float16; use those that are there already.
-
-        Args:
-            folder: Made where it is missing.
-            checkpoint: A digest of the weights.
-
-        Raises:
-            ConfigError: The folder holds logits of other weights, images or size.
-        """
-        ids = "\n".join(scene.image_id for scene in self._data.target.scenes)
-        facts = {
-            "checkpoint_sha256": checkpoint,
-            "target_size": list(self._data.target_size),
-            "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
-        }
-        record = folder / "cache.json"
-        if record.exists():
-            try:
-                before = read_json(record)
-            except UntrustedError as error:
-                raise build.ConfigError(f"cache={folder}: {error}; remove the folder, or name another") from error
-            differs = [key for key in facts if not isinstance(before, dict) or before.get(key) != facts[key]]
-            if differs:
-                raise build.ConfigError(
-                    f"cache={folder} holds logits of another {', '.join(differs)}; name another folder"
-                )
-        folder.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(facts, indent=1) + "\n")
-        self._folder = folder
-
-    def network(self, image: Tensor) -> Tensor:
-        """Logits of raw images."""
-        logits: Tensor = self._module(image)
-        return logits
-
-    def pool(self, *, with_images: bool) -> Callable[[list[int]], Any]:
-        """A maker of loaders for :meth:`ripu.selection.engine.SelectionEngine.run`.
-
-        Args:
-            with_images: Whether batches must hold the images where their logits are known.
-        """
-        if self._folder is None and not self._fits:
-            return self._data.pool_loader
-        self._fill()
-
-        def loader(indices: list[int]) -> Any:
-            from torch.utils.data import DataLoader
-
-            images = self._data.pool_loader(indices)
-            known = _KnownLogits(images.dataset, indices, self._folder, self._memory, self._faults, with_images)
-            return DataLoader(
-                known,  # type: ignore[arg-type]
-                images.batch_size,
-                num_workers=images.num_workers if self._folder else 0,
-                collate_fn=images.collate_fn,
-            )
-
-        return loader
-
-    def _fill(self) -> None:
-        """Compute what is not known yet; images that cannot be read are noted, and not tried again."""
-        missing = [
-            image
-            for image in self._images
-            if image not in self._faults
-            and (image not in self._memory if self._folder is None else not _file(self._folder, image).exists())
-        ]
-        if not missing:
-            return
-        # Whole batches as in a round, so that an image is in the same one whatever is missing.
-        size = self._data.eval_batch
-        wanted = {image // size for image in missing}
-        images = [image for image in self._images if image // size in wanted]
-        numbers = {self._data.target.scenes[image].image_id: image for image in missing}
-        show, done = Progress("logits", len(images)), 0
-        for batch in self._data.pool_loader(images):
-            faults = batch.get("fault", ())
-            self._faults |= {numbers[one.image_id]: one for one in faults if one.image_id in numbers}
-            if batch["index"]:
-                self._keep(batch)
-            done += len(batch["index"]) + len(faults)
-            show(done)
-
-    def _keep(self, batch: Mapping[str, Any]) -> None:
-        """Compute the logits of a batch, and keep them."""
-        import numpy as np
-        import torch
-
-        with torch.no_grad():
-            logits = self._module(batch["image"].to(self.device)).cpu()
-        for image, one in zip(batch["index"], logits, strict=True):
-            if self._folder is None:
-                self._memory[image] = one.clone()
-                continue
-            file = _file(self._folder, image)
-            temporary = file.with_suffix(".tmp")
-            with open(temporary, "wb") as handle:
-                np.save(handle, one.to(torch.float16).numpy())
-            os.replace(temporary, file)
-
-
-def _file(folder: Path, image: int) -> Path:
-    return folder / f"{image:06d}.npy"
-
-
-@dataclass(frozen=True)
-class _KnownLogits:
-    """A data set of logits that were computed before, with the images where they are needed."""
-
-    images: Any
-    indices: Sequence[int]
-    folder: Path | None
-    memory: Mapping[int, Tensor]
-    faults: Mapping[int, Fault]
-    with_images: bool
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        import torch
-
-        index = self.indices[item]
-        if index in self.faults:  # left out when samples are put together, where it needs the keys of the others
-            return {"index": index, "image": torch.empty(0), "logits": torch.empty(0), "fault": self.faults[index]}
-        sample = self.images[item] if self.with_images else {"index": index, "image": torch.empty(0)}
-        if self.folder is None:
-            return {**sample, "logits": self.memory[index]}
-        path = _file(self.folder, index)
-        try:
-            logits = read_array(path, "number", 3, most_bytes=1 << 32)
-        except UntrustedError as error:
-            raise build.ConfigError(f"cache={self.folder}: {error}; remove it, and it is computed again") from error
-        return {**sample, "logits": torch.from_numpy(logits).float()}
-
-
-# ----------------------------------------------------------------------------------------------------------- comparison
-
-
-def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: int) -> dict[str, Any]:
-    """What label stores of the same images ask for, against the truth and against each other.
-
-    Args:
-        stores: Label stores by name.
-        scenes: The images with their labels; those without one count in the overlap alone.
-        num_rounds: Rounds that count; all of a store that has fewer.
-
-    Returns:
-        ``asked``: by name ``asked_fraction`` of all pixels, ``void_fraction`` of what was asked, ``class_shares`` of
-        what was revealed without void, ``classes_per_image`` (mean number of classes revealed in an image);
-        ``truth``: the same of all pixels; ``overlap``: by name and other name the share of the former's pixels that the
-        latter asks about too (null where it asks about none).
-    """
-    import numpy as np
-
-    names = list(stores)
-    num_classes = scenes.taxonomy.num_classes
-    counts = {name: np.zeros(256, dtype=np.int64) for name in (*names, "truth")}
-    kinds = dict.fromkeys((*names, "truth"), 0)
-    both = np.zeros((len(names), len(names)), dtype=np.int64)
-    total = labelled = 0
-    for index, scene in enumerate(scenes.scenes):
-        masks = [
-            store.asked_mask(scene.image_id, min(num_rounds, store.num_rounds), with_carried=False).reshape(-1)
-            for store in stores.values()
-        ]
-        total += masks[0].size
-        flat = np.stack(masks).astype(np.float64)
-        both += np.rint(flat @ flat.T).astype(np.int64)
-        if scene.label is None:
-            continue
-        labelled += 1
-        truth = scenes.read_label(index).reshape(-1)
-        for name, part in (("truth", truth), *((name, truth[mask]) for name, mask in zip(names, masks, strict=True))):
-            here = np.bincount(part, minlength=256)
-            counts[name] += here
-            kinds[name] += int((here[:num_classes] > 0).sum())
-
-    def facts(name: str, pixels: int) -> dict[str, Any]:
-        known, revealed = int(counts[name].sum()), int(counts[name][:num_classes].sum())
-        return {
-            "asked_fraction": pixels / total,
-            "void_fraction": 1.0 - revealed / known if known else None,
-            "classes_per_image": kinds[name] / labelled if labelled else None,
-            "class_shares": {
-                one: int(counts[name][number]) / revealed if revealed else None
-                for number, one in enumerate(scenes.taxonomy.class_names)
-            },
-        }
-
-    return {
-        "truth": facts("truth", total),
-        "asked": {name: facts(name, int(both[number, number])) for number, name in enumerate(names)},
-        "overlap": {
-            name: {
-                other: float(both[row, column] / both[row, row]) if both[row, row] else None
-                for column, other in enumerate(names)
-                if column != row
-            }
-            for row, name in enumerate(names)
-        },
-    }
-
-
-def summary(results: Mapping[str, Any]) -> str:
-    """The table of a replay: what each score reveals, and what they have in common."""
-    columns = {"truth": results["truth"], **results["asked"]}
-    width = max(8, *(len(name) + 2 for name in columns))
-
-    def line(name: str, cells: Sequence[str]) -> str:
-        return f"{name:<24}" + "".join(f"{cell:>{width}}" for cell in cells)
-
-    def percent(value: float | None, digits: int = 2) -> str:
-        return "-" if value is None else f"{100 * value:.{digits}f}"
-
-    lines = [line("", list(columns))]
-    lines.append(line("pixels asked (%)", [percent(one["asked_fraction"]) for one in columns.values()]))
-    lines.append(line("of these void (%)", [percent(one["void_fraction"]) for one in columns.values()]))
-    kinds = [one["classes_per_image"] for one in columns.values()]
-    lines.append(line("classes an image", ["-" if kind is None else f"{kind:.1f}" for kind in kinds]))
-    lines.append("class shares without void (%)")
-    for name in results["truth"]["class_shares"]:
-        lines.append(line(f"  {name}", [percent(one["class_shares"][name], 1) for one in columns.values()]))
-    overlap = results["overlap"]
-    if len(overlap) > 1:
-        lines += ["", line("also asked by (%)", ["", *overlap])]
-        for name, row in overlap.items():
-            lines.append(line(f"  of {name}", ["", *(percent(row[one], 1) if one in row else "" for one in overlap)]))
-    return "\n".join(lines)
 
 
 @command("replay")

@@ -60,18 +60,19 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     scenes = build.make_scenes(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
     start = runs.find_start(cfg, scenes)
+    is_active = cfg.setting.target_labels == "revealed"
+    images = build.target_images(scenes, run / "labels") if is_active else []
+    engine = build.make_engine(cfg, scenes, images) if is_active else None
     lock = runs.claim(run, build.plain(cfg))
     beginning = store = None
     try:
         beginning = runs.take_beginning(cfg, run, plan, scenes)
         if beginning is not None:
             checkpoint = runs.newest_checkpoint(run / "checkpoints")
-        is_active = cfg.setting.target_labels == "revealed"
         trainer = runs.make_trainer(cfg, run, plan)
-        store = build.make_store(cfg, scenes, run, write=trainer.is_global_zero) if is_active else None
+        store = build.make_store(cfg, scenes, run, images, write=trainer.is_global_zero) if is_active else None
         if start is not None and store is not None and trainer.is_global_zero:
             start.carry(store)
-        engine = build.make_engine(cfg, scenes, store) if store is not None else None
         datamodule = build.make_datamodule(cfg, scenes, store)
         skipped = runs.SkippedFiles(run, datamodule.faults)
         selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store, skipped, beginning)

@@ -21,7 +21,7 @@ from ripu import build
 from ripu.build import ConfigError
 from ripu.regions import Rectangles, RegionShape, Square, Superpixels
 from ripu.selection.candidates import fixed_candidates, global_cut
-from running import compose
+from running import compose, train_here
 from selection import rounds
 
 FILES = sorted(Path(build.config_dir(), "region").glob("*.yaml"))
@@ -194,20 +194,12 @@ def test_a_region_that_was_too_large_for_one_round_comes_in_a_later_one(tmp_path
     assert counts == [0, 0, 1]
 
 
-def test_regions_that_can_never_fit_are_refused(data_root: Path, tmp_path: Path) -> None:
-    cfg = compose(
-        "dataset=camvid",
-        f"paths.data_root={data_root}",
-        f"paths.output_dir={tmp_path}",
-        "region=rectangles",
-        "region.height=60",
-    )
-    scenes = build.make_scenes(cfg)
-    with (
-        build.make_store(cfg, scenes, tmp_path, write=True) as store,
-        pytest.raises(ConfigError, match=r"budget=0\.022"),
-    ):
-        build.make_engine(cfg, scenes, store)
+def test_regions_that_can_never_fit_are_refused_before_anything_is_written(data_root: Path, tmp_path: Path) -> None:
+    words = ("region=rectangles", "region.width=60", "budget=0.2")
+    with pytest.raises(ConfigError, match=r"budget=0\.2 is .* make regions smaller or the budget larger"):
+        train_here(data_root, tmp_path / "run", *words, "region.height=60")
+    assert not (tmp_path / "run").exists()
+    train_here(data_root, tmp_path / "run", *words, "region.height=2")
 
 
 def test_what_does_not_go_together() -> None:

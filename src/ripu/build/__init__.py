@@ -8,7 +8,7 @@ from ripu.build.config import has_rounds, instantiate, make_plan, make_taxonomy,
 from ripu.build.data import Scenes, find_data, index_folder, load_parts, make_datamodule, make_scenes, make_val
 from ripu.build.messages import explain, quiet_libraries
 from ripu.build.network import INITIAL_WEIGHTS, check_start, make_module, make_network
-from ripu.build.selection import check_room, make_engine, make_query, make_region, make_store
+from ripu.build.selection import check_room, make_engine, make_query, make_region, make_store, target_images
 from ripu.strict import ConfigError, config_dir
 
 __all__ = [
@@ -40,5 +40,6 @@ __all__ = [
     "plain",
     "quiet_libraries",
     "resolvers",
+    "target_images",
     "uses_source",
 ]

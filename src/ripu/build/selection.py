@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ripu.labelstore import LabelStore
+    from ripu.labelstore import LabelStore, TargetImage
     from ripu.selection.engine import SelectionEngine
 
 
@@ -80,15 +81,25 @@ def make_region(cfg: DictConfig) -> Any:
     return shape
 
 
-def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> SelectionEngine | None:
-    """The selection engine of a run; None where it has no rounds."""
+def make_engine(cfg: DictConfig, scenes: Scenes, images: Sequence[TargetImage]) -> SelectionEngine | None:
+    """The selection engine of a run; None where it has no rounds.
+
+    Args:
+        cfg: The configuration.
+        scenes: The data.
+        images: The target images, in the order of the data; see :func:`target_images`.
+
+    Raises:
+        ConfigError: A budget that does not fit into the images, or regions that do not.
+        ValueError: What the score, the region shape or the static mask refuses.
+    """
     from ripu.selection.engine import SelectionEngine
     from ripu.selection.oracle import GroundTruthOracle
 
     if not has_rounds(cfg):
         return None
     query, region = make_query(cfg), make_region(cfg)
-    sizes = {(image.height, image.width) for image in store.images}
+    sizes = {(image.height, image.width) for image in images}
     if region is not None and region.is_fixed:
         _check_fits(region, query, sizes)
     else:
@@ -98,8 +109,8 @@ def make_engine(cfg: DictConfig, scenes: Scenes, store: LabelStore) -> Selection
         acquisition=instantiate(cfg.acquisition),
         query=query,
         oracle=GroundTruthOracle(scenes.target),
-        image_ids=tuple(image.image_id for image in store.images),
-        label_sizes=tuple((image.height, image.width) for image in store.images),
+        image_ids=tuple(image.image_id for image in images),
+        label_sizes=tuple((image.height, image.width) for image in images),
         train_size=tuple(cfg.data.target_size),
         seed=cfg.seed,
         excluded=_static_mask(cfg.dataset.static_mask, scenes) if cfg.dataset.static_mask else None,
@@ -157,17 +168,22 @@ def _static_mask(path: str, scenes: Scenes) -> Any:
     return excluded
 
 
-def _label_sizes(scenes: Scenes, labels: Path) -> list[tuple[int, int]]:
-    """(height, width) of every target label; of unreadable ones, where they may be skipped, as the run began with them."""
+def target_images(scenes: Scenes, labels: Path) -> list[TargetImage]:
+    """The target images with the sizes of their labels; of unreadable ones, where they may be skipped, as the run began.
+
+    Args:
+        scenes: The data.
+        labels: The folder of the label store of the run; it may be missing.
+    """
     from ripu.datasets.scenes import SceneError
     from ripu.datasets.unreadable import strict
-    from ripu.labelstore import LabelStore, LabelStoreError
+    from ripu.labelstore import LabelStore, LabelStoreError, TargetImage
 
-    sizes = []
+    images = []
     known: dict[str, tuple[int, int]] | None = None
     for index, scene in enumerate(scenes.target.scenes):
         try:
-            sizes.append(strict(scenes.target).label_size(index))
+            size = strict(scenes.target).label_size(index)
         except SceneError:
             if strict(scenes.target) is scenes.target:
                 raise
@@ -176,35 +192,33 @@ def _label_sizes(scenes: Scenes, labels: Path) -> list[tuple[int, int]]:
                     known = {one.image_id: (one.height, one.width) for one in LabelStore.open(labels).images}
                 except LabelStoreError:  # there is none yet, or whoever opens it for writing says what is wrong
                     known = {}
-            sizes.append(known.get(scene.image_id) or scenes.target.label_size(index))
-    return sizes
+            size = known.get(scene.image_id) or scenes.target.label_size(index)
+        images.append(TargetImage(scene.image_id, *size))
+    return images
 
 
-def make_store(cfg: DictConfig, scenes: Scenes, run: Path, *, write: bool) -> LabelStore:
+def make_store(cfg: DictConfig, scenes: Scenes, run: Path, images: Sequence[TargetImage], *, write: bool) -> LabelStore:
     """The label store of a run; made, or opened where the run goes on.
 
     Args:
         cfg: The configuration.
         scenes: The data.
         run: The folder of the run.
+        images: The target images; see :func:`target_images`.
         write: Whether this is the process that writes. The others wait for what it makes: a launcher as torchrun or srun
             starts all of them at once.
     """
-    from ripu.labelstore import LabelStore, TargetImage
+    from ripu.labelstore import LabelStore
 
     if not write:
         return _made_store(run / "labels", start.is_given(cfg), 60 * float(cfg.trainer.timeout_minutes))
-    sizes = _label_sizes(scenes, run / "labels")
-    images = [
-        TargetImage(scene.image_id, height, width)
-        for scene, (height, width) in zip(scenes.target.scenes, sizes, strict=True)
-    ]
+    sizes = {(image.height, image.width) for image in images}
     return LabelStore.create(
         run / "labels",
         images,
         scenes.taxonomy.class_names,
         {"dataset": cfg.dataset.name, "mode": cfg.mode.name, "seed": cfg.seed},
-        planned_picks=_planned_picks(cfg, set(sizes)) if has_rounds(cfg) else 0,
+        planned_picks=_planned_picks(cfg, sizes) if has_rounds(cfg) else 0,
         exist_ok=True,
     )
 

@@ -269,12 +269,13 @@ def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
     began = time.monotonic()
     module = build.make_module(little, scenes.taxonomy)
     trainer = runs.make_trainer(little, folder, little_plan)
-    store = build.make_store(cfg, small, folder, write=True) if is_active else None
+    images = build.target_images(small, folder / "labels") if is_active else []
+    store = build.make_store(cfg, small, folder, images, write=True) if is_active else None
     if begins_with is not None and store is not None:
         begins_with.carry(store)
     carried_bytes = _bytes(folder / "labels", "*.dat")
     try:
-        engine = build.make_engine(cfg, small, store) if store is not None else None
+        engine = build.make_engine(cfg, small, images) if store is not None else None
         datamodule = build.make_datamodule(little, small, store)
         skipped = runs.SkippedFiles(folder)
         selection = runs.add_callbacks(trainer, little, folder, little_plan, small, engine, store, skipped)
@@ -312,7 +313,8 @@ def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
 def _bring(cfg: Any, scenes: Scenes, begins_with: StartLabels, folder: Path) -> Brought:
     """Copy all that a run begins with, as the run itself will."""
     began = time.monotonic()
-    with build.make_store(cfg, scenes, folder, write=True) as store:
+    images = build.target_images(scenes, folder / "labels")
+    with build.make_store(cfg, scenes, folder, images, write=True) as store:
         begins_with.carry(store)
         seconds = time.monotonic() - began
         picks, share = store.stats().carried.picks, carried_fraction(store)

@@ -1,0 +1,101 @@
+"""What label stores of the same images ask for, against the truth and against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ripu.datasets.scenes import SceneDataset
+from ripu.labelstore import LabelStore
+
+
+def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: int) -> dict[str, Any]:
+    """What label stores of the same images ask for, against the truth and against each other.
+
+    Args:
+        stores: Label stores by name.
+        scenes: The images with their labels; those without one count in the overlap alone.
+        num_rounds: Rounds that count; all of a store that has fewer.
+
+    Returns:
+        ``asked``: by name ``asked_fraction`` of all pixels, ``void_fraction`` of what was asked, ``class_shares`` of
+        what was revealed without void, ``classes_per_image`` (mean number of classes revealed in an image);
+        ``truth``: the same of all pixels; ``overlap``: by name and other name the share of the former's pixels that the
+        latter asks about too (null where it asks about none).
+    """
+    names = list(stores)
+    num_classes = scenes.taxonomy.num_classes
+    counts = {name: np.zeros(256, dtype=np.int64) for name in (*names, "truth")}
+    kinds = dict.fromkeys((*names, "truth"), 0)
+    both = np.zeros((len(names), len(names)), dtype=np.int64)
+    total = labelled = 0
+    for index, scene in enumerate(scenes.scenes):
+        masks = [
+            store.asked_mask(scene.image_id, min(num_rounds, store.num_rounds), with_carried=False).reshape(-1)
+            for store in stores.values()
+        ]
+        total += masks[0].size
+        flat = np.stack(masks).astype(np.float64)
+        both += np.rint(flat @ flat.T).astype(np.int64)
+        if scene.label is None:
+            continue
+        labelled += 1
+        truth = scenes.read_label(index).reshape(-1)
+        for name, part in (("truth", truth), *((name, truth[mask]) for name, mask in zip(names, masks, strict=True))):
+            here = np.bincount(part, minlength=256)
+            counts[name] += here
+            kinds[name] += int((here[:num_classes] > 0).sum())
+
+    def facts(name: str, pixels: int) -> dict[str, Any]:
+        known, revealed = int(counts[name].sum()), int(counts[name][:num_classes].sum())
+        return {
+            "asked_fraction": pixels / total,
+            "void_fraction": 1.0 - revealed / known if known else None,
+            "classes_per_image": kinds[name] / labelled if labelled else None,
+            "class_shares": {
+                one: int(counts[name][number]) / revealed if revealed else None
+                for number, one in enumerate(scenes.taxonomy.class_names)
+            },
+        }
+
+    return {
+        "truth": facts("truth", total),
+        "asked": {name: facts(name, int(both[number, number])) for number, name in enumerate(names)},
+        "overlap": {
+            name: {
+                other: float(both[row, column] / both[row, row]) if both[row, row] else None
+                for column, other in enumerate(names)
+                if column != row
+            }
+            for row, name in enumerate(names)
+        },
+    }
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """The table of a replay: what each score reveals, and what they have in common."""
+    columns = {"truth": results["truth"], **results["asked"]}
+    width = max(8, *(len(name) + 2 for name in columns))
+
+    def line(name: str, cells: Sequence[str]) -> str:
+        return f"{name:<24}" + "".join(f"{cell:>{width}}" for cell in cells)
+
+    def percent(value: float | None, digits: int = 2) -> str:
+        return "-" if value is None else f"{100 * value:.{digits}f}"
+
+    lines = [line("", list(columns))]
+    lines.append(line("pixels asked (%)", [percent(one["asked_fraction"]) for one in columns.values()]))
+    lines.append(line("of these void (%)", [percent(one["void_fraction"]) for one in columns.values()]))
+    kinds = [one["classes_per_image"] for one in columns.values()]
+    lines.append(line("classes an image", ["-" if kind is None else f"{kind:.1f}" for kind in kinds]))
+    lines.append("class shares without void (%)")
+    for name in results["truth"]["class_shares"]:
+        lines.append(line(f"  {name}", [percent(one["class_shares"][name], 1) for one in columns.values()]))
+    overlap = results["overlap"]
+    if len(overlap) > 1:
+        lines += ["", line("also asked by (%)", ["", *overlap])]
+        for name, row in overlap.items():
+            lines.append(line(f"  of {name}", ["", *(percent(row[one], 1) if one in row else "" for one in overlap)]))
+    return "\n".join(lines)
