@@ -28,7 +28,7 @@ from ripu.module import RipuModule
 from ripu.nonfinite import NonFiniteError
 from ripu.repeat import main, repeat
 from ripu.report import pictures, storage
-from ripu.selection.engine import SelectionError
+from ripu.selection.ranks import SelectionError
 from ripu.troubles import line_of
 from running import ROUNDS, command, environment, label_bytes, same_weights, tiny, train_here
 from tiny import TinyNetwork

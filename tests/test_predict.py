@@ -18,7 +18,8 @@ from ripu import build, reopen
 from ripu.datasets.pictures import read_photograph
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.photos import PhotosError, find_photos
-from ripu.predict import Predictor, network_size, predict
+from ripu.predict import network_size, predict
+from ripu.predictor import Predictor
 from running import ROUNDS, call, compose, tiny
 
 KINDS = {"labelIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}

@@ -17,7 +17,7 @@ from ripu import build
 from ripu.datasets.scenes import SceneError
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule
-from ripu.selection.engine import SelectionError
+from ripu.selection.ranks import SelectionError
 from ripu.troubles import line_of
 from running import compose, label_bytes, same_weights, train_here
 

@@ -13,12 +13,10 @@ from ripu.interrupt import guard_start
 guard_start(__name__)  # before the imports that take long
 
 import hashlib
-import io
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,12 +26,6 @@ from ripu import build, reopen
 from ripu.commandline import command
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is predicted
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from ripu.datasets.taxonomy import Taxonomy
     from ripu.photos import Photo
 
 _T = TypeVar("_T")
@@ -101,107 +93,6 @@ def network_size(size: tuple[int, int], trained: tuple[int, int], scale: float |
     return result
 
 
-@dataclass(frozen=True)
-class Predictor:
-    """Labels and uncertainty of images of any size.
-
-    Attributes:
-        network: Raw images (B, 3, h, w) uint8 to logits (B, C, h, w), in evaluation mode.
-        device: Where images are put.
-        tile: (height, width) that the network takes at once.
-        overlap: Share of a tile that neighbours have in common, in [0, 1).
-        batch: Tiles a forward.
-        flip: Whether the softmax is averaged with that of the mirrored image.
-    """
-
-    network: Callable[[Tensor], Tensor]
-    device: torch.device
-    tile: tuple[int, int]
-    overlap: float
-    batch: int
-    flip: bool
-
-    def __call__(
-        self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
-    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-        """Predict images; tiles of one size share a forward.
-
-        Args:
-            images: (3, h, w) uint8 RGB at network size, sizes may differ.
-            sizes: (height, width) of the results.
-
-        Yields:
-            Train ids (height, width) uint8 and the pixel entropy in nats (height, width) float32, image by image.
-        """
-        import torch
-
-        inputs = list(images)
-        if self.flip:
-            inputs += [image.flip(-1) for image in images]
-        logits = self._logits(inputs)
-        for number, size in enumerate(sizes):
-            own = logits[number][None]
-            if self.flip:
-                own = torch.cat([own, logits[len(images) + number].flip(-1)[None]], dim=1)
-            yield label_and_entropy(own, size, num_views=1 + self.flip)
-
-    def _logits(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """(C, h, w) float32 logits of every image."""
-        import torch
-
-        from ripu.functional.tiles import blend_tiles, tile_starts
-
-        tiles: list[list[Tensor | None]] = []
-        waiting: dict[tuple[int, ...], list[tuple[int, int, Tensor]]] = {}
-        grids = []
-        for number, image in enumerate(images):
-            size = (int(image.shape[1]), int(image.shape[2]))
-            rows, columns = (tile_starts(size[axis], self.tile[axis], self.overlap) for axis in (0, 1))
-            height, width = min(self.tile[0], size[0]), min(self.tile[1], size[1])
-            grids.append((rows, columns, size))
-            tiles.append([None] * (len(rows) * len(columns)))
-            for place, (row, column) in enumerate((row, column) for row in rows for column in columns):
-                part = image[:, row : row + height, column : column + width]
-                waiting.setdefault(tuple(part.shape), []).append((number, place, part))
-        for parts in waiting.values():
-            for first in range(0, len(parts), self.batch):
-                group = parts[first : first + self.batch]
-                with torch.no_grad():
-                    logits = self.network(torch.stack([part for *_, part in group]).to(self.device))
-                for (number, place, _), one in zip(group, logits, strict=True):
-                    tiles[number][place] = one
-        return [
-            blend_tiles([one for one in own if one is not None], *grid) for own, grid in zip(tiles, grids, strict=True)
-        ]
-
-
-def label_and_entropy(
-    logits: Tensor, size: tuple[int, int], *, num_views: int = 1
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Most probable class and entropy at label resolution, without ever holding the up-sampled logits.
-
-    Args:
-        logits: (1, num_views * C, h, w), the logits of every view of an image after each other.
-        size: (height, width) of the results.
-        num_views: Views whose softmax is averaged.
-
-    Returns:
-        Train ids (height, width) uint8 and nats (height, width) float32.
-    """
-    import torch
-
-    from ripu.functional import entropy_and_label, map_pixels
-
-    def kernel(strip_CRW: Tensor) -> tuple[Tensor, ...]:
-        if num_views > 1:
-            views = strip_CRW.view(num_views, -1, *strip_CRW.shape[1:]).softmax(dim=1)
-            strip_CRW = views.mean(dim=0).clamp_min(1e-30).log()
-        return entropy_and_label(strip_CRW)
-
-    entropy, label = map_pixels(logits, size, kernel, (torch.float32, torch.uint8))
-    return label[0].cpu().numpy(), entropy[0].cpu().numpy()
-
-
 def predict(cfg: DictConfig) -> dict[str, Any]:
     """Predict every image of a folder.
 
@@ -220,10 +111,12 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     source, output = Path(cfg.input), Path(cfg.output)
     path = reopen.checkpoint_path(cfg.checkpoint)
     device = reopen.make_device(cfg.accelerator)
+    from ripu.painting import Painter, legend
     from ripu.photos import Finished, find_photos, write_whole
+    from ripu.predictor import Predictor
+    from ripu.terminal import Progress
 
     photos, others = find_photos(source, output)
-    from ripu.terminal import Progress
 
     trained, module, taxonomy = reopen.restore(path)
     module.to(device).eval()
@@ -241,11 +134,11 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     finished = Finished(output, settings, overwrite=cfg.overwrite)
     files = {photo.name: {kind: finished.place(kind, photo, KINDS[kind]) for kind in cfg.write} for photo in photos}
     waiting = [photo for photo in photos if not finished.has(photo, list(files[photo.name].values()))]
-    write_whole(output / "legend.png", _legend(taxonomy))
+    write_whole(output / "legend.png", legend(taxonomy))
     predictor = Predictor(module, device, tile, cfg.overlap, cfg.batch, bool(cfg.flip))
     unreadable: dict[str, str] = {}
     done = 0
-    paint = _Painter(taxonomy, cfg.opacity)
+    paint = Painter(taxonomy, cfg.opacity)
 
     def write(photo: Photo, picture: Any, label: Any, entropy: Any) -> Photo:
         for kind, file in files[photo.name].items():
@@ -353,72 +246,6 @@ def _read(
     for first in range(0, len(photos), batch):
         now, ahead = ahead, start(first + batch)
         yield list(zip(photos[first : first + batch], [future.result() for future in now], strict=True))
-
-
-@dataclass(frozen=True)
-class _Painter:
-    """Makes the files of a prediction."""
-
-    taxonomy: Taxonomy
-    opacity: float
-
-    def __call__(self, kind: str, picture: Any, label: Any, entropy: Any) -> bytes:
-        """The bytes of one kind of file."""
-        import numpy as np
-        from PIL import Image
-
-        if kind == "labelIds":
-            return _encoded(Image.fromarray(self.taxonomy.to_disk_ids(label)))
-        if kind == "trainIds":
-            return _encoded(Image.fromarray(label))
-        if kind == "color":
-            return _encoded(Image.fromarray(self.taxonomy.colorize(label)))
-        if kind == "overlay":
-            colors = self.taxonomy.colorize(label)
-            mixed = np.rint(picture * (1 - self.opacity) + colors * self.opacity).astype(np.uint8)
-            return _encoded(Image.fromarray(mixed), "JPEG", quality=90)
-        return _encoded(uncertainty_image(entropy, self.taxonomy.num_classes))
-
-
-def uncertainty_image(entropy: NDArray[np.float32], num_classes: int) -> Any:
-    """A palette image of pixel entropies: index 0 is 0 nats, 255 is log C; shown in the colours of heat maps.
-
-    Args:
-        entropy: (H, W) nats.
-        num_classes: C.
-
-    Returns:
-        A ``PIL.Image`` of mode P.
-    """
-    import numpy as np
-    from PIL import Image
-
-    from ripu.palette import heat
-
-    largest = math.log(num_classes) if num_classes > 1 else 1.0
-    image = Image.fromarray(np.clip(np.rint(entropy * (255.0 / largest)), 0, 255).astype(np.uint8), mode="P")
-    image.putpalette(heat(np.arange(256.0)[None], 255.0).tobytes())
-    return image
-
-
-def _encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
-    return buffer.getvalue()
-
-
-def _legend(taxonomy: Taxonomy) -> bytes:
-    """A small picture that names the colours."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    line, font = 24, ImageFont.load_default(14)
-    sheet = Image.new("RGB", (240, line * taxonomy.num_classes + 8), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, (name, color) in enumerate(zip(taxonomy.class_names, taxonomy.class_colors, strict=True)):
-        top = 4 + number * line
-        draw.rectangle((6, top + 3, 36, top + line - 4), fill=color)
-        draw.text((46, top + 3), name, fill="black", font=font)
-    return _encoded(sheet)
 
 
 def summary(results: Mapping[str, Any], output: Path) -> str:

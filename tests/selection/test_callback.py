@@ -108,8 +108,8 @@ def test_a_failed_round_stops_the_run_and_says_so(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ripu.labelstore import LabelStore
-    from ripu.selection.engine import SelectionError
     from ripu.selection.oracle import GroundTruthOracle
+    from ripu.selection.ranks import SelectionError
 
     def leave(self: GroundTruthOracle, *arguments: Any) -> Any:
         raise OSError("gone")

@@ -18,8 +18,9 @@ from reference import picking
 from ripu.acquisition import RandomScore, ripu_maps
 from ripu.labelstore import LabelStore, TargetImage
 from ripu.roundstats import report_round
-from ripu.selection.engine import SelectionEngine, SelectionError
+from ripu.selection.engine import SelectionEngine
 from ripu.selection.oracle import GroundTruthOracle
+from ripu.selection.ranks import SelectionError
 from selection import rounds
 from selection.rounds import IDS, LABEL, NUM_CLASSES, NUM_IMAGES, make_engine, make_store, run_round, store_bytes, truth
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ripu.acquisition import CannyEntropy, RandomScore
 from ripu.regions import Rectangles
-from ripu.selection.engine import SelectionError
+from ripu.selection.ranks import SelectionError
 from running import environment
 from selection import rounds
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,43 +17,16 @@ from torch.utils.data import DataLoader
 from ripu.acquisition import Acquisition, ScoreMaps
 from ripu.datasets.unreadable import Fault
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
-from ripu.labelstore.files import TMP_PREFIX
 from ripu.regions import RegionShape
 from ripu.sampling import seed_of
 from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, global_cut, grown, window_candidates
+from ripu.selection.forward import Forward
 from ripu.selection.grid import TrainingGrid
 from ripu.selection.oracle import Oracle, UnreadableAnswerError
 from ripu.selection.query import Query
-from ripu.troubles import is_out_of_memory, line_of
+from ripu.selection.ranks import Exchange, OneProcess, Ranks, SelectionError, Together
 
 _log = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
-
-
-class SelectionError(RuntimeError):
-    """A round failed; nothing of it was committed."""
-
-
-class Ranks(Protocol):
-    """The processes of a job, as far as a round needs them."""
-
-    rank: int
-    world_size: int
-
-    def all_true(self, value: bool) -> bool:
-        """Whether the value is True on every rank; waits for all of them."""
-
-
-class OneProcess:
-    """A job of one process."""
-
-    rank = 0
-    world_size = 1
-
-    def all_true(self, value: bool) -> bool:
-        """The value itself."""
-        return value
 
 
 class Watch(Protocol):
@@ -177,83 +149,26 @@ class SelectionEngine:
             SelectionError: The round failed on this rank or on another; nothing is committed.
         """
         ranks = ranks or OneProcess()
-        tally = RoundTally()
-
-        def attempt(work: Callable[[], _T]) -> _T:
-            failure: Exception | None = None
-            result: Any = None
-            try:
-                result = work()
-            except Exception as error:
-                failure = error
-            if not ranks.all_true(failure is None):
-                cause = "another process of the job failed"
-                if failure is not None:
-                    cause = line_of(failure) or f"{type(failure).__name__}: {failure}"
-                raise SelectionError(f"round {index} at step {step} was not committed: {cause}") from failure
-            return result  # type: ignore[no-any-return]
-
-        spec, is_committed = attempt(lambda: self._begin(store, index, step))
-        oracle = _Nobody() if is_committed else self.oracle
-        images = list(range(len(self.image_ids)))
-        size = getattr(pool(images), "batch_size", None) or 1
-        batches = [images[first : first + size] for first in range(0, len(images), size)]
-        mine = [image for batch in batches[ranks.rank :: ranks.world_size] for image in batch]
-        forward = _Forward(network, device)
-
-        def candidates() -> Iterator[Candidates]:
-            for batch in pool(mine):
-                for fault in batch.get("fault", ()):
-                    tally.unreadable.append(fault)
-                    tally.images += 1
-                    progress(tally.images, len(mine))
-                for item, (image, logits) in enumerate(zip(batch["index"], forward(batch), strict=True)):
-                    pixels = batch["image"][item] if self.needs_image else None
-                    offer = self._candidates(store, spec, int(image), logits, pixels)
-                    if watch is not None and watch.wants(offer.index):
-                        watch.see(offer.index, logits, self._maps(spec, offer.index, logits, pixels))
-                    yield offer
-                    tally.images += 1
-                    progress(tally.images, len(mine))
-
-        def records(offers: Iterator[Candidates]) -> Iterator[ImagePicks | ImageAnswers]:
-            for offer in offers:
-                yield from self._ask(store, spec, offer, tally, oracle)
-
-        def write(offers: Iterator[Candidates]) -> None:
-            if not is_committed:
-                return store.write_shard(spec, ranks.rank, records(offers))
-            differing = sum(_differs(store, spec, record) for record in records(offers) if isinstance(record, ImagePicks))
-            if differing:
-                _log.warning(
-                    "round %d is committed, and on %d images this device now computes other picks than it did then; the "
-                    "committed ones stand, nobody is asked again",
-                    index,
-                    differing,
-                )
-
+        together = Together(ranks, f"round {index} at step {step}")
+        spec, is_committed = together(lambda: self._begin(store, index, step))
+        part = _Part(self, store, spec, is_committed, ranks.rank)
+        mine = _dealt(list(range(len(self.image_ids))), pool, ranks)
+        offers = part.candidates(pool, mine, Forward(network, device), progress, watch)
         if self.query.budget_per == "image":
-            attempt(lambda: write(candidates()))
+            together(lambda: part.write(offers))
         else:
-            exchange = _Exchange(store.path, index, ranks)
+            exchange = Exchange(store.path, index, ranks)
             try:
                 held: list[Candidates] = []
-                attempt(lambda: exchange.write(held, candidates(), self._spent(store, spec)))
-                kept = attempt(lambda: self._kept(spec, exchange))
-                attempt(lambda: write(offer.first(int(kept[offer.index])) for offer in held))
+                together(lambda: exchange.write(held, offers, self._spent(store, spec)))
+                kept = together(lambda: self._kept(spec, exchange))
+                together(lambda: part.write(offer.first(int(kept[offer.index])) for offer in held))
             finally:
                 exchange.remove()
         if not is_committed:
-            attempt(lambda: store.commit_round(spec, ranks.world_size) if ranks.rank == 0 else None)
-        if tally.short:
-            _log.warning(
-                "round %d: %d images had fewer places left than the budget of %d picks: %s",
-                index,
-                len(tally.short),
-                spec.budget,
-                dict(list(tally.short.items())[:5]),
-            )
-        return tally
+            together(lambda: store.commit_round(spec, ranks.world_size) if ranks.rank == 0 else None)
+        part.warn_of_short()
+        return part.tally
 
     def would_ask(self, logits: Tensor, image: Tensor | None, size: tuple[int, int]) -> NDArray[np.int64]:
         """Where the first round would ask on an image outside the pool, e.g. for a picture.
@@ -406,7 +321,7 @@ class SelectionEngine:
             return lambda index: 0
         return lambda index: int(store.asked_mask(self.image_ids[index], spec.index, with_carried=False).sum())
 
-    def _kept(self, spec: Round, exchange: _Exchange) -> NDArray[np.int64]:
+    def _kept(self, spec: Round, exchange: Exchange) -> NDArray[np.int64]:
         """How many candidates of each image are asked for, after every rank has written its own."""
         scores, costs, spent = exchange.read(len(self.image_ids))
         if self.is_fixed:
@@ -418,15 +333,67 @@ class SelectionEngine:
                 _log.warning("round %d: only %d places are left for a budget of %d picks", spec.index, offered, budget)
         return global_cut(scores, costs, budget)
 
-    def _ask(
-        self, store: LabelStore, spec: Round, offer: Candidates, tally: RoundTally, oracle: Oracle
-    ) -> Iterator[ImagePicks | ImageAnswers]:
-        image_id, (height, width) = self.image_ids[offer.index], self.label_sizes[offer.index]
+
+@dataclass
+class _Part:
+    """One rank's part of a round."""
+
+    engine: SelectionEngine
+    store: LabelStore
+    spec: Round
+    is_committed: bool
+    rank: int
+    tally: RoundTally = field(default_factory=RoundTally)
+
+    def candidates(
+        self,
+        pool: Callable[[list[int]], DataLoader[Any]],
+        images: list[int],
+        forward: Forward,
+        progress: Callable[[int, int], None],
+        watch: Watch | None,
+    ) -> Iterator[Candidates]:
+        """What each of the images offers; begins to read when it is first asked for one."""
+        engine, tally = self.engine, self.tally
+        for batch in pool(images):
+            for fault in batch.get("fault", ()):
+                tally.unreadable.append(fault)
+                tally.images += 1
+                progress(tally.images, len(images))
+            for item, (image, logits) in enumerate(zip(batch["index"], forward(batch), strict=True)):
+                pixels = batch["image"][item] if engine.needs_image else None
+                offer = engine._candidates(self.store, self.spec, int(image), logits, pixels)
+                if watch is not None and watch.wants(offer.index):
+                    watch.see(offer.index, logits, engine._maps(self.spec, offer.index, logits, pixels))
+                yield offer
+                tally.images += 1
+                progress(tally.images, len(images))
+
+    def write(self, offers: Iterator[Candidates]) -> None:
+        """Ask about what is offered and write picks and answers; of a committed round, compare the picks."""
+        oracle = _Nobody() if self.is_committed else self.engine.oracle
+        records = (record for offer in offers for record in self._ask(offer, oracle))
+        if not self.is_committed:
+            self.store.write_shard(self.spec, self.rank, records)
+            return
+        differing = sum(_differs(self.store, self.spec, one) for one in records if isinstance(one, ImagePicks))
+        if differing:
+            _log.warning(
+                "round %d is committed, and on %d images this device now computes other picks than it did then; the "
+                "committed ones stand, nobody is asked again",
+                self.spec.index,
+                differing,
+            )
+
+    def _ask(self, offer: Candidates, oracle: Oracle) -> Iterator[ImagePicks | ImageAnswers]:
+        """Picks and answers of one image; nothing of one whose answers cannot be read."""
+        engine, tally = self.engine, self.tally
+        image_id, (height, width) = engine.image_ids[offer.index], engine.label_sizes[offer.index]
         if offer.regions is None:
-            pixels = square_regions(offer.places, self.query.reveal_radius, height, width).indices
+            pixels = square_regions(offer.places, engine.query.reveal_radius, height, width).indices
         else:
             pixels = offer.regions.indices
-        labels, is_known = store.answered(image_id, pixels)
+        labels, is_known = self.store.answered(image_id, pixels)
         missing = pixels[~is_known]
         answer = None
         if len(missing):
@@ -435,8 +402,8 @@ class SelectionEngine:
             except UnreadableAnswerError as error:
                 tally.unreadable.append(error.fault)
                 return
-        has_own_budget = not self.is_fixed and self.query.budget_per == "image"
-        if has_own_budget and len(offer) < self.query.picks_per_round((height, width), self.train_size):
+        has_own_budget = not engine.is_fixed and engine.query.budget_per == "image"
+        if has_own_budget and len(offer) < engine.query.picks_per_round((height, width), engine.train_size):
             tally.short[image_id] = len(offer)
         tally.picks += len(offer)
         if offer.impurity is not None:
@@ -453,6 +420,24 @@ class SelectionEngine:
         if len(pixels):
             yield ImageAnswers(image_id, pixels, labels)
 
+    def warn_of_short(self) -> None:
+        """Say which images had less to offer than the budget."""
+        if self.tally.short:
+            _log.warning(
+                "round %d: %d images had fewer places left than the budget of %d picks: %s",
+                self.spec.index,
+                len(self.tally.short),
+                self.spec.budget,
+                dict(list(self.tally.short.items())[:5]),
+            )
+
+
+def _dealt(images: list[int], pool: Callable[[list[int]], DataLoader[Any]], ranks: Ranks) -> list[int]:
+    """The images of this rank: whole batches of the pool, in turn."""
+    size = getattr(pool(images), "batch_size", None) or 1
+    batches = [images[first : first + size] for first in range(0, len(images), size)]
+    return [image for batch in batches[ranks.rank :: ranks.world_size] for image in batch]
+
 
 class _Nobody:
     """Answers nothing: for rounds that are not to be asked again."""
@@ -466,95 +451,3 @@ def _differs(store: LabelStore, spec: Round, record: ImagePicks) -> bool:
     return not np.array_equal(committed, np.asarray(record.picks))
 
 
-class _Forward:
-    """Batches through the network; where memory runs out, in halves from then on."""
-
-    def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        self._network = network
-        self._device = device
-        self._limit: int | None = None
-
-    def __call__(self, batch: Mapping[str, Any]) -> Iterator[Tensor]:
-        """(1, C, h, w) logits, image by image."""
-        if "logits" in batch:
-            for logits in batch["logits"]:
-                yield logits[None].to(self._device)
-            return
-        images: Tensor = batch["image"]
-        done = 0
-        while done < len(images):
-            part = images[done : done + (self._limit or len(images))]
-            is_too_much = False
-            try:
-                with torch.no_grad():
-                    logits = self._network(part.to(self._device))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise SelectionError(
-                        "there is not enough memory on the device for a forward of one image; give a smaller "
-                        "data.target_size, or trainer.precision=bf16-mixed"
-                    ) from error
-                is_too_much = True  # tried again below, where the error no longer holds on to its tensors
-            if is_too_much:
-                self._limit = len(part) // 2
-                _log.warning(
-                    "not enough memory for a forward of %d images; going on with %d (evaluation.batch=%d avoids this)",
-                    len(part),
-                    self._limit,
-                    self._limit,
-                )
-                if self._device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            for item in range(len(part)):
-                yield logits[item : item + 1]
-            done += len(part)
-
-
-class _Exchange:
-    """The candidates' scores, told to all ranks by files beside the shards.
-
-    A crash leaves them behind under the name of a temporary file, which goes when the store is next opened for writing.
-    """
-
-    def __init__(self, folder: Path, index: int, ranks: Ranks) -> None:
-        self.ranks = ranks
-        self._folder = folder
-        self._index = index
-
-    def _path(self, rank: int) -> Path:
-        return self._folder / f"{TMP_PREFIX}candidates-{self._index:03d}-{rank:05d}.npz"
-
-    def write(self, held: list[Candidates], offers: Iterator[Candidates], spent: Callable[[int], int]) -> None:
-        """Collect this rank's candidates in ``held`` and write what the others have to know of them."""
-        held.extend(offers)
-        np.savez(
-            self._path(self.ranks.rank),
-            image=np.array([offer.index for offer in held], dtype=np.int64),
-            count=np.array([len(offer) for offer in held], dtype=np.int64),
-            spent=np.array([spent(offer.index) for offer in held], dtype=np.int64),
-            score=np.concatenate([np.zeros(0, np.float32), *(offer.scores for offer in held)]),
-            cost=np.concatenate([np.zeros(0, np.int64), *(offer.pixels for offer in held)]),
-        )
-
-    def read(self, num_images: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]], int]:
-        """Scores and costs by image, and the pixels asked for before, from all ranks."""
-        scores = [np.zeros(0, np.float32)] * num_images
-        costs = [np.zeros(0, np.int64)] * num_images
-        spent = 0
-        for rank in range(self.ranks.world_size):
-            with np.load(self._path(rank), allow_pickle=False) as part:
-                ends = np.cumsum(part["count"])[:-1]
-                spent += int(part["spent"].sum())
-                split = zip(
-                    part["image"].tolist(), np.split(part["score"], ends), np.split(part["cost"], ends), strict=True
-                )
-                for image, score, cost in split if len(part["image"]) else ():
-                    scores[image], costs[image] = score, cost
-        return scores, costs, spent
-
-    def remove(self) -> None:
-        """Remove this rank's file."""
-        self._path(self.ranks.rank).unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""The processes that share a round: what they need of each other, and what they tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ripu.labelstore.files import TMP_PREFIX
+from ripu.selection.candidates import Candidates
+from ripu.troubles import line_of
+
+_T = TypeVar("_T")
+
+
+class SelectionError(RuntimeError):
+    """A round failed; nothing of it was committed."""
+
+
+class Ranks(Protocol):
+    """The processes of a job, as far as a round needs them."""
+
+    rank: int
+    world_size: int
+
+    def all_true(self, value: bool) -> bool:
+        """Whether the value is True on every rank; waits for all of them."""
+
+
+class OneProcess:
+    """A job of one process."""
+
+    rank = 0
+    world_size = 1
+
+    def all_true(self, value: bool) -> bool:
+        """The value itself."""
+        return value
+
+
+class Together:
+    """Work of which every rank does its part, and that fails on all ranks where it fails on one."""
+
+    def __init__(self, ranks: Ranks, what: str) -> None:
+        """Share work with ``ranks``; ``what`` is not committed where a part of it fails."""
+        self._ranks = ranks
+        self._what = what
+
+    def __call__(self, work: Callable[[], _T]) -> _T:
+        """Do this rank's part, and wait for the others.
+
+        Raises:
+            SelectionError: It failed on this rank or on another.
+        """
+        failure: Exception | None = None
+        result: Any = None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        if not self._ranks.all_true(failure is None):
+            cause = "another process of the job failed"
+            if failure is not None:
+                cause = line_of(failure) or f"{type(failure).__name__}: {failure}"
+            raise SelectionError(f"{self._what} was not committed: {cause}") from failure
+        return result  # type: ignore[no-any-return]
+
+
+class Exchange:
+    """The candidates' scores, told to all ranks by files beside the shards.
+
+    A crash leaves them behind under the name of a temporary file, which goes when the store is next opened for writing.
+    """
+
+    def __init__(self, folder: Path, index: int, ranks: Ranks) -> None:
+        """Exchange the candidates of round ``index`` by files in ``folder``."""
+        self.ranks = ranks
+        self._folder = folder
+        self._index = index
+
+    def _path(self, rank: int) -> Path:
+        return self._folder / f"{TMP_PREFIX}candidates-{self._index:03d}-{rank:05d}.npz"
+
+    def write(self, held: list[Candidates], offers: Iterator[Candidates], spent: Callable[[int], int]) -> None:
+        """Collect this rank's candidates in ``held`` and write what the others have to know of them."""
+        held.extend(offers)
+        np.savez(
+            self._path(self.ranks.rank),
+            image=np.array([offer.index for offer in held], dtype=np.int64),
+            count=np.array([len(offer) for offer in held], dtype=np.int64),
+            spent=np.array([spent(offer.index) for offer in held], dtype=np.int64),
+            score=np.concatenate([np.zeros(0, np.float32), *(offer.scores for offer in held)]),
+            cost=np.concatenate([np.zeros(0, np.int64), *(offer.pixels for offer in held)]),
+        )
+
+    def read(self, num_images: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]], int]:
+        """Scores and costs by image, and the pixels asked for before, from all ranks."""
+        scores = [np.zeros(0, np.float32)] * num_images
+        costs = [np.zeros(0, np.int64)] * num_images
+        spent = 0
+        for rank in range(self.ranks.world_size):
+            with np.load(self._path(rank), allow_pickle=False) as part:
+                ends = np.cumsum(part["count"])[:-1]
+                spent += int(part["spent"].sum())
+                split = zip(
+                    part["image"].tolist(), np.split(part["score"], ends), np.split(part["cost"], ends), strict=True
+                )
+                for image, score, cost in split if len(part["image"]) else ():
+                    scores[image], costs[image] = score, cost
+        return scores, costs, spent
+
+    def remove(self) -> None:
+        """Remove this rank's file."""
+        self._path(self.ranks.rank).unlink(missing_ok=True)
