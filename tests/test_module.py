@@ -151,8 +151,8 @@ def losses(precision: str, **options: Any) -> list[float]:
     class Losses(pl.Callback):
         found: list[float]
 
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            self.found.append(float(trainer.callback_metrics["train/loss"]))
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+            self.found.append(float(pl_module.step_losses["loss"]))
 
     watch = Losses()
     watch.found = []

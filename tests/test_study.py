@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from running import TESTS
 
 sys.path.insert(0, str(TESTS.parent / "scripts"))
 
+import compare
 import study
 from compare import Record, Runs, folder_of, pair_table, paired, row_table
 
@@ -128,6 +131,24 @@ def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch
     assert "| (c) both above (a) impurity | no run |" in text
     assert "| (a) impurity | 2.20 % | 40.0 ± 1.0 | 40.0 | 41.0 | 39.0 | 68.1 | `table3/gtav_a` |" in text
     assert row_table({}, ["table3/gtav_a"], [0]) == row_table({}, [], [0])  # a row without runs is left out
+    record.add("table3/gtav_a", 4, study.STREETS, result(42.0))
+    study.main()
+    assert "| 40.0 | 41.0 | 39.0 | 42.0 | 68.1 |" in (tmp_path / "results.md").read_text()
+
+
+def test_the_commands_of_the_readme_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Runs] = []
+    monkeypatch.setattr(Runs, "make", lambda self, jobs, threads: seen.append(self) or self.out.mkdir(parents=True) or [])
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"`python scripts/compare\.py ([^`]*)`", (TESTS.parent / "README.md").read_text())
+    assert len(commands) >= 3
+    for words in commands:
+        monkeypatch.setattr(sys, "argv", ["compare.py", *shlex.split(words)])
+        compare.main()
+        assert all(word.startswith(("dataset=", "paths.", "trainer.")) for word in seen[-1].overrides)
+        assert len(seen[-1].overrides) == words.count("=")
+    assert seen[0].seeds == [0, 1, 2]
+    assert seen[-1].rows == ["RA random", "RA RIPU"]
 
 
 def test_differences_of_all_data_sets_decide_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,6 +203,7 @@ def test_a_folder_with_runs_of_other_settings_is_left_alone(tmp_path: Path) -> N
     (failure,) = runs.make(jobs=1, threads=1)
     assert "holds a run of other overrides; give another --out" in failure
     assert not record.path.exists()
+    assert not runs.results()
     (folder / "made_with.json").write_text(json.dumps(["RA RIPU", "dataset=streets"]))
     assert not runs.make(jobs=1, threads=1)
     assert len(record.find(["dataset=streets"])) == 1

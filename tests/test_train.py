@@ -92,6 +92,21 @@ def test_metrics_have_a_row_a_step(finished_run: Path) -> None:
     assert [float(row["train/target_ce"] or 0) > 0 for row in losses][:3] == [False, False, False]
 
 
+def test_accumulated_steps_are_logged_as_whole_ones(finished_run: Path, data_root: Path, tmp_path: Path) -> None:
+    train_here(data_root, tmp_path, "trainer.accumulate=2", "data.source_batch=1", "data.target_batch=1")
+
+    def rows(run: Path) -> list[dict[str, str]]:
+        with (run / "metrics.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    for one, other in zip(rows(tmp_path), rows(finished_run), strict=True):
+        assert [name for name, value in one.items() if value] == [name for name, value in other.items() if value]
+        for name in ("step", "lr/backbone", "lr/head"):
+            assert one.get(name) == other.get(name)
+    first = [float(run[0]["train/source_ce"]) for run in (rows(tmp_path), rows(finished_run))]
+    assert first[0] == pytest.approx(first[1], rel=0.2)  # of the same two images
+
+
 def test_the_command_prints_phases_and_a_table(finished_run: Path) -> None:
     printed = (finished_run.parent / "stdout.txt").read_text()
     for part in ("pre-training on source", "selecting, round 1 of 2", "source only", "after round 1", "final", "IoU by class"):

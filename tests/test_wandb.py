@@ -136,6 +136,21 @@ def test_pictures_masks_tables_and_labels_of_an_offline_run(run: Path) -> None:
     assert len(LabelStore.open(run / "labels").rounds) == 2
 
 
+def test_a_round_before_the_first_step_is_shown_like_any_other(
+    run: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = ("setting=source_free", "selection_steps=[0,3]", f"model.checkpoint={run / 'checkpoints' / 'final.ckpt'}")
+    results = train_here(data_root, tmp_path / "run", "logger=wandb", *words)
+    content = wandb_file.read(wandb_file.only(tmp_path / "run"))
+    curve = [row["al/labelled_fraction"] for row in content.rows("al/mIoU")]
+    assert curve == pytest.approx([*(one["labelled_fraction"] for one in results["evaluations"]), curve[-1]])
+    assert curve[0] == 0.0 < curve[1]
+    assert [row["trainer/global_step"] for row in content.rows("round/classes/path")] == [0, 3]
+    labels = [one for one in content.artifacts if one.type == "labels"]
+    assert [sorted(one.aliases) for one in labels] == [["latest", "round-1"], ["latest", "round-2"]]
+
+
 def truths(run: Path) -> Iterator[Any]:
     """The validation labels of a run."""
     val = build.make_scenes(OmegaConf.load(run / "config.yaml")).val  # type: ignore[arg-type]

@@ -1,17 +1,13 @@
-"""Fills dashboards as a run goes on: speed and memory, the curve over labels, pictures, tables, versions of labels."""
+"""Fills dashboards as a run goes on: the curve over labels, pictures, tables, versions of labels."""
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from numpy.typing import NDArray
 
 from ripu.boards import Board, Picture, class_layer, round_layer
@@ -29,42 +25,6 @@ TABLE_ROWS = 500
 
 TABLE_PICTURES = 16
 """So many of them with a picture."""
-
-
-class Throughput(pl.Callback):
-    """Logs images a second and memory, as often as losses are logged."""
-
-    def __init__(self) -> None:
-        """Begin with nothing counted."""
-        self._since = time.monotonic()
-        self._images = 0
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave out what is not training."""
-        self._since, self._images = time.monotonic(), 0
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Count, and log now and then."""
-        self._images += trainer.world_size * sum(len(part["image"]) for part in batch.values())
-        step = trainer.global_step
-        if step % trainer.log_every_n_steps or not trainer.is_global_zero:  # type: ignore[attr-defined]
-            return
-        now = time.monotonic()
-        values = {"train/images_per_second": self._images / max(now - self._since, 1e-9), **memory(pl_module.device)}
-        self._since, self._images = now, 0
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=step - 1)  # the step that losses are logged under
-
-
-def memory(device: torch.device) -> dict[str, float]:
-    """The most memory that was in use so far, in GiB: of this process, and of the device where it is a GPU."""
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
-    values = {"system/memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
-    if device.type == "cuda":
-        values["system/device_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-    return values
 
 
 class Dashboard(pl.Callback):
@@ -107,14 +67,16 @@ class Dashboard(pl.Callback):
         self.final_fraction = final_fraction
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show an evaluation on the way."""
-        self._show_evaluation(trainer, pl_module)
+        """Show an evaluation on the way; that before training is followed by the round of step 0, which is over by now."""
+        self._show_evaluation(trainer, pl_module, self.selection.evaluations[-1]["labelled_fraction"])
+        if trainer.state.fn == "validate":
+            self._show_round(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the evaluation at the end."""
-        self._show_evaluation(trainer, pl_module)
+        self._show_evaluation(trainer, pl_module, self.selection.labelled_fraction)
 
-    def _show_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def _show_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, labelled_fraction: float) -> None:
         boards = self._boards(trainer)
         if not boards:
             return
@@ -122,7 +84,7 @@ class Dashboard(pl.Callback):
         assert module.scores is not None
         assert module.counts is not None
         step = trainer.global_step
-        share = self.selection.labelled_fraction if self.final_fraction is None else self.final_fraction
+        share = labelled_fraction if self.final_fraction is None else self.final_fraction
         values = {"al/labelled_fraction": share, "al/mIoU": module.scores.miou}
         values |= {f"al/{name}": value for name, value in module.scores.subsets.items()}
         counts = module.counts.cpu().numpy()
@@ -153,6 +115,9 @@ class Dashboard(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the round that took place at this step."""
+        self._show_round(trainer)
+
+    def _show_round(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
         boards = self._boards(trainer)
         if not boards or self.store is None or step not in self.plan.selection_steps:

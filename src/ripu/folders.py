@@ -21,6 +21,14 @@ def _is_writable(folder: Path) -> bool:
     return True
 
 
+def _check_own_name(cfg: DictConfig) -> None:
+    """Refuse to name a folder by the time where it has to be one that is there, or the same for several processes."""
+    if cfg.get("resume"):
+        raise ConfigError("resume=true goes on with the run in paths.output_dir, which is not given; add paths.output_dir=RUN")
+    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("processes that torchrun starts need a folder that they share; add paths.output_dir=RUN")
+
+
 def check_output(cfg: DictConfig) -> None:
     """Refuse an output folder that cannot be one.
 
@@ -28,8 +36,11 @@ def check_output(cfg: DictConfig) -> None:
         cfg: The configuration of a run: ``paths.output_dir``, and the folders of its data set.
 
     Raises:
-        ConfigError: It is a file, lies under one, may not be written to, or lies among the files of the data set.
+        ConfigError: It is a file, lies under one, may not be written to, or lies among the files of the data set; or it is
+            not named, and the run is one that is gone on with, or has processes of torchrun.
     """
+    if "ripu.started" in str(OmegaConf.to_container(cfg.paths, resolve=False)["output_dir"]):  # type: ignore[index,call-overload]
+        _check_own_name(cfg)
     given = OmegaConf.select(cfg, "paths.output_dir")
     if OmegaConf.select(cfg, "paths.data_root") is None:
         raise ConfigError("paths.data_root=null is not allowed; name the parent of the data sets' folders")

@@ -98,6 +98,9 @@ class RipuModule(pl.LightningModule):
     that two graphs are never held at once; the gradients are those of the sum, and several processes exchange them once
     a step. Batch norms that are not frozen normalise each domain by its own batch; their running statistics follow the
     target as soon as target images are read.
+
+    Attributes:
+        step_losses: The terms of the last step and their sum ``loss``, means over its micro-batches.
     """
 
     def __init__(
@@ -184,6 +187,7 @@ class RipuModule(pl.LightningModule):
         self.scores: SegmentationScores | None = None
         self.counts: Tensor | None = None
         self.on_prediction: OnPrediction | None = None
+        self.step_losses: dict[str, Tensor] = {}
         self._step = StepGuard()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -286,17 +290,24 @@ class RipuModule(pl.LightningModule):
                 self.manual_backward(total)
             terms |= {name: term.detach() for name, term in part_terms.items()}
         loss = torch.stack(list(terms.values())).sum()
-        checked = [loss.float(), *(self._largest_gradients(loss.device) if is_last_micro else ())]
+        checked = [loss.float(), *self._largest_gradients(loss.device)]
         if not torch.isfinite(torch.stack(checked)).all():  # the device is waited for once, for loss and gradients
             self._step.undo()
-            what = "the gradient is not finite" if torch.isfinite(loss) else f"the loss is {loss.item()}"
+            shared = f" (on this or another of {self.trainer.world_size} processes)" if self.trainer.world_size > 1 else ""
+            what = f"the gradient is not finite{shared}" if torch.isfinite(loss) else f"the loss is {loss.item()}"
             raise nonfinite.fail(self, what, batch, batch_idx % self.accumulate, terms)
-        self.log_dict({f"train/{name}": term for name, term in terms.items()} | {"train/loss": loss})
+        self._count_losses({**terms, "loss": loss}, is_first=batch_idx % self.accumulate == 0)
         if is_last_micro:
             with self._step.changing():
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
                 scheduler.step()  # type: ignore[union-attr]
+
+    def _count_losses(self, terms: Mapping[str, Tensor], *, is_first: bool) -> None:
+        """Add a micro-batch's share to the losses of its step."""
+        before = {} if is_first else self.step_losses
+        shares = {name: term / self.accumulate for name, term in terms.items()}
+        self.step_losses = {name: before[name] + share if name in before else share for name, share in shares.items()}
 
     def _largest_gradients(self, device: torch.device) -> list[Tensor]:
         """The largest magnitude in each gradient, float32; none with a scaler, which leaves infinite ones out by itself."""
@@ -337,7 +348,6 @@ class RipuModule(pl.LightningModule):
         checkpoint["loops"] = None
         epoch_loop = trainer.fit_loop.epoch_loop
         epoch_loop.manual_optimization.optim_step_progress.total.completed = checkpoint["global_step"]
-        epoch_loop._batches_that_stepped = checkpoint["global_step"]
 
     # -------------------------------------------------------------- evaluation
 
@@ -386,8 +396,8 @@ class RipuModule(pl.LightningModule):
             if not bool(scores.sum().isfinite()):
                 raise FloatingPointError(
                     f"the network's output for image {int(index)} of the evaluation (from 0) is NaN or infinite and cannot be "
-                    "measured: the weights have diverged or are damaged; lower optimizer.learning_rate, or use another "
-                    "checkpoint"
+                    "measured: the weights have diverged or are damaged, or 16 bits are too few; lower optimizer.learning_rate "
+                    "(in a run of its own), use another checkpoint, or trainer.precision=32-true (in evaluation precision=32-true)"
                 )
             prediction = scores.argmax(dim=1)
             if self.on_prediction is not None:
@@ -409,7 +419,7 @@ class RipuModule(pl.LightningModule):
         values |= {f"iou/{name}": iou for name, iou in self.scores.per_class_iou.items() if iou is not None}
         if self.scores.subsets:  # where there are several means, that over all classes is also called by their number
             values[f"mIoU{self.taxonomy.num_classes}"] = self.scores.miou
-        if self._trainer is not None:  # else Lightning takes the number of the step before, that losses are logged under
+        if self._trainer is not None:  # else Lightning counts micro-batches
             self.log("step", float(self.trainer.global_step), rank_zero_only=True)
         # The last evaluation is of the same images, so it is also the end of the curves of those on the way.
         for name in dict.fromkeys((stage, "val")):

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from tqdm import tqdm
 
+from ripu.module import RipuModule
 from ripu.plan import Plan
 from ripu.terminal import PLAIN_SECONDS, Progress, is_terminal, time_left
 
@@ -26,7 +27,7 @@ class ProgressBar(LightningProgressBar):
         self.plan = plan
         self._bar: tqdm[Any] | None = None
         self._part: Progress | None = None
-        self._miou = ""
+        self._loss = self._miou = ""
         self._began = (0.0, 0)
         self._last_line = 0.0
         self._is_enabled = True
@@ -64,8 +65,9 @@ class ProgressBar(LightningProgressBar):
     ) -> None:
         """Move on to the trainer's step."""
         step = trainer.global_step
-        loss = trainer.callback_metrics.get("train/loss")
-        facts = ([f"loss {float(loss):.2f}"] if loss is not None else []) + ([self._miou] if self._miou else [])
+        if isinstance(pl_module, RipuModule) and (batch_idx + 1) % pl_module.accumulate == 0:
+            self._loss = f"loss {float(pl_module.step_losses['loss']):.2f}"
+        facts = [fact for fact in (self._loss, self._miou) if fact]
         if self._bar is not None:
             self._bar.set_description(self.plan.describe(max(step - 1, 0)), refresh=False)
             self._bar.set_postfix_str(", ".join(facts), refresh=False)

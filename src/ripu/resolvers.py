@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
+import zlib
 from collections.abc import Sequence
 
 from omegaconf import OmegaConf
@@ -14,6 +16,24 @@ from ripu.dryrun.folder import run_folder
 OmegaConf.register_new_resolver("ripu.len", len, replace=True)
 OmegaConf.register_new_resolver("ripu.run_folder", run_folder, replace=True)
 OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)
+
+
+def started(form: str) -> str:
+    """What tells the folder of a command from those of others: when it began.
+
+    Under SLURM it is the number of the job and a digest of the command: the same on all of its processes, and when the job
+    is put back into the queue.
+
+    Args:
+        form: As for ``time.strftime``.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return time.strftime(form)
+    return f"slurm-{job}-{zlib.crc32(repr(sys.argv[1:]).encode()):08x}"
+
+
+OmegaConf.register_new_resolver("ripu.started", started, replace=True, use_cache=True)
 
 
 def quotient(whole: int, part: int) -> int:

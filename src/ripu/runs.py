@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import time
@@ -16,7 +17,6 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -25,7 +25,7 @@ from ripu.beginnings import Beginning, key_of
 from ripu.build import ConfigError, Scenes, instantiate, make_plan, plain
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint, remove_leftovers, save_final
 from ripu.commandline import given_words
-from ripu.dashboard import Dashboard, Throughput, keep_final
+from ripu.dashboard import Dashboard, keep_final
 from ripu.files import writing
 from ripu.labelstore import LabelStore, StoreMissingError
 from ripu.labelstore.lock import WriterLock
@@ -46,6 +46,7 @@ from ripu.skipped import SkippedFiles
 from ripu.start import StartLabels
 from ripu.stopping import StopSignals
 from ripu.terminate import die_with_parent
+from ripu.trainlog import TrainingLog
 from ripu.trust import read_yaml
 
 __all__ = [
@@ -64,6 +65,8 @@ __all__ = [
     "save_final",
     "take_beginning",
 ]
+
+_log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"
@@ -256,6 +259,13 @@ def _strategy(cfg: DictConfig) -> str | DDPStrategy:
 
 def make_trainer(cfg: DictConfig, run: Path, plan: Plan) -> pl.Trainer:
     """The Lightning trainer of a run, without callbacks."""
+    if (processes := num_processes(cfg)) > 1 and _rank() == 0:
+        _log.info(
+            "%d processes: a step is of %d times data.source_batch + data.target_batch images; learning rate, steps and "
+            "schedule stay as they are",
+            processes,
+            processes * cfg.trainer.accumulate,
+        )
     loggers: list[Any] = [MetricsFile(run)]
     loggers += [instantiate(node) for node in cfg.logger.values() if node is not None]
     precision = cfg.trainer.precision
@@ -314,13 +324,12 @@ def add_callbacks(
     trainer.callbacks += [  # type: ignore[attr-defined]
         bar,
         skipped,
-        LearningRateMonitor("step"),
         PredictionPanel(run / "panel", cfg.evaluation.pictures),
         selection,
         recorder,
         checkpoint,
         StopSignals(run, checkpoint),
-        Throughput(),
+        TrainingLog(),
         Dashboard(
             selection,
             plan,
@@ -369,6 +378,7 @@ def facts(cfg: DictConfig) -> dict[str, Any]:
         "seed": cfg.seed,
         "max_steps": cfg.trainer.max_steps,
         "pretrain_steps": make_plan(cfg).pretrain_steps,
+        "processes": num_processes(cfg),
         "provenance": {
             **provenance(),
             "command": " ".join(["python -m ripu.train", *given_words()]),

@@ -107,16 +107,19 @@ def main(cfg: DictConfig) -> None:
     from hydra.types import RunMode
 
     build.quiet_libraries()
+    is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     with open_dict(cfg):
         if not cfg.dry_run:  # which keeps Hydra out of that folder
             cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
-        elif HydraConfig.get().mode == RunMode.MULTIRUN:
+        elif is_sweep:
             cfg.paths.output_dir = str(Path(cfg.paths.output_dir) / HydraConfig.get().sweep.subdir)
         cfg.resume = cfg.resume or terminate.is_requeued()
     terminate.terminate_like_interrupt()
     began = time.time()
     words = given_words()
     try:
+        if is_sweep:
+            build.check_job_of_sweep(cfg)
         train(cfg)
     except (KeyboardInterrupt, SystemExit):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint was written
         line = None if cfg.dry_run else go_on(cfg, words, began)

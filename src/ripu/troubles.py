@@ -52,9 +52,10 @@ def line_of(error: BaseException) -> str | None:
         first = message_of(error).splitlines()[0] if message_of(error) else type(error).__name__
         where = "the device" if re.search(r"cuda|hip|mps", f"{type(error).__module__} {first}", re.I) else "this machine"
         return (
-            f"there is not enough memory on {where} ({first.rstrip('.')}). Smaller: data.source_batch=1 data.target_batch=1 "
-            "(with trainer.accumulate=2 a step sees as many images as before), data.target_size and data.source_size, "
-            "trainer.precision=bf16-mixed on a GPU; less memory of the machine: data.num_workers=0"
+            f"there is not enough memory on {where} ({first.rstrip('.')}). Smaller, as a run of its own (another "
+            "paths.output_dir): data.source_batch=1 data.target_batch=1 (with trainer.accumulate=2 a step sees as many images "
+            "as before), data.target_size and data.source_size; in the same run: trainer.precision=bf16-mixed on a GPU, and "
+            "data.num_workers=0 for less memory of the machine"
         )
     worker = _WORKER.search(str(error))
     if isinstance(error, RuntimeError) and worker:

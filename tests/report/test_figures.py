@@ -86,6 +86,20 @@ def test_truth_and_questions_stay_together_at_another_size(run: Path) -> None:
     np.testing.assert_array_equal(asked, data.store.asked_mask(image.image_id))
     label = data.store.revealed_label(image.image_id)
     np.testing.assert_array_equal(truth[label != 255], label[label != 255])
+    rows, columns = (np.arange(size) * small // size for size, small in zip(label.shape, (9, 12), strict=True))
+    cells = rows[:, None] * 12 + columns
+    asked, truth = revealed_ids(data, image, (9, 12))
+    whole = data.picture(f"target-{image.index:05d}-truth.png")
+    assert whole is not None
+    for cell, (is_asked, one) in enumerate(zip(asked.ravel(), truth.ravel(), strict=True)):
+        answered = {*label[(cells == cell) & data.store.asked_mask(image.image_id)].tolist()}
+        assert bool(answered) == is_asked
+        if answered:
+            assert one in ((answered - {255}) or {255})
+        else:
+            row, column = divmod(cell, 12)
+            middle = (2 * row + 1) * whole.shape[0] // 18, (2 * column + 1) * whole.shape[1] // 24
+            assert one == whole[middle]
 
 
 def test_what_cannot_be_drawn_is_left_out_with_its_reason(run: Path, data_root: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from ripu.datasets.taxonomy import CITYSCAPES19
+from ripu.report import curves
 from ripu.report.__main__ import main
 from ripu.report.collect import Row, differing, find_runs, make_rows, mean_std, row_name
 from ripu.report.curves import curve_points, window_sweep
@@ -190,6 +191,48 @@ def test_the_sweep_over_k_needs_a_second_k(tmp_path: Path) -> None:
     rows, _ = rows_of(tmp_path / "runs")
     assert window_sweep(rows, tmp_path / "out") == []
     assert curve_points(rows[0]) == [(10, 0.0, [30.0]), (40, pytest.approx(2.2), [50.0])]
+
+
+def test_the_sweep_over_k_joins_what_differs_in_k_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = ("objective.negative_weight=0", "mode.radius=4")
+    write_run(tmp_path / "k1", miou=60.0)
+    write_run(tmp_path / "k2", "mode.radius=2", miou=61.0)
+    write_run(tmp_path / "apart", "mode.radius=2", "mode.suppress_radius=1", miou=10.0)
+    write_run(tmp_path / "free", "setting=source_free", "mode.radius=9", f"model.checkpoint={tmp_path}", miou=20.0)
+    write_run(tmp_path / "shared", "mode.budget_per=dataset", "mode.radius=4", miou=30.0)
+    write_run(tmp_path / "plain", *fewer, miou=40.0)
+    drawn: list[Any] = []
+    monkeypatch.setattr(curves, "save", lambda figure, path: drawn.append(figure.axes[0]) or [path])
+    assert len(window_sweep(rows_of(tmp_path)[0], tmp_path / "out")) == 1
+    (line,) = drawn[0].get_legend_handles_labels()[0]
+    assert line.lines[0].get_xdata().tolist() == [1, 2]
+    assert line.lines[0].get_ydata().tolist() == [60.0, 61.0]
+
+
+def test_sizes_of_regions_in_the_recipe_are_no_difference(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", seed=1)
+    older = write_run(tmp_path / "older", seed=0) / "config.yaml"
+    config = yaml.safe_load(older.read_text())
+    for key in ("region_side", "region_pixels"):
+        del config["dataset"]["recipe"][key]
+    older.write_text(yaml.safe_dump(config))
+    (row,), _ = rows_of(tmp_path)
+    assert row.seeds == [0, 1]
+
+
+def test_every_weight_that_differs_is_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "ours", "objective.consistency_weight=1.0", "objective.negative_weight=1.0")
+    write_run(tmp_path / "plain", *NO_LOSSES)
+    assert all(
+        {"objective.consistency_weight", "objective.negative_weight"} == set(row.also) for row in rows_of(tmp_path)[0]
+    )
+
+
+def test_the_mean_over_13_classes_stands_beside_the_paper(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", dataset="synthia")
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps({**results, "mIoU13": 57.0}))
+    assert "50.0, mIoU13 57.0 (n=1)" in paper_tables(rows_of(tmp_path)[0])
 
 
 def test_mean_and_deviation() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ripu import resolvers
-from ripu.build.checks import check_config, check_processes
+from ripu.build.checks import check_config, check_job_of_sweep, check_processes
 from ripu.build.config import has_rounds, instantiate, make_plan, make_taxonomy, plain, uses_source
 from ripu.build.data import Scenes, find_data, index_folder, load_parts, make_datamodule, make_scenes, make_val
 from ripu.build.messages import explain, quiet_libraries
@@ -16,6 +16,7 @@ __all__ = [
     "ConfigError",
     "Scenes",
     "check_config",
+    "check_job_of_sweep",
     "check_processes",
     "check_room",
     "check_start",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,21 @@ def check_config(cfg: DictConfig) -> None:
         is_active = cfg.setting.target_labels == "revealed"
         where = "without rounds (selection_steps=[])" if is_active else f"in setting={cfg.setting.name}"
         raise ConfigError(f"budget={cfg.budget} has no effect {where}; leave it out")
+
+
+def check_job_of_sweep(cfg: DictConfig) -> None:
+    """Refuse several processes in a job of a sweep, where each process that Lightning starts would begin the whole sweep.
+
+    Raises:
+        ConfigError: There are several, and it is not SLURM that starts them.
+    """
+    from ripu import runs
+
+    if runs.num_processes(cfg) > 1 and int(os.environ.get("SLURM_NTASKS", "1")) == 1:
+        raise ConfigError(
+            f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}: a job of a sweep (-m) can "
+            "start no further processes; use trainer.devices=1, or give a command for each job"
+        )
 
 
 def check_processes(devices: Any, where: str) -> None:

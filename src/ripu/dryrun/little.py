@@ -20,7 +20,6 @@ from ripu import build, runs, start
 from ripu.build import Scenes
 from ripu.checkpointing import RunCheckpoint
 from ripu.classbalance import is_index_kept
-from ripu.dashboard import memory
 from ripu.datamodule import SOURCE, TARGET, EvalScenes, PoolScenes, TrainScenes
 from ripu.datasets.cache import ImageCache
 from ripu.labelstore import LabelStore
@@ -31,6 +30,7 @@ from ripu.report.page import try_page
 from ripu.roundstats import carried_fraction
 from ripu.selection.query import Query
 from ripu.start import StartLabels
+from ripu.trainlog import memory
 
 STEPS = 4
 """Steps of each kind; the first of a kind warms up and is not counted."""

@@ -85,7 +85,8 @@ def map_pixels(
     if broken:
         raise ValueError(
             f"logits are NaN or infinite at batch position(s) {broken}: "
-            "the network has diverged or its input is not finite; lower the learning rate or check the image."
+            "the network has diverged, 16 bits are too few for it, or its input is not finite; lower the learning rate, use "
+            "32-bit precision, or check the image."
         )
     return maps
 

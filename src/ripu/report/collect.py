@@ -20,6 +20,7 @@ NOT_COMPARED = (
     "logger",
     "checkpoint",
     "trainer.accelerator",
+    "trainer.devices",  # compared is the number of processes
     "trainer.timeout_minutes",
     "trainer.log_every_n_steps",
     "trainer.deterministic",
@@ -31,6 +32,8 @@ NOT_COMPARED = (
     "evaluation.gallery",
     "data.num_workers",
     "data.cache",
+    "dataset.recipe.region_side",  # what these decide stands in region, and older runs lack them
+    "dataset.recipe.region_pixels",
 )
 """Keys that say where and how fast a run goes, not what it learns."""
 
@@ -39,6 +42,9 @@ STARTS = ("start.run", "start.labels", "model.checkpoint")
 
 SETTINGS_WITHOUT_ROUNDS = ("source_only", "fully_supervised")
 """Settings that ask for nothing; mode, score and budget say nothing about them."""
+
+_CHOSEN = ("objective", "optimizer", "trainer", "data", "model")
+"""Keys of which none is a copy of another, though their values may be alike."""
 
 _WITHOUT_ROUNDS = ("mode", "region", "acquisition", "budget", "selection_steps", "dataset.static_mask")
 _TITLE = ("dataset", "mode", "setting", "acquisition", "budget")
@@ -96,6 +102,8 @@ class RunRecord:
             for key, value in self.config.items()
             if value is not None and not _is_in(key, (*NOT_COMPARED, *unused)) and not key.endswith(".root")
         }
+        if (self.results or {}).get("processes", 1) != 1:  # a step is of as many times more images
+            found["processes"] = self.results["processes"]  # type: ignore[index]
         if not self.names_start:
             found |= {key: "given" for key in STARTS if key in found}
         if self.parent is not None:
@@ -346,6 +354,8 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
     >>> differing([{"region._target_": "Square", "region.radius": 1}, {"region._target_": "Superpixels", "region.n": 9}])
     ['region._target_']
+    >>> differing([{"objective.a": 0, "objective.b": 0}, {"objective.a": 1, "objective.b": 1}])
+    ['objective.a', 'objective.b']
     """
     keys = sorted({key for config in configs for key in config}, key=lambda key: (len(key), key))
     columns = {key: [json.dumps(config.get(key), default=str) for config in configs] for key in keys}
@@ -360,7 +370,8 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         is_argument = len(by_class) > 1
         owners = {kind for kind, config in zip(classes, configs, strict=True) if key in config or not is_argument}
         places = [place for place, kind in enumerate(classes) if kind in owners or not is_argument]
-        if not any(all(columns[other][place] == values[place] for place in places) for other in found):
+        alike = [other for other in found if all(columns[other][place] == values[place] for place in places)]
+        if not any(not (_is_in(key, _CHOSEN) and _is_in(other, _CHOSEN)) for other in alike):
             found.append(key)
     return sorted(found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,18 +122,29 @@ def labelled_share(rows: Sequence[Row], folder: Path) -> list[Path]:
     return written
 
 
+def _distance(config: Mapping[str, Any]) -> int:
+    """The ``mode.suppress_radius`` that follows from ``mode.radius``."""
+    factor = config.get("protocol.pixel_exclusion", 1) if config.get("mode.pixel") else 2
+    return int(factor) * int(config["mode.radius"])
+
+
 def window_sweep(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Fig. 6: mIoU over the radius k of the window, RA and PA, where rows differ in ``mode.radius``."""
+    """Fig. 6: mIoU over the radius k of the window, RA and PA, where rows differ in ``mode.radius``.
+
+    A line joins rows that differ in nothing else, but for the distance between picks that follows from k.
+    """
     written = []
     for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
         lines: dict[str, list[tuple[int, list[float]]]] = {}
         for row in rows:
             radius = row.runs[0].config.get("mode.radius")
-            others = {key: value for key, value in row.also.items() if not key.startswith("mode.")}
             if row.title["dataset"] != dataset or row.title["mode"] == "–" or radius is None:
                 continue
-            title = " ".join([row.title["mode"].upper(), row.title["acquisition"], row.title["budget"]])
-            name = " ".join([title, *(f"{key}={value}" for key, value in others.items())])
+            follows = {"mode.radius": radius, "mode.suppress_radius": _distance(row.runs[0].config)}
+            others = {key: value for key, value in row.also.items() if key not in follows or value != follows[key]}
+            title = [row.title["mode"].upper(), row.title["acquisition"], row.title["budget"]]
+            title += [] if row.title["setting"] == "active" else [row.title["setting"]]
+            name = " ".join([*title, *(f"{key}={value}" for key, value in others.items())])
             lines.setdefault(name, []).append((int(radius), row.values("mIoU")))
         lines = {name: points for name, points in lines.items() if len({radius for radius, _ in points}) > 1}
         if not lines:

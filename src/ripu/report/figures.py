@@ -296,12 +296,17 @@ def side_by_side(runs: Sequence[Path], names: Sequence[str], folder: Path) -> li
 def revealed_ids(
     data: RunData, image: GalleryImage, size: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-    """Where was asked, and the recorded truth (255 where there is none), both at ``size`` (height, width)."""
+    """Where was asked, and the classes, both at ``size`` (height, width).
+
+    The class of a cell that was asked about is one that was answered there, of another the recorded truth in its middle;
+    255 where there is none, and everywhere where no truth was recorded.
+    """
     assert data.store is not None
     asked = asked_map(data.store, image.image_id, size)
     truth = data.picture(f"target-{image.index:05d}-truth.png")
     if truth is None:
         return asked[..., 0] > 0, np.full(size, VOID, dtype=np.uint8)
-    rows = (np.arange(size[0]) * truth.shape[0]) // size[0]
-    columns = (np.arange(size[1]) * truth.shape[1]) // size[1]
-    return asked[..., 0] > 0, truth[np.ix_(rows, columns)]
+    rows = ((2 * np.arange(size[0]) + 1) * truth.shape[0]) // (2 * size[0])
+    columns = ((2 * np.arange(size[1]) + 1) * truth.shape[1]) // (2 * size[1])
+    is_asked = asked[..., 0] > 0
+    return is_asked, np.where(is_asked, asked[..., 1], truth[np.ix_(rows, columns)])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ripu.datasets.scenes import open_picture
+from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import LabelReader, LabelStoreError
 from ripu.report import storage
 from ripu.report.rundata import GalleryImage, RunData
@@ -136,7 +137,7 @@ def asked_map(store: LabelReader, image_id: str, size: tuple[int, int]) -> NDArr
         size: (height, width) of the result, not above those of the label.
 
     Returns:
-        (height, width, 3) uint8: round from 1, class (255: void or unanswered), 0; all 0 where nothing is asked.
+        (height, width, 3) uint8: round from 1, class (255: void or unanswered alone), 0; all 0 where nothing is asked.
     """
     image = store.image(image_id)
     asked = np.zeros((image.height, image.width), dtype=np.uint8)
@@ -146,6 +147,8 @@ def asked_map(store: LabelReader, image_id: str, size: tuple[int, int]) -> NDArr
     label = store.revealed_label(image_id)
     result = np.zeros((*size, 3), dtype=np.uint8)
     rows, columns = np.nonzero(asked)
+    last = np.argsort(label[rows, columns] != VOID, kind="stable")  # of void and a class in one place, the class
+    rows, columns = rows[last], columns[last]
     small_rows, small_columns = rows * size[0] // image.height, columns * size[1] // image.width
     result[small_rows, small_columns, 0] = asked[rows, columns]
     result[small_rows, small_columns, 1] = label[rows, columns]

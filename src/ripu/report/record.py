@@ -177,6 +177,8 @@ class ReportRecorder(pl.Callback):
         self._end(trainer, pl_module, f"evaluation-{trainer.global_step:08d}")
         if trainer.is_global_zero:
             self._write_progress(trainer)
+        if trainer.state.fn == "validate":  # before training; the round of step 0 has followed
+            self._write_round(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what was counted, the worst images and the gallery as it is predicted now."""
@@ -208,6 +210,9 @@ class ReportRecorder(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """After a round: write the report."""
+        self._write_round(trainer)
+
+    def _write_round(self, trainer: pl.Trainer) -> None:
         rounds = self.selection.rounds
         if trainer.is_global_zero and rounds and rounds[-1]["step"] == trainer.global_step:
             self._write_progress(trainer)

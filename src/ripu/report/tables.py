@@ -145,11 +145,14 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
 
     The published network counts where the paper has both: a row on DeepLab-v3+ with ResNet-101 is matched by runs of that
     network alone, and on the published data sets one on DeepLab-v2 by others alone. A shorter run is the same run, smaller,
-    with as many rounds. Runs that begin with another run or with masks match nothing, but for source-free ones with a
-    network to begin with; nor do runs without a readable ``config.yaml``. Source Only is matched at the learning rate of the
-    data set's own recipe alone: the source networks of Table 5 have another one, and no figure.
+    with as many rounds; one of several processes, whose steps are of more images, is another. Runs that begin with another
+    run or with masks match nothing, but for source-free ones with a network to begin with; nor do runs without a readable
+    ``config.yaml``. Source Only is matched at the learning rate of the data set's own recipe alone: the source networks of
+    Table 5 have another one, and no figure.
     """
     config = row.runs[0].config
+    if (row.runs[0].results or {}).get("processes", 1) != 1:
+        return False
     if not config or not paper["match"] or _TASK.get(row.title["dataset"]) != paper["task"]:
         return False
     wanted = dict(pair.split("=", 1) for pair in paper["match"].split() if "=" in pair)
@@ -248,7 +251,8 @@ def _beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence[Row]], 
             ours = [row for row in found[id(one)] if row.title["dataset"] == dataset]
             texts = []
             for row in ours:
-                text = f"{mean_std(row.values('mIoU'))} (n={len(row.runs)})"
+                of_13 = f", mIoU13 {mean_std(row.values('mIoU13'))}" if has_13 and row.values("mIoU13") else ""
+                text = f"{mean_std(row.values('mIoU'))}{of_13} (n={len(row.runs)})"
                 texts.append(f"{text} {differences(row, ours)}".strip())
             cells.append("; ".join(texts) or "–")
         body.append(cells)

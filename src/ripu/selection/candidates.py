@@ -160,7 +160,8 @@ def check_fixed(acquisition: Acquisition) -> None:
     numerics = getattr(acquisition, "numerics", "exact")
     if numerics != "exact":
         raise ValueError(
-            f"acquisition.numerics={numerics} is defined for square windows alone; leave it out, or use region=square"
+            f"acquisition.numerics={numerics} (protocol.score_numerics, where that is not given) is defined for square windows "
+            "alone; give acquisition.numerics=exact, or region=square"
         )
 
 

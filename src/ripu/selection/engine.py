@@ -160,8 +160,8 @@ class SelectionEngine:
             exchange = Exchange(store.path, index, ranks)
             try:
                 held: list[Candidates] = []
-                together(lambda: exchange.write(held, offers, self._spent(store, spec)))
-                kept = together(lambda: self._kept(spec, exchange))
+                together(lambda: exchange.write(held, offers))
+                kept = together(lambda: self._kept(store, spec, exchange))
                 together(lambda: part.write(offer.first(int(kept[offer.index])) for offer in held))
             finally:
                 exchange.remove()
@@ -321,10 +321,11 @@ class SelectionEngine:
             return lambda index: 0
         return lambda index: int(store.asked_mask(self.image_ids[index], spec.index, with_carried=False).sum())
 
-    def _kept(self, spec: Round, exchange: Exchange) -> NDArray[np.int64]:
+    def _kept(self, store: LabelStore, spec: Round, exchange: Exchange) -> NDArray[np.int64]:
         """How many candidates of each image are asked for, after every rank has written its own."""
-        scores, costs, spent = exchange.read(len(self.image_ids))
+        scores, costs = exchange.read(len(self.image_ids))
         if self.is_fixed:
+            spent = sum(map(self._spent(store, spec), range(len(self.image_ids))))  # also of images that offer nothing now
             budget = sum(self.query.pixels_until(size, spec.index) for size in self.label_sizes) - spent
         else:
             budget = sum(self.query.picks_per_round(size, self.train_size) for size in self.label_sizes)

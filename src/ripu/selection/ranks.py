@@ -84,33 +84,30 @@ class Exchange:
     def _path(self, rank: int) -> Path:
         return self._folder / f"{TMP_PREFIX}candidates-{self._index:03d}-{rank:05d}.npz"
 
-    def write(self, held: list[Candidates], offers: Iterator[Candidates], spent: Callable[[int], int]) -> None:
+    def write(self, held: list[Candidates], offers: Iterator[Candidates]) -> None:
         """Collect this rank's candidates in ``held`` and write what the others have to know of them."""
         held.extend(offers)
         np.savez(
             self._path(self.ranks.rank),
             image=np.array([offer.index for offer in held], dtype=np.int64),
             count=np.array([len(offer) for offer in held], dtype=np.int64),
-            spent=np.array([spent(offer.index) for offer in held], dtype=np.int64),
             score=np.concatenate([np.zeros(0, np.float32), *(offer.scores for offer in held)]),
             cost=np.concatenate([np.zeros(0, np.int64), *(offer.pixels for offer in held)]),
         )
 
-    def read(self, num_images: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]], int]:
-        """Scores and costs by image, and the pixels asked for before, from all ranks."""
+    def read(self, num_images: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
+        """Scores and costs by image, from all ranks."""
         scores = [np.zeros(0, np.float32)] * num_images
         costs = [np.zeros(0, np.int64)] * num_images
-        spent = 0
         for rank in range(self.ranks.world_size):
             with np.load(self._path(rank), allow_pickle=False) as part:
                 ends = np.cumsum(part["count"])[:-1]
-                spent += int(part["spent"].sum())
                 split = zip(
                     part["image"].tolist(), np.split(part["score"], ends), np.split(part["cost"], ends), strict=True
                 )
                 for image, score, cost in split if len(part["image"]) else ():
                     scores[image], costs[image] = score, cost
-        return scores, costs, spent
+        return scores, costs
 
     def remove(self) -> None:
         """Remove this rank's file."""
