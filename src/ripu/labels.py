@@ -276,7 +276,7 @@ def _disk_ids(label: NDArray[np.uint8], taxonomy: Taxonomy, known: Sequence[int]
 
     ids = taxonomy.to_disk_ids(label)
     free = set(range(VOID) if known is None else known) - set(taxonomy.disk_to_train)
-    ids[label == VOID] = min(free, default=VOID)
+    ids[label == VOID] = min((one for one in free if 0 <= one < VOID), default=VOID)
     return ids
 
 

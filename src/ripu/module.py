@@ -397,7 +397,7 @@ class RipuModule(pl.LightningModule):
                 raise FloatingPointError(
                     f"the network's output for image {int(index)} of the evaluation (from 0) is NaN or infinite and cannot be "
                     "measured: the weights have diverged or are damaged, or 16 bits are too few; lower optimizer.learning_rate "
-                    "(in a run of its own), use another checkpoint, or trainer.precision=32-true (in evaluation precision=32-true)"
+                    "(in a run of its own), use another checkpoint, or trainer.precision=32-true (evaluate: precision=32-true)"
                 )
             prediction = scores.argmax(dim=1)
             if self.on_prediction is not None:

@@ -75,7 +75,7 @@ def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
                     others += 1
     if not names:
         raise PhotosError(f"input={source} holds no image ({', '.join(sorted(SUFFIXES))}); name a folder of images")
-    stems = [name[: -len(Path(name).suffix)] for name in names]
+    stems = [name.removesuffix(Path(name).suffix) for name in names]
     uses, known = Counter(stems), set(names)
     photos = [
         Photo(root / name, name, stem if uses[stem] == 1 and stem not in known else name)  # a.png, a.jpg and a.png.jpg

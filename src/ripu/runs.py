@@ -6,13 +6,14 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
@@ -27,7 +28,7 @@ from ripu.checkpointing import RunCheckpoint, newest_checkpoint, remove_leftover
 from ripu.commandline import given_words
 from ripu.dashboard import Dashboard, keep_final
 from ripu.files import writing
-from ripu.labelstore import LabelStore, StoreMissingError
+from ripu.labelstore import ImageAnswers, LabelStore, StoreMissingError
 from ripu.labelstore.lock import WriterLock
 from ripu.loggers import MetricsFile
 from ripu.module import RipuModule
@@ -42,6 +43,7 @@ from ripu.resume import pick_up
 from ripu.roundstats import carried_fraction, true_class_pixels
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
+from ripu.selection.oracle import Oracle, UnreadableAnswerError
 from ripu.skipped import SkippedFiles
 from ripu.start import StartLabels
 from ripu.stopping import StopSignals
@@ -61,6 +63,7 @@ __all__ = [
     "newest_checkpoint",
     "num_processes",
     "pick_up",
+    "put_again",
     "report",
     "save_final",
     "take_beginning",
@@ -196,6 +199,29 @@ def find_start(cfg: DictConfig, scenes: Scenes) -> StartLabels | None:
     if _rank() != 0 or _has_carried(Path(cfg.paths.output_dir) / "labels"):
         return None
     return start.find(cfg, scenes.target, scenes.taxonomy)
+
+
+def put_again(store: LabelStore, oracle: Oracle) -> None:
+    """Put what was asked and never answered to the oracle once more, e.g. where images have been labelled since.
+
+    Args:
+        store: The label store of the run, open for writing.
+        oracle: Who answers; nobody is asked where nothing is unanswered.
+    """
+
+    def answers() -> Iterator[ImageAnswers]:
+        for image in store.images:
+            pixels = np.unique(store.unanswered(image.image_id))
+            try:
+                labels = oracle.answer(image.image_id, *np.divmod(pixels, image.width)) if len(pixels) else None
+            except UnreadableAnswerError:  # told of when the image is next asked about
+                continue
+            if labels is not None:
+                yield ImageAnswers(image.image_id, pixels, labels)
+
+    found = store.append_answers(answers())
+    if found:
+        _log.info("%d pixels that were asked about and not answered are labelled by now", found)
 
 
 def _has_carried(labels: Path) -> bool:

@@ -7,6 +7,7 @@ asked for again; the budget of the run comes on top.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -122,7 +123,8 @@ def find(cfg: Any, target: SceneDataset, taxonomy: Taxonomy) -> StartLabels | No
         None where ``start`` names nothing.
 
     Raises:
-        ConfigError: Masks are missing or left over, of another size, hold ids without a meaning, or know nothing.
+        ConfigError: Masks are missing or left over, of another size, hold ids without a meaning, know nothing, or contradict
+            the other run.
         LabelStoreError: The other run has other classes or images.
     """
     from ripu.labelstore import LabelStore, TargetImage, check_parent
@@ -143,7 +145,33 @@ def find(cfg: Any, target: SceneDataset, taxonomy: Taxonomy) -> StartLabels | No
         node = cfg.start
         masks = MaskFolder(Path(labels), target, taxonomy, str(node.ids), allows_missing=node.missing_masks == "allow")
         masks.check()
+        if parent is not None:
+            _check_agree(parent, masks, str(run))
     return StartLabels(parent, masks)
+
+
+def _check_agree(parent: LabelReader, masks: MaskFolder, run: str) -> None:
+    """Refuse masks that contradict what the other run knows."""
+    pixels, images, example = 0, 0, ""
+    for image in parent.images:
+        if image.image_id not in masks:
+            continue
+        known, labels = parent.answers(image.image_id)
+        mask = masks[image.image_id]
+        differs = mask.known.reshape(-1)[known] & (mask.label.reshape(-1)[known] != labels)
+        if differs.any():
+            row, column = divmod(int(known[differs][0]), image.width)
+            example = example or (
+                f"{image.image_id}, row {row}, column {column}: {labels[differs][0]} there, {mask.label[row, column]} in "
+                "the mask"
+            )
+            pixels, images = pixels + int(differs.sum()), images + 1
+    if pixels:
+        raise ConfigError(
+            f"start.run={run} and start.labels={masks.folder} contradict each other on {pixels} pixels of {images} images "
+            f"(train ids; {example}); answers are never replaced: make these pixels {UNKNOWN} in the masks, or begin with them "
+            f"alone: model.checkpoint={run}/checkpoints/final.ckpt in the place of start.run"
+        )
 
 
 @dataclass(frozen=True)
@@ -200,6 +228,7 @@ class MaskFolder(Mapping[str, "Mask"]):
         self.folder = folder
         self.ids = ids
         self._target, self._taxonomy = target, taxonomy
+        self._counts: Counter[int] = Counter()
         self._numbers = {scene.image_id: number for number, scene in enumerate(target.scenes)}
         self._paths = self._pair()
         missing = [scene.image_id for scene in target.scenes if scene.image_id not in self._paths]
@@ -266,12 +295,18 @@ class MaskFolder(Mapping[str, "Mask"]):
         """Read every mask.
 
         Raises:
-            ConfigError: One is of another size, holds an id without a meaning, or all of them know nothing.
+            ConfigError: One is of another size, holds an id without a meaning, all of them know nothing, or hold ids that
+                are not the kind that ``ids`` says.
         """
         if not sum(int(self[image_id].known.any()) for image_id in self._paths):  # every one of them is read
             raise ConfigError(
                 f"start.labels={self.folder}: all {len(self._paths)} masks are {UNKNOWN} (unknown) throughout, so that nothing "
                 "would be known; leave start.labels out"
+            )
+        if self._target.taxonomy.look_like_train_ids(self._counts):
+            raise ConfigError(
+                f"start.labels={self.folder}: the masks hold train ids (0..18), not the label ids of Cityscapes, read as which "
+                "most of them are void; give start.ids=train"
             )
 
     def digest(self) -> str:
@@ -326,7 +361,8 @@ class MaskFolder(Mapping[str, "Mask"]):
         else:
             table = self._target.taxonomy
             named = decode.known if isinstance(decode, IdLabels) else None
-            allowed = set(range(UNKNOWN)) if named is None else {*table.disk_to_train, *named}
+            allowed = {*table.disk_to_train, *(named or table.file_ids or range(UNKNOWN))}
+            self._counts.update(dict(zip(*(one.tolist() for one in np.unique(ids[known], return_counts=True)), strict=True)))
             meaning = "they are neither ids of classes nor of void"
             other = "; start.ids=train reads 0, 1, ... in the order of the classes"
         strange = sorted(set(np.unique(ids[known]).tolist()) - allowed)

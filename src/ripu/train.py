@@ -73,6 +73,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         store = build.make_store(cfg, scenes, run, images, write=trainer.is_global_zero) if is_active else None
         if start is not None and store is not None and trainer.is_global_zero:
             start.carry(store)
+        if engine is not None and store is not None and trainer.is_global_zero:
+            runs.put_again(store, engine.oracle)
         datamodule = build.make_datamodule(cfg, scenes, store)
         skipped = runs.SkippedFiles(run, datamodule.faults)
         selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store, skipped, beginning)

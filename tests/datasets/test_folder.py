@@ -158,6 +158,14 @@ def test_folders_and_globs_find_the_same(root: Path) -> None:
     assert len(camvid(root, images="train/0001TP_0066*.png", labels="trainannot/0001TP_0066*.png")) == 1
 
 
+def test_patterns_are_read_as_globs_are_and_hidden_files_passed_over(root: Path) -> None:
+    for folder in ("train", "trainannot"):
+        for path in list((root / folder).iterdir()):
+            path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+    for images, labels in (("./train/*.png", "trainannot//*.png"), ("./train/", "./trainannot")):
+        assert_the_same(camvid(root, images=images, labels=labels), camvid(root))
+
+
 def test_wildcards_pair_across_folders(tmp_path: Path) -> None:
     trees.write_cityscapes(tmp_path)
     scenes = load_folder(
@@ -373,6 +381,9 @@ def test_colour_labels_give_the_same_as_ids(root: Path) -> None:
         ({"ids": {-1: "sky"}}, "whole numbers"),
         ({"classes": ["sky", "sky"]}, "different names"),
         ({"classes": {"sky": [1, 2]}}, "is no colour"),
+        ({"ignore_ids": 255}, "ignore_ids=255 must be a list"),
+        ({"ignore_ids": [-1, 255]}, "ignore_ids=[-1, 255] must be a list of ids in files"),
+        ({"color_map": {"sky": [[0, 0, 0]]}}, "dataset.ignore_colors=[]"),
     ],
 )
 def test_mistakes_are_named(root: Path, changed: dict[str, Any], said: str) -> None:

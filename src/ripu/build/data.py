@@ -82,11 +82,19 @@ def _checked_parts(cfg: DictConfig, taxonomy: Taxonomy, names: Sequence[str]) ->
 
         parts = {name: tolerant(part, name) for name, part in parts.items()}
     quick_check(parts)
-    if not parts["val"].is_labelled:
-        raise ConfigError(f"{parts['val'].name} has scenes without labels; nothing can be measured on them")
-    for name in ("source", "val"):
-        if name in parts and parts[name].taxonomy.class_names != taxonomy.class_names:
-            raise ConfigError(f"{parts[name].name} must have the classes of dataset.taxonomy, {taxonomy.name}")
+    for name, why in (("source", "they cannot be trained on"), ("val", "nothing can be measured on them")):
+        alone = [scene.image_id for scene in parts[name].scenes if scene.label is None] if name in parts else []
+        if alone:
+            raise ConfigError(
+                f"{parts[name].name} has scenes without labels ({len(alone)} of {len(parts[name])}: {alone[:3]}), and {why}; "
+                "add the labels, or take the images out"
+            )
+    for part in parts.values():
+        if part.taxonomy.class_names != taxonomy.class_names:
+            raise ConfigError(
+                f"{part.name} must have the classes of dataset.taxonomy, {taxonomy.name}, in their order: "
+                f"{list(taxonomy.class_names)}, and has {list(part.taxonomy.class_names)}"
+            )
     return parts
 
 

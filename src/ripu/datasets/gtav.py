@@ -28,8 +28,8 @@ def load_gtav(root: str | Path) -> SceneDataset:
         DatasetNotFoundError: No labelled image is there.
     """
     root = Path(root)
-    images = {path.name: path for path in sorted((root / "images").glob("*.png"))}
-    labels = {path.name: path for path in sorted((root / "labels").glob("*.png"))}
+    images = {path.name: path for path in sorted((root / "images").glob("[!.]*.png"))}
+    labels = {path.name: path for path in sorted((root / "labels").glob("[!.]*.png"))}
     scenes = tuple(Scene(Path(name).stem, path, labels[name]) for name, path in images.items() if name in labels)
     if not scenes:
         raise DatasetNotFoundError(

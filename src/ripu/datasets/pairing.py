@@ -23,6 +23,11 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether a file is none of the data, e.g. the ``._NAME`` that macOS puts beside files on drives of other systems."""
+    return path.name.startswith(".")
+
+
 def listed(patterns: Patterns) -> list[str]:
     """One pattern or several, as a list."""
     return [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
@@ -44,12 +49,13 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
     """
     if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
         raise SceneError(f"{key}={pattern} must lie below dataset.root={root}; set dataset.root to a folder above it")
+    pattern = PurePosixPath(pattern).as_posix()  # as globs take it: without ./ and //
     forms = (pattern, composed(pattern), unicodedata.normalize("NFD", pattern))
     pattern = next((form for form in dict.fromkeys(forms) if (root / form).is_dir() or any(root.glob(form))), pattern)
     found: dict[tuple[str, ...], Path] = {}
     if (root / pattern).is_dir():
         folder = root / pattern
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path))
         found = {(composed(path.stem),): path for path in paths}
         if len(found) != len(paths):
             raise SceneError(
@@ -58,7 +64,7 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
             )
     else:
         shape = re.compile(_regex(pattern))
-        paths = sorted(path for path in root.glob(pattern) if path.is_file())
+        paths = sorted(path for path in root.glob(pattern) if path.is_file() and not is_hidden(path))
         for path in paths:
             match = shape.fullmatch(path.relative_to(root).as_posix())
             assert match is not None, (pattern, path)

@@ -65,8 +65,8 @@ def load_synthia(root: str | Path) -> SceneDataset:
     """
     root = Path(root)
     base = root / SUBSET
-    images = {path.name: path for path in sorted((base / "RGB").glob("*.png"))}
-    labels = {path.name: path for path in sorted((base / "GT" / "LABELS").glob("*.png"))}
+    images = {path.name: path for path in sorted((base / "RGB").glob("[!.]*.png"))}
+    labels = {path.name: path for path in sorted((base / "GT" / "LABELS").glob("[!.]*.png"))}
     scenes = tuple(Scene(Path(name).stem, path, labels[name]) for name, path in images.items() if name in labels)
     if not scenes:
         raise DatasetNotFoundError(

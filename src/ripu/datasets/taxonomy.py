@@ -18,6 +18,13 @@ VOID = 255
 """The train id of a pixel without a class; in a revealed label: a pixel that is not revealed."""
 
 
+_FILE_IDS: Mapping[str, frozenset[int]] = {
+    "cityscapes": frozenset({*range(35), VOID}),
+    "synthia": frozenset({*range(23), VOID}),
+    "camvid": frozenset({*range(12), VOID}),
+}
+
+
 @dataclass(frozen=True)
 class Taxonomy:
     """The classes of a task and the ids under which one data set stores them.
@@ -53,6 +60,22 @@ class Taxonomy:
     def num_classes(self) -> int:
         """Number of scored classes C."""
         return len(self.class_names)
+
+    @property
+    def file_ids(self) -> frozenset[int] | None:
+        """Ids that label files of the known data sets may hold, classes and void; None of data sets of one's own."""
+        kind = next((kind for kind in _FILE_IDS if self.name.startswith(kind)), None)
+        return None if kind is None else _FILE_IDS[kind] | frozenset(self.disk_to_train)
+
+    def look_like_train_ids(self, counts: Mapping[int, int]) -> bool:
+        """Whether label files hold train ids of Cityscapes where its label ids are expected.
+
+        Args:
+            counts: Id in the files -> pixels.
+        """
+        known = sum(count for number, count in counts.items() if number in self.disk_to_train)
+        is_low = counts.keys() <= {*range(19), VOID}
+        return self.name.startswith("cityscapes") and is_low and known < 0.6 * sum(counts.values())
 
     def to_train_ids(self, disk_ids: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Map ids on disk to train ids.

@@ -28,14 +28,6 @@ SAMPLED = 4
 SAMPLED_HEADS = 50
 """Scenes a part whose files training looks for before it begins."""
 
-_VOID_IDS: Mapping[str, frozenset[int]] = {
-    "cityscapes": frozenset({*range(35), 255}),
-    "synthia": frozenset({*range(23), 255}),
-    "camvid": frozenset({*range(12), 255}),
-}
-"""Ids that label files of the known data sets may hold, classes and void."""
-
-
 _LABEL_REMEDIES: Mapping[str, tuple[str, str]] = {
     "one id a pixel": (
         "labels that are pictures in colour",
@@ -111,7 +103,7 @@ def quick_check(parts: Mapping[str, SceneDataset]) -> None:
         parts: Scenes by name of the part.
 
     Raises:
-        SceneError: Naming a file that is missing, or labels that cannot be meant.
+        SceneError: Naming a file that is missing, or labels that cannot be read or be meant.
     """
     for name, scenes in parts.items():
         # Where unreadable files are skipped, they are told of when they are met.
@@ -121,10 +113,20 @@ def quick_check(parts: Mapping[str, SceneDataset]) -> None:
                     state = "is empty" if path.is_file() else "is no file" if path.exists() else "does not exist"
                     raise SceneError(f"{path} {state}; restore it, or take the scene out ({_MORE})")
         labelled = [index for index, scene in enumerate(scenes.scenes) if scene.label is not None]
-        read = [read_label(scenes, labelled[at], SceneFacts()) for at in _spread(len(labelled), SAMPLED)]
+        sampled = [labelled[at] for at in _spread(len(labelled), SAMPLED)]
+        read = [read_label(scenes, index, SceneFacts()) for index in sampled]
+        for index, one in zip(sampled, read, strict=True):
+            if one.label_fault and not isinstance(scenes, TolerantScenes):
+                _, remedy = _LABEL_REMEDIES[_kind_of_fault(one.label_fault)]
+                raise SceneError(f"{scenes.scenes[index].label}: {one.label_fault}; {remedy} ({_MORE})")
         for finding in _ids(name, scenes.taxonomy, read):
             if finding.level == ERROR:
                 raise SceneError(f"{scenes.name}: {finding.what}; {finding.remedy} ({_MORE})")
+
+
+def _kind_of_fault(fault: str) -> str:
+    """Which of _LABEL_REMEDIES helps."""
+    return next((kind for kind in _LABEL_REMEDIES if kind and kind in fault), "")
 
 
 _MORE = "python -m ripu.doctor dataset=... checks every file"
@@ -148,8 +150,7 @@ def _files(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list
     kinds: dict[str, list[str]] = {}
     for scene, one in pairs:
         if one.label_fault:
-            kind = next((kind for kind in _LABEL_REMEDIES if kind and kind in one.label_fault), "")
-            kinds.setdefault(kind, []).append(f"{scene.label}: {one.label_fault}")
+            kinds.setdefault(_kind_of_fault(one.label_fault), []).append(f"{scene.label}: {one.label_fault}")
     for kind, labels in kinds.items():
         what, remedy = _LABEL_REMEDIES[kind]
         found.append(Finding(ERROR, name, f"{what}: {len(labels)}", remedy, len(labels), _some(labels)))
@@ -204,10 +205,6 @@ def _sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list
     return found
 
 
-def _kind(taxonomy: Taxonomy) -> str:
-    return next((kind for kind in _VOID_IDS if taxonomy.name.startswith(kind)), "")
-
-
 def _ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts]) -> list[Finding]:
     """What the ids in label files tell: trap, mix-up, wrong subset, ids that nobody knows."""
     counts: Counter[int] = Counter()
@@ -221,8 +218,8 @@ def _ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts]) -> list[Fin
         return []
     total = counts.total()
     void = sum(count for number, count in counts.items() if number not in taxonomy.disk_to_train) / total
-    seen, kind, found = set(counts), _kind(taxonomy), []
-    known = _VOID_IDS.get(kind, frozenset(range(256)))
+    seen, found = set(counts), []
+    known = taxonomy.file_ids or frozenset(range(256))
     strange = sorted(seen - known - set(taxonomy.disk_to_train))
     if zeros == labelled and 0 not in taxonomy.disk_to_train:
         what = f"all {labelled} labels are zeros, which is no class"
@@ -237,7 +234,7 @@ def _ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts]) -> list[Fin
         what = f"all {labelled} labels hold the id 0 alone, {taxonomy.class_names[taxonomy.disk_to_train[0]]}"
         remedy = "take the label files as they came: conversions to 8 bits, and empty masks, are zeros everywhere"
         return [Finding(level, name, what, remedy, labelled)]
-    if kind == "cityscapes" and seen <= {*range(19), 255} and void > 0.4:
+    if taxonomy.look_like_train_ids(counts):
         what = f"labels hold train ids (0..18), not label ids: read so, {100 * void:.0f} % of the pixels are void"
         remedy = "give *_gtFine_labelIds.png, not *_gtFine_labelTrainIds.png"
         return [Finding(ERROR, name, what, remedy, labelled)]
@@ -246,7 +243,7 @@ def _ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts]) -> list[Fin
         what = f"{len(strange)} ids in labels that the data set does not have: {strange[:8]}, {share:.1f} % of the pixels"
         remedy = "give the files of class ids; grey or smoothed copies of colour pictures and instance files are none"
         found.append(Finding(ERROR if share > 0.5 else WARNING, name, what, remedy, len(strange)))
-    if kind == "synthia" and labelled >= SAMPLED and max(seen - {255}, default=0) <= 12 and len(seen) > 4:
+    if taxonomy.name.startswith("synthia") and labelled >= SAMPLED and max(seen - {255}, default=0) <= 12 and len(seen) > 4:
         what = f"labels hold no id above {max(seen - {255})}: they are not of SYNTHIA-RAND-CITYSCAPES, whose ids go up to 22"
         remedy = 'download "SYNTHIA-RAND-CITYSCAPES (CVPR16)"; SYNTHIA-RAND and the sequences have other classes'
         found.append(Finding(ERROR, name, what, remedy, labelled))

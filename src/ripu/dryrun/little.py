@@ -393,8 +393,9 @@ def _take_reads(measured: Measured, cfg: Any, scenes: Scenes, folder: Path) -> N
         parts["source"] = len(origin), lambda index: source[index, index]
         if cfg.protocol.source_sampling == "class_balanced" and not is_index_kept(origin, build.index_folder(cfg)):
             parts["index"] = len(origin), origin.read_label
-    if scenes.target.scenes[-1].label is not None:
-        parts["label"] = len(scenes.target), scenes.target.read_label
+    labelled = [index for index, scene in enumerate(scenes.target.scenes) if scene.label is not None]
+    if labelled:
+        parts["label"] = len(labelled), lambda number: scenes.target.read_label(labelled[number])
     for name, (count, read) in parts.items():
         # From the end: those at the beginning have just been read by the run in little.
         chosen = range(count - 1, max(-1, count - 1 - SAMPLES), -1)
@@ -402,6 +403,9 @@ def _take_reads(measured: Measured, cfg: Any, scenes: Scenes, folder: Path) -> N
         if cfg.data.cache is None:
             first = again = (first + again) / 2
         measured.first_reads[name], measured.reads[name] = first, min(first, again)
+    for seconds in (measured.first_reads, measured.reads):  # of an image, with a label or without
+        if labelled:
+            seconds["label"] *= len(labelled) / len(scenes.target)
     measured.index_label = measured.first_reads.pop("index", 0.0)
     measured.reads.pop("index", None)
 
