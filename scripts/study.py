@@ -6,7 +6,7 @@
 Tables 3, 4, 6, 10, the sweep of k, and the ends of the scale, three training seeds each; unattended; finished runs are
 kept, so it can be stopped and started at any time, and a part of it run (--data, --tables, --seeds). Writes all that is
 finished to ``docs/results.md`` (or --report), and a line a run to ``docs/results.jsonl`` (or --record): runs that stand
-there are not made again, so the study of a clone goes on where its history left it. 6 to 10 hours on two cores.
+there are not made again, so the study of a clone goes on where its history left it. A night on two cores.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NAMES = {
 """What rows of conf/experiment are, in words; the others are called what they are."""
 
 STREETS = ["dataset=streets", "dataset.recipe.max_steps=240", "dataset.recipe.source_free.max_steps=144"]
-"""Three fifths of the recipe's steps: 162 runs in half a night."""
+"""Three fifths of the recipe's steps."""
 
 SETS = {
     "streets": ("streets, generator seed 0", STREETS),
