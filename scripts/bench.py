@@ -4,13 +4,14 @@
     python scripts/bench.py --quick    # the smallest size
     python scripts/bench.py --forward  # and the network whose logits these would be
     python scripts/bench.py --step     # instead: a training step of the default network on this CPU
+    python scripts/bench.py --device cuda --full   # on a GPU, the literal method whole
 
 T0 is what nobody can do without: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``. "engine"
 is everything from the logits to the picks. "literal" is the method as one would write it down: softmax and entropy at
 full size, one-hot planes, a convolution with a window of ones over them, one arg-max per pick. Where that window is
 large it is timed on a part of the map and scaled by its products, marked "~"; --full runs it whole (at k = 32 for many
-minutes). Times are wall clock; T0 and engine alternate, so that a busy machine hits both alike. Peak memory is what the
-process grows by above its size before the call.
+minutes on a CPU). Times are wall clock, on a GPU until it is idle; T0 and engine alternate, so that a busy machine hits both
+alike. Peak memory is what the process grows by above its size before the call, on a GPU what is allocated there.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ class Case:
         return self.radius if self.pixel else 2 * self.radius
 
 
-def make_logits(size: tuple[int, int], seed: int = 0) -> Tensor:
+def make_logits(size: tuple[int, int], device: torch.device, seed: int = 0) -> Tensor:
     """(1, C, h, w) at 5/8 of the size, as 640 x 1280 is to 1024 x 2048; smooth, blobs of all classes everywhere."""
     height, width = size[0] * 5 // 8, size[1] * 5 // 8
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(1, NUM_CLASSES, max(2, height // 16), max(2, width // 16), generator=generator) * 4
-    return interpolate(coarse, (height, width), mode="bicubic", align_corners=True)
+    return interpolate(coarse, (height, width), mode="bicubic", align_corners=True).to(device)
 
 
 def baseline(logits: Tensor, case: Case) -> None:
@@ -81,7 +82,8 @@ def engine(logits: Tensor, case: Case) -> Tensor:
 def window_sums(planes: Tensor, radius: int) -> Tensor:
     """A convolution with ones that pads by itself: how one writes the sum over N_k."""
     num_planes, side = planes.shape[1], 2 * radius + 1
-    return conv2d(planes, torch.ones(num_planes, 1, side, side), padding=radius, groups=num_planes)
+    ones = torch.ones(num_planes, 1, side, side, device=planes.device)
+    return conv2d(planes, ones, padding=radius, groups=num_planes)
 
 
 def literal_score(logits: Tensor, case: Case, sums: Callable[[Tensor, int], Tensor] = window_sums) -> Tensor:
@@ -115,14 +117,16 @@ def time_literal(logits: Tensor, case: Case, full: bool) -> tuple[float, bool]:
     def scaled_sums(planes: Tensor, radius: int) -> Tensor:
         nonlocal extra
         crop = planes[:, :, : CROP[0], : CROP[1]].contiguous()
-        seconds = timed(lambda: window_sums(crop, radius))
+        seconds = timed(lambda: window_sums(crop, radius), logits.device)
         extra += seconds * (_products(case.size, radius) / _products(CROP, radius) - 1)
         return planes + 1.0
 
-    start = time.perf_counter()
-    score = literal_score(logits, case, scaled_sums if is_scaled else window_sums)
-    literal_picks(score, case)
-    return time.perf_counter() - start + extra, is_scaled
+    def literal() -> None:
+        literal_picks(literal_score(logits, case, scaled_sums if is_scaled else window_sums), case)
+
+    if logits.is_cuda:
+        literal()  # warms up
+    return timed(literal, logits.device) + extra, is_scaled
 
 
 def _products(size: tuple[int, int], radius: int) -> int:
@@ -130,8 +134,13 @@ def _products(size: tuple[int, int], radius: int) -> int:
     return int(window_count(size, radius).sum())
 
 
-def peak_extra_mb(call: Callable[[], object]) -> float | None:
-    """MB by which the resident set grows at its peak during ``call``; None where the system does not tell."""
+def peak_extra_mb(call: Callable[[], object], device: torch.device) -> float | None:
+    """MB by which the resident set, or what is allocated on a GPU, grows at its peak; None where the system does not tell."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        allocated = torch.cuda.memory_allocated(device)
+        call()
+        return (torch.cuda.max_memory_allocated(device) - allocated) / 2**20
     status = Path("/proc/self/status")
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -147,9 +156,11 @@ def _status_kb(status: Path, key: str) -> int:
     return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
 
 
-def timed(call: Callable[[], object]) -> float:
+def timed(call: Callable[[], object], device: torch.device) -> float:
     start = time.perf_counter()
     call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - start
 
 
@@ -158,16 +169,16 @@ def spread(seconds: list[float]) -> str:
     return f"{middle:7.1f} ({low:.0f}-{high:.0f})"
 
 
-def run_case(case: Case, repeats: int, full: bool, with_literal: bool) -> None:
-    logits = make_logits(case.size)
+def run_case(case: Case, device: torch.device, repeats: int, full: bool, with_literal: bool) -> None:
+    logits = make_logits(case.size, device)
     times: dict[str, list[float]] = {"T0": [], "engine": []}
     for round_number in range(repeats + 1):  # the first warms up
         for name, call in (("T0", baseline), ("engine", engine)):
-            seconds = timed(lambda call=call: call(logits, case))  # type: ignore[misc]
+            seconds = timed(lambda call=call: call(logits, case), device)  # type: ignore[misc]
             if round_number:
                 times[name].append(seconds)
     ratio = statistics.median(times["engine"]) / statistics.median(times["T0"])
-    memory = peak_extra_mb(lambda: engine(logits, case))
+    memory = peak_extra_mb(lambda: engine(logits, case), device)
     text = f"{case.size[0]:5d} x{case.size[1]:5d}  {'PA' if case.pixel else 'RA'} {case.radius:3d} {case.num_picks:5d}"
     text += f"  {spread(times['T0']):>20}  {spread(times['engine']):>20}  {ratio:6.2f}"
     text += "       -" if memory is None else f"  {memory:6.0f}"
@@ -177,24 +188,24 @@ def run_case(case: Case, repeats: int, full: bool, with_literal: bool) -> None:
             f"  {'~' if is_scaled else ' '}{1e3 * seconds:10.0f}  {seconds / statistics.median(times['engine']):7.0f}"
         )
         if not is_scaled:
-            peak = peak_extra_mb(lambda: literal_score(logits, case))
+            peak = peak_extra_mb(lambda: literal_score(logits, case), device)
             text += "       -" if peak is None else f"  {peak:6.0f}"
     print(text, flush=True)
 
 
-def run_stages(size: tuple[int, int], repeats: int) -> None:
+def run_stages(size: tuple[int, int], device: torch.device, repeats: int) -> None:
     """Where the time goes, and the floor: what the exponentials alone cost."""
-    logits = make_logits(size)
+    logits = make_logits(size, device)
     dtypes = (torch.float32, torch.uint8)
     entropy, label = map_pixels(logits, size, entropy_and_label, dtypes)
     planes = one_hot(label.long(), NUM_CLASSES).permute(0, 3, 1, 2).float().contiguous()
-    block = torch.randn(NUM_CLASSES, 16, size[1])
+    block = torch.randn(NUM_CLASSES, 16, size[1], device=device)
     stages: dict[str, Callable[[], object]] = {
         "T0": lambda: baseline(logits, Case(size, 1, False)),
         "up-sampling, entropy, label": lambda: map_pixels(logits, size, entropy_and_label, dtypes),
         "mean entropy, k = 1": lambda: window_mean(entropy, 1),
         "dense window, planes padded first, k = 32": lambda: conv2d(
-            pad(planes, (32,) * 4), torch.ones(NUM_CLASSES, 1, 65, 65), groups=NUM_CLASSES
+            pad(planes, (32,) * 4), torch.ones(NUM_CLASSES, 1, 65, 65, device=device), groups=NUM_CLASSES
         ),
         "floor: exp of every up-sampled logit": lambda: for_each(
             lambda _: block.exp(), range(size[0] // 16), block.device
@@ -216,7 +227,7 @@ def run_stages(size: tuple[int, int], repeats: int) -> None:
         for name, call in stages.items():
             if name.startswith("dense") and round_number > 1:
                 continue  # once is enough for what takes seconds
-            seconds = timed(call)
+            seconds = timed(call, device)
             if round_number:
                 times[name].append(seconds)
     print(f"\nStages at {size[0]} x {size[1]}, ms: median (min-max)")
@@ -224,13 +235,13 @@ def run_stages(size: tuple[int, int], repeats: int) -> None:
         print(f"  {name:40} {spread(seconds_list):>20}")
 
 
-def run_forward(size: tuple[int, int], repeats: int) -> None:
+def run_forward(size: tuple[int, int], device: torch.device, repeats: int) -> None:
     import segmentation_models_pytorch as smp
 
-    network = smp.DeepLabV3Plus("resnet101", encoder_weights=None, classes=NUM_CLASSES).eval()
-    image = torch.randn(1, 3, size[0] * 5 // 8, size[1] * 5 // 8)
+    network = smp.DeepLabV3Plus("resnet101", encoder_weights=None, classes=NUM_CLASSES).eval().to(device)
+    image = torch.randn(1, 3, size[0] * 5 // 8, size[1] * 5 // 8, device=device)
     with torch.inference_mode():
-        seconds = [timed(lambda: network(image)) for _ in range(repeats + 1)][1:]
+        seconds = [timed(lambda: network(image), device) for _ in range(repeats + 1)][1:]
     print(f"\nDeepLab-v3+ (ResNet-101) forward at {image.shape[2]} x {image.shape[3]}, ms: {spread(seconds)}")
 
 
@@ -253,7 +264,7 @@ def run_step(repeats: int) -> None:
         for name, kind in kinds.items():
             for module in own:
                 module.__class__ = kind
-            taken = timed(step)
+            taken = timed(step, image.device)
             if turn:
                 seconds[name].append(taken)
     print(f"a training step of DeepLab-v3+ (EfficientNet-Lite0) on 2 x 192 x 256, {len(own)} dilated depthwise layers, ms:")
@@ -278,11 +289,19 @@ def main() -> None:
     parser.add_argument("--no-literal", action="store_true", help="leave the literal method out")
     parser.add_argument("--forward", action="store_true", help="time a network's forward pass too")
     parser.add_argument("--step", action="store_true", help="only a training step of the default network")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu (the default) or cuda")
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
+    device: torch.device = arguments.device
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device {device}: there is none")
+    if arguments.step and device.type != "cpu":
+        parser.error("--step is about CPUs")
     sizes = SIZES[:1] if arguments.quick else SIZES
     repeats = min(arguments.repeats, 5) if arguments.quick else arguments.repeats
     print(f"{cpu_name()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if device.type == "cuda":
+        print(torch.cuda.get_device_name(device))
     if arguments.step:
         run_step(repeats)
         return
@@ -297,10 +316,10 @@ def main() -> None:
         for size in sizes:
             for pixel in (False, True):
                 for radius in RADII:
-                    run_case(Case(size, radius, pixel), repeats, arguments.full, not arguments.no_literal)
-        run_stages(sizes[-1], repeats)
+                    run_case(Case(size, radius, pixel), device, repeats, arguments.full, not arguments.no_literal)
+        run_stages(sizes[-1], device, repeats)
     if arguments.forward:
-        run_forward(sizes[-1], max(1, repeats // 3))
+        run_forward(sizes[-1], device, max(1, repeats // 3))
 
 
 if __name__ == "__main__":

@@ -375,9 +375,11 @@ def add_callbacks(
 def _commit() -> str | None:
     """The commit of this code when a run of this process first asked, which is not that of what is edited since."""
     folder = Path(__file__).parent
-    git = subprocess.run(
-        ["git", "-C", str(folder), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
+    words = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+    try:
+        git = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return None
     return git.stdout.strip() or None
 
 
