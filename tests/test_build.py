@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ripu import build
 from ripu.datasets.scenes import DatasetNotFoundError
 from ripu.module import RipuModule, poly_factor
-from running import compose
+from running import compose, train_here
 
 CONF = Path(build.config_dir())
 OPTIONS = sorted(
@@ -323,6 +323,41 @@ def test_a_job_of_a_sweep_is_one_process(monkeypatch: pytest.MonkeyPatch) -> Non
         build.check_job_of_sweep(two)
     monkeypatch.setenv("SLURM_NTASKS", "2")
     build.check_job_of_sweep(two)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_a_launcher_starts_as_many_processes_as_there_are(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ripu import runs
+
+    two = compose("trainer.accelerator=cpu", "trainer.devices=2")
+    runs.check_launcher(two)
+    given = ("TORCHELASTIC_RUN_ID", "WORLD_SIZE") if launcher == "torchrun" else ("SLURM_PROCID", "SLURM_NTASKS")
+    for name, value in zip(given, "12", strict=True):
+        monkeypatch.setenv(name, value)
+    runs.check_launcher(two)
+    with pytest.raises(build.ConfigError, match=f"{launcher} has started 2 processes, and .* are 1; give trainer.devices"):
+        runs.check_launcher(compose())
+
+
+def test_augmentations_that_cannot_be_made_leave_the_folder_free(data_root: Path, tmp_path: Path) -> None:
+    words = ("data.transforms=[{_target_:albumentations.HorizontalFlip,p:2}]",)
+    with pytest.raises(build.ConfigError, match=r"albumentations\.HorizontalFlip refuses what it is given"):
+        train_here(data_root, tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_is_fed_as_that_of_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ripu.build.network import _feed_alike
+
+    target = "ripu.models.smp.SmpNetwork"
+    trained = {"_target_": target, "weights": None, "mean": [0.1] * 3}
+    monkeypatch.setattr("ripu.models.checkpoints.model_of", lambda path: trained)
+    node: dict[str, object] = {"_target_": target, "weights": "imagenet"}
+    _feed_alike(node, "file", "model.checkpoint")
+    assert node == {"_target_": target, "weights": None, "mean": [0.1] * 3}
+    trained.update(_target_="ripu.models.deeplabv2.DeepLabV2", norm_eps=1e-5)
+    with pytest.raises(build.ConfigError, match=r"give model\.norm_eps=1e-05"):
+        _feed_alike({"_target_": trained["_target_"], "norm_eps": 0.0}, "file", "model.checkpoint")
 
 
 def test_a_missing_static_mask_is_named(data_root: Path, tmp_path: Path) -> None:

@@ -147,6 +147,16 @@ def test_training_without_memory_says_what_helps(
     goes_on_as(whole, data_root, tmp_path / "run")
 
 
+@pytest.mark.parametrize("error", ["MemoryError('none left')", "RuntimeError('CUDA out of memory')"])
+def test_what_helps_against_too_little_memory_is_said_wherever_it_strikes(error: str) -> None:
+    """Also where the last line of Python that ran is one of this package."""
+    code = compile(f"raise {error}", str(Path(runs.__file__).parent / "losses.py"), "exec")
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        exec(code)
+    assert "data.source_batch=1" in (line_of(caught.value) or "")
+
+
+
 KILLS = """
 import multiprocessing, os, signal
 from ripu.module import RipuModule

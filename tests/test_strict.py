@@ -239,6 +239,15 @@ def test_a_replay_says_a_part_and_the_run_the_rest() -> None:
     assert commandline.check_command_line(words, "replay", lambda cfg: None) == []
 
 
+@pytest.mark.parametrize("content", [b"name: [mine\n", b"\tname: mine\n", "name: stra\xdfe\n".encode("latin-1")])
+def test_a_yaml_that_cannot_be_read_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "mine.yaml").write_bytes(content)
+    with pytest.raises(build.ConfigError, match="cannot be read") as caught:
+        commandline.check_command_line(["--config-dir", str(tmp_path), "dataset=mine"], "train", build.check_config)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_command_line_is_refused_without_torch_and_soon(tmp_path: Path) -> None:
     began = time.monotonic()
     done = call("ripu.train", "mode=pa", "budget=0.02", cwd=tmp_path)

@@ -27,6 +27,7 @@ import torch
 from ripu import start
 from ripu.checkpointing import RunCheckpoint, newest_checkpoint
 from ripu.datasets.scenes import SceneDataset
+from ripu.files import writing
 from ripu.labelstore.lock import is_taken
 from ripu.plan import Plan
 
@@ -177,8 +178,11 @@ class Beginning(pl.Callback):
         if found is None:
             self._lock = lock
             return False
-        shutil.copytree(self.folder / "state", self.run, dirs_exist_ok=True)
-        os.close(lock)
+        try:
+            with writing(self.run):
+                shutil.copytree(self.folder / "state", self.run, dirs_exist_ok=True)
+        finally:
+            os.close(lock)
         return True
 
     def _locked(self) -> int | None:
@@ -212,6 +216,14 @@ class Beginning(pl.Callback):
             return
         for logger in trainer.loggers:
             logger.save()
+        try:
+            self._copy(trainer)
+        except OSError as error:  # shutil.Error, too
+            _log.warning("%s: the beginning could not be left for other runs (%s); this one goes on", self.folder, error)
+            shutil.rmtree(self.folder / "state.half", ignore_errors=True)
+        self.close()
+
+    def _copy(self, trainer: pl.Trainer) -> None:
         half = self.folder / "state.half"
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir()
@@ -222,7 +234,6 @@ class Beginning(pl.Callback):
         RunCheckpoint(half / "checkpoints", self.plan).save(trainer)
         shutil.rmtree(self.folder / "state", ignore_errors=True)
         os.replace(half, self.folder / "state")
-        self.close()
 
     def close(self) -> None:
         """Give the lock back, if it is still held; the next run that waits for it trains the state."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -236,6 +237,9 @@ class _Reader:
         except (HydraException, OmegaConfBaseException) as error:
             self._explain(overrides)
             raise ConfigError(f"the configuration cannot be composed: {_first_line(error)}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            cause = " ".join(str(error).split())
+            raise ConfigError(f"a yaml file of the configuration cannot be read: {cause}; correct it") from error
         choices = {str(key): value for key, value in cfg.hydra.runtime.choices.items()}
         missing = _missing(cfg)
         with_own = cfg.copy()

@@ -12,7 +12,6 @@ from ripu.interrupt import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     from ripu.progress import EvaluationBar
     from ripu.report.predictions import PredictionWriter
+    from ripu.report.storage import write_json
     from ripu.report.summary import left_out, table
     from ripu.skipped import SkippedFiles
 
@@ -89,7 +89,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "images": len(val) - len({one["image_id"] for one in skipped.found()}),
         "unreadable": skipped.found(),
     }
-    (run / "evaluation.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(run / "evaluation.json", results)
     print(table([("mIoU", results)], tuple(scores.subsets)) + left_out(results["unreadable"]))
     print(f"\nin {run}: evaluation.json" + (", predictions/" if writer else ""))
     return results

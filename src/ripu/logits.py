@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from torch.utils.data import DataLoader
 
 from ripu.datamodule import RipuDataModule
 from ripu.datasets.unreadable import Fault
+from ripu.files import writing
+from ripu.report.storage import write_json
 from ripu.strict import ConfigError
 from ripu.terminal import Progress
 from ripu.untrusted import UntrustedError, read_array, read_json
@@ -71,8 +72,9 @@ class LogitSource:
                 raise ConfigError(
                     f"cache={folder} holds logits of another {', '.join(differs)}; name another folder"
                 )
-        folder.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(facts, indent=1) + "\n")
+        with writing(record):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_json(record, facts)
         self._folder = folder
 
     def network(self, image: Tensor) -> Tensor:
@@ -135,10 +137,14 @@ class LogitSource:
                 self._memory[image] = one.clone()
                 continue
             file = _file(self._folder, image)
-            temporary = file.with_suffix(".tmp")
-            with open(temporary, "wb") as handle:
-                np.save(handle, one.to(torch.float16).numpy())
-            os.replace(temporary, file)
+            temporary = file.with_name(f".{file.stem}-{os.getpid()}.tmp")  # another replay may fill the same cache
+            try:
+                with writing(file):
+                    with open(temporary, "wb") as handle:
+                        np.save(handle, one.to(torch.float16).numpy())
+                    os.replace(temporary, file)
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def _file(folder: Path, image: int) -> Path:

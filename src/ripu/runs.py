@@ -56,6 +56,7 @@ __all__ = [
     "SkippedFiles",
     "add_callbacks",
     "check_free",
+    "check_launcher",
     "claim",
     "close",
     "find_start",
@@ -274,6 +275,27 @@ def _num_devices(cfg: DictConfig) -> int:
 def num_processes(cfg: DictConfig) -> int:
     """Processes of a run: one for each device of each node."""
     return _num_devices(cfg) * int(cfg.trainer.num_nodes)
+
+
+def check_launcher(cfg: DictConfig) -> None:
+    """Refuse another number of processes than the launcher has started: each would take itself for the whole run.
+
+    Raises:
+        ConfigError: torchrun or srun has started another number than ``trainer.devices`` times ``trainer.num_nodes``.
+    """
+    environment, wanted = os.environ, num_processes(cfg)
+    if "TORCHELASTIC_RUN_ID" in environment:
+        launcher, there = "torchrun", int(environment.get("WORLD_SIZE", "1"))
+    elif "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        launcher, there = "srun", int(environment.get("SLURM_NTASKS", "1"))
+    else:
+        return
+    if there != wanted:
+        raise ConfigError(
+            f"{launcher} has started {there} processes, and trainer.devices={cfg.trainer.devices} on "
+            f"trainer.num_nodes={cfg.trainer.num_nodes} are {wanted}; give trainer.devices the number on each node, or start "
+            "one process"
+        )
 
 
 def _strategy(cfg: DictConfig) -> str | DDPStrategy:

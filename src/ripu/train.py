@@ -47,6 +47,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     from ripu import runs  # torch and Lightning are imported from here on
 
+    runs.check_launcher(cfg)
     runs.check_free(run, build.plain(cfg), resume=cfg.resume)
     if cfg.dry_run:
         from ripu.dryrun import dry_run
@@ -59,6 +60,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         build.check_start(cfg)
     scenes = build.make_scenes(cfg)
     module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
+    build.check_transforms(cfg)
     start = runs.find_start(cfg, scenes)
     is_active = cfg.setting.target_labels == "revealed"
     images = build.target_images(scenes, run / "labels") if is_active else []

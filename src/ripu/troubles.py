@@ -48,7 +48,7 @@ def line_of(error: BaseException) -> str | None:
     Returns:
         The message with the remedy; None where it is a fault of the program, whose trace is needed.
     """
-    if is_out_of_memory(error) and not _is_of_package(error):
+    if is_out_of_memory(error) and type(error).__module__.partition(".")[0] != "ripu":
         first = message_of(error).splitlines()[0] if message_of(error) else type(error).__name__
         where = "the device" if re.search(r"cuda|hip|mps", f"{type(error).__module__} {first}", re.I) else "this machine"
         return (
@@ -75,7 +75,7 @@ def line_of(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {cause_and_remedy(error)}"
-    if _is_of_package(error) and isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
+    if is_of_package(error) and isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
         return message_of(error)
     return None
 
@@ -97,10 +97,10 @@ def _is_of_torch_distributed(error: BaseException) -> bool:
     """Whether processes of a job could not talk to each other."""
     if {"DistNetworkError", "DistStoreError", "DistBackendError"} & {kind.__name__ for kind in type(error).__mro__}:
         return True
-    return isinstance(error, RuntimeError) and bool(_PEER.search(str(error))) and not _is_of_package(error)
+    return isinstance(error, RuntimeError) and bool(_PEER.search(str(error))) and not is_of_package(error)
 
 
-def _is_of_package(error: BaseException) -> bool:
+def is_of_package(error: BaseException) -> bool:
     """Whether this package raised an error; it then names the value, the cause and the remedy."""
     if type(error).__module__.partition(".")[0] == "ripu":
         return True

@@ -122,6 +122,19 @@ def test_unknown_names_are_errors_that_say_so(options: dict[str, Any], message: 
         SmpNetwork(3, **{"weights": None, **options})
 
 
+def test_the_model_hub_is_asked_for_what_nobody_knows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("segmentation_models_pytorch.encoders.get_preprocessing_params", offline)
+    network = SmpNetwork(2, "Segformer", "mit_b0", "imagenet", pretrained=False)
+    assert network.mean == (0.485, 0.456, 0.406)
+    other = {"architecture": "Unet", "encoder": "timm-mobilenetv3_small_minimal_100", "pretrained": False}
+    with pytest.raises(ValueError, match=r"could not be looked up \(no network\); give model\.mean and model\.std"):
+        SmpNetwork(2, **other)
+    assert SmpNetwork(2, **other, mean=[0.5] * 3, std=[0.25] * 3).std == (0.25, 0.25, 0.25)
+
+
 def test_own_normalisation_wins() -> None:
     network = SmpNetwork(3, **SMALL, weights=None, mean=[0.1, 0.2, 0.3], std=[1, 2, 3])
     assert network.mean == (0.1, 0.2, 0.3)

@@ -19,6 +19,11 @@ from selection.rounds import IDS, INPUT, LABEL, images, make_engine, make_store,
 PIXELS = {"pixel": True, "radius": 3, "suppress_radius": 2, "budget": 12, "grid": "training"}
 
 
+def test_a_picture_too_small_for_the_grid_is_asked_about_nothing() -> None:
+    engine = make_engine(**PIXELS)
+    assert engine.would_ask(torch.rand(1, 5, *INPUT), None, (INPUT[0] - 1, INPUT[1])).size == 0
+
+
 @given(st.integers(1, 40), st.integers(1, 40), st.data())
 def test_the_grid_is_what_resizing_reads(height: int, width: int, data: st.DataObject) -> None:
     size = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))

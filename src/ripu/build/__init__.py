@@ -5,7 +5,16 @@ from __future__ import annotations
 from ripu import resolvers
 from ripu.build.checks import check_config, check_job_of_sweep, check_processes
 from ripu.build.config import has_rounds, instantiate, make_plan, make_taxonomy, plain, uses_source
-from ripu.build.data import Scenes, find_data, index_folder, load_parts, make_datamodule, make_scenes, make_val
+from ripu.build.data import (
+    Scenes,
+    check_transforms,
+    find_data,
+    index_folder,
+    load_parts,
+    make_datamodule,
+    make_scenes,
+    make_val,
+)
 from ripu.build.messages import explain, quiet_libraries
 from ripu.build.network import INITIAL_WEIGHTS, check_start, make_module, make_network
 from ripu.build.selection import check_room, make_engine, make_query, make_region, make_store, target_images
@@ -20,6 +29,7 @@ __all__ = [
     "check_processes",
     "check_room",
     "check_start",
+    "check_transforms",
     "config_dir",
     "explain",
     "find_data",

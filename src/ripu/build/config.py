@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ripu import start
 from ripu.strict import ConfigError
+from ripu.troubles import is_of_package, is_out_of_memory
 
 if TYPE_CHECKING:  # torch and Lightning take long to import: only when something is built
     from ripu.datasets.taxonomy import Taxonomy
@@ -114,9 +115,13 @@ def instantiate(node: Any, **more: Any) -> Any:
     try:
         return make(node, **more)
     except InstantiationException as error:
-        if isinstance(error.__cause__, (ValueError, RuntimeError)):
-            raise error.__cause__ from None
-        raise ConfigError(str(error)) from error
+        cause = error.__cause__
+        if not isinstance(cause, (ValueError, RuntimeError)):
+            raise ConfigError(str(error)) from error
+        if is_of_package(cause) or is_out_of_memory(cause):
+            raise cause from None
+        said = " ".join(str(cause).split())
+        raise ConfigError(f"{node['_target_']} refuses what it is given ({said[:300]}); correct its arguments") from error
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

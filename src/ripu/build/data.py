@@ -142,6 +142,16 @@ def load_parts(
     return found
 
 
+def check_transforms(cfg: DictConfig) -> None:
+    """Make the augmentations once, before anything is written.
+
+    Raises:
+        ConfigError: One refuses what it is given.
+    """
+    for transform in cfg.data.transforms:
+        instantiate(transform)
+
+
 def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -> RipuDataModule:
     """The data side of a run."""
     from ripu.classbalance import class_index

@@ -45,6 +45,8 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
         checkpoint, key = start.weights(cfg), "start.run"
     if (checkpoint is not None or not is_fresh) and _takes(node["_target_"], "pretrained"):
         node["pretrained"] = False
+    if is_fresh and checkpoint is not None:
+        _feed_alike(node, checkpoint, key)
     with torch.random.fork_rng(devices=[]):  # what came before in this process, other jobs of a sweep, has no part in it
         torch.manual_seed(seed_of(int(cfg.get("seed", 0)), INITIAL_WEIGHTS))
         network = instantiate(node)
@@ -59,6 +61,32 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
                 f"it with model.weights={checkpoint}"
             )
     return network
+
+
+def _feed_alike(node: dict[Any, Any], checkpoint: Any, key: str) -> None:
+    """Normalise inputs as the network of a checkpoint was trained with; its weights do not tell.
+
+    Raises:
+        ConfigError: Its frozen batch norms had another epsilon, or the file cannot be read.
+    """
+    from ripu.models.checkpoints import CheckpointError, model_of
+
+    try:
+        trained = model_of(checkpoint)
+    except CheckpointError as error:
+        raise ConfigError(f"{key}: {error}") from error
+    if trained.get("_target_") != node["_target_"]:
+        return
+    if "weights" in trained and _takes(node["_target_"], "pretrained"):
+        node["weights"] = trained["weights"]  # which are not fetched, and say how inputs are normalised
+    for name in ("mean", "std"):
+        if node.get(name) is None and trained.get(name) is not None:
+            node[name] = trained[name]
+    if trained.get("norm_eps", node.get("norm_eps")) != node.get("norm_eps"):
+        raise ConfigError(
+            f"{key}={checkpoint} was trained with model.norm_eps={trained['norm_eps']}, not {node['norm_eps']}; give "
+            f"model.norm_eps={trained['norm_eps']}"
+        )
 
 
 def _takes(target: str, argument: str) -> bool:

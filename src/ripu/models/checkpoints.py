@@ -61,6 +61,18 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> Layout:
     return layout
 
 
+def model_of(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The ``model`` of the configuration that a checkpoint of this package was trained with; empty of other files.
+
+    Raises:
+        CheckpointError: The file is missing or unreadable.
+    """
+    found: Any = read_checkpoint(path)
+    for key in ("hyper_parameters", "config", "model"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
 def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> None:
     """Load a torchvision ResNet file into a backbone, in place and strictly; its ``fc`` layer is dropped.
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from ripu.models.depthwise import quicken_dilated_depthwise
 
+_IMAGENET_STATISTICS = ("resnet", "resnext50", "mit_b", "vgg", "densenet", "efficientnet-b", "se_res", "mobilenet_v2")
+"""Beginnings of encoders whose ImageNet weights expect the statistics of ImageNet."""
+
 LITE0 = "tu-tf_efficientnet_lite0"
 """The encoder whose ImageNet weights install from the package index, without a download at run time."""
 
@@ -85,7 +88,7 @@ class SmpNetwork(nn.Module):
         quicken_dilated_depthwise(self.net)
         if packaged and pretrained:
             load_lite0(self.encoder)
-        own_mean, own_std = _normalisation(encoder, weights)
+        own_mean, own_std = _normalisation(encoder, weights) if mean is None or std is None else (mean, std)
         self.num_classes = num_classes
         self.mean, self.std = _triple("mean", mean or own_mean), _triple("std", std or own_std)
         frozen_part: nn.Module = {"none": nn.Module(), "encoder": self.encoder, "all": self.net}[freeze_batchnorm]
@@ -139,9 +142,18 @@ def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...]
 
     if encoder == LITE0:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    if weights is None:
+    if weights is None or (weights == "imagenet" and encoder.startswith(_IMAGENET_STATISTICS)):
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    parameters = smp.encoders.get_preprocessing_params(encoder, pretrained=weights)
+    try:
+        parameters = smp.encoders.get_preprocessing_params(encoder, pretrained=weights)
+    except OSError as error:  # for encoders that are not timm's the library asks the model hub
+        raise ValueError(
+            f"what the weights {weights!r} of encoder {encoder!r} were normalised with could not be looked up "
+            f"({str(error).splitlines()[0]}); give model.mean and model.std, e.g. model.mean=[0.485,0.456,0.406] "
+            "model.std=[0.229,0.224,0.225]"
+        ) from error
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"weights={weights!r} of encoder={encoder!r}: {error}; use weights=null, or others") from error
     scale = 255.0 if list(parameters["input_range"])[-1] == 255 else 1.0
     return tuple(value / scale for value in parameters["mean"]), tuple(value / scale for value in parameters["std"])
 

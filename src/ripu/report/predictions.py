@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,29 @@ from ripu.datasets.taxonomy import Taxonomy
 from ripu.files import writing
 
 
-def save_prediction(folder: Path, image_id: str, label: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
+def file_names(image_ids: Sequence[str]) -> list[str]:
+    """Names of files without ending: the last part of every id where no other ends so, else all of it in one word.
+
+    >>> file_names(["rome/day/7", "rome/night/7", "rome/day/8"])
+    ['rome_day_7', 'rome_night_7', '8']
+    """
+    parts = [image_id.replace("\\", "/").split("/") for image_id in image_ids]
+    uses = Counter(part[-1] for part in parts)
+    names = [part[-1] if uses[part[-1]] == 1 else "_".join(part) for part in parts]
+    if len(set(names)) < len(names):  # a_b/c beside a/b_c
+        names = [f"{number:06d}_{name}" for number, name in enumerate(names)]
+    return names
+
+
+def save_prediction(folder: Path, name: str, label: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
     """Write a prediction as label ids (what the Cityscapes server and scripts take) and in colour.
 
     Args:
         folder: Gets ``labelIds/`` and ``color/``.
-        image_id: Names the files; only its last part is used, so nothing is written elsewhere.
+        name: Of the files, without ending; see :func:`file_names`.
         label: (H, W) uint8 train ids.
         taxonomy: Gives ids on disk and colours.
     """
-    name = image_id.replace("\\", "/").rsplit("/", 1)[-1]
     for kind, pixels in (("labelIds", taxonomy.to_disk_ids(label)), ("color", taxonomy.colorize(label))):
         path = folder / kind / f"{name}.png"
         with writing(path):
@@ -45,7 +60,7 @@ class PredictionWriter(pl.Callback):
             taxonomy: Gives ids on disk and colours.
         """
         self.folder = folder
-        self.scenes = scenes
+        self.names = file_names([scene.image_id for scene in scenes.scenes])
         self.taxonomy = taxonomy
 
     def on_test_batch_end(
@@ -59,5 +74,4 @@ class PredictionWriter(pl.Callback):
     ) -> None:
         """Write the predictions of a batch."""
         for index, label in zip(batch["index"], outputs, strict=True):
-            image_id = self.scenes.scenes[index].image_id
-            save_prediction(self.folder, image_id, label.to("cpu", torch.uint8).numpy(), self.taxonomy)
+            save_prediction(self.folder, self.names[index], label.to("cpu", torch.uint8).numpy(), self.taxonomy)

@@ -179,8 +179,10 @@ class SelectionEngine:
             size: (H, W) of the result.
 
         Returns:
-            (M,) int64 flat indices of pixels.
+            (M,) int64 flat indices of pixels; none where the training grid does not fit into the size.
         """
+        if self.query.grid == "training" and not all(own >= fed for own, fed in zip(size, self.train_size, strict=True)):
+            return np.zeros(0, dtype=np.int64)
         nothing = np.zeros(size, dtype=np.bool_)
         if self.is_fixed:
             limit = self.query.pixels_until(size, 0)
