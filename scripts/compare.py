@@ -61,6 +61,9 @@ WITHOUT_EFFECT = ("paths.", "data.num_workers=", "data.cache=", "evaluation.pict
 MADE_WITH = "made_with.json"
 """In the folder of a run: its row, and the overrides that change figures."""
 
+ALIKE = 0.01
+"""Points of mIoU by which two networks that were trained alike until one step before differ at most."""
+
 KEPT = ("mIoU", "per_class_iou", "labelled_fraction", "max_steps", "seconds")
 """Keys of ``results.json`` that a record keeps."""
 
@@ -270,9 +273,12 @@ def paired(found: Results, better: str, worse: str, seeds: list[int]) -> list[fl
 
 
 def begun_alike(found: Results, one: str, other: str, seeds: list[int]) -> int:
-    """How many pairs of two rows had the same network before their first round: by its mIoU, to the last digit."""
+    """How many pairs of two rows began with the same training, told by the mIoU before their first round.
+
+    The step before the round is each run's own, which a GPU does not repeat bit by bit: less than ALIKE is the same.
+    """
     both = [(found[one, seed], found[other, seed]) for seed in seeds if (one, seed) in found and (other, seed) in found]
-    return sum(a["before"] is not None and a["before"] == b["before"] for a, b in both)
+    return sum(None not in (a["before"], b["before"]) and abs(a["before"] - b["before"]) < ALIKE for a, b in both)
 
 
 def row_table(

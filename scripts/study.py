@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -274,19 +275,21 @@ def report(data: dict[str, Runs], command: str) -> str:
     every = [result for runs in data.values() for (row, _), result in runs.results().items() if row in rows]
     seconds = [sum(result["seconds"].values()) for result in every if result["seconds"]]
     commits = sorted({str(result["provenance"]["commit"]) for result in every})
+    devices = Counter("a CPU" if one == "cpu" else str(one) for one in (result["provenance"].get("device") for result in every))
     lines = [
         "# What holds of the paper's findings on data that everybody can have",
         "",
         f"Written by `{command}`. {len(seconds)} runs of {statistics.median(seconds or [0]):.0f} s (median; all together "
-        f"{sum(seconds) / 3600:.1f} h of one thread each, without what runs took over from others); commits "
-        f"{', '.join(commits)}. mIoU in percent, of the last iterate.",
+        f"{sum(seconds) / 3600:.1f} h, without what runs took over from others; several ran at a time), "
+        f"{' and '.join(f'{count} on {one}' for one, count in sorted(devices.items()))}; commits {', '.join(commits)}. mIoU in "
+        "percent, of the last iterate.",
         "",
         "Differences are taken seed by seed. An order is said to hold, or to be reversed, where a paired t test "
         "(two-sided, 5 %) says so, which of twenty pairs without a difference one does by chance; \"all of them\" takes "
         "the differences on all data sets together, and speaks of these data sets, not of others. Two runs of one seed have "
         "the same initial weights and the same order of images. Those that differ in what they ask alone are also one and "
-        "the same training until their first round where the same code made them (\"begun alike\"); elsewhere the spread "
-        "of their differences is that of two trainings, and takes more seeds.",
+        "the same training until a step before their first round where the same code and device made them (\"begun alike\"); "
+        "elsewhere the spread of their differences is that of two trainings, and takes more seeds.",
         "",
         "The networks, images and schedules are far smaller than the paper's: its figures stand beside ours for the order, "
         "not for the level. Any row of a table is made again with `python -m ripu.train experiment=...` and the overrides "

@@ -141,13 +141,13 @@ def test_the_commands_of_the_readme_are_understood(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Runs, "make", lambda self, jobs, threads: seen.append(self) or self.out.mkdir(parents=True) or [])
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"`python scripts/compare\.py ([^`]*)`", (TESTS.parent / "README.md").read_text())
-    assert len(commands) >= 3
+    assert len(commands) >= 2
     for words in commands:
         monkeypatch.setattr(sys, "argv", ["compare.py", *shlex.split(words)])
         compare.main()
         assert all(word.startswith(("dataset=", "paths.", "trainer.")) for word in seen[-1].overrides)
         assert len(seen[-1].overrides) == words.count("=")
-    assert seen[0].seeds == [0, 1, 2]
+    assert seen[0].seeds == [0, 1]
     assert seen[-1].rows == ["RA random", "RA RIPU"]
 
 
