@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import equations
-from ripu.functional import entropy_and_label, map_pixels, pixel_entropy
+from ripu.functional import entropy_and_label, map_pixels, pixel_entropy, pixels
+from ripu.functional.pixels import map_on_device
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 1, 3, 4), (1, 19, 7, 9), (3, 5, 1, 8)])
@@ -164,6 +165,24 @@ def test_inference_mode_is_fine() -> None:
 def test_errors(logits: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="logits"):
         pixel_entropy(logits)
+
+
+@pytest.mark.parametrize("size", [(40, 33), (7, 9), (13, 17), (13, 30), (1, 1), (26, 17)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_operations_give_what_small_strips_give(
+    size: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What accelerators compute, computed here; on the meta device, which refuses operands of two devices, too."""
+    logits = (torch.randn(2, 5, 13, 17) * 4).to(dtype)
+    kinds = (torch.float32, torch.uint8)
+    expected = map_pixels(logits, size, entropy_and_label, kinds)
+    monkeypatch.setattr(pixels, "for_each", lambda task, jobs, device: [task(job) for job in jobs])
+    for device in ("cpu", "meta"):
+        maps = [torch.empty((2, *size), dtype=kind, device=device) for kind in kinds]
+        map_on_device(logits.to(device), maps, entropy_and_label)
+        if device == "cpu":
+            torch.testing.assert_close(maps[0], expected[0], atol=2e-6, rtol=1e-6)
+            assert torch.equal(maps[1], expected[1])
 
 
 def test_empty_batch() -> None:

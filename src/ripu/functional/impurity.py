@@ -9,6 +9,7 @@ columns, then along the rows; no step's work grows with the window.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -191,13 +192,14 @@ class ImpurityKernel:
         torch.index_select(self.table, 0, code_RW.view(-1), out=out_RW.view(-1))
 
 
+@functools.cache
 def small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Tensor:
     """(9 * 256,) float32: impurity by shape and code of a window of at most 3 x 3 pixels.
 
     Entry 256 * (3 * (rows - 1) + columns - 1) + code for windows of ``rows`` x ``columns`` pixels inside the image.
     With o_c the pixels of an unclipped window (``full`` pixels) that are not of class c, the code is sum_c o_c^3 modulo
     256: for each number of pixels inside it is another for every way to divide them among classes, so it stands for
-    the counts.
+    the counts. The tensor is shared between calls.
 
     >>> table = small_window_table(num_classes=2, full=9)
     >>> table[256 * 8 + (1**3 + 8**3) % 256].item()  # eight pixels of one class, one of the other

@@ -49,6 +49,10 @@ def map_pixels(
     batch, num_classes, source_height, source_width = logits_BChw.shape
     device = logits_BChw.device
     maps = tuple(torch.empty((batch, height, width), dtype=dtype, device=device) for dtype in dtypes)
+    if device.type != "cpu":
+        map_on_device(logits_BChw, maps, kernel)
+        _refuse_broken(torch.isfinite(logits_BChw).flatten(1).all(dim=1))
+        return maps
     upper, lower, blend = _vertical_taps(source_height, height)
     rows = strip_rows(num_classes, width, device)
     bands = split_rows(height, band_rows(height, _STRIPS_PER_BAND * rows, device))
@@ -81,14 +85,48 @@ def map_pixels(
                 target[b, top:bottom] = part
 
     for_each(task, [(b, number) for b in range(batch) for number in range(len(bands))], device)
-    broken = (~is_finite.all(dim=1)).nonzero().flatten().tolist()
+    _refuse_broken(is_finite.all(dim=1))
+    return maps
+
+
+def map_on_device(logits_BChw: Tensor, maps_BHW: Sequence[Tensor], kernel: PixelKernel) -> None:
+    """What :func:`map_pixels` computes, in a few large operations a strip; for accelerators.
+
+    Args:
+        logits_BChw: (B, C, h, w) floating logits.
+        maps_BHW: The (B, H, W) maps to write.
+        kernel: As in :func:`map_pixels`.
+    """
+    batch, num_classes, source_height, source_width = logits_BChw.shape
+    height, width = maps_BHW[0].shape[1:]
+    device = logits_BChw.device
+    upper, lower, blend = _vertical_taps(source_height, height)
+    upper_H, lower_H = torch.tensor(upper, device=device), torch.tensor(lower, device=device)
+    blend_H1 = torch.tensor(blend, device=device)[:, None]
+
+    def task(job: tuple[int, int, int]) -> None:
+        b, top, bottom = job
+        start = upper[top]
+        source_Csw = logits_BChw[b, :, start : lower[bottom - 1] + 1].float()
+        if width != source_width:
+            source_Csw = interpolate(source_Csw, width, mode="linear", align_corners=True)
+        above_CRW = source_Csw.index_select(1, upper_H[top:bottom] - start)
+        below_CRW = source_Csw.index_select(1, lower_H[top:bottom] - start)
+        for target, part in zip(maps_BHW, kernel(torch.lerp(above_CRW, below_CRW, blend_H1[top:bottom])), strict=True):
+            target[b, top:bottom] = part
+
+    strips = split_rows(height, strip_rows(num_classes, width, device))
+    for_each(task, [(b, *strip) for b in range(batch) for strip in strips], device)
+
+
+def _refuse_broken(is_finite_B: Tensor) -> None:
+    broken = (~is_finite_B).nonzero().flatten().tolist()
     if broken:
         raise ValueError(
             f"logits are NaN or infinite at batch position(s) {broken}: "
             "the network has diverged, 16 bits are too few for it, or its input is not finite; lower the learning rate, use "
             "32-bit precision, or check the image."
         )
-    return maps
 
 
 def check_logits(logits_BCHW: Tensor) -> None:
@@ -110,9 +148,6 @@ def _vertical_taps(source: int, target: int) -> tuple[list[int], list[int], list
 
 def _blend_rows(upper: list[Tensor], lower: list[Tensor], blend: list[float]) -> Tensor:
     """R rows (C, W) each -> (C, R, W): row r is ``upper[r] + blend[r] * (lower[r] - upper[r])``."""
-    if upper[0].device.type != "cpu":
-        weight_R1 = torch.tensor(blend, device=upper[0].device)[:, None]
-        return torch.lerp(torch.stack(upper, dim=1), torch.stack(lower, dim=1), weight_R1)
     num_classes, width = upper[0].shape
     strip_CRW = upper[0].new_empty((num_classes, len(upper), width))
     for row_CW, above_CW, below_CW, weight in zip(strip_CRW.unbind(1), upper, lower, blend, strict=True):
