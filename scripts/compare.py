@@ -55,11 +55,16 @@ def folder_of(out: Path, row: str, seed: int) -> Path:
     return out / f"{row.replace(' ', '-').replace('/', '-').lower()}-seed{seed}"
 
 
+def made_with(folder: Path) -> Path:
+    """The file that keeps the row of a run and its overrides that change figures.
+
+    Beside the folder: what lies in it may be handed on to runs with the same beginning.
+    """
+    return folder.with_name(f"{folder.name}.json")
+
+
 WITHOUT_EFFECT = ("paths.", "data.num_workers=", "data.cache=", "evaluation.pictures=", "evaluation.gallery=", "logger=")
 """Overrides that change no figure."""
-
-MADE_WITH = "made_with.json"
-"""In the folder of a run: its row, and the overrides that change figures."""
 
 ALIKE = 0.01
 """Points of mIoU by which two networks that were trained alike until one step before differ at most."""
@@ -153,7 +158,7 @@ class Runs:
             return f"{row}, seed {seed}: {folder} holds a run of other overrides; give another --out, or remove it"
         if not (folder / "results.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / MADE_WITH).write_text(json.dumps(self._made_with(row)) + "\n")
+            made_with(folder).write_text(json.dumps(self._made_with(row)) + "\n")
             status = self._run(folder / "log.txt", self.words(row, seed), threads)
             if self._is_stopped.is_set():
                 return None
@@ -170,7 +175,7 @@ class Runs:
     def _is_of_others(self, row: str, seed: int) -> bool:
         """Whether the folder of a run holds one of other overrides."""
         folder = folder_of(self.out, row, seed)
-        file = folder / MADE_WITH
+        file = made_with(folder)
         return (folder / "config.yaml").exists() and (
             not file.exists() or json.loads(file.read_text()) != self._made_with(row)
         )

@@ -29,7 +29,7 @@ from ripu.datasets.synthia import decode_synthia
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.labelstore import LabelStore, LabelStoreError, TargetImage
 from ripu.models.checkpoints import CheckpointError, read_checkpoint
-from ripu.report.predictions import save_prediction
+from ripu.report.predictions import file_names, save_prediction
 from running import compose, tiny
 
 SOURCES = sorted(Path(ripu.__file__).parent.rglob("*.py"))
@@ -192,8 +192,9 @@ def test_image_ids_write_nothing_outside(tmp_path: Path) -> None:
     ):
         pass
     assert labels.main(["export", str(tmp_path / "labels"), str(out)]) == 0
-    for name in names:
+    for name in file_names(names):
         save_prediction(out, name, np.zeros((4, 4), np.uint8), CAMVID11)
+    assert len(list((out / "labelIds").iterdir())) == len(names)
     written = [path for path in tmp_path.rglob("*") if path.is_file() and "labels" not in path.parts[:-1]]
     assert all(path.resolve().is_relative_to(out.resolve()) for path in written if path.suffix == ".png")
     assert not [path for path in tmp_path.rglob("*evil*") if not path.resolve().is_relative_to(out.resolve())]

@@ -21,7 +21,7 @@ sys.path.insert(0, str(TESTS.parent / "scripts"))
 
 import compare
 import study
-from compare import Record, Runs, folder_of, pair_table, paired, row_table
+from compare import Record, Runs, folder_of, made_with, pair_table, paired, row_table
 
 
 def result(miou: float, **more: Any) -> dict[str, Any]:
@@ -199,12 +199,12 @@ def test_a_folder_with_runs_of_other_settings_is_left_alone(tmp_path: Path) -> N
     folder = folder_of(runs.out, "RA RIPU", 0)
     finish(folder, result(40.0))
     (folder / "config.yaml").touch()
-    (folder / "made_with.json").write_text(json.dumps(["RA RIPU", "dataset=streets", "trainer.max_steps=20"]))
+    made_with(folder).write_text(json.dumps(["RA RIPU", "dataset=streets", "trainer.max_steps=20"]))
     (failure,) = runs.make(jobs=1, threads=1)
     assert "holds a run of other overrides; give another --out" in failure
     assert not record.path.exists()
     assert not runs.results()
-    (folder / "made_with.json").write_text(json.dumps(["RA RIPU", "dataset=streets"]))
+    made_with(folder).write_text(json.dumps(["RA RIPU", "dataset=streets"]))
     assert not runs.make(jobs=1, threads=1)
     assert len(record.find(["dataset=streets"])) == 1
 
