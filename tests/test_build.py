@@ -321,7 +321,7 @@ def test_a_job_of_a_sweep_is_one_process(monkeypatch: pytest.MonkeyPatch) -> Non
     two = compose("trainer.accelerator=cpu", "trainer.devices=2")
     with pytest.raises(build.ConfigError, match=r"trainer\.devices=1"):
         build.check_job_of_sweep(two)
-    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     build.check_job_of_sweep(two)
 
 
@@ -331,7 +331,7 @@ def test_a_launcher_starts_as_many_processes_as_there_are(launcher: str, monkeyp
 
     two = compose("trainer.accelerator=cpu", "trainer.devices=2")
     runs.check_launcher(two)
-    given = ("TORCHELASTIC_RUN_ID", "WORLD_SIZE") if launcher == "torchrun" else ("SLURM_PROCID", "SLURM_NTASKS")
+    given = ("TORCHELASTIC_RUN_ID", "WORLD_SIZE") if launcher == "torchrun" else ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
     for name, value in zip(given, "12", strict=True):
         monkeypatch.setenv(name, value)
     runs.check_launcher(two)

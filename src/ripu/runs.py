@@ -287,7 +287,7 @@ def check_launcher(cfg: DictConfig) -> None:
     if "TORCHELASTIC_RUN_ID" in environment:
         launcher, there = "torchrun", int(environment.get("WORLD_SIZE", "1"))
     elif "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        launcher, there = "srun", int(environment.get("SLURM_NTASKS", "1"))
+        launcher, there = "srun", int(environment.get("SLURM_STEP_NUM_TASKS", "1"))  # a batch script itself is one process
     else:
         return
     if there != wanted:

@@ -62,7 +62,7 @@ def check_job_of_sweep(cfg: DictConfig) -> None:
     """
     from ripu import runs
 
-    if runs.num_processes(cfg) > 1 and int(os.environ.get("SLURM_NTASKS", "1")) == 1:
+    if runs.num_processes(cfg) > 1 and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         raise ConfigError(
             f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}: a job of a sweep (-m) can "
             "start no further processes; use trainer.devices=1, or give a command for each job"
