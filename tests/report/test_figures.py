@@ -14,8 +14,9 @@ from PIL import Image
 from ripu import palette, reopen
 from ripu.report import tsne
 from ripu.report.__main__ import main
-from ripu.report.figures import asked_picture, revealed_ids, write_figures
+from ripu.report.figures import write_figures
 from ripu.report.rundata import read_run
+from ripu.report.sheets import asked_picture, revealed_ids
 from running import train_here
 
 NAMES = ("fig3_predictions", "fig4_queried", "fig5_classes", "fig7_edges", "fig8_features")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ripu import palette
 from ripu.datasets.taxonomy import VOID
 from ripu.report.curves import save, start
-from ripu.report.figures import FigureError, chosen, classes_legend, image_of, revealed_ids
 from ripu.report.rundata import RunData
+from ripu.report.sheets import FigureError, chosen, classes_legend, image_of, revealed_ids
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
