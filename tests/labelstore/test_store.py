@@ -424,6 +424,28 @@ def test_a_reader_sees_what_was_committed_since(folder: Path) -> None:
     check_labels(reader, 1)
 
 
+def test_a_round_that_is_shown_late_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the other machines of a job, whose network file system has an older manifest for a while."""
+    store = make(folder, 1)
+    late = (folder / "manifest.json").read_bytes()
+    store.add_round(begin(store, 1), records(1))
+    committed = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.json").write_bytes(late)
+    reader, waits = LabelStore.open(folder), []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            (folder / "manifest.json").write_bytes(committed)
+
+    monkeypatch.setattr("ripu.labelstore.reader.time.sleep", sleep)
+    reader.await_rounds(2)
+    assert len(waits) == 2
+    check_labels(reader, 2)
+    with pytest.raises(RoundOrderError, match=r"3 rounds are committed, and this machine .* sees 2 after 0 s"):
+        reader.await_rounds(3, seconds=0)
+
+
 def test_writing_needs_the_lock(folder: Path) -> None:
     store = make(folder, 1)
     reader = LabelStore.open(folder)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ripu.acquisition import CannyEntropy, RandomScore
+from ripu.labelstore import LabelStore, RoundOrderError
 from ripu.regions import Rectangles
 from ripu.selection.ranks import SelectionError
 from running import environment
@@ -172,6 +173,20 @@ def test_no_leftovers_after_a_shared_round(tmp_path: Path) -> None:
     with rounds.make_store(tmp_path) as store:
         rounds.run_ranks(rounds.make_engine(budget_per="dataset"), store, 0, 3)
         assert not [path.name for path in tmp_path.iterdir() if path.name.startswith((".tmp", "shard"))]
+
+
+def test_a_round_that_a_rank_does_not_see_ends_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with rounds.make_store(tmp_path) as store:
+
+        def await_rounds(self: LabelStore, num_rounds: int) -> None:
+            if self is not store:
+                raise RoundOrderError("not here")
+
+        monkeypatch.setattr(LabelStore, "await_rounds", await_rounds)
+        own, other = rounds.run_ranks(rounds.make_engine(), store, 0, 2)
+        assert store.num_rounds == 1
+    assert str(own).startswith("round 0 at step 10 is committed, but not all processes see it: another process")
+    assert str(other).endswith("see it: not here")
 
 
 GLOO = """

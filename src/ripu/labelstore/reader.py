@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,28 @@ class LabelReader:
         """Number of committed rounds; also the index of the next one."""
         self._refresh()
         return len(self._rounds)
+
+    def await_rounds(self, num_rounds: int, seconds: float = 180.0) -> None:
+        """Wait until so many rounds are seen here: a network file system shows what another machine wrote some time later.
+
+        Args:
+            num_rounds: Rounds that another process says are committed.
+            seconds: How long to look; NFS keeps what it knows of a folder for 60 seconds if nothing else is set.
+
+        Raises:
+            RoundOrderError: They are not seen in that time.
+        """
+        until = time.monotonic() + seconds
+        while self.num_rounds < num_rounds:
+            if time.monotonic() > until:
+                raise RoundOrderError(
+                    f"{self.path}: {num_rounds} rounds are committed, and this machine ({platform.node()}) sees "
+                    f"{self.num_rounds} after {seconds:g} s; all machines of a job need the same folder: name one that they "
+                    "share (paths.output_dir)"
+                )
+            time.sleep(0.5)
+            with open(self.path / MANIFEST_FILE, "rb"):  # opening asks the server, which looking does not
+                pass
 
     @property
     def carried(self) -> tuple[Round, ...]:

@@ -146,7 +146,8 @@ class SelectionEngine:
             What this rank did.
 
         Raises:
-            SelectionError: The round failed on this rank or on another; nothing is committed.
+            SelectionError: The round failed on this rank or on another; nothing is committed. Or it is committed, and a
+                rank on another machine does not see it.
         """
         ranks = ranks or OneProcess()
         together = Together(ranks, f"round {index} at step {step}")
@@ -167,6 +168,7 @@ class SelectionEngine:
                 exchange.remove()
         if not is_committed:
             together(lambda: store.commit_round(spec, ranks.world_size) if ranks.rank == 0 else None)
+            together(lambda: store.await_rounds(index + 1), "is committed, but not all processes see it")
         part.warn_of_short()
         return part.tally
 

@@ -45,12 +45,16 @@ class Together:
     """Work of which every rank does its part, and that fails on all ranks where it fails on one."""
 
     def __init__(self, ranks: Ranks, what: str) -> None:
-        """Share work with ``ranks``; ``what`` is not committed where a part of it fails."""
+        """Share work with ``ranks``; ``what`` is not done where a part of it fails."""
         self._ranks = ranks
         self._what = what
 
-    def __call__(self, work: Callable[[], _T]) -> _T:
+    def __call__(self, work: Callable[[], _T], failed: str = "was not committed") -> _T:
         """Do this rank's part, and wait for the others.
+
+        Args:
+            work: This rank's part.
+            failed: What to say of the whole where it fails.
 
         Raises:
             SelectionError: It failed on this rank or on another.
@@ -65,7 +69,7 @@ class Together:
             cause = "another process of the job failed"
             if failure is not None:
                 cause = line_of(failure) or f"{type(failure).__name__}: {failure}"
-            raise SelectionError(f"{self._what} was not committed: {cause}") from failure
+            raise SelectionError(f"{self._what} {failed}: {cause}") from failure
         return result  # type: ignore[no-any-return]
 
 
