@@ -1,16 +1,21 @@
-# make demo: set up and run the whole method on generated street scenes. make test: set up and run the tests.
+# make demo: set up and run the whole method on generated street scenes. make test: set up and run the tests, make test-all:
+# the long ones, too.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+TEST := $(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
-.PHONY: demo test soak lint bench compare study install clean
+.PHONY: demo test test-all soak lint bench compare study install clean
 
 demo: install
 	$(RUN) -m ripu.train $(ARGS)
 
 test: install
-	$(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile $(ARGS)
+	$(TEST) -m "not slow" $(ARGS)
+
+test-all: install
+	$(TEST) $(ARGS)
 
 soak: install
 	$(RUN) tests/faults/soak.py $(ARGS)
