@@ -75,6 +75,7 @@ def test_what_matters_before_the_first_round_is_in_the_key(data_root: Path, tmp_
         os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_train_it_once(data_root: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     words = [

@@ -190,6 +190,7 @@ def test_a_shared_beginning_is_that_of_the_same_labels(finished: Path, data_root
     assert len(list((tmp_path / "shared").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_commands_work_on_such_a_run(finished: Path, data_root: Path, tmp_path: Path) -> None:
     train_here(data_root, tmp_path / "run", f"start.run={finished}", *MORE)
     out = tmp_path / "replay"
@@ -392,6 +393,7 @@ def test_labels_that_got_lost_are_brought_again(finished: Path, data_root: Path,
     assert same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["ripu", "torchrun"])
 def test_two_processes_go_on_together(launcher: str, finished: Path, data_root: Path, tmp_path: Path) -> None:
     words = tiny(data_root, tmp_path / "run", f"start.run={finished}", *MORE, "evaluation.pictures=0")

@@ -60,6 +60,7 @@ def at_step(patch: pytest.MonkeyPatch, step: int, act: Any) -> None:
     patch.setattr(RipuModule, "domain_loss", loss)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_can_be_repeated(
     whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +97,7 @@ def test_the_state_of_a_diverged_run_repeats_the_loss(data_root: Path, tmp_path:
         train_here(data_root, tmp_path / "run", "optimizer.learning_rate=1e30", "resume=true")
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_changes_no_weight(
     whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_round_without_memory_goes_on_in_halves(
             np.testing.assert_array_equal(*picks)
 
 
+@pytest.mark.slow
 def test_training_without_memory_says_what_helps(
     whole: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +178,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_named(data_root: Path, tmp_path: Path) -> None:
     """Killed by the system in the middle of a step, as when memory runs out."""
     words = ("selection_steps=[3,60]", "trainer.max_steps=80", "pretrain_steps=2")
@@ -249,6 +253,7 @@ def no_file_larger_than(num_bytes: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "writer", "name", "call"),
     [

@@ -287,6 +287,7 @@ def test_sizes_in_the_network() -> None:
         network_size((9000, 9000), (640, 1280), 1.0)
 
 
+@pytest.mark.slow
 def test_the_command_names_what_it_cannot_read(checkpoint: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     (source / "sub").mkdir(parents=True)

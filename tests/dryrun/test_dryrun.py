@@ -121,6 +121,7 @@ def test_the_published_budget_and_a_cache_are_exact(data_root: Path, tmp_path: P
     assert forecast["bytes"]["data.cache (shared)"] == files(cache)
 
 
+@pytest.mark.slow
 def test_the_command_leaves_nothing_and_the_run_follows(data_root: Path, tmp_path: Path) -> None:
     words = tiny(data_root, tmp_path / "run", *ROUNDS)
     (tmp_path / "tmp").mkdir()
@@ -135,6 +136,7 @@ def test_the_command_leaves_nothing_and_the_run_follows(data_root: Path, tmp_pat
         forecast_here(data_root, tmp_path / "run", *ROUNDS)
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_are_forecast_one_by_one(data_root: Path, tmp_path: Path) -> None:
     words = tiny(data_root, tmp_path / "sweep", *ROUNDS)
     done = call("ripu.train", "-m", *words, "budget=0.02,0.05", "dry_run=true", cwd=tmp_path)

@@ -218,6 +218,7 @@ dist.destroy_process_group()  # its watching thread must end before the interpre
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget_per", ["image", "dataset"])
 def test_two_processes(tmp_path: Path, budget_per: str) -> None:
     command = [sys.executable, "-c", GLOO]
