@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import statistics
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ripu.datasets.taxonomy import CITYSCAPES19
 from ripu.report import curves
 from ripu.report.__main__ import main
 from ripu.report.collect import Row, differing, find_runs, make_rows, mean_std, row_name
-from ripu.report.curves import curve_points, window_sweep
+from ripu.report.curves import add_legend, curve_points, start, window_sweep
 from ripu.report.tables import PAPER_TITLES, classes_table, matches, means_table, paper_rows, paper_tables, to_csv
 from running import compose
 
@@ -207,6 +208,24 @@ def test_the_sweep_over_k_joins_what_differs_in_k_alone(tmp_path: Path, monkeypa
     (line,) = drawn[0].get_legend_handles_labels()[0]
     assert line.lines[0].get_xdata().tolist() == [1, 2]
     assert line.lines[0].get_ydata().tolist() == [60.0, 61.0]
+
+
+@pytest.mark.parametrize("num_lines", [1, 3, 40])
+def test_long_names_leave_the_curves_their_room(num_lines: int) -> None:
+    figure, axis = start(figsize=(7.2, 4.4))
+    for number in range(num_lines):
+        weights = " ".join(f"objective.weight_{letter}={number}" for letter in "abcdef")
+        axis.plot([0, 1], [0, 1], label=f"camvid ra active RipuScore 0.022 {weights} region._target_=a.B{number} (n=3)")
+    add_legend(figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.canvas.draw()
+    box, legend = axis.get_window_extent(), figure.legends[0].get_window_extent()
+    assert box.width > 0.8 * figure.bbox.width
+    assert box.height > 300
+    assert not box.overlaps(legend)
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.width
 
 
 def test_sizes_of_regions_in_the_recipe_are_no_difference(tmp_path: Path) -> None:

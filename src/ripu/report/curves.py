@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,48 @@ def file_word(name: str) -> str:
     return re.sub(r"[^\w-]", "-", name)
 
 
+def short_names(names: Sequence[str]) -> list[str]:
+    """What tells names apart: without the words that all of them have, and without the folders of keys.
+
+    >>> short_names(["gtav ra mode.radius=1 region._target_=ripu.regions.Square (n=3)", "gtav pa mode.radius=8 (n=3)"])
+    ['ra radius=1 region=Square (n=3)', 'pa radius=8 (n=3)']
+
+    A key stays whole where its last word alone would not tell it from another, and ``seed`` is always told from the run's.
+
+    >>> short_names(["a.rate=1 b.rate=1 data.seed=0", "a.rate=2 b.rate=1 data.seed=1", "a.rate=2 b.rate=2 data.seed=0"])
+    ['a.rate=1 b.rate=1 data.seed=0', 'a.rate=2 b.rate=1 data.seed=1', 'a.rate=2 b.rate=2 data.seed=0']
+    """
+    words = [re.split(r" (?![^\[\](){}]*[\])}])", name) for name in names]  # not within the brackets of a value
+    if len(names) > 1:
+        shared = set.intersection(*map(set, words))
+        words = [[word for word in one if word not in shared or word.startswith("(n=")] or one for one in words]
+    keys = {word.partition("=")[0] for one in words for word in one if re.match(r"[\w.]+=", word)}
+    short = {key: key.removesuffix("._target_").rpartition(".")[2] for key in keys}
+    wanted = list(short.values())
+    short = {key: key if name == "seed" or wanted.count(name) > 1 else name for key, name in short.items()}
+
+    def shorten(word: str) -> str:
+        key, sign, value = word.partition("=")
+        if not sign or key not in short:
+            return word
+        return f"{short[key]}={value.rpartition('.')[2] if key.endswith('._target_') else value}"
+
+    return [" ".join(map(shorten, one)) for one in words]
+
+
+def add_legend(figure: Any) -> None:
+    """Name the lines of a figure of one pair of axes below them; the figure grows by what that takes."""
+    (axis,) = figure.axes
+    handles, names = axis.get_legend_handles_labels()
+    names = short_names(names)
+    width, height = figure.get_size_inches()
+    columns = 2 if len(names) > 3 and max(map(len, names)) < 7 * width else 1  # 17 letters of this size are an inch
+    texts = [textwrap.fill(name, int(17 * (width / columns - 0.5)), break_on_hyphens=False) for name in names]
+    lines = -(-sum(text.count("\n") + 1 for text in texts) // columns)
+    figure.set_size_inches(width, height + 0.15 * lines + 0.1)
+    figure.legend(handles, texts, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
+
+
 def curve_points(row: Row) -> list[tuple[int, float, list[float]]]:
     """(step, mean labelled share in percent, mIoU of every run that has the step) of a row, the last iterate included."""
     found: dict[int, list[tuple[float, float]]] = {}
@@ -89,7 +132,7 @@ def learning_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
                 axis.fill_between(steps, lows, highs, color=look["color"], alpha=0.15, linewidth=0)
         axis.set(xlabel="step", ylabel="mIoU (%)", title=f"{dataset}: learning curves (band: range of the seeds)")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        add_legend(figure)
         written += save(figure, folder / f"learning_curves_{file_word(dataset)}")
     return written
 
@@ -117,7 +160,7 @@ def labelled_share(rows: Sequence[Row], folder: Path) -> list[Path]:
             title=f"{dataset}: mIoU against the labelled share",
         )
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        add_legend(figure)
         written += save(figure, folder / f"labelled_share_{file_word(dataset)}")
     return written
 
@@ -160,6 +203,6 @@ def window_sweep(rows: Sequence[Row], folder: Path) -> list[Path]:
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set(xlabel="k", ylabel="mIoU (%)", title=f"{dataset}: size of the window (bars: ± std over seeds)")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        add_legend(figure)
         written += save(figure, folder / f"fig6_window_{file_word(dataset)}")
     return written
