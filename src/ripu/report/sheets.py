@@ -131,8 +131,10 @@ def sheet(
 
 
 def classes_legend(data: RunData) -> dict[str, tuple[int, int, int]]:
-    """Colours of the classes."""
-    return dict(zip(data.class_names, data.class_colors, strict=True))
+    """Colours of the classes, and last of what has none."""
+    colors = dict(zip(data.class_names, data.class_colors, strict=True))
+    colors.setdefault("void", (0, 0, 0))
+    return colors
 
 
 def rounds_legend(data: RunData) -> dict[str, tuple[int, int, int]]:
