@@ -306,7 +306,7 @@ def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
             rows.append(
                 Row(group[0].title, also, tuple(sorted(runs.values(), key=lambda run: (run.seed is None, run.seed))))
             )
-    rows.sort(key=lambda row: (*_order(row.title), not row.runs[0].config, by_number(str(dict(row.also)))))
+    rows.sort(key=lambda row: (*_order(row.title), not row.runs[0].config, _by_number(str(dict(row.also)))))
     for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
         own = [row for row in rows if row.title["dataset"] == dataset]
         every = {seed for row in own for seed in row.seeds if seed is not None}
@@ -335,10 +335,10 @@ def _by_compared(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     return list(groups.values())
 
 
-def by_number(text: str) -> list[str | float]:
+def _by_number(text: str) -> list[str | float]:
     """A key that sorts the numbers in texts by what they are worth.
 
-    >>> sorted(["k=16", "k=2", "rate=1e-3", "rate=5e-4"], key=by_number)
+    >>> sorted(["k=16", "k=2", "rate=1e-3", "rate=5e-4"], key=_by_number)
     ['k=2', 'k=16', 'rate=5e-4', 'rate=1e-3']
     """
     parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)

@@ -60,7 +60,8 @@ def short_names(names: Sequence[str]) -> list[str]:
     >>> short_names(["gtav ra mode.radius=1 region._target_=ripu.regions.Square (n=3)", "gtav pa mode.radius=8 (n=3)"])
     ['ra radius=1 region=Square (n=3)', 'pa radius=8 (n=3)']
 
-    A key stays whole where its last word alone would not tell it from another, and ``seed`` is always told from the run's.
+    A key stays whole where its last word alone would not tell it from another, a ``seed`` that is not the run's does always,
+    and so does the name of a file (``config.yaml``).
 
     >>> short_names(["a.rate=1 b.rate=1 data.seed=0", "a.rate=2 b.rate=1 data.seed=1", "a.rate=2 b.rate=2 data.seed=0"])
     ['a.rate=1 b.rate=1 data.seed=0', 'a.rate=2 b.rate=1 data.seed=1', 'a.rate=2 b.rate=2 data.seed=0']
@@ -72,7 +73,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     keys = {word.partition("=")[0] for one in words for word in one if re.match(r"[\w.]+=", word)}
     short = {key: key.removesuffix("._target_").rpartition(".")[2] for key in keys}
     wanted = list(short.values())
-    short = {key: key if name == "seed" or wanted.count(name) > 1 else name for key, name in short.items()}
+    short = {key: key if name in ("seed", "yaml") or wanted.count(name) > 1 else name for key, name in short.items()}
 
     def shorten(word: str) -> str:
         key, sign, value = word.partition("=")
