@@ -267,7 +267,9 @@ def run_step(repeats: int) -> None:
             taken = timed(step, image.device)
             if turn:
                 seconds[name].append(taken)
-    print(f"a training step of DeepLab-v3+ (EfficientNet-Lite0) on 2 x 192 x 256, {len(own)} dilated depthwise layers, ms:")
+    print(
+        f"a training step of DeepLab-v3+ (EfficientNet-Lite0) on 2 x 192 x 256, {len(own)} dilated depthwise layers, ms:"
+    )
     for name, values in seconds.items():
         print(f"  {name:14} {spread(values):>20}")
     plain, quick = (statistics.median(values) for values in seconds.values())

@@ -63,7 +63,14 @@ def made_with(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.json")
 
 
-WITHOUT_EFFECT = ("paths.", "data.num_workers=", "data.cache=", "evaluation.pictures=", "evaluation.gallery=", "logger=")
+WITHOUT_EFFECT = (
+    "paths.",
+    "data.num_workers=",
+    "data.cache=",
+    "evaluation.pictures=",
+    "evaluation.gallery=",
+    "logger=",
+)
 """Overrides that change no figure."""
 
 ALIKE = 0.01

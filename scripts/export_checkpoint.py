@@ -56,7 +56,9 @@ def network_of(content: Mapping[str, Any], checkpoint: Path) -> tuple[str, int]:
         config = content["hyper_parameters"]["config"]
         target, num_classes = str(config["model"]["_target_"]), int(config["dataset"]["num_classes"])
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{checkpoint} does not say what its network is; give --model and --num-classes") from None
+        raise CheckpointError(
+            f"{checkpoint} does not say what its network is; give --model and --num-classes"
+        ) from None
     for name, network in NETWORKS.items():
         if target == f"{network.__module__}.{network.__name__}":
             return name, num_classes

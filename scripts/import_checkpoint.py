@@ -18,9 +18,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from ripu import build
+from ripu.io.errors import ConfigError
 from ripu.models.checkpoints import check_new, read_checkpoint, save_new
-from ripu.strict import ConfigError
+from ripu.run import assembly
 
 
 def convert(released: Path, out: Path, words: Sequence[str]) -> None:
@@ -36,18 +36,18 @@ def convert(released: Path, out: Path, words: Sequence[str]) -> None:
         CheckpointError: The file cannot be read, or ``out`` exists.
     """
     check_new(out)
-    with initialize_config_dir(build.config_dir(), version_base="1.3"):
+    with initialize_config_dir(assembly.config_dir(), version_base="1.3"):
         try:
             cfg = compose("train", [*words, "paths.output_dir=."])
         except HydraException as error:
             raise ConfigError(str(error).partition("\n")[0]) from error
-    build.check_config(cfg)
+    assembly.check_config(cfg)
     content = read_checkpoint(released)
     start = OmegaConf.merge(cfg, {"model": {"checkpoint": str(released)}})
-    module = build.make_module(start, build.make_taxonomy(cfg))  # type: ignore[arg-type]
+    module = assembly.make_module(start, assembly.make_taxonomy(cfg))  # type: ignore[arg-type]
     stored = {
         "state_dict": module.state_dict(),
-        "hyper_parameters": {"config": build.plain(cfg)},
+        "hyper_parameters": {"config": assembly.plain(cfg)},
         "global_step": int(content.get("iteration", content.get("global_step", 0))),
     }
     save_new(stored, out)

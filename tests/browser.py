@@ -137,7 +137,9 @@ def open_browser(profile: Path) -> Iterator[Page]:
         f"--user-data-dir={profile}",
         "--remote-debugging-pipe",
     ]
-    reads, writes = (fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (to_browser, from_browser))  # out of the way of 3 and 4
+    reads, writes = (
+        fcntl.fcntl(one, fcntl.F_DUPFD, 10) for one in (to_browser, from_browser)
+    )  # out of the way of 3 and 4
 
     def place_pipes() -> None:
         os.dup2(reads, 3)

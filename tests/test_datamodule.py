@@ -13,7 +13,7 @@ from ripu.datamodule import RipuDataModule, TrainScenes, resize_image, resize_la
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.scenes import SceneDataset, SceneError
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, TargetImage
-from ripu.plan import Plan
+from ripu.schedule import Plan
 
 DAY, DUSK = ("0006R0", "0016E5", "Seq05VD"), ("0001TP",)
 PLAN = Plan(max_steps=12, pretrain_steps=2, selection_steps=(5, 8))

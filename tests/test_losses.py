@@ -14,7 +14,9 @@ from ripu.losses import consistency_loss, label_boundary, negative_learning_loss
 SIZES = [(1, 1), (1, 5), (4, 1), (3, 3), (5, 7), (9, 4)]
 
 
-def logits_of(size: tuple[int, int], classes: int = 4, batch: int = 2, seed: int = 0, scale: float = 2.0) -> torch.Tensor:
+def logits_of(
+    size: tuple[int, int], classes: int = 4, batch: int = 2, seed: int = 0, scale: float = 2.0
+) -> torch.Tensor:
     return scale * torch.randn(batch, classes, *size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -124,7 +126,14 @@ def test_unlabelled_pixels_make_boundaries_but_are_none() -> None:
         lambda logits: consistency_loss(logits, torch.full((2, 5, 7), 255), boundary_detector="laplacian"),
         lambda logits: negative_learning_loss(logits * 0.0, 0.05),
     ],
-    ids=["nothing revealed", "nothing revealed, Eq. 8", "no boundary", "only void", "only void, laplacian", "none below"],
+    ids=[
+        "nothing revealed",
+        "nothing revealed, Eq. 8",
+        "no boundary",
+        "only void",
+        "only void, laplacian",
+        "none below",
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_empty_set_is_zero_with_zero_gradient(loss, dtype: torch.dtype) -> None:  # type: ignore[no-untyped-def]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ripu.datasets.taxonomy import CITYSCAPES19
 from ripu.module import RipuModule
-from ripu.plan import Plan
+from ripu.schedule import Plan
 from running import call, tiny, train_here, weights
 from tiny import TinyDeepLab, TinyNetwork
 
@@ -76,7 +76,10 @@ def summed_gradients(module: RipuModule, batches: list[Batch], autocast: bool = 
         terms = [
             term
             for batch in batches
-            for part in (module.source_loss(batch["source"], with_consistency=True), module.target_loss(batch["target"]))
+            for part in (
+                module.source_loss(batch["source"], with_consistency=True),
+                module.target_loss(batch["target"]),
+            )
             for term in part.values()
         ]
     (torch.stack(terms).sum() / len(batches)).backward()

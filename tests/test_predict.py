@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ripu import build, reopen
 from ripu.datasets.pictures import read_photograph
 from ripu.datasets.taxonomy import CAMVID11
-from ripu.photos import PhotosError, find_photos
+from ripu.inference.image_folder import PhotosError, find_photos
+from ripu.inference.predictor import Predictor
 from ripu.predict import network_size, predict
-from ripu.predictor import Predictor
+from ripu.run import assembly, restore
 from running import ROUNDS, call, compose, tiny
 
 KINDS = {"labelIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}
@@ -30,9 +30,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What training leaves, of a network that was not trained, and whose data are nowhere."""
     folder = tmp_path_factory.mktemp("checkpoint")
     cfg = compose(*tiny(Path("nowhere"), folder / "run", *ROUNDS))
-    module = build.make_module(cfg, build.make_taxonomy(cfg))
+    module = assembly.make_module(cfg, assembly.make_taxonomy(cfg))
     path = folder / "final.ckpt"
-    torch.save({"state_dict": module.state_dict(), "hyper_parameters": {"config": build.plain(cfg)}}, path)
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": {"config": assembly.plain(cfg)}}, path)
     return path
 
 
@@ -43,9 +43,9 @@ def run(checkpoint: Path, source: Path, output: Path, *words: str) -> dict[str, 
 
 def restored(checkpoint: Path) -> Any:
     """The module of a checkpoint, in evaluation mode."""
-    stored = reopen.read_checkpoint(checkpoint)
+    stored = restore.read_checkpoint(checkpoint)
     cfg = OmegaConf.create(stored["hyper_parameters"]["config"])
-    module = build.make_module(cfg, build.make_taxonomy(cfg))
+    module = assembly.make_module(cfg, assembly.make_taxonomy(cfg))
     module.load_state_dict(stored["state_dict"])
     return module.eval()
 

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 import trees
-from ripu import build, logits, reopen
 from ripu import replay as module
-from ripu.build import ConfigError
 from ripu.datamodule import PoolScenes
+from ripu.inference import logits_cache
+from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore
 from ripu.replay import replay
+from ripu.run import assembly, restore
 from ripu.selection.engine import SelectionEngine
 from running import call, compose, label_bytes, train_here
 
@@ -74,17 +75,17 @@ def test_several_scores_beside_the_run(run: Path, tmp_path: Path, capsys: pytest
 
 def test_the_network_of_the_run_is_asked(run: Path, tmp_path: Path) -> None:
     _replay(run, tmp_path, "rounds=1")
-    stored = reopen.read_checkpoint(run / "checkpoints" / "final.ckpt")
+    stored = restore.read_checkpoint(run / "checkpoints" / "final.ckpt")
     cfg = compose(config_name="replay")
     job = module._config(
         stored["hyper_parameters"]["config"], cfg, "own", stored["hyper_parameters"]["config"]["acquisition"]
     )
-    scenes = build.make_scenes(job)
-    network = build.make_module(job, scenes.taxonomy)
+    scenes = assembly.make_scenes(job)
+    network = assembly.make_module(job, scenes.taxonomy)
     network.load_state_dict(stored["state_dict"])
     network.eval()
     store = LabelStore.open(tmp_path / "RipuScore" / "labels")
-    engine = build.make_engine(job, scenes, store.images)
+    engine = assembly.make_engine(job, scenes, store.images)
     for index, one in enumerate(store.images):
         image = PoolScenes(scenes.target, (32, 48), [index])[0]["image"]
         with torch.no_grad():
@@ -119,7 +120,7 @@ def test_logits_are_computed_once_and_kept(run: Path, tmp_path: Path, monkeypatc
 
 def test_memory_or_not_makes_no_difference(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _replay(run, tmp_path / "kept")
-    monkeypatch.setattr(logits, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(logits_cache, "MEMORY_BYTES", 0)
     _replay(run, tmp_path / "again")
     assert _picks(tmp_path / "kept" / "RipuScore") == _picks(tmp_path / "again" / "RipuScore")
 
@@ -199,9 +200,11 @@ def test_nothing_is_asked_of_images_that_cannot_be_read(
         file.write_bytes(b"broken")
     words = [f"paths.data_root={own_data}", f"batch={batch}", "acquisitions=[ripu,canny_entropy]"]
     if keeps == "nothing":
-        monkeypatch.setattr(logits, "MEMORY_BYTES", 0)
+        monkeypatch.setattr(logits_cache, "MEMORY_BYTES", 0)
     with caplog.at_level(logging.WARNING):
-        results = _replay(copy, tmp_path / "out", *words, *([f"cache={tmp_path / 'cache'}"] if keeps == "cache" else []))
+        results = _replay(
+            copy, tmp_path / "out", *words, *([f"cache={tmp_path / 'cache'}"] if keeps == "cache" else [])
+        )
     assert [one["file"] for one in results["unreadable"]] == sorted(map(str, files))
     told = [record.getMessage() for record in caplog.records if "nothing is asked of it" in record.getMessage()]
     assert [sum(str(file) in line for line in told) for file in files] == [1] * len(files)
@@ -212,7 +215,7 @@ def test_nothing_is_asked_of_images_that_cannot_be_read(
         assert asked == [index not in lost for index in range(3)]
         assert results["asked"][name]["picks"] == sum(map(len, _picks(tmp_path / "out" / name)))
     if keeps == "memory":
-        monkeypatch.setattr(logits, "MEMORY_BYTES", 0)
+        monkeypatch.setattr(logits_cache, "MEMORY_BYTES", 0)
         _replay(copy, tmp_path / "again", *words)
         for name in ("ripu", "canny_entropy"):
             assert _picks(tmp_path / "out" / name) == _picks(tmp_path / "again" / name)

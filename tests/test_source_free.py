@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ripu.build import ConfigError
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.taxonomy import TAXONOMIES
+from ripu.io.errors import ConfigError
 from running import label_bytes, same_weights, train_here
 
 DAY = ["0006R0", "0016E5", "Seq05VD"]

@@ -17,11 +17,12 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ripu import build
 from ripu.datasets.scenes import DatasetNotFoundError
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.evaluate import evaluate
+from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore
+from ripu.run import assembly
 from running import ROUNDS, call, command, compose, environment, label_bytes, same_weights, tiny, train_here, weights
 from trees import DUSK_TEST, HEIGHT, WIDTH
 
@@ -100,7 +101,9 @@ def test_accumulated_steps_are_logged_as_whole_ones(finished_run: Path, data_roo
             return list(csv.DictReader(file))
 
     for one, other in zip(rows(tmp_path), rows(finished_run), strict=True):
-        filled = [{name for name in row if row[name] and name.startswith(("train/", "lr/", "al/"))} for row in (one, other)]
+        filled = [
+            {name for name in row if row[name] and name.startswith(("train/", "lr/", "al/"))} for row in (one, other)
+        ]
         assert filled[0] == filled[1]
         for name in ("step", "lr/backbone", "lr/head"):
             assert one.get(name) == other.get(name)
@@ -110,7 +113,14 @@ def test_accumulated_steps_are_logged_as_whole_ones(finished_run: Path, data_roo
 
 def test_the_command_prints_phases_and_a_table(finished_run: Path) -> None:
     printed = (finished_run.parent / "stdout.txt").read_text()
-    for part in ("pre-training on source", "selecting, round 1 of 2", "source only", "after round 1", "final", "IoU by class"):
+    for part in (
+        "pre-training on source",
+        "selecting, round 1 of 2",
+        "source only",
+        "after round 1",
+        "final",
+        "IoU by class",
+    ):
         assert part in printed
 
 
@@ -144,11 +154,11 @@ def test_a_finished_run_that_goes_on_stays_what_it_is(finished_run: Path, data_r
 
 def test_a_run_goes_on_with_its_own_settings_only(finished_run: Path, data_root: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
-    with pytest.raises(build.ConfigError, match=r"seed: 0 -> 1"):
+    with pytest.raises(ConfigError, match=r"seed: 0 -> 1"):
         train_here(data_root, tmp_path / "run", "resume=true", "seed=1")
-    with pytest.raises(build.ConfigError, match=r"trainer.max_steps: 7 -> 9"):
+    with pytest.raises(ConfigError, match=r"trainer.max_steps: 7 -> 9"):
         train_here(data_root, tmp_path / "run", "resume=true", "trainer.max_steps=9")
-    with pytest.raises(build.ConfigError, match=r"trainer.accumulate: 1 -> 2"):  # other images a step
+    with pytest.raises(ConfigError, match=r"trainer.accumulate: 1 -> 2"):  # other images a step
         train_here(data_root, tmp_path / "run", "resume=true", "trainer.accumulate=2")
 
 
@@ -165,7 +175,12 @@ def test_killed_and_picked_up_is_as_if_nothing_had_happened(data_root: Path, tmp
     words = [*tiny(data_root, run, *options), "resume=true"]
     with (tmp_path / "log.txt").open("w") as log:
         process = subprocess.Popen(
-            command("ripu.train", *words), cwd=tmp_path, env=environment(), stdout=log, stderr=log, start_new_session=True
+            command("ripu.train", *words),
+            cwd=tmp_path,
+            env=environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         deadline = time.monotonic() + 200
         # Not at the end of a phase: behind the first round, at a step that was saved on the way.
@@ -190,7 +205,7 @@ def test_killed_between_a_round_and_its_checkpoint(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The round is on disk, the checkpoint is from before it: the round is found again, not asked again."""
-    from ripu.checkpointing import RunCheckpoint
+    from ripu.training.checkpoint import RunCheckpoint
 
     whole, run = tmp_path / "whole", tmp_path / "run"
     train_here(data_root, whole, "checkpoint.every_steps=1")
@@ -376,9 +391,9 @@ def test_only_validation_scenes_are_needed_to_measure(own_data: Path) -> None:
     cfg = compose("dataset=gtav", f"paths.data_root={own_data}")
     shutil.rmtree(own_data / "gtav")
     shutil.rmtree(own_data / "cityscapes" / "leftImg8bit" / "train")
-    assert len(build.make_val(cfg)) > 0
+    assert len(assembly.make_val(cfg)) > 0
     with pytest.raises(DatasetNotFoundError):
-        build.make_scenes(cfg)
+        assembly.make_scenes(cfg)
 
 
 def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_data: Path, tmp_path: Path) -> None:
@@ -398,10 +413,10 @@ def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_d
     assert plain == json.loads((finished_run / "results.json").read_text())["mIoU"]
     assert measure("flip", "flip=true") != plain
     assert measure("no flip", "flip=false") == plain
-    with pytest.raises(build.ConfigError, match=r"nothing.ckpt does not exist"):
+    with pytest.raises(ConfigError, match=r"nothing.ckpt does not exist"):
         measure("none", f"checkpoint={tmp_path}/nothing.ckpt")
     (tmp_path / "damaged.ckpt").write_bytes(b"zip")
-    with pytest.raises(build.ConfigError, match=r"damaged.ckpt cannot be read"):
+    with pytest.raises(ConfigError, match=r"damaged.ckpt cannot be read"):
         measure("none", f"checkpoint={tmp_path}/damaged.ckpt")
     stored = torch.load(finished_run / "checkpoints" / "final.ckpt", weights_only=True)
     stored["state_dict"]["network.head.bias"] *= float("nan")
@@ -409,7 +424,7 @@ def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_d
     with pytest.raises(FloatingPointError, match=r"image 0 of the evaluation .* is NaN or infinite"):
         measure("none", f"checkpoint={tmp_path}/diverged.ckpt", f"paths.data_root={own_data}")
     torch.save({"state_dict": weights(finished_run)}, tmp_path / "other.ckpt")
-    with pytest.raises(build.ConfigError, match=r"not written by ripu.train"):
+    with pytest.raises(ConfigError, match=r"not written by ripu.train"):
         measure("none", f"checkpoint={tmp_path}/other.ckpt")
 
 
@@ -417,8 +432,10 @@ def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_d
 def test_real_scenes(real_data: Path, tmp_path: Path) -> None:
 
     cfg = compose("dataset=camvid", f"paths.data_root={real_data}")
-    scenes = build.make_scenes(cfg)
-    names = [{scene.image_id.split("/")[1].split("_")[0] for scene in one.scenes} for one in (scenes.source, scenes.target)]
+    scenes = assembly.make_scenes(cfg)
+    names = [
+        {scene.image_id.split("/")[1].split("_")[0] for scene in one.scenes} for one in (scenes.source, scenes.target)
+    ]
     assert names[1] == {"0001TP"}
     assert names[0] <= {"0006R0", "0016E5", "Seq05VD"}
     assert len(scenes.source) >= 100
@@ -450,7 +467,7 @@ def test_first_predictions_that_were_broken_off_are_made_again(data_root: Path, 
 
 def test_two_processes_do_not_share_a_folder(data_root: Path, tmp_path: Path) -> None:
     from ripu.labelstore import StoreLockedError
-    from ripu.runs import claim
+    from ripu.run.frame import claim
 
     run = tmp_path / "run"
     lock = claim(run, {"seed": 0})

@@ -24,14 +24,14 @@ from pytorch_lightning.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ripu.classbalance import ClassBalancedStream
-from ripu.datasets.cache import ImageCache
 from ripu.datasets.scenes import SceneDataset, SceneError
 from ripu.datasets.taxonomy import VOID
 from ripu.datasets.unreadable import Fault, TolerantScenes, strict
 from ripu.labelstore import LabelStore
-from ripu.plan import Plan
-from ripu.sampling import PhaseSampler, ShuffledStream, Stream, seed_of
+from ripu.loading.class_balance import ClassBalancedStream
+from ripu.loading.image_cache import ImageCache
+from ripu.loading.order import PhaseSampler, ShuffledStream, Stream, seed_of
+from ripu.schedule import Plan
 
 SOURCE, TARGET = 0, 1
 

@@ -8,7 +8,7 @@ are read.
 
 from __future__ import annotations
 
-from ripu.interrupt import guard_start
+from ripu.io.interrupt import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
@@ -18,8 +18,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ripu import build, reopen
-from ripu.commandline import command
+from ripu.config.app import command
+from ripu.run import assembly, restore
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -34,35 +34,33 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: The checkpoint is not one of this package, or is not there.
     """
-    path = reopen.checkpoint_path(cfg.checkpoint)
+    path = restore.checkpoint_path(cfg.checkpoint)
 
     import pytorch_lightning as pl
 
-    from ripu.progress import EvaluationBar
-    from ripu.report.predictions import PredictionWriter
+    from ripu.inference.prediction_writer import PredictionWriter
     from ripu.report.storage import write_json
     from ripu.report.summary import left_out, table
-    from ripu.skipped import SkippedFiles
+    from ripu.training.progress import EvaluationBar
+    from ripu.training.skipped_files import SkippedFiles
 
-    reopen.check_device(cfg.accelerator, "accelerator")
-    stored = reopen.read_checkpoint(path)
+    restore.check_device(cfg.accelerator, "accelerator")
+    stored = restore.read_checkpoint(path)
     trained = OmegaConf.create(stored["hyper_parameters"]["config"])
     trained.resume = False
     trained.data.unreadable = cfg.unreadable
     if cfg.paths.data_root is not None:
         move_data(trained, str(cfg.paths.data_root))
-    val, taxonomy = build.make_val(trained), build.make_taxonomy(trained)
-    module = build.make_module(trained, taxonomy, is_fresh=False)
+    val, taxonomy = assembly.make_val(trained), assembly.make_taxonomy(trained)
+    module = assembly.make_module(trained, taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
     if cfg.flip is not None:
         module.flip = cfg.flip
     precision = trained.trainer.precision if cfg.precision is None else cfg.precision
-    datamodule = reopen.make_reader(trained, val, val, cfg.num_workers, cfg.batch)
+    datamodule = restore.make_reader(trained, val, val, cfg.num_workers, cfg.batch)
     run = Path(cfg.paths.output_dir)
     run.mkdir(parents=True, exist_ok=True)
-    writer: list[pl.Callback] = (
-        [PredictionWriter(run / "predictions", val, taxonomy)] if cfg.save_predictions else []
-    )
+    writer: list[pl.Callback] = [PredictionWriter(run / "predictions", val, taxonomy)] if cfg.save_predictions else []
     skipped = SkippedFiles(None)
     trainer = pl.Trainer(
         accelerator=cfg.accelerator,
@@ -116,13 +114,13 @@ def _replaced(node: Any, old: str, new: str) -> Any:
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     """The command line."""
-    build.quiet_libraries()
+    assembly.quiet_libraries()
     try:
         evaluate(cfg)
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
     except Exception as error:
-        build.explain(error)
+        assembly.explain(error)
         sys.exit(1)
 
 

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        from ripu.files import cause_and_remedy
+        from ripu.io.writing import cause_and_remedy
 
         print(f"error: {error.filename}: {cause_and_remedy(error)}", file=sys.stderr)
         return 2
@@ -120,7 +120,7 @@ def _open(run: Path, *, write: bool = False) -> LabelStore:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from ripu.terminal import Progress
+    from ripu.io.console import Progress
 
     store = _open(arguments.run)
     with Progress("verifying", len(store.images)) as progress:
@@ -318,9 +318,9 @@ def _described(store: LabelStore) -> tuple[Taxonomy, Sequence[int] | None] | Non
     """
     import yaml
 
+    from ripu.config.targets import read_yaml
     from ripu.datasets.folder import make_taxonomy
     from ripu.datasets.taxonomy import TAXONOMIES, Taxonomy
-    from ripu.trust import read_yaml
 
     try:
         dataset = read_yaml(store.path.parent / "config.yaml")["dataset"]

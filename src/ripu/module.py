@@ -14,14 +14,14 @@ from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from ripu import nonfinite
 from ripu.datasets.scenes import SceneError
 from ripu.datasets.taxonomy import Taxonomy
+from ripu.loading.order import seed_of
 from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss
-from ripu.metrics import ConfusionMatrix, SegmentationScores, scores_from_confusion
-from ripu.plan import Plan
-from ripu.sampling import seed_of
-from ripu.stepguard import StepGuard
+from ripu.schedule import Plan
+from ripu.training import step_failure
+from ripu.training.metrics import ConfusionMatrix, SegmentationScores, scores_from_confusion
+from ripu.training.step_guard import StepGuard
 
 
 class SegmentationNetwork(Protocol):
@@ -293,9 +293,11 @@ class RipuModule(pl.LightningModule):
         checked = [loss.float(), *self._largest_gradients(loss.device)]
         if not torch.isfinite(torch.stack(checked)).all():  # the device is waited for once, for loss and gradients
             self._step.undo()
-            shared = f" (on this or another of {self.trainer.world_size} processes)" if self.trainer.world_size > 1 else ""
+            shared = (
+                f" (on this or another of {self.trainer.world_size} processes)" if self.trainer.world_size > 1 else ""
+            )
             what = f"the gradient is not finite{shared}" if torch.isfinite(loss) else f"the loss is {loss.item()}"
-            raise nonfinite.fail(self, what, batch, batch_idx % self.accumulate, terms)
+            raise step_failure.fail(self, what, batch, batch_idx % self.accumulate, terms)
         self._count_losses({**terms, "loss": loss}, is_first=batch_idx % self.accumulate == 0)
         if is_last_micro:
             with self._step.changing():

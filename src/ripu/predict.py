@@ -8,7 +8,7 @@ that training used, with the same ``flip``) predictions are those of ``ripu.eval
 
 from __future__ import annotations
 
-from ripu.interrupt import guard_start
+from ripu.io.interrupt import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from ripu import build, reopen
-from ripu.commandline import command
+from ripu.config.app import command
+from ripu.io.errors import ConfigError
+from ripu.run import assembly, restore
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is predicted
-    from ripu.photos import Photo
+    from ripu.inference.image_folder import Photo
 
 _T = TypeVar("_T")
 
@@ -109,16 +110,16 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     """
     _check(cfg)
     source, output = Path(cfg.input), Path(cfg.output)
-    path = reopen.checkpoint_path(cfg.checkpoint)
-    device = reopen.make_device(cfg.accelerator)
-    from ripu.painting import Painter, legend
-    from ripu.photos import Finished, find_photos, write_whole
-    from ripu.predictor import Predictor
-    from ripu.terminal import Progress
+    path = restore.checkpoint_path(cfg.checkpoint)
+    device = restore.make_device(cfg.accelerator)
+    from ripu.inference.image_folder import Finished, find_photos, write_whole
+    from ripu.inference.predictor import Predictor
+    from ripu.inference.rendering import Painter, legend
+    from ripu.io.console import Progress
 
     photos, others = find_photos(source, output)
 
-    trained, module, taxonomy = reopen.restore(path)
+    trained, module, taxonomy = restore.restore(path)
     module.to(device).eval()
     size = tuple(trained.data.target_size)
     tile = (max(size), max(size)) if cfg.tile is None else (int(cfg.tile[0]), int(cfg.tile[1]))
@@ -191,21 +192,19 @@ def _check(cfg: DictConfig) -> None:
     examples = {"checkpoint": "RUN", "input": "FOLDER", "output": "FOLDER"}
     for key, value in examples.items():
         if OmegaConf.is_missing(cfg, key):
-            raise build.ConfigError(
-                f"{key}={value} is missing; give a checkpoint, a folder of images and one for results"
-            )
+            raise ConfigError(f"{key}={value} is missing; give a checkpoint, a folder of images and one for results")
     unknown = [kind for kind in cfg.write if kind not in KINDS]
     if unknown or not cfg.write:
-        raise build.ConfigError(f"write={list(cfg.write)} is not allowed; choose among {list(KINDS)}")
+        raise ConfigError(f"write={list(cfg.write)} is not allowed; choose among {list(KINDS)}")
     if cfg.scale is not None and not 0 < cfg.scale <= 16:
-        raise build.ConfigError(f"scale={cfg.scale} is not allowed; it must be above 0 and at most 16")
+        raise ConfigError(f"scale={cfg.scale} is not allowed; it must be above 0 and at most 16")
     if cfg.tile is not None and (len(cfg.tile) != 2 or min(cfg.tile) < MIN_SIDE):
-        raise build.ConfigError(f"tile={list(cfg.tile)} is not allowed; give [height, width], each {MIN_SIDE} or more")
+        raise ConfigError(f"tile={list(cfg.tile)} is not allowed; give [height, width], each {MIN_SIDE} or more")
     for key, allowed in (("overlap", (0.0, 0.9)), ("opacity", (0.0, 1.0))):
         if not allowed[0] <= cfg[key] <= allowed[1]:
-            raise build.ConfigError(f"{key}={cfg[key]} is not allowed; it must lie in {allowed[0]}..{allowed[1]}")
+            raise ConfigError(f"{key}={cfg[key]} is not allowed; it must lie in {allowed[0]}..{allowed[1]}")
     if cfg.batch < 1 or cfg.num_workers < 0:
-        raise build.ConfigError(f"batch={cfg.batch} must be 1 or more, num_workers={cfg.num_workers} 0 or more")
+        raise ConfigError(f"batch={cfg.batch} must be 1 or more, num_workers={cfg.num_workers} 0 or more")
 
 
 def _read(
@@ -265,14 +264,14 @@ def summary(results: Mapping[str, Any], output: Path) -> str:
 @command("predict", _check)
 def main(cfg: DictConfig) -> None:
     """The command line."""
-    build.quiet_libraries()
+    assembly.quiet_libraries()
     try:
         results = predict(cfg)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        build.explain(error)
+        assembly.explain(error)
         sys.exit(1)
     print(summary(results, Path(cfg.output)))
     if results["unreadable"]:

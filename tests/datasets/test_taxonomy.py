@@ -54,7 +54,9 @@ def test_there_and_back(taxonomy: Taxonomy) -> None:
 def test_colours_tell_classes_apart(taxonomy: Taxonomy) -> None:
     assert len(set(taxonomy.class_colors)) == taxonomy.num_classes
     ids = np.array([[0, taxonomy.num_classes - 1, 255]], dtype=np.uint8)
-    assert taxonomy.colorize(ids).tolist() == [[list(taxonomy.class_colors[0]), list(taxonomy.class_colors[-1]), [0, 0, 0]]]
+    assert taxonomy.colorize(ids).tolist() == [
+        [list(taxonomy.class_colors[0]), list(taxonomy.class_colors[-1]), [0, 0, 0]]
+    ]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])

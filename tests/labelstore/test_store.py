@@ -249,7 +249,10 @@ def test_opening_a_writer_saves_the_answers_of_stale_shards(folder: Path) -> Non
         assert again.num_rounds == 1
         assert again.answered(A, ledger.asked(0, 1))[1].all()
         names = set(contents(folder))
-        assert {name[:5] for name in names - set(before)} == {"held-", "notes"}  # the saved answers and what is not ours
+        assert {name[:5] for name in names - set(before)} == {
+            "held-",
+            "notes",
+        }  # the saved answers and what is not ours
         assert "notes.txt" in names
         again.add_round(begin(again, 1), records(1, answered=False))
         check_labels(again, 2)

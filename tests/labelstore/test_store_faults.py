@@ -257,7 +257,9 @@ def test_held_answers_are_known_but_reveal_nothing_until_they_are_asked_for(tmp_
         assert (folder / "manifest.json").read_bytes() != manifest
     with LabelStore.open(folder, write=True) as store:
         assert store.verify() == []
-        rest = [ImageAnswers(IMAGES[n].image_id, ledger.asked(n, 1), ledger.truth(n)[ledger.asked(n, 1)]) for n in (1, 2)]
+        rest = [
+            ImageAnswers(IMAGES[n].image_id, ledger.asked(n, 1), ledger.truth(n)[ledger.asked(n, 1)]) for n in (1, 2)
+        ]
         assert store.append_answers(rest) == sum(len(one.indices) for one in rest)
         assert not [name for name in contents(folder) if name.startswith("held-")]
 
@@ -345,7 +347,9 @@ def test_labels_that_were_corrected_after_a_crash_stand_and_what_was_held_is_kep
     folder = tmp_path / "labels"
     held = crash_while_carrying(folder, [0, 1, 2], 0)
     with LabelStore.open(folder, write=True) as store:
-        with pytest.warns(UserWarning, match=r"held-\w+\.dat: left in place, it contradicts answers .* answered 1 and now 0"):
+        with pytest.warns(
+            UserWarning, match=r"held-\w+\.dat: left in place, it contradicts answers .* answered 1 and now 0"
+        ):
             carry(store, [0, 1], 1)
         assert held_bytes(folder) == [held]
         assert store.revealed_label(A).reshape(-1)[:3].tolist() == [1, 1, 255]
@@ -381,7 +385,9 @@ def test_answers_beside_those_that_are_carried_are_kept_and_told_of(tmp_path: Pa
     folder = tmp_path / "labels"
     held = crash_while_carrying(folder, [0, 1, 2], 0)
     with LabelStore.open(folder, write=True) as store:
-        with pytest.warns(UserWarning, match=r"held-\w+\.dat: kept, it has answers from before the labels were carried over"):
+        with pytest.warns(
+            UserWarning, match=r"held-\w+\.dat: kept, it has answers from before the labels were carried over"
+        ):
             carry(store, [0, 1], 0)
         assert held_bytes(folder) == [held]
         assert store.answered(A, [0, 1, 2])[1].all()
@@ -455,7 +461,9 @@ def test_without_locks_who_did_not_end_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EAGAIN])
-def test_a_lock_that_another_process_holds_is_an_error(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_another_process_holds_is_an_error(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path).close()
     (tmp_path / "lock").write_text("pid 12 on elsewhere\n")
     monkeypatch.setattr(fcntl, "lockf", refused_with(code))

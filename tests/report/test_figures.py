@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ripu import palette, reopen
+from ripu.inference import palette
 from ripu.report import tsne
 from ripu.report.__main__ import main
 from ripu.report.figures import write_figures
 from ripu.report.rundata import read_run
 from ripu.report.sheets import asked_picture, revealed_ids
+from ripu.run import restore
 from running import train_here
 
 NAMES = ("fig3_predictions", "fig4_queried", "fig5_classes", "fig7_edges", "fig8_features")
@@ -69,7 +70,7 @@ def test_what_was_asked_is_painted_in_the_colour_of_its_round(run: Path) -> None
 
 
 def test_features_are_what_the_logits_are_linear_in(run: Path) -> None:
-    _, module, _ = reopen.restore(run / "checkpoints" / "final.ckpt")
+    _, module, _ = restore.restore(run / "checkpoints" / "final.ckpt")
     pixels = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
     features = tsne.pixel_features(module, pixels, (32, 48))
     image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]

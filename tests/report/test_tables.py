@@ -26,11 +26,11 @@ CLASSES = ("road", "sky")
 
 def write_run(folder: Path, *overrides: str, miou: float | None = 50.0, seed: int = 0, dataset: str = "gtav") -> Path:
     """A run's folder with the real configuration of a command line and results made by hand."""
-    from ripu import build
+    from ripu.run import assembly
 
     folder.mkdir(parents=True)
     cfg = compose(f"dataset={dataset}", f"seed={seed}", f"paths.output_dir={folder}", *overrides)
-    config = build.plain(cfg)
+    config = assembly.plain(cfg)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     if miou is None:
         return folder
@@ -141,7 +141,9 @@ def test_results_that_are_none_are_named_and_stop_nothing(content: bytes, tmp_pa
     assert main([str(tmp_path), "--paper", "--out", str(tmp_path / "out")]) == 0
 
 
-def test_results_by_hand_may_lack_what_a_table_does_not_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_by_hand_may_lack_what_a_table_does_not_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for seed, more in enumerate(({}, {"per_class_iou": None}, {"rounds": None, "evaluations": None})):
         path = write_run(tmp_path / str(seed), miou=50.0 + seed, seed=seed) / "results.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | more))
@@ -288,7 +290,9 @@ def test_seeds_that_begin_with_runs_of_their_own_share_a_row(key: str, is_kept: 
 def test_runs_with_and_without_a_beginning_stay_apart(key: str, tmp_path: Path) -> None:
     write_pairs(tmp_path, key)
     for seed in range(2):
-        write_run(tmp_path / "runs" / f"without{seed}", *(("setting=source_free",) if "model" in key else ()), seed=seed)
+        write_run(
+            tmp_path / "runs" / f"without{seed}", *(("setting=source_free",) if "model" in key else ()), seed=seed
+        )
     rows, notes = rows_of(tmp_path / "runs")
     assert [row.seeds for row in rows] == [[0, 1], [0, 1]]
     assert notes == []
@@ -351,7 +355,9 @@ def test_masks_of_two_people_are_two_rows(tmp_path: Path) -> None:
             write_run(tmp_path / f"{name}{seed}", f"start.labels={name}", seed=seed)
     rows, notes = rows_of(tmp_path)
     assert notes == []
-    assert [(row.seeds, dict(row.also)) for row in rows] == [([0, 1], {"start.labels": name}) for name in ("ann", "bob")]
+    assert [(row.seeds, dict(row.also)) for row in rows] == [
+        ([0, 1], {"start.labels": name}) for name in ("ann", "bob")
+    ]
 
 
 # ---- the paper
@@ -527,5 +533,9 @@ def test_names_of_rows_by_class_are_short_with_several_data_sets(tmp_path: Path)
 
 
 def test_a_class_whose_argument_is_not_always_set_is_told_apart() -> None:
-    configs = [{"m._target_": "A", "steps": 1}, {"m._target_": "A", "steps": 1, "m.depth": 1}, {"m._target_": "B", "steps": 2}]
+    configs = [
+        {"m._target_": "A", "steps": 1},
+        {"m._target_": "A", "steps": 1, "m.depth": 1},
+        {"m._target_": "B", "steps": 2},
+    ]
     assert differing(configs) == ["m._target_", "m.depth", "steps"]

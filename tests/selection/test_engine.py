@@ -17,10 +17,10 @@ from torch import Tensor
 from reference import picking
 from ripu.acquisition import RandomScore, ripu_maps
 from ripu.labelstore import LabelStore, TargetImage
-from ripu.roundstats import report_round
 from ripu.selection.engine import SelectionEngine
-from ripu.selection.oracle import GroundTruthOracle
+from ripu.selection.oracles import GroundTruthOracle
 from ripu.selection.ranks import SelectionError
+from ripu.selection.round_report import report_round
 from selection import rounds
 from selection.rounds import IDS, LABEL, NUM_CLASSES, NUM_IMAGES, make_engine, make_store, run_round, store_bytes, truth
 
@@ -48,7 +48,9 @@ def budget_of(engine: SelectionEngine) -> int:
 
 
 @pytest.mark.parametrize("query", [{}, PIXELS], ids=["regions", "pixels"])
-def test_what_is_revealed_is_the_truth_of_what_was_asked_and_nothing_else(query: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_revealed_is_the_truth_of_what_was_asked_and_nothing_else(
+    query: dict[str, Any], tmp_path: Path
+) -> None:
     engine = make_engine(**query)
     budget, radius, suppress = budget_of(engine), engine.query.reveal_radius, engine.query.suppress_radius
     before = {image_id: np.zeros(LABEL, dtype=bool) for image_id in IDS}
@@ -66,9 +68,7 @@ def test_what_is_revealed_is_the_truth_of_what_was_asked_and_nothing_else(query:
                     top, left = max(0, row - radius), max(0, column - radius)
                     squares[top : row + radius + 1, left : column + radius + 1] = True
                 np.testing.assert_array_equal(store.asked_mask(image_id), squares)
-                np.testing.assert_array_equal(
-                    store.revealed_label(image_id), np.where(squares, truth(image_id), 255)
-                )
+                np.testing.assert_array_equal(store.revealed_label(image_id), np.where(squares, truth(image_id), 255))
                 assert (squares | ~before[image_id]).all()  # it only grows
                 before[image_id] = squares
                 for place, (row, column) in enumerate(every[image_id]):
@@ -91,7 +91,9 @@ def test_picks_are_those_of_the_literal_loop_over_the_score(tmp_path: Path) -> N
             assert first == picking.greedy_picks(score, budget_of(engine), 2, free, tie)
             for row, column in first:
                 free[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3] = False
-            assert store.picks(image_id, 1).picks.tolist() == picking.greedy_picks(score, budget_of(engine), 2, free, tie)
+            assert store.picks(image_id, 1).picks.tolist() == picking.greedy_picks(
+                score, budget_of(engine), 2, free, tie
+            )
 
 
 @settings(max_examples=15, deadline=None)

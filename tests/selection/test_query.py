@@ -24,9 +24,7 @@ def test_published_numbers() -> None:
     assert (query().reveal_radius, pixels.reveal_radius) == (1, 0)
 
 
-@given(
-    st.integers(1, 300), st.integers(1, 300), st.integers(0, 10), st.integers(1, 10), st.integers(1, 1000)
-)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 10), st.integers(1, 10), st.integers(1, 1000))
 def test_a_round_gets_its_share_rounded_up(height: int, width: int, radius: int, rounds: int, thousandths: int) -> None:
     one = query(radius=radius, suppress_radius=2 * radius, budget=thousandths / 1000, num_rounds=rounds)
     picks = one.picks_per_round((height, width), (32, 32))

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from ripu import acquisition as scores
-from ripu import build
-from ripu.build import ConfigError
+from ripu.io.errors import ConfigError
 from ripu.regions import Rectangles, RegionShape, Square, Superpixels
+from ripu.run import assembly
 from ripu.selection.candidates import fixed_candidates, global_cut
 from running import compose, train_here
 from selection import rounds
 
-FILES = sorted(Path(build.config_dir(), "region").glob("*.yaml"))
+FILES = sorted(Path(assembly.config_dir(), "region").glob("*.yaml"))
 SIZE = (23, 31)
 NOTHING = np.zeros(SIZE, dtype=np.bool_)
 
@@ -62,11 +62,11 @@ def test_every_shape_composes(path: Path) -> None:
     cfg = compose("dataset=camvid", f"region={path.stem}")
     if path.stem == "superpixels" and importlib.util.find_spec("skimage") is None:
         with pytest.raises(ValueError, match=r"ripu\[superpixels\]"):
-            build.make_region(cfg)
+            assembly.make_region(cfg)
         return
-    if build.make_region(cfg).is_fixed:
+    if assembly.make_region(cfg).is_fixed:
         with pytest.raises(ConfigError, match=r"mode=ra, or region=square"):
-            build.make_region(compose("dataset=camvid", "mode=pa", f"region={path.stem}"))
+            assembly.make_region(compose("dataset=camvid", "mode=pa", f"region={path.stem}"))
 
 
 def test_rectangles_at_the_border_are_smaller() -> None:
@@ -208,13 +208,13 @@ def test_what_does_not_go_together() -> None:
     with pytest.raises(ValueError, match=r"acquisition\.numerics=released"):
         rounds.make_engine(acquisition=scores.RipuScore(1, numerics="released"), region=Rectangles(4, 4))
     with pytest.raises(ConfigError, match=r"mode\.image_cap=2"):
-        build.make_query(compose("dataset=camvid", "mode.image_cap=2"))
+        assembly.make_query(compose("dataset=camvid", "mode.image_cap=2"))
     with pytest.raises(ConfigError, match=r"mode\.image_cap=0\.5"):
-        build.make_query(compose("dataset=camvid", "mode.image_cap=0.5", "mode.budget_per=dataset"))
+        assembly.make_query(compose("dataset=camvid", "mode.image_cap=0.5", "mode.budget_per=dataset"))
     with pytest.raises(ConfigError, match=r"mode\.budget_per=batch"):
-        build.make_query(compose("dataset=camvid", "mode.budget_per=batch"))
+        assembly.make_query(compose("dataset=camvid", "mode.budget_per=batch"))
     with pytest.raises(ConfigError, match=r"give mode\.radius alone"):
-        build.make_region(compose("dataset=camvid", "region.radius=3"))
+        assembly.make_region(compose("dataset=camvid", "region.radius=3"))
     with pytest.raises(TypeError):
         Square(1).partition((4, 4))
 

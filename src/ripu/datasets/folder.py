@@ -195,8 +195,12 @@ def load_folder(
     taxonomy = make_taxonomy(f"{name} of folder", classes, ids if color_map is None else None, subsets)
     if color_map is None:
         is_list = isinstance(ignore_ids, Sequence) and not isinstance(ignore_ids, str)
-        if ignore_ids is not None and not (is_list and all(type(one) is int and 0 <= one < 2**16 for one in ignore_ids)):
-            raise SceneError(f"{key}: ignore_ids={ignore_ids} must be a list of ids in files, whole numbers from 0, or null")
+        if ignore_ids is not None and not (
+            is_list and all(type(one) is int and 0 <= one < 2**16 for one in ignore_ids)
+        ):
+            raise SceneError(
+                f"{key}: ignore_ids={ignore_ids} must be a list of ids in files, whole numbers from 0, or null"
+            )
         known = None if ignore_ids is None else tuple(sorted({*taxonomy.disk_to_train, *ignore_ids}))
         clash = set(taxonomy.disk_to_train) & set(ignore_ids or ())
         if clash:

@@ -37,7 +37,9 @@ def load_gtav(root: str | Path) -> SceneDataset:
             root,
             "images/*.png and labels/*.png (24,966 of each, ten archives of each unpacked into one folder)",
             "https://download.visinf.tu-darmstadt.de/data/from_games/",
-            there=f"{len(images)} images and {len(labels)} labels, of which none belong together" if images or labels else "",
+            there=f"{len(images)} images and {len(labels)} labels, of which none belong together"
+            if images or labels
+            else "",
         )
     alone = sorted(images.keys() ^ labels.keys())
     if alone:

@@ -70,7 +70,9 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
             assert match is not None, (pattern, path)
             wildcards = tuple(map(composed, match.groups()))
             if wildcards in found:
-                raise SceneError(f"{path} and {found[wildcards]} differ in the way accents are written alone; take one out")
+                raise SceneError(
+                    f"{path} and {found[wildcards]} differ in the way accents are written alone; take one out"
+                )
             found[wildcards] = path
     if not found:
         there = sorted(entry.name for entry in root.iterdir())[:8] if root.is_dir() else None

@@ -254,3 +254,14 @@ class reading:
             raise SceneError(
                 f"{self.path} cannot be read as an image ({error}); copy or download it again, or remove it"
             ) from error
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The scenes of a run: labelled source (None where none is read), target (with the labels that the oracle knows)
+    and validation."""
+
+    source: SceneDataset | None
+    target: SceneDataset
+    val: SceneDataset
+    taxonomy: Taxonomy

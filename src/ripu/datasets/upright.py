@@ -42,7 +42,9 @@ def orientation(file: Image.Image) -> int:
 def upright_size(file: Image.Image) -> tuple[int, int]:
     """(height, width) of what :func:`upright_rgb` would make of an opened picture, from its head alone."""
     width, height = file.size
-    if isinstance(file, TiffImagePlugin.TiffImageFile):  # some versions of Pillow give the size as turned, others as stored
+    if isinstance(
+        file, TiffImagePlugin.TiffImageFile
+    ):  # some versions of Pillow give the size as turned, others as stored
         width, height = file.tag_v2[ExifTags.Base.ImageWidth], file.tag_v2[ExifTags.Base.ImageLength]
     return (width, height) if orientation(file) >= 5 else (height, width)
 

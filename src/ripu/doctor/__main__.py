@@ -7,7 +7,7 @@ Every file is read once. The exit status is 0 where training would be right, 1 w
 
 from __future__ import annotations
 
-from ripu.interrupt import guard_start
+from ripu.io.interrupt import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
@@ -19,12 +19,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ripu import build
-from ripu.commandline import command
+from ripu.config.app import command
+from ripu.config.validate import check_values
 from ripu.doctor import examine, read_all
 from ripu.doctor.report import as_mapping, text
-from ripu.strict import check_values
-from ripu.terminal import Progress
+from ripu.io.console import Progress
+from ripu.run import assembly
 
 
 def doctor(cfg: DictConfig) -> dict[str, Any]:
@@ -40,8 +40,8 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
         ValueError: The data set is not there, or described in a way that cannot be read.
     """
     check_values(cfg, "doctor")
-    build.make_taxonomy(cfg)  # says what a description of one's own data lacks
-    parts = build.load_parts(cfg, lenient=True)
+    assembly.make_taxonomy(cfg)  # says what a description of one's own data lacks
+    parts = assembly.load_parts(cfg, lenient=True)
     with Progress("reading", sum(len(scenes) for scenes in parts.values()), "scenes") as progress:
         facts = read_all(parts, cfg.num_workers, progress)
     report = as_mapping(parts, facts, examine(parts, facts))
@@ -55,12 +55,12 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
 @command("doctor")
 def main(cfg: DictConfig) -> None:
     """The command line."""
-    build.quiet_libraries()
+    assembly.quiet_libraries()
     logging.getLogger("ripu.datasets").setLevel(logging.ERROR)  # the findings say it, with what to do
     try:
         report = doctor(cfg)
     except Exception as error:
-        build.explain(error)
+        assembly.explain(error)
         sys.exit(1)
     print(text(report))
     if report["verdict"] == "unfit":

@@ -146,7 +146,9 @@ def _files(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list
     images = [f"{scene.image}: {one.image_fault}" for scene, one in pairs if one.image_fault]
     if images:
         remedy = "copy or download the files again, or take them out"
-        found.append(Finding(ERROR, name, f"images that cannot be read: {len(images)}", remedy, len(images), _some(images)))
+        found.append(
+            Finding(ERROR, name, f"images that cannot be read: {len(images)}", remedy, len(images), _some(images))
+        )
     kinds: dict[str, list[str]] = {}
     for scene, one in pairs:
         if one.label_fault:
@@ -240,10 +242,17 @@ def _ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts]) -> list[Fin
         return [Finding(ERROR, name, what, remedy, labelled)]
     if strange:
         share = 100 * sum(counts[number] for number in strange) / total
-        what = f"{len(strange)} ids in labels that the data set does not have: {strange[:8]}, {share:.1f} % of the pixels"
+        what = (
+            f"{len(strange)} ids in labels that the data set does not have: {strange[:8]}, {share:.1f} % of the pixels"
+        )
         remedy = "give the files of class ids; grey or smoothed copies of colour pictures and instance files are none"
         found.append(Finding(ERROR if share > 0.5 else WARNING, name, what, remedy, len(strange)))
-    if taxonomy.name.startswith("synthia") and labelled >= SAMPLED and max(seen - {255}, default=0) <= 12 and len(seen) > 4:
+    if (
+        taxonomy.name.startswith("synthia")
+        and labelled >= SAMPLED
+        and max(seen - {255}, default=0) <= 12
+        and len(seen) > 4
+    ):
         what = f"labels hold no id above {max(seen - {255})}: they are not of SYNTHIA-RAND-CITYSCAPES, whose ids go up to 22"
         remedy = 'download "SYNTHIA-RAND-CITYSCAPES (CVPR16)"; SYNTHIA-RAND and the sequences have other classes'
         found.append(Finding(ERROR, name, what, remedy, labelled))
@@ -363,10 +372,14 @@ def _orphans(parts: Mapping[str, SceneDataset]) -> list[Finding]:
     for (folder, partner), ends in endings.items():
         if folder == partner:
             continue
-        named = ", ".join(name for name, scenes in parts.items() if any(s.image.parent == folder for s in scenes.scenes))
+        named = ", ".join(
+            name for name, scenes in parts.items() if any(s.image.parent == folder for s in scenes.scenes)
+        )
         there = _by_stem(folder, {end for end, _ in ends})
         theirs = _by_stem(partner, {end for _, end in ends})
-        lonely = sorted(str(path) for stem, path in there.items() if stem not in theirs and path.name not in images[folder])
+        lonely = sorted(
+            str(path) for stem, path in there.items() if stem not in theirs and path.name not in images[folder]
+        )
         if lonely:
             what = f"images beside these without a label, left out: {len(lonely)}"
             found.append(Finding(WARNING, named, what, f"add the labels to {partner}", len(lonely), _some(lonely)))

@@ -182,7 +182,9 @@ class StoreStats:
 
 def all_planned_picks(store: LabelReader) -> int | None:
     """What a store's run plans over all images and rounds; see :attr:`StoreStats.planned_picks`."""
-    return store.planned_picks * len(store.images) if store.planned_picks is not None and _has_one_budget(store) else None
+    return (
+        store.planned_picks * len(store.images) if store.planned_picks is not None and _has_one_budget(store) else None
+    )
 
 
 def _has_one_budget(store: LabelReader) -> bool:

@@ -151,9 +151,7 @@ def carried_images(
             mask = masks[image.image_id]
             new = np.flatnonzero(mask.known & ~asked).astype(np.int64)
             place = np.stack(np.divmod(new[:1], image.width), axis=1)
-            records.append(
-                ImagePicks(image.image_id, place, regions=Regions.from_sets([new]) if len(new) else None)
-            )
+            records.append(ImagePicks(image.image_id, place, regions=Regions.from_sets([new]) if len(new) else None))
             known = np.flatnonzero(mask.known).astype(np.int64)
             answers.append((known, mask.label.reshape(-1)[known]))
         indices, labels = merge(answers, image) if answers else (np.zeros(0, np.int64), np.zeros(0, np.uint8))
@@ -178,7 +176,9 @@ def write_carried(store: LabelReader, rounds: Sequence[Round], images: Iterable[
     digests = [content_digest(spec) for spec in rounds]
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(AtomicFile(store.path, "picks")) for _ in rounds]
-        outs = [RecordWriter(file, file_header(store, "carried", spec)) for file, spec in zip(files, rounds, strict=True)]
+        outs = [
+            RecordWriter(file, file_header(store, "carried", spec)) for file, spec in zip(files, rounds, strict=True)
+        ]
         answers_file = stack.enter_context(AtomicFile(store.path, "answers"))
         answers_out = RecordWriter(answers_file, file_header(store, "answers", None))
         has_answers = False

@@ -71,7 +71,9 @@ def _is_count(value: Any) -> bool:
 
 
 def _damage(path: Path, what: str) -> CorruptStoreError:
-    return CorruptStoreError(f"{path}: {what}, which this software did not write; restore the file from a copy of the run")
+    return CorruptStoreError(
+        f"{path}: {what}, which this software did not write; restore the file from a copy of the run"
+    )
 
 
 def as_damage(path: Path, error: LabelStoreError) -> CorruptStoreError:

@@ -22,7 +22,9 @@ from ripu.labelstore.files import TMP_PREFIX, RecordFile, file_digest, sync_fold
 from ripu.labelstore.log import MANIFEST_FILE, held_files, held_name
 from ripu.labelstore.reader import LabelReader
 
-_OWN_FILE = re.compile(r"((round|carried)-\d{3}-[0-9a-f]{16}|answers-[0-9a-f]{16}|shard-\d{3}-\d{5}-(picks|answers))\.dat")
+_OWN_FILE = re.compile(
+    r"((round|carried)-\d{3}-[0-9a-f]{16}|answers-[0-9a-f]{16}|shard-\d{3}-\d{5}-(picks|answers))\.dat"
+)
 
 
 def check_never_used(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ripu.io.lock import WriterLock
 from ripu.labelstore.accounts import StoreStats, store_stats
 from ripu.labelstore.answers import (
     Pixels,
@@ -35,7 +36,6 @@ from ripu.labelstore.errors import (
     StoreWriteError,
 )
 from ripu.labelstore.files import AtomicFile, RecordFile, RecordWriter, canonical_json, write_document
-from ripu.labelstore.lock import WriterLock
 from ripu.labelstore.log import (
     LOCK_FILE,
     MANIFEST_FILE,
@@ -398,7 +398,9 @@ class LabelStore(LabelReader):
         """
         self._require_lock()
         if self.log.events:
-            raise RoundOrderError(f"{self.path}: has rounds or answers already; labels are carried over before the first")
+            raise RoundOrderError(
+                f"{self.path}: has rounds or answers already; labels are carried over before the first"
+            )
         for spec in rounds:
             check_json(spec.info, f"carried round {spec.index}: info")
         self._append(write_carried(self, rounds, images))

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ripu.trust import check_archive
+from ripu.config.targets import check_archive
 
 Layout = Literal["released", "torchvision", "project"]
 """The file layouts that `load_weights` knows."""

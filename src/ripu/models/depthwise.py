@@ -40,7 +40,11 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
         is_plain = input.device.type == "cpu" and input.dtype == self.weight.dtype == torch.float32 and input.dim() == 4
-        if is_plain and torch.is_grad_enabled() and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()):
+        if (
+            is_plain
+            and torch.is_grad_enabled()
+            and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+        ):
             output: Tensor = _DilatedDepthwise.apply(input, self.weight, self.padding, self.dilation)
             return output
         return super().forward(input)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ripu.untrusted import read_json
+from ripu.io.reading import read_json
 
 NOT_COMPARED = (
     "seed",
@@ -211,7 +211,7 @@ def _read_config(run: Path) -> tuple[dict[str, Any], str]:
     """The leaves of a run's ``config.yaml``, and why there are none, in a few words."""
     import yaml
 
-    from ripu.trust import read_yaml
+    from ripu.config.targets import read_yaml
 
     try:
         if not (run / "config.yaml").is_file():

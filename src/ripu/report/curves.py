@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ripu import palette
+from ripu.inference import palette
 from ripu.report.collect import Row, row_name
 
 KINDS = ("png", "pdf")

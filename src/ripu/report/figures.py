@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ripu import palette
+from ripu.inference import palette
 from ripu.report.curves import save, start
 from ripu.report.gallery import MAP_NAMES
 from ripu.report.rundata import RunData, of_known_form, read_run

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ripu import palette
+from ripu.inference import palette
 from ripu.report import sections, storage
 from ripu.report.gallery import gallery_items
 from ripu.report.rundata import RunData, of_known_form, read_run

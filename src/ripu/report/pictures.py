@@ -16,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ripu import palette
-from ripu.build import Scenes
 from ripu.datamodule import EvalScenes, PoolScenes
-from ripu.datasets.scenes import SceneDataset, SceneError, read_picture
+from ripu.datasets.scenes import SceneDataset, SceneError, Scenes, read_picture
 from ripu.datasets.taxonomy import VOID
-from ripu.files import writing
+from ripu.inference import palette
+from ripu.io.writing import writing
 from ripu.labelstore import BEFORE, LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.report.page import try_page

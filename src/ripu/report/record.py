@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ripu.acquisition import ScoreMaps
-from ripu.build import Scenes
-from ripu.datasets.scenes import SceneDataset
+from ripu.datasets.scenes import SceneDataset, Scenes
 from ripu.datasets.taxonomy import VOID
 from ripu.module import RipuModule
 from ripu.report import storage
@@ -97,7 +96,11 @@ class EvaluationTally:
         confidence = (sparse.amax(dim=0) - sparse.logsumexp(dim=0)).exp()[is_known[every]].double()
         is_right = (prediction[every] == label[every])[is_known[every]].double()
         place = (confidence * NUM_BINS).long().clamp_(0, NUM_BINS - 1)
-        place, is_right, confidence = place.cpu(), is_right.cpu(), confidence.cpu()  # weighted counts of a GPU have no order
+        place, is_right, confidence = (
+            place.cpu(),
+            is_right.cpu(),
+            confidence.cpu(),
+        )  # weighted counts of a GPU have no order
         for column, weights in enumerate((torch.ones_like(confidence), is_right, confidence)):
             self.bins[:, column] += torch.bincount(place, weights, NUM_BINS).numpy()
 

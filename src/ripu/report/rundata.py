@@ -16,9 +16,9 @@ from PIL import Image
 
 from ripu.datasets.scenes import MAX_PIXELS, read_picture
 from ripu.datasets.taxonomy import TAXONOMIES
+from ripu.io.reading import UntrustedError, read_arrays, read_json
 from ripu.labelstore import LabelReader, LabelStoreError, StoreMissingError
 from ripu.report import storage
-from ripu.untrusted import UntrustedError, read_arrays, read_json
 
 FloatArray = NDArray[np.float64]
 
@@ -229,7 +229,9 @@ def _gallery(path: Path) -> Mapping[str, Any]:
     except UntrustedError as error:
         raise RunError(f"{error}; remove it, and the report is made without it") from error
     if not _is_gallery(gallery):
-        raise RunError(f"{path} does not say what ripu.train writes there; remove it, and the report is made without it")
+        raise RunError(
+            f"{path} does not say what ripu.train writes there; remove it, and the report is made without it"
+        )
     return dict(gallery)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu import palette
+from ripu.inference import palette
 from ripu.labelstore import LabelStoreError, all_planned_picks
 from ripu.report.charts import Line, confusion_matrix, line_chart, reliability
 from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS
@@ -443,7 +443,8 @@ def reproduce(data: RunData) -> str:
     provenance = dict(data.results.get("provenance") or {})
     command = str(provenance.pop("command", "") or "")
     facts = "".join(
-        f"<tr><th>{escape(str(key))}</th><td>{escape(str(value))}</td></tr>" for key, value in provenance.items()
+        f"<tr><th>{escape(str(key))}</th><td>{escape(str(value))}</td></tr>"
+        for key, value in provenance.items()
         if value is not None
     )
     seconds = data.results.get("seconds") or {}

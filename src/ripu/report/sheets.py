@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu import palette
 from ripu.datasets.taxonomy import VOID
+from ripu.inference import palette
 from ripu.report.curves import save, start
 from ripu.report.gallery import asked_map
 from ripu.report.rundata import GalleryImage, RunData

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ripu.files import WriteError, writing
+from ripu.io.writing import WriteError, writing
 
 FOLDER = "report"
 MOST_WIDTH = 768

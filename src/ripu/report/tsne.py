@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu import palette
 from ripu.datasets.taxonomy import VOID
+from ripu.inference import palette
 from ripu.report.curves import save, start
 from ripu.report.rundata import RunData
 from ripu.report.sheets import FigureError, chosen, classes_legend, image_of, revealed_ids
@@ -40,10 +40,10 @@ def queried_features(data: RunData, path: Path) -> list[Path]:
         raise FigureError(f"{checkpoint} does not exist; let the run finish")
     from sklearn.manifold import TSNE
 
-    from ripu import reopen
+    from ripu.run import restore
 
     images = chosen(data, 2)
-    trained, module, _ = reopen.restore(checkpoint)
+    trained, module, _ = restore.restore(checkpoint)
     size = (int(trained.data.target_size[0]), int(trained.data.target_size[1]))
     figure, axes = start(1, len(images), figsize=(5.6 * len(images), 5.2), squeeze=False)
     present: set[int] = set()

@@ -15,10 +15,10 @@ from torch import Tensor
 from ripu.datasets.unreadable import Fault
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule, evaluating
-from ripu.plan import Plan
-from ripu.progress import ProgressBar
-from ripu.roundstats import carried_fraction, report_round
+from ripu.schedule import Plan
 from ripu.selection.engine import SelectionEngine, Watch
+from ripu.selection.round_report import carried_fraction, report_round
+from ripu.training.progress import ProgressBar
 
 
 class TrainerRanks:
@@ -43,7 +43,7 @@ class SelectionCallback(pl.Callback):
 
     Attributes:
         evaluations: One entry per evaluation during training: step, labelled_fraction, mIoU, per_class_iou.
-        rounds: One entry per round: the fields of :class:`ripu.roundstats.RoundReport`.
+        rounds: One entry per round: the fields of :class:`ripu.selection.round_report.RoundReport`.
     """
 
     def __init__(

@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader
 from ripu.acquisition import Acquisition, ScoreMaps
 from ripu.datasets.unreadable import Fault
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
+from ripu.loading.order import seed_of
 from ripu.regions import RegionShape
-from ripu.sampling import seed_of
 from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, global_cut, grown, window_candidates
 from ripu.selection.forward import Forward
 from ripu.selection.grid import TrainingGrid
-from ripu.selection.oracle import Oracle, UnreadableAnswerError
+from ripu.selection.oracles import Oracle, UnreadableAnswerError
 from ripu.selection.query import Query
 from ripu.selection.ranks import Exchange, OneProcess, Ranks, SelectionError, Together
 
@@ -183,7 +183,9 @@ class SelectionEngine:
         Returns:
             (M,) int64 flat indices of pixels; none where the training grid does not fit into the size.
         """
-        if self.query.grid == "training" and not all(own >= fed for own, fed in zip(size, self.train_size, strict=True)):
+        if self.query.grid == "training" and not all(
+            own >= fed for own, fed in zip(size, self.train_size, strict=True)
+        ):
             return np.zeros(0, dtype=np.int64)
         nothing = np.zeros(size, dtype=np.bool_)
         if self.is_fixed:
@@ -329,7 +331,9 @@ class SelectionEngine:
         """How many candidates of each image are asked for, after every rank has written its own."""
         scores, costs = exchange.read(len(self.image_ids))
         if self.is_fixed:
-            spent = sum(map(self._spent(store, spec), range(len(self.image_ids))))  # also of images that offer nothing now
+            spent = sum(
+                map(self._spent(store, spec), range(len(self.image_ids)))
+            )  # also of images that offer nothing now
             budget = sum(self.query.pixels_until(size, spec.index) for size in self.label_sizes) - spent
         else:
             budget = sum(self.query.picks_per_round(size, self.train_size) for size in self.label_sizes)
@@ -448,11 +452,9 @@ class _Nobody:
     """Answers nothing: for rounds that are not to be asked again."""
 
     def answer(self, image_id: str, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
-        """See :class:`ripu.selection.oracle.Oracle`."""
+        """See :class:`ripu.selection.oracles.Oracle`."""
 
 
 def _differs(store: LabelStore, spec: Round, record: ImagePicks) -> bool:
     committed = store.picks(record.image_id, spec.index).picks
     return not np.array_equal(committed, np.asarray(record.picks))
-
-

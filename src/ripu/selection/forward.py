@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ripu.io.errors import is_out_of_memory
 from ripu.selection.ranks import SelectionError
-from ripu.troubles import is_out_of_memory
 
 _log = logging.getLogger(__name__)
 

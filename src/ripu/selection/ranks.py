@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.io.errors import line_of
 from ripu.labelstore.files import TMP_PREFIX
 from ripu.selection.candidates import Candidates
-from ripu.troubles import line_of
 
 _T = TypeVar("_T")
 

@@ -32,8 +32,8 @@ from ripu.datasets.streets.render import render
 from ripu.datasets.streets.stage import ID
 from ripu.datasets.streets.styles import SOURCE, SYNTHIA, TARGET, Style
 from ripu.datasets.taxonomy import CITYSCAPES19, SYNTHIA16
-from ripu.terminal import track
-from ripu.untrusted import UntrustedError, read_json
+from ripu.io.console import track
+from ripu.io.reading import UntrustedError, read_json
 
 GENERATOR_VERSION = 1
 """Raised whenever a pixel of any scene changes."""
@@ -205,7 +205,10 @@ def _only_writer(lock: Path, folder: Path) -> Iterator[None]:
             print(f"streets: another process makes the scenes of {folder}, waiting for it", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:  # a file system without locks; files are put in place whole
-            print(f"streets: {lock} cannot be locked ({error.strerror}); let one process at a time make them", file=sys.stderr)
+            print(
+                f"streets: {lock} cannot be locked ({error.strerror}); let one process at a time make them",
+                file=sys.stderr,
+            )
         yield
 
 

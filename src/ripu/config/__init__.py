@@ -1,0 +1,1 @@
+"""Configuration: from a command line to one checked, frozen description of a run."""

@@ -1,0 +1,35 @@
+"""What the commands say, and what the libraries below them do not get to say."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+from ripu.io.errors import line_of
+from ripu.io.terminate import let_workers_die
+
+
+def explain(error: Exception) -> None:
+    """Print an error that the user can do something about; raise any other again.
+
+    Args:
+        error: What ended a command; see :func:`ripu.io.errors.line_of`.
+    """
+    let_workers_die()
+    line = line_of(error)
+    if line is None:
+        raise error
+    print(f"\nerror: {line}", file=sys.stderr)
+
+
+def quiet_libraries() -> None:
+    """Silence what the libraries below say about themselves; what this package says stays."""
+    noisy = ("pytorch_lightning", "lightning_utilities", "lightning_fabric", "lightning")
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in noisy
+
+    for handler in logging.getLogger().handlers:  # not their loggers, whose levels they set when they are imported
+        handler.addFilter(is_wanted)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data|torchmetrics")

@@ -1,0 +1,146 @@
+"""A configuration that comes out of a file is not trusted: what it may name, and what it may not.
+
+A checkpoint holds the configuration of its run, whose ``_target_`` entries name objects to be made. Whoever can write
+the file could name any function that is installed, so each entry must be of the kind that its place asks for.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ripu.config.validate import locate
+from ripu.io.errors import ConfigError
+
+
+def _is_network(made: Any) -> bool:
+    from torch import nn
+
+    return isinstance(made, type) and issubclass(made, nn.Module)
+
+
+def _is_score(made: Any) -> bool:
+    return isinstance(made, type) and hasattr(made, "needs_image")
+
+
+def _is_shape(made: Any) -> bool:
+    return isinstance(made, type) and hasattr(made, "is_fixed")
+
+
+def _is_loader(made: Any) -> bool:
+    if isinstance(made, type) or not callable(made):
+        return False
+    returns = str(getattr(made, "__annotations__", {}).get("return", ""))
+    is_own = str(getattr(made, "__module__", "")).startswith("ripu.datasets.")
+    return is_own or returns.rpartition(".")[2].rstrip("'>") in ("SceneDataset", "Taxonomy")
+
+
+KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (_is_network, "a network"),
+    "acquisition": (_is_score, "a score"),
+    "region": (_is_shape, "a shape of regions"),
+    "dataset.prepare": (_is_loader, "a loader of data"),
+    "dataset.source": (_is_loader, "a loader of data"),
+    "dataset.target": (_is_loader, "a loader of data"),
+    "dataset.val": (_is_loader, "a loader of data"),
+    "dataset.taxonomy": (_is_loader, "a class table"),
+}
+"""What may be named where."""
+
+UNUSED = ("data.transforms", "dataset.recipe.transforms", "logger")
+"""Places whose objects are made in training alone, from the user's own configuration, and never from a file."""
+
+
+def check_described(config: Any, source: Path) -> None:
+    """Refuse a stored configuration that names what its places do not ask for. Nothing is called.
+
+    Args:
+        config: The configuration, plain.
+        source: The file that it came from, for messages.
+
+    Raises:
+        ConfigError: It names other code, or refers to what is outside it.
+    """
+
+    def walk(node: Any, key: str) -> None:
+        if isinstance(node, str) and "${" in node:
+            raise ConfigError(
+                f"{source}: its configuration has {key}={node}, which refers to this machine; it is not used"
+            )
+        if isinstance(node, (list, tuple)):
+            for position, value in enumerate(node):
+                walk(value, f"{key}.{position}")
+        if not isinstance(node, Mapping):
+            return
+        if "_target_" in node and not any(key == one or key.startswith(f"{one}.") for one in UNUSED):
+            _check_target(str(node["_target_"]), key, source)
+        for name, value in node.items():
+            walk(value, f"{key}.{name}" if key else str(name))
+
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"{source}: its configuration is a {type(config).__name__}, not a mapping; it is not used")
+    walk(config, "")
+
+
+def check_target(target: str, key: str) -> None:
+    """Refuse an object that a command line names and that is not there, or of a kind that its place has no use for.
+
+    Args:
+        target: Its dotted name.
+        key: The node that it stands in.
+
+    Raises:
+        ConfigError: Naming it, and what belongs there.
+    """
+    is_kind, what = KINDS[key]
+    if not is_kind(locate(target, f"{key}._target_")):
+        raise ConfigError(f"{key}._target_={target} is not {what}; name one")
+
+
+def _check_target(target: str, key: str, source: Path) -> None:
+    is_kind, what = KINDS.get(key, (lambda made: False, "nothing"))
+    if key not in KINDS or not is_kind(locate(target, f"{source}: {key}._target_")):
+        raise ConfigError(
+            f"{source}: its configuration names {key}._target_={target}, where {what} belongs; a checkpoint cannot name other "
+            "code. Do not use the file, unless it is your own: then train from a configuration instead"
+        )
+
+
+def check_archive(path: str | os.PathLike[str]) -> None:
+    """Refuse a checkpoint with compressed parts, which a few bytes can blow up; PyTorch writes none.
+
+    Args:
+        path: The file; other forms than archives pass.
+
+    Raises:
+        ValueError: A part is compressed, or the archive is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"it is a damaged archive ({error})") from error
+    if packed:
+        raise ValueError(f"its part {packed[0]} is compressed, as PyTorch writes none; it is not unpacked")
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a run's ``config.yaml``: plain values, without references, which a few lines can blow up.
+
+    Args:
+        path: The file.
+
+    Raises:
+        yaml.YAMLError: It is no YAML, names objects to be made, or refers to parts of itself.
+    """
+    import yaml
+
+    text = path.read_text()
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        raise yaml.YAMLError(f"{path} refers to parts of itself (*NAME), as ripu.train writes none; it is not used")
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -1,0 +1,1 @@
+"""Dashboards: W&B and TensorBoard, filled while a run trains."""

@@ -1,0 +1,368 @@
+"""Weights & Biases: the one file that knows it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import wandb
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]
+from pytorch_lightning.utilities import rank_zero_only
+
+from ripu.dashboards.boards import Picture, fitted
+
+_log = logging.getLogger(__name__)
+
+REACH_SECONDS = 3.0
+"""A server that has not answered after this long counts as out of reach."""
+
+GRACE_SECONDS = 10.0
+"""A run that takes so much longer to finish than it may is given up."""
+
+LONGEST_SIDE = 1024
+"""Pictures are sent with at most this many pixels on their longer side."""
+
+_SHARE_AXIS = "al/labelled_fraction"
+
+
+def has_key(base_url: str) -> bool:
+    """Whether there is a key for a server: in the environment or in the netrc file. Asks nobody."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    file = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    try:
+        return netrc(file).authenticators(urlparse(base_url).hostname or "") is not None
+    except (OSError, NetrcParseError):
+        return False
+
+
+def is_reachable(base_url: str, seconds: float = REACH_SECONDS) -> bool:
+    """Whether a server answers at all, through the proxy where one is configured.
+
+    Args:
+        base_url: Its address.
+        seconds: Patience, the look-up of the name included.
+    """
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(base_url, timeout=seconds):
+                answers.append(True)
+        except urllib.error.HTTPError:
+            answers.append(True)  # it has said no, so it is there
+        except (OSError, ValueError):
+            answers.append(False)
+
+    asking = threading.Thread(target=ask, daemon=True)  # looking up a name knows no time limit
+    asking.start()
+    asking.join(seconds + 0.5)
+    return bool(answers and answers[0])
+
+
+def choose_mode(asked: str, base_url: str) -> tuple[str, str]:
+    """Decide between online and offline, within seconds.
+
+    Args:
+        asked: ``auto``, ``online``, ``offline`` or ``disabled``; ``WANDB_MODE`` wins over ``auto``.
+        base_url: The server.
+
+    Returns:
+        The mode and, where it is not what was asked for, the reason.
+
+    Raises:
+        ValueError: Another word.
+    """
+    known = ("auto", "online", "offline", "disabled")
+    if asked not in known:
+        raise ValueError(f"logger.wandb.mode={asked} is not allowed; use {', '.join(known)}")
+    if asked == "auto":
+        asked = {"dryrun": "offline", "run": "online"}.get(given := os.environ.get("WANDB_MODE", "auto"), given)
+    if asked in ("offline", "disabled"):
+        return asked, ""
+    if not has_key(base_url):
+        return "offline", "there is no key (WANDB_API_KEY, or wandb login)"
+    if not is_reachable(base_url):
+        return "offline", f"{base_url} does not answer"
+    return "online", ""
+
+
+class WandbBoard(WandbLogger):
+    """A W&B run: config, scalars on the right axes, pictures with masks, tables and versions of the label store.
+
+    The run's id is kept in ``RUN/wandb_id``, so that a run that is picked up goes on in the same W&B run. Everything of
+    an offline run lies in ``RUN/wandb``, artifacts included.
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        project: str,
+        name: str,
+        group: str,
+        tags: Sequence[str] = (),
+        entity: str | None = None,
+        mode: str = "auto",
+        keep_labels: bool = True,
+        keep_checkpoints: bool = False,
+        start_seconds: float = 20.0,
+        finish_seconds: float = 120.0,
+    ) -> None:
+        """Describe the run; it begins when something is first logged.
+
+        Args:
+            save_dir: The folder of the run.
+            project: W&B project.
+            name: Name of the run.
+            group: Runs of one group are of one task, mode, setting and budget.
+            tags: Words to find the run by.
+            entity: W&B user or team; None for that of the key.
+            mode: ``auto`` (online where there is a key and the server answers), ``online``, ``offline``, ``disabled``.
+            keep_labels: Keep the label store after every round as a version of an artifact.
+            keep_checkpoints: Keep the final checkpoint as an artifact.
+            start_seconds: How long the beginning waits for a server that answers slowly; then the run is offline.
+            finish_seconds: How long the end of a run waits for uploads; what is left is uploaded by ``wandb sync``.
+
+        Raises:
+            ValueError: A mode that does not exist.
+        """
+        self._folder = Path(save_dir)
+        base_url = os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
+        self._mode, reason = "disabled", ""
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self._mode, reason = choose_mode(mode, base_url)
+        if reason:
+            _log.warning("W&B offline: %s; upload later with: %s", reason, self._upload)
+        self._keeps_labels, self._keeps_checkpoints = keep_labels, keep_checkpoints
+        self._axes: set[str] = {_SHARE_AXIS}
+        self._told: set[type[Exception]] = set()
+        self._finish_seconds = finish_seconds
+        self._data_dir = os.environ.get("WANDB_DATA_DIR")
+        super().__init__(
+            name=name,
+            save_dir=save_dir,
+            project=project,
+            id=self._own_id(),
+            group=group,
+            entity=entity,
+            tags=[str(tag)[:64] for tag in tags],
+            mode=self._mode,
+            settings=wandb.Settings(
+                silent=True,  # this class says what there is to say
+                init_timeout=start_seconds,
+                finish_timeout=finish_seconds,
+                disable_git=True,
+                disable_code=True,
+            ),
+        )
+        self._wandb_init.pop("anonymous", None)  # has no effect but a warning
+
+    def _own_id(self) -> str:
+        file = self._folder / "wandb_id"
+        if file.exists() and (known := file.read_text().strip()):
+            return known
+        made = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self._folder.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(".tmp")
+            temporary.write_text(made + "\n")
+            os.replace(temporary, file)
+        return made
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run; begun when first asked for.
+
+        Raises:
+            ValueError: W&B refuses the key, the project or the like.
+        """
+        if self._experiment is None:
+            self._begin()
+        return self._experiment
+
+    def _begin(self) -> None:
+        # Where artifacts wait for their upload: in the run's folder, not in the user's.
+        (self._folder / "wandb").mkdir(parents=True, exist_ok=True)
+        os.environ["WANDB_DATA_DIR"] = str((self._folder / "wandb").absolute())
+        try:
+            run: Any = super().experiment
+            if self._mode == "online":
+                # Logs in a second time, for artifacts. Left to the first table, hours later, it would end the training where
+                # the server has gone by then.
+                getattr(run, "_public_api", lambda: None)()  # not of wandb's promises: it may go
+        except wandb.errors.CommError as error:  # it answered, but not to this
+            self._experiment = None
+            reason = str(error).strip().partition("\n")[0]
+            _log.warning("W&B offline: %s; upload later with: %s", reason, self._upload)
+            wandb.teardown()  # else what is stuck would hold up the next attempt as well
+            self._mode = self._wandb_init["mode"] = "offline"
+            run = super().experiment
+        except wandb.errors.Error as error:
+            raise ValueError(
+                f"W&B refuses the run: {str(error).strip().splitlines()[0]}; log in anew, or use logger.wandb.mode=offline"
+            ) from error
+        if self._mode == "online":
+            print(f"W&B: {run.url}")
+        # It would ask the server whether the name is taken by another type, with training waiting for the answer: some 25
+        # seconds for every table and label store once the server is mute. Names hold the run's id, so none is taken.
+        run._assert_can_log_artifact = lambda artifact: None
+        run.define_metric(_SHARE_AXIS)
+        run.define_metric("al/*", step_metric=_SHARE_AXIS)
+
+    @property
+    def _upload(self) -> str:
+        return f"wandb sync {self._folder / 'wandb' / 'offline-run-*'}"
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        """The configuration, keys as on the command line."""
+        config = params.get("config", params) if isinstance(params, Mapping) else params
+        super().log_hyperparams(dict(config))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Scalars; those of ``al/`` are drawn over the labelled share."""
+        run = self.experiment
+        for name in metrics:
+            if name.startswith("al/") and name not in self._axes:  # of two patterns that fit, either may win
+                self._axes.add(name)
+                with self._at_best():
+                    run.define_metric(name, step_metric=_SHARE_AXIS)
+        with self._at_best():
+            super().log_metrics(metrics, step)
+
+    @contextmanager
+    def _at_best(self) -> Iterator[None]:
+        """What cannot be shown is no reason to end a training: it is said, once for each kind of trouble."""
+        try:
+            yield
+        except Exception as error:
+            if type(error) not in self._told:
+                self._told.add(type(error))
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                _log.warning("W&B does not take everything (%s); the run goes on, see %s", reason, self._folder)
+
+    def _send(self, key: str, value: Any, step: int) -> None:
+        run = self.experiment
+        with self._at_best():
+            run.log({key: value, "trainer/global_step": step})
+
+    def show_pictures(self, key: str, pictures: Sequence[Picture], step: int) -> None:
+        """Images whose layers can be switched on and off."""
+        self._send(key, [_image(picture) for picture in pictures], step)
+
+    def show_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """A table that can be sorted and filtered."""
+        table = wandb.Table(columns=list(columns), allow_mixed_types=True)
+        for row in rows:
+            table.add_data(*(_image(cell) if isinstance(cell, Picture) else cell for cell in row))
+        self._send(key, table, step)
+
+    def show_confusion(self, key: str, counts: NDArray[np.int64], class_names: Sequence[str], step: int) -> None:
+        """W&B's own plot of a confusion matrix, from counts."""
+        rows = [
+            [truth, prediction, int(counts[row, column])]
+            for row, truth in enumerate(class_names)
+            for column, prediction in enumerate(class_names)
+        ]
+        columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+        plot = wandb.plot_table(
+            data_table=wandb.Table(columns=columns, data=rows),
+            vega_spec_name="wandb/confusion_matrix/v1",
+            fields={str(column): str(column) for column in columns},
+            string_fields={"title": "pixels"},
+        )
+        self._send(key, plot, step)
+
+    def keep_labels(self, folder: Path, facts: Mapping[str, Any], step: int) -> None:
+        """A version of the artifact ``labels-ID``."""
+        if not self._keeps_labels:
+            return
+        run = self.experiment
+        artifact = wandb.Artifact(f"labels-{run.id}", type="labels", metadata={**facts, "step": step})
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and file.name != "lock" and not file.name.startswith("."):
+                # Named after their content, rounds and answers never change: no copy is needed until they are uploaded.
+                policy: Any = "immutable" if file.suffix == ".dat" else "mutable"
+                artifact.add_file(str(file), name=file.name, policy=policy, skip_cache=True)
+        with self._at_best():
+            run.log_artifact(artifact, aliases=[f"round-{facts['round']}", "latest"])
+
+    def keep_checkpoint(self, file: Path, facts: Mapping[str, Any]) -> None:
+        """The artifact ``network-ID``, where ``keep_checkpoints`` is set."""
+        if not self._keeps_checkpoints:
+            return
+        run = self.experiment
+        artifact = wandb.Artifact(f"network-{run.id}", type="model", metadata=dict(facts))
+        artifact.add_file(str(file), name=file.name, policy="immutable", skip_cache=True)
+        with self._at_best():
+            run.log_artifact(artifact)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close a run that failed; one that goes well is closed by :meth:`finish`, after its test."""
+        if status != "success":
+            self.finish(is_success=False)
+
+    @rank_zero_only
+    def finish(self, *, is_success: bool = True) -> None:
+        """Close: the next run of a sweep begins its own."""
+        if self._experiment is None:
+            return
+        run = self.experiment
+        folder = Path(run.dir).parent
+        began = time.monotonic()
+        self._close(run, 0 if is_success else 1)
+        is_late = time.monotonic() - began >= self._finish_seconds
+        self._experiment = None
+        if self._data_dir is None:
+            os.environ.pop("WANDB_DATA_DIR", None)
+        else:
+            os.environ["WANDB_DATA_DIR"] = self._data_dir
+        if self._mode == "offline":
+            print(f"W&B: offline run; upload with: wandb sync {folder}")
+        elif is_late:
+            print(f"W&B: not all was uploaded within {self._finish_seconds:g} s; upload with: wandb sync {folder}")
+
+    def _close(self, run: Any, exit_code: int) -> None:
+        """Finish a run. Where W&B does not keep to its own time limit, the process that uploads is ended.
+
+        The end of what it had to say, at most a block of 32 KiB of its log, is lost then.
+        """
+
+        def finish() -> None:
+            with self._at_best():
+                run.finish(exit_code=exit_code)
+
+        finishing = threading.Thread(target=finish, daemon=True)
+        finishing.start()
+        finishing.join(self._finish_seconds + GRACE_SECONDS)
+        if finishing.is_alive():
+            with self._at_best():
+                service: Any = wandb.setup()._connection
+                service._proc._process.terminate()
+                finishing.join(GRACE_SECONDS)
+                wandb.teardown()
+
+
+def _image(picture: Picture) -> Any:
+    picture = fitted(picture, LONGEST_SIDE)
+    masks = {
+        name: {"mask_data": layer.values, "class_labels": dict(layer.names)} for name, layer in picture.layers.items()
+    }
+    return wandb.Image(picture.image, caption=picture.caption, masks=masks or None)

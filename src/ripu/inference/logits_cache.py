@@ -1,0 +1,178 @@
+"""The logits of a run's network on its target images, computed once for many rounds of selection."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ripu.datamodule import RipuDataModule
+from ripu.datasets.unreadable import Fault
+from ripu.io.console import Progress
+from ripu.io.errors import ConfigError
+from ripu.io.reading import UntrustedError, read_array, read_json
+from ripu.io.writing import writing
+from ripu.report.storage import write_json
+
+MEMORY_BYTES = 2 << 30
+"""Without a cache, logits that take up to this much are kept in memory; others are computed again for every round."""
+
+
+class LogitSource:
+    """Logits of the target images of a run: computed once where they can be kept.
+
+    They are kept in a folder where one is named (:meth:`keep_in`), else in memory where they fit, else not at all.
+    """
+
+    def __init__(self, module: Any, datamodule: RipuDataModule, device: torch.device, num_classes: int) -> None:
+        """Compute logits with a module on a device, and read images through a data module."""
+        self._module = module
+        self._data = datamodule
+        self.device = device
+        height, width = datamodule.target_size
+        self._images = list(range(len(datamodule.target)))
+        # An estimate: networks whose output is smaller need less.
+        self._fits = 4 * num_classes * height * width * len(self._images) <= MEMORY_BYTES
+        self._memory: dict[int, Tensor] = {}
+        self._faults: dict[int, Fault] = {}
+        self._folder: Path | None = None
+
+    def keep_in(self, folder: Path, checkpoint: str) -> None:
+        """Keep logits in a folder, one ``.npy`` an image, float16; use those that are there already.
+
+        Args:
+            folder: Made where it is missing.
+            checkpoint: A digest of the weights.
+
+        Raises:
+            ConfigError: The folder holds logits of other weights, images or size.
+        """
+        ids = "\n".join(scene.image_id for scene in self._data.target.scenes)
+        facts = {
+            "checkpoint_sha256": checkpoint,
+            "target_size": list(self._data.target_size),
+            "image_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
+        }
+        record = folder / "cache.json"
+        if record.exists():
+            try:
+                before = read_json(record)
+            except UntrustedError as error:
+                raise ConfigError(f"cache={folder}: {error}; remove the folder, or name another") from error
+            differs = [key for key in facts if not isinstance(before, dict) or before.get(key) != facts[key]]
+            if differs:
+                raise ConfigError(f"cache={folder} holds logits of another {', '.join(differs)}; name another folder")
+        with writing(record):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_json(record, facts)
+        self._folder = folder
+
+    def network(self, image: Tensor) -> Tensor:
+        """Logits of raw images."""
+        logits: Tensor = self._module(image)
+        return logits
+
+    def pool(self, *, with_images: bool) -> Callable[[list[int]], Any]:
+        """A maker of loaders for :meth:`ripu.selection.engine.SelectionEngine.run`.
+
+        Args:
+            with_images: Whether batches must hold the images where their logits are known.
+        """
+        if self._folder is None and not self._fits:
+            return self._data.pool_loader
+        self._fill()
+
+        def loader(indices: list[int]) -> Any:
+            images = self._data.pool_loader(indices)
+            known = _KnownLogits(images.dataset, indices, self._folder, self._memory, self._faults, with_images)
+            return DataLoader(
+                known,  # type: ignore[arg-type]
+                images.batch_size,
+                num_workers=images.num_workers if self._folder else 0,
+                collate_fn=images.collate_fn,
+            )
+
+        return loader
+
+    def _fill(self) -> None:
+        """Compute what is not known yet; images that cannot be read are noted, and not tried again."""
+        missing = [
+            image
+            for image in self._images
+            if image not in self._faults
+            and (image not in self._memory if self._folder is None else not _file(self._folder, image).exists())
+        ]
+        if not missing:
+            return
+        # Whole batches as in a round, so that an image is in the same one whatever is missing.
+        size = self._data.eval_batch
+        wanted = {image // size for image in missing}
+        images = [image for image in self._images if image // size in wanted]
+        numbers = {self._data.target.scenes[image].image_id: image for image in missing}
+        show, done = Progress("logits", len(images)), 0
+        for batch in self._data.pool_loader(images):
+            faults = batch.get("fault", ())
+            self._faults |= {numbers[one.image_id]: one for one in faults if one.image_id in numbers}
+            if batch["index"]:
+                self._keep(batch)
+            done += len(batch["index"]) + len(faults)
+            show(done)
+
+    def _keep(self, batch: Mapping[str, Any]) -> None:
+        """Compute the logits of a batch, and keep them."""
+        with torch.no_grad():
+            logits = self._module(batch["image"].to(self.device)).cpu()
+        for image, one in zip(batch["index"], logits, strict=True):
+            if self._folder is None:
+                self._memory[image] = one.clone()
+                continue
+            file = _file(self._folder, image)
+            temporary = file.with_name(f".{file.stem}-{os.getpid()}.tmp")  # another replay may fill the same cache
+            try:
+                with writing(file):
+                    with open(temporary, "wb") as handle:
+                        np.save(handle, one.to(torch.float16).numpy())
+                    os.replace(temporary, file)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def _file(folder: Path, image: int) -> Path:
+    return folder / f"{image:06d}.npy"
+
+
+@dataclass(frozen=True)
+class _KnownLogits:
+    """A data set of logits that were computed before, with the images where they are needed."""
+
+    images: Any
+    indices: Sequence[int]
+    folder: Path | None
+    memory: Mapping[int, Tensor]
+    faults: Mapping[int, Fault]
+    with_images: bool
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        index = self.indices[item]
+        if index in self.faults:  # left out when samples are put together, where it needs the keys of the others
+            return {"index": index, "image": torch.empty(0), "logits": torch.empty(0), "fault": self.faults[index]}
+        sample = self.images[item] if self.with_images else {"index": index, "image": torch.empty(0)}
+        if self.folder is None:
+            return {**sample, "logits": self.memory[index]}
+        path = _file(self.folder, index)
+        try:
+            logits = read_array(path, "number", 3, most_bytes=1 << 32)
+        except UntrustedError as error:
+            raise ConfigError(f"cache={self.folder}: {error}; remove it, and it is computed again") from error
+        return {**sample, "logits": torch.from_numpy(logits).float()}

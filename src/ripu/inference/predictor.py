@@ -1,0 +1,106 @@
+"""Labels and uncertainty of images of any size, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ripu.functional import entropy_and_label, map_pixels
+from ripu.functional.tiles import blend_tiles, tile_starts
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Labels and uncertainty of images of any size.
+
+    Attributes:
+        network: Raw images (B, 3, h, w) uint8 to logits (B, C, h, w), in evaluation mode.
+        device: Where images are put.
+        tile: (height, width) that the network takes at once.
+        overlap: Share of a tile that neighbours have in common, in [0, 1).
+        batch: Tiles a forward.
+        flip: Whether the softmax is averaged with that of the mirrored image.
+    """
+
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+    tile: tuple[int, int]
+    overlap: float
+    batch: int
+    flip: bool
+
+    def __call__(
+        self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+        """Predict images; tiles of one size share a forward.
+
+        Args:
+            images: (3, h, w) uint8 RGB at network size, sizes may differ.
+            sizes: (height, width) of the results.
+
+        Yields:
+            Train ids (height, width) uint8 and the pixel entropy in nats (height, width) float32, image by image.
+        """
+        inputs = list(images)
+        if self.flip:
+            inputs += [image.flip(-1) for image in images]
+        logits = self._logits(inputs)
+        for number, size in enumerate(sizes):
+            own = logits[number][None]
+            if self.flip:
+                own = torch.cat([own, logits[len(images) + number].flip(-1)[None]], dim=1)
+            yield label_and_entropy(own, size, num_views=1 + self.flip)
+
+    def _logits(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """(C, h, w) float32 logits of every image."""
+        tiles: list[list[Tensor | None]] = []
+        waiting: dict[tuple[int, ...], list[tuple[int, int, Tensor]]] = {}
+        grids = []
+        for number, image in enumerate(images):
+            size = (int(image.shape[1]), int(image.shape[2]))
+            rows, columns = (tile_starts(size[axis], self.tile[axis], self.overlap) for axis in (0, 1))
+            height, width = min(self.tile[0], size[0]), min(self.tile[1], size[1])
+            grids.append((rows, columns, size))
+            tiles.append([None] * (len(rows) * len(columns)))
+            for place, (row, column) in enumerate((row, column) for row in rows for column in columns):
+                part = image[:, row : row + height, column : column + width]
+                waiting.setdefault(tuple(part.shape), []).append((number, place, part))
+        for parts in waiting.values():
+            for first in range(0, len(parts), self.batch):
+                group = parts[first : first + self.batch]
+                with torch.no_grad():
+                    logits = self.network(torch.stack([part for *_, part in group]).to(self.device))
+                for (number, place, _), one in zip(group, logits, strict=True):
+                    tiles[number][place] = one
+        return [
+            blend_tiles([one for one in own if one is not None], *grid) for own, grid in zip(tiles, grids, strict=True)
+        ]
+
+
+def label_and_entropy(
+    logits: Tensor, size: tuple[int, int], *, num_views: int = 1
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Most probable class and entropy at label resolution, without ever holding the up-sampled logits.
+
+    Args:
+        logits: (1, num_views * C, h, w), the logits of every view of an image after each other.
+        size: (height, width) of the results.
+        num_views: Views whose softmax is averaged.
+
+    Returns:
+        Train ids (height, width) uint8 and nats (height, width) float32.
+    """
+
+    def kernel(strip_CRW: Tensor) -> tuple[Tensor, ...]:
+        if num_views > 1:
+            views = strip_CRW.view(num_views, -1, *strip_CRW.shape[1:]).softmax(dim=1)
+            strip_CRW = views.mean(dim=0).clamp_min(1e-30).log()
+        return entropy_and_label(strip_CRW)
+
+    entropy, label = map_pixels(logits, size, kernel, (torch.float32, torch.uint8))
+    return label[0].cpu().numpy(), entropy[0].cpu().numpy()

@@ -1,0 +1,85 @@
+"""The files of a prediction: ids, colours, overlays, uncertainty, and the legend of the colours."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ripu.datasets.taxonomy import Taxonomy
+from ripu.inference.palette import heat
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Makes the files of a prediction.
+
+    Attributes:
+        taxonomy: The classes, their ids on disk and their colours.
+        opacity: Share of the colour in overlays, in [0, 1].
+    """
+
+    taxonomy: Taxonomy
+    opacity: float
+
+    def __call__(
+        self, kind: str, picture: NDArray[np.uint8], label: NDArray[np.uint8], entropy: NDArray[np.float32]
+    ) -> bytes:
+        """The bytes of one file.
+
+        Args:
+            kind: One of ``labelIds``, ``trainIds``, ``color``, ``overlay`` (JPEG) and ``uncertainty``; PNG but for that one.
+            picture: (H, W, 3) uint8 RGB, the image.
+            label: (H, W) uint8 train ids.
+            entropy: (H, W) float32 nats.
+        """
+        if kind == "labelIds":
+            return _encoded(Image.fromarray(self.taxonomy.to_disk_ids(label)))
+        if kind == "trainIds":
+            return _encoded(Image.fromarray(label))
+        if kind == "color":
+            return _encoded(Image.fromarray(self.taxonomy.colorize(label)))
+        if kind == "overlay":
+            colors = self.taxonomy.colorize(label)
+            mixed = np.rint(picture * (1 - self.opacity) + colors * self.opacity).astype(np.uint8)
+            return _encoded(Image.fromarray(mixed), "JPEG", quality=90)
+        return _encoded(uncertainty_image(entropy, self.taxonomy.num_classes))
+
+
+def uncertainty_image(entropy: NDArray[np.float32], num_classes: int) -> Any:
+    """A palette image of pixel entropies: index 0 is 0 nats, 255 is log C; shown in the colours of heat maps.
+
+    Args:
+        entropy: (H, W) nats.
+        num_classes: C.
+
+    Returns:
+        A ``PIL.Image`` of mode P.
+    """
+    largest = math.log(num_classes) if num_classes > 1 else 1.0
+    image = Image.fromarray(np.clip(np.rint(entropy * (255.0 / largest)), 0, 255).astype(np.uint8), mode="P")
+    image.putpalette(heat(np.arange(256.0)[None], 255.0).tobytes())
+    return image
+
+
+def _encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def legend(taxonomy: Taxonomy) -> bytes:
+    """A small picture that names the colours."""
+    line, font = 24, ImageFont.load_default(14)
+    sheet = Image.new("RGB", (240, line * taxonomy.num_classes + 8), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (name, color) in enumerate(zip(taxonomy.class_names, taxonomy.class_colors, strict=True)):
+        top = 4 + number * line
+        draw.rectangle((6, top + 3, 36, top + line - 4), fill=color)
+        draw.text((46, top + 3), name, fill="black", font=font)
+    return _encoded(sheet)

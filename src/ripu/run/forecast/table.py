@@ -1,0 +1,214 @@
+"""The forecast of a run as a table that fits a screen."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from pathlib import Path
+
+from ripu.run.forecast.estimate import Budget, Forecast, Phase
+from ripu.run.forecast.trial import STEPS, Measured
+
+WIDTH = 104
+"""Columns."""
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> duration(0.25), duration(80), duration(4000), duration(80000)
+    ('0.25 s', '80 s', '1.1 h', '22.2 h')
+    """
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """A number of bytes for people.
+
+    >>> size(900), size(2.5e6), size(1.2e11)
+    ('0.9 kB', '2.5 MB', '120.0 GB')
+    """
+    for unit, scale in (("kB", 1e3), ("MB", 1e6)):
+        if count < 1000 * scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count / 1e9:.1f} GB"
+
+
+def table(forecast: Forecast) -> str:
+    """The forecast for people, at most some 35 lines of :data:`WIDTH` characters."""
+    measured = forecast.measured
+    lines = [*_head(measured), "", *_phase_lines(forecast), "", *_budget_lines(forecast)]
+    lines += [
+        "",
+        *_disk_lines(forecast),
+        "",
+        *_memory_lines(measured),
+        "",
+        *_time_lines(forecast),
+        "",
+        *_notes(forecast),
+    ]
+    return "\n".join(lines)
+
+
+def _head(measured: Measured) -> list[str]:
+    cfg = measured.cfg
+    network = str(cfg.model["_target_"]).rpartition(".")[2]
+    where = f"{measured.world_size} x {measured.device}" if measured.world_size > 1 else measured.device
+    images = f"{measured.num_target:,} target and {measured.num_val:,} validation images"
+    return [
+        f"dry run: dataset={cfg.dataset.name} mode={cfg.mode.name} setting={cfg.setting.name} "
+        f"protocol={cfg.protocol.name}, {network}, {cfg.trainer.precision}, on {where}",
+        f"{measured.num_source:,} source, {images}" if measured.num_source else f"no source, {images}",
+    ]
+
+
+def _phase_lines(forecast: Forecast) -> list[str]:
+    lines = [f"{'steps':<17}{'number':>7}  {'images a step':<48}{'a step':>7}{'in all':>10}  then"]
+    if forecast.first_round:
+        lines.append(f"{'before step 0':<17}{'':>7}  {'':<48}{'':>7}{'':>10}  round 1")
+    for phase in forecast.phases:
+        last = "test" if phase is forecast.phases[-1] else "evaluation"
+        then = f"round {phase.round}" if phase.round else last
+        lines.append(
+            f"{f'{phase.start:,} to {phase.stop:,}':<17}{phase.stop - phase.start:>7,}  {_data(forecast, phase):<48}"
+            f"{duration(phase.step_seconds):>7}{duration(phase.seconds):>10}  {then}"
+        )
+    return lines
+
+
+def _data(forecast: Forecast, phase: Phase) -> str:
+    cfg, world = forecast.measured.cfg, forecast.measured.world_size
+    times = cfg.trainer.accumulate * world
+    parts = []
+    if forecast.measured.num_source:
+        parts.append(f"{times * cfg.data.source_batch} source {_pixels(cfg.data.source_size)}")
+    if phase.kind != "source":
+        labels = {"all": ", labels", "revealed": ", revealed" if phase.kind == "after" else ""}
+        shown = labels.get(cfg.setting.target_labels, "")
+        parts.append(f"{times * cfg.data.target_batch} target {_pixels(cfg.data.target_size)}{shown}")
+    return " + ".join(parts)
+
+
+def _pixels(sides: tuple[int, int]) -> str:
+    return f"{sides[0]}x{sides[1]}"
+
+
+def _budget_lines(forecast: Forecast) -> list[str]:
+    return [*_asked_lines(forecast), *_brought_lines(forecast.measured)]
+
+
+def _brought_lines(measured: Measured) -> list[str]:
+    one = measured.brought
+    if one is None:
+        return []
+    keys = " and ".join(f"start.{key}" for key in ("run", "labels") if measured.cfg.start[key] is not None)
+    return [
+        f"asked before: {100 * one.share:.4g} % of the target pixels, {one.picks:,} picks ({keys}); not counted above"
+    ]
+
+
+def _asked_lines(forecast: Forecast) -> list[str]:
+    budget, measured = forecast.budget, forecast.measured
+    if budget is None:
+        every = measured.cfg.setting.target_labels == "all"
+        return ["budget: " + ("every target label is known from the start" if every else "nothing is asked")]
+    plan = f"{budget.rounds} rounds"
+    lines = [f"{'budget (' + plan + ')':<26}{'image and round':>20}{'image':>16}{'round':>16}{'in all':>16}"]
+    most = "" if budget.is_exact else " at most"
+    row = [_range(budget.image_round), _range(_times(budget.image_round, budget.rounds)), f"{budget.all_round:,}"]
+    row.append(f"{budget.all_round * budget.rounds:,}")
+    lines.append(_row(budget.unit + most, row))
+    if budget.unit == "regions":
+        row = [_range(budget.image_round_px), _range(_times(budget.image_round_px, budget.rounds))]
+        lines.append(_row("pixels at most", [*row, f"{budget.all_round_px:,}", f"{budget.all_px:,}"]))
+    if budget.clicks_per_pick is None:
+        lines.append("clicks: none, nobody answers")
+    else:
+        lines.append(_clicks(budget, budget.clicks_per_pick))
+    shared = measured.query is not None and measured.query.budget_per != "image"
+    kind = "; images share the budget, figures by image are means" if shared else ""
+    lines.append(f"{100 * budget.share:.4g} % of the target pixels{kind}")
+    return lines
+
+
+def _clicks(budget: Budget, per_pick: float) -> str:
+    def clicks(picks: float) -> str:
+        return f"{picks:,.0f}" if per_pick == 1 else f"{picks * per_pick:,.0f}"
+
+    name = "clicks" if budget.unit == "pixels" else f"clicks, {per_pick:.2f} a region"
+    low, high = budget.image_round
+    many = low == high
+    image = [clicks(high) if many else f"{clicks(low)} to {clicks(high)}"]
+    image.append(
+        clicks(high * budget.rounds) if many else f"{clicks(low * budget.rounds)} to {clicks(high * budget.rounds)}"
+    )
+    return _row(name, [*image, clicks(budget.all_round), clicks(budget.all_round * budget.rounds)])
+
+
+def _row(name: str, cells: list[str]) -> str:
+    return f"{name:<26}{cells[0]:>20}" + "".join(f"{cell:>16}" for cell in cells[1:])
+
+
+def _range(ends: tuple[int, int]) -> str:
+    return f"{ends[0]:,}" if ends[0] == ends[1] else f"{ends[0]:,} to {ends[1]:,}"
+
+
+def _times(ends: tuple[int, int], factor: int) -> tuple[int, int]:
+    return ends[0] * factor, ends[1] * factor
+
+
+def _disk_lines(forecast: Forecast) -> list[str]:
+    parts = "; ".join(f"{name} {size(count)}" for name, count in forecast.bytes.items())
+    # While a checkpoint is written, the one that it replaces is still there.
+    total = sum(forecast.bytes.values())
+    most = total + forecast.measured.checkpoint_bytes
+    free = _free(Path(forecast.measured.cfg.paths.output_dir))
+    short = "  NOT ENOUGH" if free < most else ""
+    room = f"        at most {size(most)} at a time; {size(free)} are free{short}"
+    return [*_wrapped("disk", f"{size(total)} ({parts})"), room]
+
+
+def _free(folder: Path) -> int:
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free
+
+
+def _memory_lines(measured: Measured) -> list[str]:
+    parts = []
+    for name, used in measured.memory.items():
+        total = measured.memory_total.get(name)
+        parts.append(f"{used:.2f} GiB of the {name}" + (f" (there are {total:.1f})" if total else ""))
+    return [f"memory  {', '.join(parts)}: the most in what was timed"]
+
+
+def _wrapped(name: str, text: str) -> list[str]:
+    return textwrap.wrap(f"{name:<8}{text}", WIDTH, subsequent_indent=" " * 8)
+
+
+def _time_lines(forecast: Forecast) -> list[str]:
+    parts = "; ".join(f"{name} {duration(seconds)}" for name, seconds in forecast.seconds.items())
+    return _wrapped("time", f"{duration(sum(forecast.seconds.values()))} ({parts})")
+
+
+def _notes(forecast: Forecast) -> list[str]:
+    measured = forecast.measured
+    lines = [
+        f"Scaled from {STEPS - 1} steps of each kind, and a round and evaluations over a few images, on this machine as",
+        "busy as it is. Nothing was kept.",
+    ]
+    if any(phase.is_reading for phase in forecast.phases):
+        lines.append("Steps wait for their images: more data.num_workers, or data.cache=FOLDER, makes them faster.")
+    if measured.world_size > 1:
+        lines.append(
+            f"One process was measured; what {measured.world_size} tell each other in a step is not in the times."
+        )
+    if measured.cfg.paths.beginnings is not None:
+        lines.append("paths.beginnings was not looked at: a shared beginning saves the steps before the first round.")
+    return lines

@@ -1,0 +1,459 @@
+"""The run in little that a dry run measures: real steps, a real round and real evaluations over a few images."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ripu.datamodule import SOURCE, TARGET, EvalScenes, PoolScenes, TrainScenes
+from ripu.datasets.scenes import Scenes
+from ripu.labelstore import LabelStore
+from ripu.loading.class_balance import is_index_kept
+from ripu.loading.image_cache import ImageCache
+from ripu.regions import RegionShape
+from ripu.report.page import try_page
+from ripu.run import assembly, frame, initial_labels
+from ripu.run.initial_labels import StartLabels
+from ripu.schedule import Plan
+from ripu.selection.query import Query
+from ripu.selection.round_report import carried_fraction
+from ripu.training.checkpoint import RunCheckpoint
+from ripu.training.log import memory
+from ripu.training.progress import ProgressBar
+
+STEPS = 4
+"""Steps of each kind; the first of a kind warms up and is not counted."""
+
+BATCHES = 2
+"""Batches of a round and of an evaluation; the first warms up."""
+
+SAMPLES = 3
+"""Samples that reading is timed on."""
+
+
+def kind_of(plan: Plan, step: int, *, has_labels: bool = False) -> str:
+    """What a training step is made of: ``source`` alone, both domains ``before`` any target label, or ``after``.
+
+    Args:
+        plan: The schedule.
+        step: The step.
+        has_labels: Whether there are target labels before the first round (``start``).
+    """
+    if plan.is_pretraining(step):
+        return "source"
+    return "after" if has_labels or plan.num_rounds(step) else "before"
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a run begins with (``start``).
+
+    Attributes:
+        rounds: Rounds of other runs, and 1 for a folder of masks.
+        picks: Picks.
+        share: Share of the target pixels that were asked about.
+        bytes: On disk.
+        seconds: Copying it.
+    """
+
+    rounds: int
+    picks: int
+    share: float
+    bytes: int
+    seconds: float
+
+
+@dataclass
+class Measured:
+    """What the run in little took, and the run that it stands for. Times are in seconds, sizes in bytes.
+
+    Attributes:
+        cfg: The configuration of the run.
+        plan: Its schedule.
+        query: What it asks for; None without rounds.
+        brought: What it begins with; None where that is no label.
+        region: The shape of its regions; None for the squares of the query.
+        num_source: Its source images.
+        num_target: Its target images.
+        num_val: Its validation images.
+        label_sizes: (H, W) of every target label.
+        world_size: Its processes.
+        device: Name of the device.
+        is_cpu: Whether that is the CPU.
+        cores: CPU cores of this process.
+        setup: Finding the data and building network, store and loaders.
+        steps: By kind of step, an optimiser step without reading.
+        warm_up: What the very first step took longer than a later one.
+        reads: Reading one sample: ``source``, ``target``, ``val``, ``pool``, and ``label`` (a target label).
+        first_reads: The same where nothing is in the cache yet; equal to ``reads`` without one.
+        index_label: Reading a source label for the class index; 0 where it is not needed, or kept from an earlier run.
+        round_image: Scoring, picking and asking one image, reading left out.
+        round_rest: The rest of a round by image: committing it and counting.
+        page: Rewriting the report.
+        val_image: Evaluating one image, reading left out.
+        checkpoint: Writing a checkpoint.
+        report: Results, pictures and report at the end.
+        checkpoint_bytes: A checkpoint to go on from.
+        final_bytes: The final one, weights only.
+        store_image_bytes: Label store by image and round.
+        store_head_bytes: Its head by image.
+        clicks_per_pick: Clicks by pick in the timed round; None where nobody answered.
+        gallery_round_bytes: Report by gallery image and round.
+        gallery_bytes: Report by gallery image, once.
+        page_share: Bytes of ``report.html`` over those of ``report/``.
+        picture_bytes: ``pictures/`` and ``panel/`` by picture.
+        row_bytes: A row of ``metrics.csv``.
+        prediction_bytes: ``predictions/`` by validation image; 0 where none are kept.
+        memory: Most memory in use, GiB: ``process``, and on a GPU ``device``.
+        memory_total: What there is, GiB, by the same names.
+    """
+
+    cfg: Any
+    plan: Plan
+    query: Query | None
+    brought: Brought | None
+    region: RegionShape | None
+    num_source: int
+    num_target: int
+    num_val: int
+    label_sizes: list[tuple[int, int]]
+    world_size: int
+    device: str
+    is_cpu: bool
+    cores: int
+    setup: float = 0.0
+    steps: dict[str, float] = field(default_factory=dict)
+    warm_up: float = 0.0
+    reads: dict[str, float] = field(default_factory=dict)
+    first_reads: dict[str, float] = field(default_factory=dict)
+    index_label: float = 0.0
+    round_image: float = 0.0
+    round_rest: float = 0.0
+    page: float = 0.0
+    val_image: float = 0.0
+    checkpoint: float = 0.0
+    report: float = 0.0
+    checkpoint_bytes: float = 0.0
+    final_bytes: float = 0.0
+    store_image_bytes: float = 0.0
+    store_head_bytes: float = 0.0
+    clicks_per_pick: float | None = None
+    gallery_round_bytes: float = 0.0
+    gallery_bytes: float = 0.0
+    page_share: float = 0.0
+    picture_bytes: float = 0.0
+    row_bytes: float = 0.0
+    prediction_bytes: float = 0.0
+    memory: dict[str, float] = field(default_factory=dict)
+    memory_total: dict[str, float] = field(default_factory=dict)
+
+
+class _QuietBar(ProgressBar):
+    """Shows nothing, and notes when each image of a round was done."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self.disable()
+        self.done: list[float] = []
+
+    def on_selection(self, index: int, num_rounds: int) -> Callable[[int, int], None]:
+        self.done = [time.monotonic()]
+        return lambda done, total: self.done.append(time.monotonic())
+
+
+class _Stopwatch(pl.Callback):
+    """Times steps, rounds and evaluation batches; must be the last callback."""
+
+    def __init__(self, plan: Plan, *, has_labels: bool) -> None:
+        self.plan, self.has_labels = plan, has_labels
+        self.steps: dict[int, float] = {}
+        self.batches: list[tuple[float, int]] = []
+        self.round = 0.0
+        self._began = self._mark = 0.0
+        self._step = 0
+
+    @staticmethod
+    def _now(pl_module: pl.LightningModule) -> float:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        return time.monotonic()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self._began, self._step = self._now(pl_module), trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self._mark = self._now(pl_module)
+        self.steps[self._step] = self.steps.get(self._step, 0.0) + self._mark - self._began
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self._began = self._now(pl_module)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self.batches.append((self._now(pl_module) - self._began, len(batch["image"])))
+
+    def on_test_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self.on_validation_batch_start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._mark = self._now(pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step in self.plan.selection_steps:
+            self.round = self._now(pl_module) - self._mark
+
+
+def measure(cfg: Any) -> Measured:
+    """Carry out the run in little.
+
+    Args:
+        cfg: The composed and checked configuration.
+
+    Raises:
+        ValueError: What the run itself would raise before its first step.
+    """
+    assembly.check_start(cfg)
+    if cfg.dataset.prepare is not None:
+        assembly.make_scenes(cfg)  # scenes that have to be generated are there when the run itself begins
+    began = time.monotonic()
+    scenes = assembly.make_scenes(cfg)
+    found = time.monotonic() - began
+    with tempfile.TemporaryDirectory(prefix="ripu-dry-run-", ignore_cleanup_errors=True) as folder:
+        return _measure(cfg, scenes, Path(folder), found)
+
+
+def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
+    is_active, has_rounds = cfg.setting.target_labels == "revealed", assembly.has_rounds(cfg)
+    plan = assembly.make_plan(cfg)
+    begins_with = frame.find_start(cfg, scenes)
+    measured = Measured(
+        cfg,
+        plan,
+        assembly.make_query(cfg) if has_rounds else None,
+        None if begins_with is None else _bring(cfg, scenes, begins_with, folder / "whole"),
+        assembly.make_region(cfg) if has_rounds else None,
+        0 if scenes.source is None else len(scenes.source),
+        len(scenes.target),
+        len(scenes.val),
+        [scenes.target.label_size(index) for index in range(len(scenes.target))],
+        frame.num_processes(cfg),
+        "",
+        False,
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    )
+    few = BATCHES * cfg.evaluation.batch
+    small = replace(
+        scenes,
+        target=replace(scenes.target, scenes=scenes.target.scenes[:few]),
+        val=replace(scenes.val, scenes=scenes.val.scenes[:few]),
+    )
+    little = _little(cfg, plan, folder)
+    little_plan = assembly.make_plan(little)
+    began = time.monotonic()
+    module = assembly.make_module(little, scenes.taxonomy)
+    trainer = frame.make_trainer(little, folder, little_plan)
+    images = assembly.target_images(small, folder / "labels") if is_active else []
+    store = assembly.make_store(cfg, small, folder, images, write=True) if is_active else None
+    if begins_with is not None and store is not None:
+        begins_with.carry(store)
+    carried_bytes = _bytes(folder / "labels", "*.dat")
+    try:
+        engine = assembly.make_engine(cfg, small, images) if store is not None else None
+        datamodule = assembly.make_datamodule(little, small, store)
+        skipped = frame.SkippedFiles(folder)
+        selection = frame.add_callbacks(trainer, little, folder, little_plan, small, engine, store, skipped)
+        bar, watch = _QuietBar(little_plan), _Stopwatch(little_plan, has_labels=begins_with is not None)
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[:] = [bar if isinstance(one, ProgressBar) else one for one in callbacks] + [watch]
+        measured.setup = found + time.monotonic() - began
+        device = trainer.strategy.root_device
+        measured.is_cpu = device.type == "cpu"
+        measured.device = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        with contextlib.redirect_stdout(io.StringIO()):
+            trainer.fit(module, datamodule)
+            final = folder / "checkpoints" / "final.ckpt"
+            trainer.save_checkpoint(final, weights_only=True)
+            measured.checkpoint = _seconds(lambda: RunCheckpoint(folder / "again", little_plan).save(trainer))
+            trainer.test(module, datamodule, verbose=False)
+            clock = frame.Clock(time.monotonic())
+            arguments = (little, folder, trainer, module, selection, small, engine, store, clock, skipped)
+            measured.report = _seconds(lambda: frame.report(*arguments))
+        _take_times(measured, watch, bar, len(small.target))
+        _take_reads(measured, cfg, scenes, folder / "cache")
+        measured.round_image = max(0.0, measured.round_image - measured.first_reads["pool"])
+        if has_rounds:
+            measured.page = _seconds(lambda: try_page(folder))
+            rest = watch.round - measured.page - (bar.done[-1] - bar.done[0])
+            measured.round_rest = max(0.0, rest) / len(small.target)
+        _take_sizes(measured, folder, small, store, carried_bytes)
+        _take_memory(measured, device)
+    finally:
+        if store is not None:
+            store.close()
+    return measured
+
+
+def _bring(cfg: Any, scenes: Scenes, begins_with: StartLabels, folder: Path) -> Brought:
+    """Copy all that a run begins with, as the run itself will."""
+    began = time.monotonic()
+    images = assembly.target_images(scenes, folder / "labels")
+    with assembly.make_store(cfg, scenes, folder, images, write=True) as store:
+        begins_with.carry(store)
+        seconds = time.monotonic() - began
+        picks, share = store.stats().carried.picks, carried_fraction(store)
+        return Brought(len(store.carried), picks, share, _bytes(folder / "labels", "*.dat"), seconds)
+
+
+def _little(cfg: Any, plan: Plan, folder: Path) -> Any:
+    """The configuration of the run in little: the same but for its length, its place and its company."""
+    kinds = {kind_of(plan, step, has_labels=initial_labels.is_given(cfg)) for step in plan.boundaries[:-1]}
+    little = cfg.copy()
+    little.paths.output_dir, little.paths.beginnings = str(folder), None
+    little.logger = {}
+    little.data.cache, little.data.num_workers = None, 0  # reading is timed by itself
+    little.protocol.source_sampling = "uniform"
+    little.checkpoint.every_steps, little.checkpoint.every_minutes = None, 1e6
+    devices = cfg.trainer.devices
+    if isinstance(devices, str) and "," in devices:
+        devices = [int(devices.split(",")[0])]
+    little.trainer.devices = [devices[0]] if not isinstance(devices, (int, str)) else 1
+    little.trainer.num_nodes, little.trainer.strategy = 1, "auto"
+    little.trainer.max_steps = STEPS
+    if plan.selection_steps:
+        pretrain = STEPS if "source" in kinds else 0
+        first = pretrain + (STEPS if "before" in kinds else 0)
+        little.pretrain_steps, little.selection_steps = pretrain, [max(1, first)]
+        little.trainer.max_steps = max(1, first) + STEPS
+    elif cfg.setting.target_labels == "revealed":
+        little.pretrain_steps = STEPS if "source" in kinds else 0
+        little.trainer.max_steps = little.pretrain_steps + (STEPS if "after" in kinds else 0)
+    return little
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def _take_times(measured: Measured, watch: _Stopwatch, bar: _QuietBar, num_images: int) -> None:
+    by_kind: dict[str, list[float]] = {}
+    for step in sorted(watch.steps):
+        by_kind.setdefault(kind_of(watch.plan, step, has_labels=watch.has_labels), []).append(watch.steps[step])
+    for kind, seconds in by_kind.items():
+        later = sorted(seconds[1:])
+        measured.steps[kind] = later[len(later) // 2] if later else seconds[0]
+    measured.warm_up = max(0.0, watch.steps[0] - measured.steps[next(iter(by_kind))])
+    later_batches = watch.batches[1:] or watch.batches
+    measured.val_image = sum(one for one, _ in later_batches) / sum(count for _, count in later_batches)
+    if bar.done:
+        first = measured.cfg.evaluation.batch if num_images > measured.cfg.evaluation.batch else 0
+        measured.round_image = (bar.done[-1] - bar.done[first]) / (num_images - first)
+
+
+def _take_reads(measured: Measured, cfg: Any, scenes: Scenes, folder: Path) -> None:
+    """Time the reading of samples as the loaders do it, with and without an entry in the cache."""
+
+    def cache(name: str) -> ImageCache | None:
+        return None if cfg.data.cache is None else ImageCache(folder / name)
+
+    transforms = [assembly.instantiate(one) for one in cfg.data.transforms]
+    source_size, size = tuple(cfg.data.source_size), tuple(cfg.data.target_size)
+    every = range(max(len(scenes.target), len(scenes.val)))
+    target_label = scenes.target.read_label if cfg.setting.target_labels == "all" else None
+    target = TrainScenes(scenes.target, size, target_label, transforms, cfg.seed, TARGET, cache=cache("target"))
+    pool = PoolScenes(scenes.target, size, every, cache("pool"))
+    val = EvalScenes(scenes.val, size, every, cache("val"))
+    parts: dict[str, tuple[int, Callable[[int], Any]]] = {
+        "target": (len(scenes.target), lambda index: target[index, index]),
+        "pool": (len(scenes.target), lambda index: pool[index]),
+        "val": (len(scenes.val), lambda index: val[index]),
+    }
+    if scenes.source is not None:
+        origin = scenes.source
+        source = TrainScenes(
+            origin, source_size, origin.read_label, transforms, cfg.seed, SOURCE, cache=cache("source")
+        )
+        parts["source"] = len(origin), lambda index: source[index, index]
+        if cfg.protocol.source_sampling == "class_balanced" and not is_index_kept(origin, assembly.index_folder(cfg)):
+            parts["index"] = len(origin), origin.read_label
+    labelled = [index for index, scene in enumerate(scenes.target.scenes) if scene.label is not None]
+    if labelled:
+        parts["label"] = len(labelled), lambda number: scenes.target.read_label(labelled[number])
+    for name, (count, read) in parts.items():
+        # From the end: those at the beginning have just been read by the run in little.
+        chosen = range(count - 1, max(-1, count - 1 - SAMPLES), -1)
+        first, again = _read_seconds(read, chosen), _read_seconds(read, chosen)
+        if cfg.data.cache is None:
+            first = again = (first + again) / 2
+        measured.first_reads[name], measured.reads[name] = first, min(first, again)
+    for seconds in (measured.first_reads, measured.reads):  # of an image, with a label or without
+        if labelled:
+            seconds["label"] *= len(labelled) / len(scenes.target)
+    measured.index_label = measured.first_reads.pop("index", 0.0)
+    measured.reads.pop("index", None)
+
+
+def _read_seconds(read: Callable[[int], Any], indices: range) -> float:
+    began = time.monotonic()
+    for index in indices:
+        read(index)
+    return (time.monotonic() - began) / len(indices)
+
+
+def _take_sizes(measured: Measured, folder: Path, small: Scenes, store: LabelStore | None, carried_bytes: int) -> None:
+    checkpoints = sorted((folder / "checkpoints").glob("step-*.ckpt"))
+    measured.checkpoint_bytes = checkpoints[-1].stat().st_size
+    measured.final_bytes = (folder / "checkpoints" / "final.ckpt").stat().st_size
+    num_images = len(small.target)
+    if store is not None:
+        records = _bytes(folder / "labels", "*.dat")
+        measured.store_image_bytes = (records - carried_bytes) / num_images
+        measured.store_head_bytes = (_bytes(folder / "labels", "*") - records) / num_images
+        for one in store.stats().rounds:
+            measured.clicks_per_pick = one.tally.clicks / one.tally.picks if one.tally.clicks else None
+    cfg = measured.cfg
+    gallery = min(cfg.evaluation.gallery, num_images)
+    whole, by_round = _bytes(folder / "report", "*"), _bytes(folder / "report", "*-round-*.npz")
+    if gallery:
+        measured.gallery_round_bytes = by_round / gallery
+    measured.gallery_bytes = (whole - by_round) / max(1, gallery)
+    measured.page_share = (folder / "report.html").stat().st_size / whole if (folder / "report.html").exists() else 0.0
+    pictures = min(cfg.evaluation.pictures, num_images)
+    if pictures:
+        measured.picture_bytes = (_bytes(folder / "pictures", "*") + _bytes(folder / "panel", "*")) / pictures
+    text = (folder / "metrics.csv").read_text()
+    measured.row_bytes = len(text) / max(1, text.count("\n"))
+    measured.prediction_bytes = _bytes(folder / "predictions", "*") / len(small.val)
+
+
+def _bytes(folder: Path, pattern: str) -> int:
+    return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
+
+
+def _take_memory(measured: Measured, device: torch.device) -> None:
+    used = memory(device)
+    measured.memory["process"] = used["system/memory_gib"]
+    if sys.platform != "win32":
+        measured.memory_total["process"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    if device.type == "cuda":
+        # What the allocator holds is what the card must have; the driver's own part comes on top.
+        measured.memory["device"] = torch.cuda.max_memory_reserved(device) / 2**30
+        measured.memory_total["device"] = torch.cuda.get_device_properties(device).total_memory / 2**30

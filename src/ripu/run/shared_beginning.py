@@ -1,0 +1,246 @@
+"""Runs that begin alike begin once: the state right before the first round, kept in a folder that several runs share.
+
+Until the first round asks for anything, runs that differ in what they ask (score, mode, budget, region, k) do the same
+steps. The first of them leaves its state one step before that round; the others go on from there, which gives, by the
+same rules as picking up a stopped run, bit by bit what training from the start would have given. What a state is good
+for is decided by a digest of everything that training up to there depends on: the resolved configuration but for the
+keys of :data:`WITHOUT_EFFECT`, the data files (name, size, time), the code of this package and the versions of those that
+it computes with, and the machine's numerics (torch, device, kinds of instructions, threads).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ripu.datasets.scenes import SceneDataset
+from ripu.io.lock import is_taken
+from ripu.io.writing import writing
+from ripu.run import initial_labels
+from ripu.schedule import Plan
+from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint
+
+_log = logging.getLogger(__name__)
+
+WITHOUT_EFFECT = (
+    "acquisition",
+    "budget",
+    "checkpoint",
+    "data.cache",
+    "data.num_workers",
+    "logger",
+    "mode",
+    "paths",
+    "region",
+    "resume",
+    "selection_steps",  # the step of the first round is part of the key by itself
+)
+"""Keys that play no part before the first round. Every other key of a configuration does, unknown ones included."""
+
+_COMPUTE = (
+    "albumentations",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pytorch-lightning",
+    "segmentation-models-pytorch",
+    "timm",
+    "torchvision",
+)
+"""Packages besides torch that have a part in what a network learns."""
+
+_OWN = ("checkpoints", "config.yaml", "labels", "log.txt", "train.log", ".hydra", "wandb", "wandb_id", "tensorboard")
+"""What a run keeps for itself; everything else in its folder belongs to the state."""
+
+
+def key_of(config: Mapping[str, Any], plan: Plan, scenes: Iterable[SceneDataset]) -> str:
+    """Digest of everything that the state before the first round depends on.
+
+    Args:
+        config: The resolved configuration.
+        plan: The schedule; its first round and its length count.
+        scenes: The data sets of the run.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    facts: dict[str, Any] = {
+        "config": _without(config, ""),
+        "steps": [plan.max_steps, plan.pretrain_steps, plan.selection_steps[0]],
+        "torch": [torch.__version__, torch.get_num_threads(), _device(), torch.backends.cpu.get_cpu_capability()],
+        "packages": {name: _version(name) for name in _COMPUTE},
+    }
+    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
+    for named in (*_files(facts["config"]), *initial_labels.files(config)):  # a network to start from, for one
+        digest.update(f"{named.stat().st_size} {named.stat().st_mtime_ns}\n".encode())
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(source.read_bytes())
+    for dataset in scenes:
+        for scene in dataset.scenes:
+            for path in (scene.image, scene.label):
+                if path is not None:
+                    status = path.stat()
+                    digest.update(f"{scene.image_id} {path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _files(node: Any) -> Iterator[Path]:
+    """The files that a configuration names, in order."""
+    if isinstance(node, Mapping):
+        for key in sorted(node):
+            yield from _files(node[key])
+    elif isinstance(node, list):
+        for item in node:
+            yield from _files(item)
+    elif isinstance(node, str) and node and _is_file(node):
+        yield Path(node)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or no name at all
+        return False
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _without(node: Any, name: str) -> Any:
+    if not isinstance(node, Mapping):
+        return node
+    kept = {}
+    for key, value in node.items():
+        path = f"{name}.{key}" if name else str(key)
+        if path not in WITHOUT_EFFECT:
+            kept[str(key)] = _without(value, path)
+    return kept
+
+
+class Beginning(pl.Callback):
+    """The shared state of one key: taken where it is there, left behind by the run that trains it.
+
+    While one run trains it, others that need the same wait for it; should that run die, its lock dies with it and the
+    next one trains.
+
+    Attributes:
+        step: The training step of the state, one before the first round.
+    """
+
+    def __init__(self, folder: Path, key: str, plan: Plan, run: Path) -> None:
+        """Set up.
+
+        Args:
+            folder: The folder that runs share.
+            key: See :func:`key_of`.
+            plan: The schedule.
+            run: The folder of this run.
+        """
+        self.folder = folder / key
+        self.plan = plan
+        self.run = run
+        self.step = plan.selection_steps[0] - 1
+        self._lock: int | None = None
+
+    def take(self) -> bool:
+        """Put the state into this run's folder, if it is there; else this run is the one that leaves it.
+
+        On a file system without locks nothing is shared, after a warning.
+
+        Returns:
+            Whether the run goes on from the state.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self._locked()
+        if lock is None:
+            return False
+        found = newest_checkpoint(self.folder / "state" / "checkpoints")
+        if found is None:
+            self._lock = lock
+            return False
+        try:
+            with writing(self.run):
+                shutil.copytree(self.folder / "state", self.run, dirs_exist_ok=True)
+        finally:
+            os.close(lock)
+        return True
+
+    def _locked(self) -> int | None:
+        """The lock, when this run has it; None where there are no locks: two runs could then write one state."""
+        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if not is_taken(error):
+                    raise
+                _log.warning("waiting for another run that trains the same beginning (%s)", self.folder)
+                fcntl.lockf(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            os.close(lock)
+            _log.warning(
+                "%s: no lock is to be had on this file system (%s); this run trains its beginning for itself and shares none",
+                self.folder,
+                error.strerror,
+            )
+            return None
+        return lock
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Leave the state behind before the last step to the first round; everything of the step before is logged then."""
+        if trainer.global_step == self.step:
+            self._leave(trainer)
+
+    def _leave(self, trainer: pl.Trainer) -> None:
+        if self._lock is None:
+            return
+        for logger in trainer.loggers:
+            logger.save()
+        try:
+            self._copy(trainer)
+        except OSError as error:  # shutil.Error, too
+            _log.warning(
+                "%s: the beginning could not be left for other runs (%s); this one goes on", self.folder, error
+            )
+            shutil.rmtree(self.folder / "state.half", ignore_errors=True)
+        self.close()
+
+    def _copy(self, trainer: pl.Trainer) -> None:
+        half = self.folder / "state.half"
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir()
+        for path in sorted(self.run.iterdir()):
+            if path.name in _OWN or path.name.endswith((".tmp", ".lock")):
+                continue
+            (shutil.copytree if path.is_dir() else shutil.copy2)(path, half / path.name)
+        RunCheckpoint(half / "checkpoints", self.plan).save(trainer)
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        os.replace(half, self.folder / "state")
+
+    def close(self) -> None:
+        """Give the lock back, if it is still held; the next run that waits for it trains the state."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

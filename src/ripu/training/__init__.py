@@ -1,0 +1,1 @@
+"""Training: metrics, step failures and the Lightning callbacks of a run."""

@@ -1,0 +1,85 @@
+"""``metrics.csv``: one row a step, one column a metric, appended to as the run goes on."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from ripu.io.writing import WriteError, writing
+
+
+class MetricsFile(Logger):
+    """Writes ``metrics.csv`` in the run's folder.
+
+    Columns may appear at any time (the file is rewritten then); a run that is picked up replaces the rows
+    behind its step.
+    """
+
+    def __init__(self, run: Path) -> None:
+        """Log into a run's folder."""
+        super().__init__()
+        self.path = run / "metrics.csv"
+        self._rows: dict[int, dict[str, float]] = {}
+        self._columns: list[str] = []
+        self._is_fresh = True
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    values = {name: float(value) for name, value in row.items() if name != "step" and value}
+                    self._add(int(row["step"]), values)
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """There is one version."""
+        return "0"
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The configuration is in ``config.yaml``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add values to the row of a step."""
+        step = step or 0
+        if self._is_fresh:  # rows behind the step that this process begins with are told anew
+            # The row of the step itself holds the evaluation and the round that its checkpoint came after.
+            self._rows = {done: row for done, row in self._rows.items() if done <= step}
+            self._is_fresh = False
+        self._add(step, {name: float(value) for name, value in metrics.items() if name != "epoch"})
+
+    def _add(self, step: int, values: Mapping[str, float]) -> None:
+        self._rows.setdefault(step, {}).update(values)
+        self._columns += [name for name in values if name not in self._columns]
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the file."""
+        temporary = self.path.with_suffix(".tmp")
+        try:
+            with writing(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with temporary.open("w", newline="") as file:
+                    writer = csv.DictWriter(file, ["step", *self._columns])
+                    writer.writeheader()
+                    for step in sorted(self._rows):
+                        writer.writerow({"step": step, **self._rows[step]})
+                os.replace(temporary, self.path)
+        except WriteError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write the file a last time."""
+        self.save()

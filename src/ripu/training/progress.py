@@ -1,0 +1,166 @@
+"""The live line of a run: phase, round, step, losses, mIoU and what is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
+from tqdm import tqdm
+
+from ripu.io.console import PLAIN_SECONDS, Progress, is_terminal, time_left
+from ripu.module import RipuModule
+from ripu.schedule import Plan
+
+BAR_FORMAT = "{desc}{percentage:3.0f}%|{bar}|{n_fmt}/{total_fmt}, {remaining} left{postfix}"
+"""All of it, and a run of 40,000 steps, in 80 columns."""
+
+
+class ProgressBar(LightningProgressBar):
+    """One bar over the whole run on a terminal; plain lines now and then where there is none."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Follow a plan."""
+        super().__init__()
+        self.plan = plan
+        self._bar: tqdm[Any] | None = None
+        self._part: Progress | None = None
+        self._loss = self._miou = ""
+        self._began = (0.0, 0)
+        self._last_line = 0.0
+        self._is_enabled = True
+
+    def disable(self) -> None:
+        """Show nothing (Lightning calls this on ranks other than 0)."""
+        self._is_enabled = False
+
+    def enable(self) -> None:
+        """Show the bar."""
+        self._is_enabled = True
+
+    def _say(self, text: str, *, now: bool = False) -> None:
+        if self._is_enabled and (now or time.monotonic() - self._last_line > PLAIN_SECONDS):
+            self._last_line = time.monotonic()
+            if self._bar is not None:
+                self._bar.write(text)
+            else:
+                print(text, flush=True)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        step = trainer.global_step
+        self._began = (time.monotonic(), step)
+        if self._is_enabled and is_terminal():
+            self._bar = tqdm(
+                total=self.plan.max_steps, initial=step, dynamic_ncols=True, unit="step", bar_format=BAR_FORMAT
+            )
+            self._bar.set_description(self.plan.describe(step))
+        else:
+            self._say(f"step {step}/{self.plan.max_steps}: {self.plan.describe(step)}", now=True)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move on to the trainer's step."""
+        step = trainer.global_step
+        if isinstance(pl_module, RipuModule) and (batch_idx + 1) % pl_module.accumulate == 0:
+            self._loss = f"loss {float(pl_module.step_losses['loss']):.2f}"
+        facts = [fact for fact in (self._loss, self._miou) if fact]
+        if self._bar is not None:
+            self._bar.set_description(self.plan.describe(max(step - 1, 0)), refresh=False)
+            self._bar.set_postfix_str(", ".join(facts), refresh=False)
+            self._bar.update(step - self._bar.n)
+        else:
+            started, first = self._began
+            left = time_left(step - first, self.plan.max_steps - first, time.monotonic() - started)
+            self._say(
+                f"step {step}/{self.plan.max_steps}: {self.plan.describe(max(step - 1, 0))}, {', '.join(facts)}, {left}"
+            )
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to show how far an evaluation is."""
+        self._part = Progress("evaluating", int(sum(trainer.num_val_batches)), "batches", is_enabled=self._is_enabled)
+
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+        """Move on by a batch."""
+        if self._part is not None:
+            self._part.add()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to show how far the last evaluation is."""
+        total = int(sum(trainer.num_test_batches))
+        self._part = Progress("last evaluation", total, "batches", is_enabled=self._is_enabled)
+
+    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
+        """Move on by a batch."""
+        if self._part is not None:
+            self._part.add()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the bar away."""
+        self._close()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the new mIoU."""
+        self._close_part()
+        value = trainer.callback_metrics.get("val/mIoU")
+        if value is not None:
+            self._miou = f"mIoU {float(value):.1f}"
+            self._say(f"step {trainer.global_step}/{self.plan.max_steps}: {self._miou}", now=True)
+
+    def on_selection(self, index: int, num_rounds: int) -> Callable[[int, int], None]:
+        """A callable (images done, images in all) that shows how far a selection round is."""
+        started = time.monotonic()
+        what = f"selecting, round {index + 1} of {num_rounds}"
+        part = Progress(what, 0, is_enabled=self._is_enabled)
+
+        def show(done: int, total: int) -> None:
+            part(done, total)
+            if done == total and self._bar is None:
+                speed = done / (time.monotonic() - started + 1e-9)
+                self._say(f"{what}: {done}/{total} images, {speed:.1f} images/s", now=True)
+
+        return show
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the message stands below it."""
+        self._close()
+
+    def _close_part(self) -> None:
+        if self._part is not None:
+            self._part.close()
+            self._part = None
+
+    def _close(self) -> None:
+        self._close_part()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class EvaluationBar(pl.Callback):
+    """Shows how far an evaluation without training is."""
+
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self._bar: Progress | None = None
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        self._bar = Progress("evaluating", int(sum(trainer.num_test_batches)), "batches")
+
+    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
+        """Move on by a batch."""
+        if self._bar is not None:
+            self._bar.add()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the message stands below it."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,78 @@
+"""Presets for graphics cards: they fit a step to a card and leave the optimisation alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ripu.io.errors import ConfigError
+from ripu.models.deeplabv3plus import SeparableASPPHead
+from ripu.run import assembly
+from running import compose, same_weights, train_here
+
+PRESETS = sorted(path.stem for path in (Path(assembly.config_dir()) / "hardware").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (Path(assembly.config_dir()) / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("dataset", ["gtav", "synthia", "camvid"])
+@pytest.mark.parametrize("model", MODELS)
+def test_the_optimisation_stays_what_it_is(preset: str, dataset: str, model: str) -> None:
+    words = [f"dataset={dataset}", f"model={model}", "paths.output_dir=run"]
+    plain, fitted = compose(*words), compose(*words, f"hardware={preset}")
+    assembly.check_config(fitted)
+    for domain in ("source_batch", "target_batch"):
+        assert fitted.data[domain] * fitted.trainer.accumulate == plain.data[domain] * plain.trainer.accumulate
+    assert assembly.make_plan(fitted) == assembly.make_plan(plain)
+    for key in ("optimizer", "objective", "protocol", "model", "mode", "budget", "setting"):
+        assert fitted[key] == plain[key]
+    assert (fitted.data.source_size, fitted.data.target_size) == (plain.data.source_size, plain.data.target_size)
+
+
+def test_a_row_of_the_paper_and_the_command_line_win() -> None:
+    cfg = compose("experiment=table1/ra", "hardware=gpu11gb", "trainer.precision=16-mixed", "paths.output_dir=run")
+    assert (cfg.trainer.precision, cfg.trainer.accumulate, cfg.data.source_batch) == ("16-mixed", 2, 1)
+
+
+def test_batches_that_cannot_be_dealt_are_refused() -> None:
+    cfg = compose("hardware=gpu11gb", "dataset.recipe.target_batch=3", "paths.output_dir=run")
+    with pytest.raises(ValueError, match=r"data\.target_batch"):
+        assembly.check_config(cfg)
+
+
+def test_single_images_need_a_network_that_can_take_them() -> None:
+    words = ["dataset=camvid", "hardware=gpu11gb", "model=smp", "model.encoder=resnet18", "model.weights=null"]
+    cfg = compose(*words, "paths.output_dir=run")
+    with pytest.raises(ConfigError, match=r"data\.source_batch=1: .*model\.freeze_batchnorm=all"):
+        assembly.make_module(cfg, assembly.make_taxonomy(cfg))
+    cfg = compose(*words, "model.freeze_batchnorm=all", "paths.output_dir=run")
+    network = assembly.make_module(cfg, assembly.make_taxonomy(cfg)).network
+    assert all(int(one) == 0 for name, one in network.state_dict().items() if name.endswith("num_batches_tracked"))
+
+
+def test_the_published_head_treats_every_image_alone() -> None:
+    """Its norms are frozen, the one behind image pooling too: a micro-batch of one is what it would be in a batch."""
+    torch.manual_seed(0)
+    head = SeparableASPPHead(5).train()
+    head.decoder[2].p = 0.0  # dropout
+    low, features = torch.randn(2, 256, 12, 16), torch.randn(2, 2048, 6, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(head(low, features)[:1], head(low[:1], features[:1]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_preset_runs(data_root: Path, tmp_path: Path) -> None:
+    train_here(data_root, tmp_path / "small", "hardware=gpu11gb", "data.num_workers=0")
+    train_here(data_root, tmp_path / "plain")
+    train_here(data_root, tmp_path / "large", "hardware=gpu24gb", "data.num_workers=0")
+    assert same_weights(tmp_path / "large", tmp_path / "plain")
+    assert not same_weights(tmp_path / "small", tmp_path / "plain")
+
+
+def test_the_command_line_knows_the_presets() -> None:
+    from ripu.config.app import check_command_line
+
+    assert check_command_line(["hardware=gpu24gb", "dataset=gtav"], "train", assembly.check_config) == []
+    with pytest.raises(ConfigError, match=r"hardware=gpu12gb is unknown.*gpu11gb, gpu24gb"):
+        check_command_line(["hardware=gpu12gb"], "train", assembly.check_config)

@@ -1,0 +1,146 @@
+"""Runs that share what comes before the first round end as if each had trained it."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import fcntl
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ripu.io.errors import ConfigError
+from ripu.run import assembly
+from ripu.run.shared_beginning import Beginning, key_of
+from ripu.schedule import Plan
+from running import ROUNDS, command, compose, environment, label_bytes, same_weights, tiny, train_here
+
+
+def state(shared: Path) -> list[str]:
+    return sorted(str(path.relative_to(shared)) for path in shared.glob("*/state/checkpoints/*.ckpt"))
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    timed = ("system/", "al/seconds", "al/images_per_second", "train/images_per_second")
+    return [{name: value for name, value in row.items() if not name.startswith(timed)} for row in rows]
+
+
+@pytest.mark.parametrize(
+    "first", ["selection_steps=[4,5]", "selection_steps=[3,5]"]
+)  # within a phase, and at an end of one
+def test_the_second_run_goes_on_from_the_first(first: str, data_root: Path, tmp_path: Path) -> None:
+    shared, rounds = tmp_path / "shared", (first, "pretrain_steps=2")
+    score = ("acquisition=entropy",)
+    alone = train_here(data_root, tmp_path / "alone", *rounds, *score)
+    train_here(data_root, tmp_path / "first", *rounds, f"paths.beginnings={shared}")
+    assert len(state(shared)) == 1
+    second = train_here(data_root, tmp_path / "second", *rounds, *score, f"paths.beginnings={shared}")
+    assert len(state(shared)) == 1
+    assert same_weights(tmp_path / "alone", tmp_path / "second")
+    assert not same_weights(tmp_path / "first", tmp_path / "second")
+    assert label_bytes(tmp_path / "alone") == label_bytes(tmp_path / "second")
+    for key in ("mIoU", "per_class_iou", "evaluations", "labelled_fraction"):
+        assert alone[key] == second[key]
+    assert metrics(tmp_path / "alone") == metrics(tmp_path / "second")
+    pictures = sorted((tmp_path / "alone" / "panel").iterdir())
+    assert pictures
+    for path in pictures:
+        assert path.read_bytes() == (tmp_path / "second" / "panel" / path.name).read_bytes()
+
+
+def test_what_matters_before_the_first_round_is_in_the_key(data_root: Path, tmp_path: Path) -> None:
+    def key(*more: str) -> str:
+        cfg = compose(*tiny(data_root, tmp_path / "run", *ROUNDS, *more))
+        scenes = assembly.make_scenes(cfg)
+        assert scenes.source is not None
+        return key_of(assembly.plain(cfg), assembly.make_plan(cfg), (scenes.source, scenes.target, scenes.val))
+
+    same = [
+        "mode=pa",
+        "acquisition=random",
+        "budget=0.05",
+        "mode.radius=2 mode.suppress_radius=4",
+        "data.num_workers=2",
+    ]
+    same += ["selection_steps=[3,6]", f"paths.output_dir={tmp_path}/other", "resume=true", "checkpoint.keep=5"]
+    other = ["seed=1", "objective.negative_weight=0", "objective.consistency_weight=0", "data.source_batch=1"]
+    other += ["pretrain_steps=1"]
+    other += ["optimizer.learning_rate=0.1", "selection_steps=[4,5]", "trainer.max_steps=8", "model.dropout=0.2"]
+    other = ["+" + words if words.startswith("model.") else words for words in other]
+    assert {key(*words.split()) for words in same} == {key()}
+    assert len({key(), *(key(*words.split()) for words in other)}) == len(other) + 1
+    image = next(data_root.rglob("train/*.png"))
+    before, status = key(), image.stat()
+    image.touch()
+    try:
+        assert key() != before
+    finally:
+        os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_train_it_once(data_root: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    words = [
+        tiny(data_root, tmp_path / name, *ROUNDS, f"acquisition={name}", f"paths.beginnings={shared}")
+        for name in ("ripu", "random")
+    ]
+    running = [
+        subprocess.Popen(
+            command("ripu.train", *one), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+        )
+        for one in words
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    assert len(state(shared)) == 1
+    for name in ("ripu", "random"):
+        train_here(data_root, tmp_path / f"{name}-alone", f"acquisition={name}")
+        assert same_weights(tmp_path / name, tmp_path / f"{name}-alone")
+
+
+def test_a_damaged_state_is_trained_again(data_root: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    train_here(data_root, tmp_path / "first", f"paths.beginnings={shared}")
+    (shared / state(shared)[0]).write_bytes(b"no checkpoint")
+    train_here(data_root, tmp_path / "second", f"paths.beginnings={shared}")
+    assert same_weights(tmp_path / "first", tmp_path / "second")
+
+
+def test_several_processes_are_refused(data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"paths\.beginnings=.*trainer\.devices=1"):
+        train_here(data_root, tmp_path / "run", f"paths.beginnings={tmp_path}", "trainer.devices=2")
+
+
+@pytest.mark.parametrize(
+    "codes", [[errno.ENOSYS], [errno.EAGAIN, errno.ENOLCK]], ids=["no locks", "lost while waiting"]
+)
+def test_without_locks_nothing_is_shared(
+    codes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = iter(codes)
+
+    def lockf(*arguments: object) -> None:
+        raise OSError(code := next(errors), os.strerror(code))
+
+    run, shared = tmp_path / "run", tmp_path / "shared"
+    state = shared / "key" / "state" / "checkpoints"
+    state.mkdir(parents=True)
+    plan = Plan(4, 0, (2,))
+    beginning = Beginning(shared, "key", plan, run)
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    with caplog.at_level("WARNING"):
+        assert not beginning.take()
+    assert f"no lock is to be had on this file system ({os.strerror(codes[-1])})" in caplog.messages[-1]
+    assert len(caplog.messages) == len(codes)
+    trainer = SimpleNamespace(global_step=beginning.step)
+    beginning.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
+    beginning.close()
+    assert not run.exists()
+    assert sorted(path.name for path in (shared / "key").iterdir()) == ["lock", "state"]
