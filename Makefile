@@ -1,15 +1,19 @@
-# make demo: set up and run the whole method on generated street scenes. make test: set up and run the tests, make test-all:
-# the long ones, too.
+# make demo: set up and run the whole method on generated street scenes. make quick: tests of the parts, in a minute.
+# make test: all tests but the long ones. make test-all: every test. make lint: style, types and layers.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 TEST := $(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+QUICK := tests/functional tests/test_losses.py tests/acquisition tests/selection tests/labelstore tests/config
 ARGS ?=
 
-.PHONY: demo test test-all soak lint bench compare study install clean
+.PHONY: demo quick test test-all soak lint docs bench compare study install clean
 
 demo: install
 	$(RUN) -m ripu.train $(ARGS)
+
+quick: install
+	$(TEST) -m "not slow" $(QUICK) $(ARGS)
 
 test: install
 	$(TEST) -m "not slow" $(ARGS)
@@ -22,7 +26,13 @@ soak: install
 
 lint: install
 	$(RUN) -m ruff check src tests scripts
+	$(RUN) -m ruff format --check src tests scripts
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+docs: install
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(RUN) -m mkdocs build --strict $(ARGS)
 
 bench: install
 	$(RUN) scripts/bench.py $(ARGS)

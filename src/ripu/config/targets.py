@@ -143,4 +143,4 @@ def read_yaml(path: Path) -> Any:
     text = path.read_text()
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
         raise yaml.YAMLError(f"{path} refers to parts of itself (*NAME), as ripu.train writes none; it is not used")
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both loaders are safe
