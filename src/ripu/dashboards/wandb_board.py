@@ -202,9 +202,7 @@ class WandbBoard(WandbLogger):
         try:
             run: Any = super().experiment
             if self._mode == "online":
-                # Logs in a second time, for artifacts. Left to the first table, hours later, it would end the training where
-                # the server has gone by then.
-                getattr(run, "_public_api", lambda: None)()  # not of wandb's promises: it may go
+                _log_in_for_artifacts(run)
         except wandb.errors.CommError as error:  # it answered, but not to this
             self._experiment = None
             reason = str(error).strip().partition("\n")[0]
@@ -218,9 +216,7 @@ class WandbBoard(WandbLogger):
             ) from error
         if self._mode == "online":
             print(f"W&B: {run.url}")
-        # It would ask the server whether the name is taken by another type, with training waiting for the answer: some 25
-        # seconds for every table and label store once the server is mute. Names hold the run's id, so none is taken.
-        run._assert_can_log_artifact = lambda artifact: None
+        _skip_check_of_artifact_names(run)
         run.define_metric(_SHARE_AXIS)
         run.define_metric("al/*", step_metric=_SHARE_AXIS)
 
@@ -354,8 +350,7 @@ class WandbBoard(WandbLogger):
         finishing.join(self._finish_seconds + GRACE_SECONDS)
         if finishing.is_alive():
             with self._at_best():
-                service: Any = wandb.setup()._connection
-                service._proc._process.terminate()
+                _terminate_service()
                 finishing.join(GRACE_SECONDS)
                 wandb.teardown()
 
@@ -366,3 +361,26 @@ def _image(picture: Picture) -> Any:
         name: {"mask_data": layer.values, "class_labels": dict(layer.names)} for name, layer in picture.layers.items()
     }
     return wandb.Image(picture.image, caption=picture.caption, masks=masks or None)
+
+
+# Private names of W&B, all of them here; tests/dashboards/test_wandb_bridge.py fails when one disappears.
+
+
+def _log_in_for_artifacts(run: Any) -> None:
+    """Log in a second time, now: left to the first table, hours later, a dead server would end the training."""
+    run._public_api()
+
+
+def _skip_check_of_artifact_names(run: Any) -> None:
+    """Keep a run from asking the server whether an artifact's name is taken by another type.
+
+    Training would wait for the answer: some 25 seconds for every table and label store once the server is mute. The names
+    hold the run's id, so none is taken.
+    """
+    run._assert_can_log_artifact = lambda artifact: None
+
+
+def _terminate_service() -> None:
+    """End the process that uploads."""
+    service: Any = wandb.setup()._connection
+    service._proc._process.terminate()

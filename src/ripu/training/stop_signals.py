@@ -14,6 +14,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment  # type: ign
 
 from ripu.io.terminate import leave, note
 from ripu.training.checkpoint import RunCheckpoint
+from ripu.training.lightning_bridge import cluster_environment, replace_sigterm_notifier
 
 _log = logging.getLogger(__name__)
 
@@ -56,13 +57,13 @@ class StopSignals(pl.Callback):
         last evaluation, or in it, the processes would wait for each other for ever.
         """
         has_own = signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_DFL)
-        trainer._signal_connector._sigterm_notifier_fn = _nothing if has_own else leave  # type: ignore[assignment]
+        replace_sigterm_notifier(trainer, _nothing if has_own else leave)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which has set its handlers by now."""
         if threading.current_thread() is not threading.main_thread():
             return
-        environment = trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(trainer)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             number = environment.requeue_signal
             if number is not None and callable(signal.getsignal(number)):
