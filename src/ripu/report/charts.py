@@ -1,11 +1,11 @@
-"""Charts of the report as SVG text; colours of text and lines come from the page's style sheet."""
+"""Geometry of the charts of the report page; ``templates/charts.html`` draws it as SVG."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +16,11 @@ WIDTH, HEIGHT = 440, 280
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 42
 
 ON_DARK = 0.88
-"""White text needs a cell at least this opaque to be read on light paper."""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a chart.
-
-    Attributes:
-        points: (x, y) pairs.
-        color: CSS colour.
-        name: Shown where a point is pointed at.
-        tips: Text of each point; made from the name and the point where it is left out.
-    """
-
-    points: Sequence[tuple[float, float]]
-    color: str
-    name: str
-    tips: Sequence[str] = ()
+"""White text needs a cell at least this opaque to be legible on a light page."""
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About ``count`` round numbers that lie in low..high.
+    """Return about ``count`` round numbers within ``low`` and ``high``.
 
     >>> ticks(0.0, 2.2)
     [0.0, 0.5, 1.0, 1.5, 2.0]
@@ -51,150 +34,138 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(number * step, 10) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:g}"
+@dataclass(frozen=True)
+class Axis:
+    """An axis: values from ``low`` to ``high`` lie between the positions ``start`` and ``end`` of the drawing."""
+
+    name: str
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def place(self, value: float) -> float:
+        """Return the position of a value."""
+        return self.start + (value - self.low) / ((self.high - self.low) or 1.0) * (self.end - self.start)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Position and text of each tick."""
+        values = ticks(self.low, self.high, count=6)
+        texts = [f"{one:,.0f}" if abs(one) >= 1000 or one == int(one) else f"{one:g}" for one in values]
+        return [(self.place(value), text) for value, text in zip(values, texts, strict=True)]
 
 
-class _Frame:
-    """Axes, and the way from values to places."""
+@dataclass(frozen=True)
+class Line:
+    """A line with a dot at each of its points.
 
-    def __init__(self, x: tuple[float, float], y: tuple[float, float], x_name: str, y_name: str) -> None:
-        self.x, self.y = x, y
-        self.parts: list[str] = []
-        for value in ticks(*y, count=6):
-            at = self.down(value)
-            self.parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-            self.parts.append(f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{_number(value)}</text>')
-        for value in ticks(*x, count=6):
-            at = self.across(value)
-            self.parts.append(
-                f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{_number(value)}</text>'
-            )
-        base = HEIGHT - BOTTOM
-        self.parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{base}" y2="{base}"/>')
-        self.parts.append(
-            f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_name)}</text>'
-        )
-        self.parts.append(
-            f'<text transform="translate(12 {(TOP + base) / 2}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text>'
-        )
+    Attributes:
+        color: CSS colour.
+        dots: (x, y, radius, text) in positions of the drawing.
+        opacity: Opacity of the dots.
+    """
 
-    def across(self, value: float) -> float:
-        low, high = self.x
-        return LEFT + (value - low) / ((high - low) or 1.0) * (WIDTH - LEFT - RIGHT)
+    color: str
+    dots: Sequence[tuple[float, float, float, str]]
+    opacity: float = 1.0
 
-    def down(self, value: float) -> float:
-        low, high = self.y
-        return HEIGHT - BOTTOM - (value - low) / ((high - low) or 1.0) * (HEIGHT - TOP - BOTTOM)
 
-    def svg(self, label: str) -> str:
-        return (
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(self.parts)}</svg>'
-        )
+@dataclass(frozen=True)
+class Chart:
+    """A line chart.
+
+    Attributes:
+        label: Description for screen readers.
+        x: Horizontal axis.
+        y: Vertical axis.
+        lines: Lines, the first one at the back.
+        marks: Dotted lines behind the others as (x1, y1, x2, y2, text, CSS colour).
+    """
+
+    label: str
+    x: Axis
+    y: Axis
+    lines: Sequence[Line]
+    marks: Sequence[tuple[float, float, float, float, str, str]]
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def _axes(x_name: str, x: tuple[float, float], y_name: str, y: tuple[float, float]) -> tuple[Axis, Axis]:
+    return Axis(x_name, *x, LEFT, WIDTH - RIGHT), Axis(y_name, *y, HEIGHT - BOTTOM, TOP)
 
 
 def line_chart(
-    lines: Sequence[Line], x_name: str, y_name: str, marks: Sequence[tuple[float, str, str]] = (), label: str = ""
-) -> str:
-    """Lines with a dot at every point.
+    points: Sequence[tuple[float, float, str]],
+    x_name: str,
+    y_name: str,
+    label: str,
+    marks: Sequence[tuple[float, str, str]] = (),
+) -> Chart:
+    """Lay out one line in the accent colour.
 
     Args:
-        lines: The lines; points that are not finite are left out.
-        x_name: What x is.
-        y_name: What y is.
-        marks: (x, text, CSS colour) of upright lines.
-        label: What the chart shows, for those who cannot see it.
+        points: (x, y, text), at least one; those that are not finite are left out.
+        x_name: Name of the horizontal axis.
+        y_name: Name of the vertical axis.
+        label: Description for screen readers.
+        marks: (x, text, CSS colour) of vertical lines.
     """
-    every = [point for line in lines for point in line.points if all(map(math.isfinite, point))]
-    if not every:
-        return '<p class="missing">No evaluation yet.</p>'
-    xs, ys = [point[0] for point in every] + [mark[0] for mark in marks], [point[1] for point in every]
+    points = [one for one in points if math.isfinite(one[0]) and math.isfinite(one[1])]
+    xs, ys = [one[0] for one in points] + [mark[0] for mark in marks], [one[1] for one in points]
     margin = 0.08 * ((max(ys) - min(ys)) or 1.0)
-    x = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 1, max(xs) + 1)
-    frame = _Frame(x, (max(0.0, min(ys) - margin), max(ys) + margin), x_name, y_name)
-    for at, text, color in marks:
-        place = frame.across(at)
-        frame.parts.append(
-            f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{color}">'
-            f"<title>{escape(text)}</title></line>"
-        )
-    for line in lines:
-        places = [(frame.across(x), frame.down(y)) for x, y in line.points if math.isfinite(x) and math.isfinite(y)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        frame.parts.append(f'<polyline points="{path}" fill="none" stroke="{line.color}" stroke-width="2.2"/>')
-        for number, (x_at, y_at) in enumerate(places):
-            tip = line.tips[number] if line.tips else f"{line.name}: {line.points[number][1]:.2f}"
-            frame.parts.append(
-                f'<circle cx="{x_at:.1f}" cy="{y_at:.1f}" r="4" fill="{line.color}"><title>{escape(tip)}</title></circle>'
-            )
-    return frame.svg(label or y_name)
+    span = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 1, max(xs) + 1)
+    x, y = _axes(x_name, span, y_name, (max(0.0, min(ys) - margin), max(ys) + margin))
+    line = Line("var(--accent)", [(x.place(at), y.place(value), 4.0, text) for at, value, text in points])
+    placed = [(x.place(at), y.end, x.place(at), y.start, text, color) for at, text, color in marks]
+    return Chart(label, x, y, [line], placed)
 
 
-def reliability(named: Sequence[tuple[str, str, NDArray[np.float64]]]) -> str:
-    """Accuracy against confidence; the size of a dot grows with its share of the pixels.
+def reliability(named: Sequence[tuple[str, str, NDArray[np.float64]]]) -> Chart:
+    """Lay out accuracy against confidence; the size of a dot grows with its share of the pixels.
 
     Args:
-        named: Name, CSS colour and bins (B, 3: pixels, right ones, summed confidence) of each evaluation.
+        named: Name, CSS colour and bins (B, 3: pixels, correct pixels, summed confidence) of each evaluation.
     """
-    frame = _Frame((0.0, 100.0), (0.0, 100.0), "confidence (%)", "right (%)")
-    frame.parts.append(
-        f'<line class="mark" x1="{frame.across(0)}" y1="{frame.down(0)}" x2="{frame.across(100)}" y2="{frame.down(100)}"/>'
-    )
+    x, y = _axes("confidence (%)", (0.0, 100.0), "accuracy (%)", (0.0, 100.0))
+    lines = []
     for name, color, bins in named:
-        filled = bins[bins[:, 0] > 0]
-        share = filled[:, 0] / max(float(bins[:, 0].sum()), 1.0)
-        places = [
-            (frame.across(100 * confidence / pixels), frame.down(100 * right / pixels))
-            for pixels, right, confidence in filled.tolist()
-        ]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        frame.parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
-        for (x, y), part, (pixels, right, confidence) in zip(places, share.tolist(), filled.tolist(), strict=True):
-            sure, hit = 100 * confidence / pixels, 100 * right / pixels
-            tip = f"{name}: {100 * part:.1f} % of the pixels, confidence {sure:.1f} %, right {hit:.1f} %"
-            frame.parts.append(
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 7 * math.sqrt(part):.1f}" fill="{color}" fill-opacity="0.8">'
-                f"<title>{escape(tip)}</title></circle>"
-            )
-    return frame.svg("Reliability diagram")
+        total = max(float(bins[:, 0].sum()), 1.0)
+        dots = []
+        for pixels, right, summed in bins[bins[:, 0] > 0].tolist():
+            confidence, accuracy, part = 100 * summed / pixels, 100 * right / pixels, pixels / total
+            text = f"{name}: {100 * part:.1f} % of the pixels, confidence {confidence:.1f} %, accuracy {accuracy:.1f} %"
+            dots.append((x.place(confidence), y.place(accuracy), 3 + 7 * math.sqrt(part), text))
+        lines.append(Line(color, dots, opacity=0.8))
+    return Chart("Reliability diagram", x, y, lines, [(x.start, y.start, x.end, y.end, "", "")])
 
 
-def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> str:
-    """Shares of each true class by predicted class: rows are truth and add up to 100 %.
+def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
+    """Lay out the shares of each true class by predicted class; a row adds up to 100 %.
 
     Args:
-        counts: (C, C).
+        counts: (C, C); rows are truth, columns prediction.
         names: C names.
     """
     cell, left, top = 22, 92, 92
-    size = cell * len(names)
     totals = counts.sum(axis=1)
-    parts = []
-    red, green, blue = palette.BLUE
-    for row, truth in enumerate(names):
-        middle = top + cell * row + cell / 2 + 4
-        parts.append(f'<text x="{left - 5}" y="{middle:.0f}" text-anchor="end">{escape(truth)}</text>')
-        parts.append(
-            f'<text transform="translate({left + cell * row + cell / 2 + 4:.0f} {top - 5}) rotate(-60)">{escape(truth)}</text>'
-        )
-        for column, found in enumerate(names):
-            share = counts[row, column] / totals[row] if totals[row] else 0.0
-            if share < 0.0005:
-                continue
-            x, y = left + cell * column, top + cell * row
-            opacity = 0.08 + 0.92 * math.sqrt(share)
-            parts.append(
-                f'<rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" fill="rgb({red},{green},{blue})" '
-                f'fill-opacity="{opacity:.3f}"><title>{escape(truth)} taken for {escape(found)}: {100 * share:.1f} % '
-                f"({counts[row, column]:,} pixels)</title></rect>"
-            )
-            if share >= 0.095:
-                tone = "on-dark" if opacity > ON_DARK else ""
-                parts.append(
-                    f'<text class="cell {tone}" x="{x + cell / 2 - 0.5}" y="{y + cell / 2 + 4}" text-anchor="middle">'
-                    f"{100 * share:.0f}</text>"
-                )
-    frame = f'<rect class="frame" x="{left - 0.5}" y="{top - 0.5}" width="{size}" height="{size}" fill="none"/>'
-    view, widest = f"0 0 {left + size + 46} {top + size + 4}", round(1.25 * (left + size + 46))
-    size_text = f'style="max-width:{widest}px" viewBox="{view}"'
-    return f'<svg class="confusion" {size_text} role="img" aria-label="Confusion matrix">{frame}{"".join(parts)}</svg>'
+    cells = []
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        share = counts[row, column] / totals[row]
+        if share < 0.0005:
+            continue
+        opacity = 0.08 + 0.92 * math.sqrt(share)
+        text = f"{names[row]} predicted as {names[column]}: {100 * share:.1f} % ({counts[row, column]:,} pixels)"
+        number = f"{100 * share:.0f}" if share >= 0.095 else ""
+        cells.append((left + cell * column, top + cell * row, opacity, text, number, opacity > ON_DARK))
+    return {
+        "cells": cells,
+        "cell": cell,
+        "left": left,
+        "top": top,
+        "names": names,
+        "color": palette.BLUE,
+        "width": left + cell * len(names) + 46,
+        "height": top + cell * len(names) + 4,
+    }

@@ -1,11 +1,9 @@
-"""The round report of a run: one HTML file that needs no network and opens by a double click."""
+"""The round report of a run: one HTML file that needs no network and opens with a double click."""
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-from html import escape
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,6 @@ from ripu.report.rundata import RunData, of_known_form, read_run
 _log = logging.getLogger(__name__)
 
 PAGE = "report.html"
-
-_PARTS = (
-    sections.learning_curve,
-    sections.budget,
-    sections.class_shares,
-    sections.class_scores,
-    sections.gallery,
-    sections.confusion,
-    sections.calibration,
-    sections.hardest,
-    sections.reproduce,
-)
 
 
 def write_page(run: Path, out: Path | None = None) -> Path:
@@ -55,49 +41,58 @@ def write_page(run: Path, out: Path | None = None) -> Path:
 
 
 def try_page(run: Path) -> None:
-    """Write the report of a run; one that cannot be written is logged and does not end the run."""
+    """Write the report of a run; a failure is logged and does not end the run."""
     try:
         write_page(run)
-    except (OSError, ValueError) as error:  # the second: what was recorded earlier is damaged
+    except (OSError, ValueError) as error:  # ValueError: an earlier record is damaged
         _log.warning("the report of %s was not written: %s", run, error)
 
 
 def make_page(data: RunData) -> str:
-    """The report as HTML."""
-    body = "".join(part(data) for part in _PARTS)
-    links = "".join(
-        f'<a href="#{name}">{title}</a>' for name, title in re.findall(r'<section id="(\w+)"><h2>([^<]+)</h2>', body)
-    )
-    title = (
-        " ".join(str(data.results[key]) for key in ("dataset", "mode", "setting") if data.results.get(key))
-        or data.run.name
-    )
-    items = gallery_items(data)
-    content = "".join(
-        f'<script type="application/json" class="item" data-name="{escape(item["id"], quote=True)}" '
-        f'data-ratio="{item["width"]}/{item["height"]}">{_script_text(item)}</script>\n'
-        for item in items
-    )
-    shared = {
-        "classes": [
-            {"name": name, "color": list(color)}
-            for name, color in zip(data.class_names, data.class_colors, strict=True)
-        ],
-        "rounds": [one["step"] for one in data.rounds],
-        "roundColors": [list(color) for color in palette.ROUNDS],
-        "heat": palette.heat(np.arange(256.0)[None], 255.0)[0].tolist() if items else [],
-    }
+    """Return the report as HTML."""
+    from markupsafe import Markup
+
     style, script = ((resources.files("ripu.report") / "assets" / name).read_text() for name in ("page.css", "page.js"))
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{escape(title)}: round report</title><style>{style}</style></head>\n"
-        f"<body><nav><div>{links}</div></nav><main>{sections.head(data)}{body}</main>\n"
-        f'<script type="application/json" id="page-data">{_script_text(shared)}</script>\n{content}'
-        f"<script>{script}</script></body></html>\n"
+    items = gallery_items(data)
+    words = [str(data.results[key]) for key in ("dataset", "mode", "setting") if data.results.get(key)]
+    page: str = _template().render(
+        title=" ".join(words) or data.run.name,
+        head=sections.head(data),
+        sections=sections.sections(data),
+        items=items,
+        shared={
+            "classes": [
+                {"name": name, "color": list(color)}
+                for name, color in zip(data.class_names, data.class_colors, strict=True)
+            ],
+            "rounds": [one["step"] for one in data.rounds],
+            "roundColors": [list(color) for color in palette.ROUNDS],
+            "heat": palette.heat(np.arange(256.0)[None], 255.0)[0].tolist() if items else [],
+        },
+        style=Markup(style),  # noqa: S704  (our own files)
+        script=Markup(script),  # noqa: S704
     )
+    return page
 
 
-def _script_text(content: Any) -> str:
-    """JSON that cannot end the script element that it stands in."""
-    return json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
+@cache
+def _template() -> Any:
+    import jinja2  # only where a page is written
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ripu.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.filters |= {
+        "points": sections.points,
+        "signed": sections.signed,
+        "share": sections.share,
+        "css": sections.css,
+        "count": "{:,}".format,
+        "px": "{:.1f}".format,
+    }
+    return environment.get_template("page.html")
