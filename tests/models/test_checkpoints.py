@@ -239,9 +239,9 @@ def test_other_shapes_are_not_taken_for_another_number_of_classes(tmp_path: Path
         ({}, "no known layout.*it is empty"),
         ({"weights": torch.zeros(1), "n": 3}, "no known layout.*found 2 entries: weights, n"),
         ({"state_dict": {"model.weight": torch.zeros(1)}}, "'network.'; found 1 entries: model.weight"),
-        ([torch.zeros(1)], "holds a list"),
+        ([torch.zeros(1)], "contains a list"),
         ({1: torch.zeros(1)}, "not a dictionary of named weights"),
-        (torch.zeros(3), "holds a Tensor"),
+        (torch.zeros(3), "contains a Tensor"),
     ],
 )
 def test_unknown_layouts_say_what_was_found(tmp_path: Path, content: object, message: str) -> None:
@@ -277,7 +277,7 @@ def test_a_cut_off_download_is_refused(tmp_path: Path) -> None:
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist or is not a file"):
         read_checkpoint(tmp_path / "none.pth")
-    with pytest.raises(CheckpointError, match=r"is a folder; give a file, of a run checkpoints/final\.ckpt"):
+    with pytest.raises(CheckpointError, match=r"is a folder; name a file, e\.g\. checkpoints/final\.ckpt"):
         read_checkpoint(tmp_path)
 
 

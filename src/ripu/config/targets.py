@@ -6,8 +6,6 @@ the file could name any function that is installed, so each entry must be of the
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,26 +105,6 @@ def _check_target(target: str, key: str, source: Path) -> None:
             f"{source}: its configuration names {key}._target_={target}, where {what} belongs; a checkpoint cannot name other "
             "code. Do not use the file, unless it is your own: then train from a configuration instead"
         )
-
-
-def check_archive(path: str | os.PathLike[str]) -> None:
-    """Refuse a checkpoint with compressed parts, which a few bytes can blow up; PyTorch writes none.
-
-    Args:
-        path: The file; other forms than archives pass.
-
-    Raises:
-        ValueError: A part is compressed, or the archive is damaged.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"it is a damaged archive ({error})") from error
-    if packed:
-        raise ValueError(f"its part {packed[0]} is compressed, as PyTorch writes none; it is not unpacked")
 
 
 def read_yaml(path: Path) -> Any:

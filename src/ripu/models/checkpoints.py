@@ -1,20 +1,21 @@
-"""Reads weights from the authors' released files, from torchvision's ResNet files and from this project's checkpoints.
+"""The one reader of weights and checkpoints: the authors' released files, torchvision's ResNet files, this project's own.
 
-Every file is treated as untrusted: it is read with ``torch.load(weights_only=True)``, which builds tensors and plain
-containers and runs no code from the file. What is read has to fit the network exactly.
+No file is trusted. ``torch.load(weights_only=True)`` builds tensors and plain containers and runs no code from a file, and
+the weights have to fit the network exactly.
 
-| layout | what the file holds | what is loaded |
+| layout | content | loaded |
 |---|---|---|
 | released | dicts ``feature_extractor`` (``backbone.*``) and ``classifier`` | the whole DeepLab network |
 | torchvision | ``conv1.weight``, ``bn1.*``, ``layer1.0.*`` ... ``fc.*`` | the backbone; ``fc`` is dropped |
 | project | a Lightning checkpoint (``state_dict`` with ``network.*``), or the network's own state dict | the whole network |
 
-Wrapped networks put ``module.`` before every key; that prefix is taken off.
+A ``module.`` before every key, which wrapped networks add, is removed.
 """
 
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,24 +23,105 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ripu.config.targets import check_archive
+from ripu.io.errors import ConfigError
 
 Layout = Literal["released", "torchvision", "project"]
-"""The file layouts that `load_weights` knows."""
+"""The file layouts that :func:`load_weights` knows."""
 
 NUM_LISTED = 10
-"""How many keys of a kind an error message lists."""
+"""Number of keys of a kind that an error message lists."""
 
 
-class CheckpointError(ValueError):
-    """A weights file that cannot be read, is of no known layout or does not fit the network."""
+class CheckpointError(ConfigError):
+    """A weights file that cannot be read, has no known layout or does not fit the network."""
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU without running any code from it.
+
+    Args:
+        path: A file written by ``torch.save``.
+
+    Returns:
+        The dictionary in the file.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, contains anything but tensors and plain values, or is not a
+            dictionary with string keys.
+    """
+    if Path(path).is_dir():
+        raise CheckpointError(f"{path} is a folder; name a file, e.g. checkpoints/final.ckpt in the folder of a run")
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path} does not exist or is not a file; give the path of a checkpoint")
+    try:
+        check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # arbitrary bytes make the reader fail with nearly any exception
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "the file is empty or cut off"
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: {type(error).__name__}: {reason}. It is damaged (fetch it again) or "
+            "contains objects other than tensors and plain values, which are refused because loading them can run code"
+        ) from error
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        raise CheckpointError(f"{path} contains a {type(content).__name__}, not a dictionary of named weights")
+    return dict(content)
+
+
+def read_run_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint that ``ripu.train`` has written.
+
+    The configuration in it is as untrusted as the rest of the file; callers check it before they use it.
+
+    Args:
+        path: A file ``RUN/checkpoints/*.ckpt``.
+
+    Returns:
+        The dictionary in the file; its ``["hyper_parameters"]["config"]`` is the configuration of the run.
+
+    Raises:
+        CheckpointError: See :func:`read_checkpoint`, or the file contains no configuration.
+    """
+    stored = read_checkpoint(path)
+    if _entry(stored, "hyper_parameters", "config") is None:
+        raise CheckpointError(f"{path} was not written by ripu.train; give RUN/checkpoints/*.ckpt")
+    return stored
+
+
+def model_of(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the ``model`` node of the configuration in a checkpoint; empty for files without one.
+
+    Raises:
+        CheckpointError: The file is missing or unreadable.
+    """
+    model = _entry(read_checkpoint(path), "hyper_parameters", "config", "model")
+    return dict(model) if isinstance(model, Mapping) else {}
+
+
+def check_archive(path: str | os.PathLike[str]) -> None:
+    """Refuse a checkpoint with compressed parts: PyTorch writes none, and a few bytes of them can fill the memory.
+
+    Args:
+        path: The file; other forms than archives pass.
+
+    Raises:
+        ValueError: A part is compressed, or the archive is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"the archive is damaged ({error})") from error
+    if packed:
+        raise ValueError(f"its part {packed[0]} is compressed, which PyTorch never does; it is not unpacked")
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> Layout:
     """Load a weights file into a network, in place and strictly.
 
-    The layout is told from the keys in the file. Training state that lies beside the weights (optimisers, iteration)
-    is ignored. Nothing is changed in the network unless everything fits.
+    The keys in the file tell its layout. Training state beside the weights (optimisers, iteration) is ignored. The network
+    is only changed if everything fits.
 
     Args:
         network: Any network of the project. The layouts ``released`` and ``torchvision`` need a DeepLab network, i.e.
@@ -61,18 +143,6 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> Layout:
     return layout
 
 
-def model_of(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The ``model`` of the configuration that a checkpoint of this package was trained with; empty of other files.
-
-    Raises:
-        CheckpointError: The file is missing or unreadable.
-    """
-    found: Any = read_checkpoint(path)
-    for key in ("hyper_parameters", "config", "model"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return dict(found) if isinstance(found, Mapping) else {}
-
-
 def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> None:
     """Load a torchvision ResNet file into a backbone, in place and strictly; its ``fc`` layer is dropped.
 
@@ -88,44 +158,38 @@ def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> None:
     if not _is_torchvision(state):
         raise CheckpointError(
             f"{path} is not a torchvision ResNet file (no 'conv1.weight' and 'layer1.0.conv1.weight'); {_found(content)}. "
-            "The backbone starts from such a file; a trained network is loaded as a checkpoint instead"
+            "The backbone starts from such a file; load a trained network with model.checkpoint instead"
         )
     load_strictly(backbone, _torchvision_state(state), path)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without running any code from it.
+def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
+    """Load a state dict that has to fit exactly.
 
     Args:
-        path: A file written by ``torch.save``.
-
-    Returns:
-        The dictionary in the file.
+        module: The module to load into, in place; unchanged if anything does not fit.
+        state: Name -> tensor.
+        source: The origin of ``state``, for the error message.
 
     Raises:
-        CheckpointError: The file is missing, damaged, holds anything but tensors and plain values, or is no dictionary
-            with string keys.
+        CheckpointError: Entries are missing, unexpected, not tensors or of another shape; the message counts them and
+            lists the first ten of each kind.
     """
-    if Path(path).is_dir():
-        raise CheckpointError(f"{path} is a folder; give a file, of a run checkpoints/final.ckpt in its folder")
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path} does not exist or is not a file; give the path of a checkpoint")
-    try:
-        check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file of arbitrary bytes makes the reader fail with nearly any exception
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "the file is empty or cut off"
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: {type(error).__name__}: {reason}. It is damaged (fetch it again) or "
-            "holds objects other than tensors and plain values, which are refused because loading them can run code"
-        ) from error
-    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of named weights")
-    return dict(content)
+    own = module.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    other = [key for key in own if key in state and _shape(own[key]) != _shape(state[key])]
+    if missing or unexpected or other:
+        reshaped = [f"{key} (file {_shape(state[key])}, network {_shape(own[key])})" for key in other]
+        kinds = {"missing from the file": missing, "not in the network": unexpected, "of another shape": reshaped}
+        lists = [f"  {len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds.items() if keys]
+        hint = "" if missing or unexpected else _class_hint(module, own, state, other)
+        raise CheckpointError("\n".join([f"{source} does not fit {type(module).__name__}:", *lists]) + hint)
+    module.load_state_dict(dict(state))
 
 
 def to_released(network: nn.Module, iteration: int = 0) -> dict[str, Any]:
-    """The weights of a DeepLab network in the layout of the authors' released files.
+    """Return the weights of a DeepLab network in the layout of the authors' released files.
 
     Args:
         network: A network with a ``backbone`` and a ``head``.
@@ -152,7 +216,7 @@ def save_new(content: Mapping[str, Any], out: Path) -> None:
     """Write a file of weights, which appears only once it is complete.
 
     Args:
-        content: What to write.
+        content: The dictionary to write.
         out: The file; see :func:`check_new`.
 
     Raises:
@@ -167,44 +231,26 @@ def save_new(content: Mapping[str, Any], out: Path) -> None:
 
 
 def check_new(out: Path) -> None:
-    """Refuse a file to write that is there already.
+    """Refuse to overwrite a file.
 
     Raises:
-        CheckpointError: It is.
+        CheckpointError: The file exists.
     """
     if out.exists():
         raise CheckpointError(f"{out} exists already; remove it or choose another name")
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
-    """Load a state dict that has to fit exactly.
-
-    Args:
-        module: The module to load into, in place; left as it was if anything does not fit.
-        state: Name -> tensor.
-        source: Where ``state`` came from, for the error message.
-
-    Raises:
-        CheckpointError: Entries are missing, unexpected, no tensors or of another shape; the message counts them and
-            lists the first ten of each kind.
-    """
-    own = module.state_dict()
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    other = [key for key in own if key in state and _shape(own[key]) != _shape(state[key])]
-    if missing or unexpected or other:
-        reshaped = [f"{key} (file {_shape(state[key])}, network {_shape(own[key])})" for key in other]
-        kinds = {"missing from the file": missing, "not in the network": unexpected, "of another shape": reshaped}
-        lists = [f"  {len(keys)} {kind}: {_first(keys)}" for kind, keys in kinds.items() if keys]
-        hint = "" if missing or unexpected else _class_hint(module, own, state, other)
-        raise CheckpointError("\n".join([f"{source} does not fit {type(module).__name__}:", *lists]) + hint)
-    module.load_state_dict(dict(state))
+def _entry(content: Any, *keys: str) -> Any:
+    """Return a nested entry; None if one of the keys is missing."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
 
 
 def _identify(
     content: Mapping[str, Any], network: nn.Module, path: str | os.PathLike[str]
 ) -> tuple[Layout, dict[str, Any]]:
-    """The layout of a file and its weights under the network's (for ``torchvision``: the backbone's) names."""
+    """Return the layout of a file and its weights under the network's (for ``torchvision``: the backbone's) names."""
     extractor, classifier, wrapped = (content.get(key) for key in ("feature_extractor", "classifier", "state_dict"))
     if isinstance(extractor, Mapping) and isinstance(classifier, Mapping):
         head = {f"head.{key}": value for key, value in _strip_wrapper(classifier).items()}
@@ -213,7 +259,7 @@ def _identify(
         state = {key.removeprefix("network."): wrapped[key] for key in wrapped if key.startswith("network.")}
         if not state:
             raise CheckpointError(
-                f"{path} is a Lightning checkpoint, but not of this project: no weight in its state_dict starts with "
+                f"{path} is a Lightning checkpoint of another project: no weight in its state_dict starts with "
                 f"'network.'; {_found(wrapped)}"
             )
         return "project", _strip_wrapper(state)
@@ -232,7 +278,7 @@ def _backbone(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     backbone = getattr(network, "backbone", None)
     if not isinstance(backbone, nn.Module):
         raise CheckpointError(
-            f"{path} is a torchvision ResNet file, which holds a backbone of DeepLabV2 or DeepLabV3Plus; "
+            f"{path} is a torchvision ResNet file, i.e. the backbone of DeepLabV2 or DeepLabV3Plus; "
             f"{type(network).__name__} has no such backbone"
         )
     return backbone
@@ -247,7 +293,7 @@ def _torchvision_state(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_counters(state: Mapping[str, Any]) -> dict[str, Any]:
-    # Batch norms that were not frozen count their batches; a frozen one has no use for it.
+    # Batch norms that were not frozen count their batches; frozen ones have no such entry.
     return {key: value for key, value in state.items() if not key.endswith(".num_batches_tracked")}
 
 
@@ -270,12 +316,15 @@ def _found(state: Mapping[str, Any]) -> str:
 
 
 def _class_hint(module: nn.Module, own: Mapping[str, Tensor], state: Mapping[str, Any], keys: list[str]) -> str:
-    """A remedy where the number of classes explains every shape that differs."""
+    """Return a remedy if the number of classes explains every shape that differs."""
     num_classes = getattr(module, "num_classes", None)
     if not all(isinstance(state[key], Tensor) and state[key].ndim == own[key].ndim > 0 for key in keys):
         return ""
     classes = {state[key].shape[0] for key in keys}
     same_otherwise = all(state[key].shape[1:] == own[key].shape[1:] for key in keys)
     if len(classes) == 1 and same_otherwise and {own[key].shape[0] for key in keys} == {num_classes}:
-        return f"\nThe file has {classes.pop()} classes and the network {num_classes}: choose the data set it was trained for"
+        return (
+            f"\nThe file has {classes.pop()} classes and the network {num_classes}: choose the data set that the file was "
+            "trained for"
+        )
     return ""

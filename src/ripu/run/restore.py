@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ripu.config.targets import check_archive, check_described
+from ripu.config.targets import check_described
 from ripu.io.errors import ConfigError
 from ripu.run import assembly
 
@@ -25,22 +25,14 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of this package; nothing in it is unpickled, and it can name no code but networks.
+    """Read a checkpoint of ``ripu.train``, whose configuration may name no code but networks.
 
     Raises:
         ConfigError: The file is damaged, or is not a checkpoint of ``ripu.train``.
     """
-    import torch
+    from ripu.models.checkpoints import read_run_checkpoint
 
-    try:
-        check_archive(path)
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds, depending on what is wrong with the bytes
-        raise ConfigError(
-            f"checkpoint={path} cannot be read ({type(error).__name__}); it is damaged or no checkpoint"
-        ) from error
-    if not isinstance(stored, dict) or "config" not in (stored.get("hyper_parameters") or {}):
-        raise ConfigError(f"checkpoint={path} was not written by ripu.train; give RUN/checkpoints/*.ckpt")
+    stored = read_run_checkpoint(path)
     check_described(stored["hyper_parameters"]["config"], path)
     return stored
 
