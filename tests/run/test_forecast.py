@@ -64,7 +64,7 @@ def test_the_run_does_what_was_forecast(
     assert sizes["report, pictures, metrics"] == pytest.approx(pictures, rel=0.25)
     seconds = forecast[
         "seconds"
-    ]  # how near it comes is in docs/published.md: a run of half a second is no measure of time
+    ]  # how near it comes is in docs/running.md: a run of half a second is no measure of time
     assert all(one >= 0 for one in seconds.values())
     assert seconds["total"] == pytest.approx(sum(one for name, one in seconds.items() if name != "total"))
     assert seconds["training"] >= sum(phase["seconds"] for phase in forecast["phases"]) > 0

@@ -141,13 +141,14 @@ def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch
     assert "| 40.0 | 41.0 | 39.0 | 42.0 | 68.1 |" in (tmp_path / "results.md").read_text()
 
 
-def test_the_commands_of_the_readme_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_of_the_docs_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Runs] = []
     monkeypatch.setattr(
         Runs, "make", lambda self, jobs, threads: seen.append(self) or self.out.mkdir(parents=True) or []
     )
     monkeypatch.chdir(tmp_path)
-    commands = re.findall(r"`python scripts/compare\.py ([^`]*)`", (TESTS.parent / "README.md").read_text())
+    page = (TESTS.parent / "docs" / "experiments.md").read_text()
+    commands = re.findall(r"^    python scripts/compare\.py (.*)$", page, re.MULTILINE)
     assert len(commands) >= 2
     for words in commands:
         monkeypatch.setattr(sys, "argv", ["compare.py", *shlex.split(words)])
