@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from ripu.datamodule import RipuDataModule, TrainScenes, resize_image, resize_label
+from ripu.datamodule import RipuDataModule
 from ripu.datasets.camvid import load_camvid
-from ripu.datasets.scenes import SceneDataset, SceneError
+from ripu.datasets.errors import SceneError
+from ripu.datasets.image_files import resize_image, resize_label
+from ripu.datasets.scenes import SceneDataset
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, TargetImage
+from ripu.loading.samples import TrainScenes
 from ripu.schedule import Plan
 
 DAY, DUSK = ("0006R0", "0016E5", "Seq05VD"), ("0001TP",)
@@ -100,7 +103,7 @@ def test_augmentation_depends_on_the_position_alone(data_root: Path) -> None:
     source, _, _ = scenes_of(data_root)
 
     def scenes(seed: int = 0) -> TrainScenes:
-        return TrainScenes(source, (32, 48), source.read_label, TRANSFORMS, seed, 0)
+        return TrainScenes(source, (32, 48), source.require_label, TRANSFORMS, seed, 0)
 
     first = scenes()
     drawn = [first[position, 1]["image"] for position in range(12)]
@@ -113,8 +116,8 @@ def test_augmentation_depends_on_the_position_alone(data_root: Path) -> None:
 
 def test_image_and_label_are_flipped_together(data_root: Path) -> None:
     source, _, _ = scenes_of(data_root)
-    plain = TrainScenes(source, (32, 48), source.read_label, (), 0, 0)[0, 2]
-    flips = TrainScenes(source, (32, 48), source.read_label, (albumentations.HorizontalFlip(p=0.5),), 0, 0)
+    plain = TrainScenes(source, (32, 48), source.require_label, (), 0, 0)[0, 2]
+    flips = TrainScenes(source, (32, 48), source.require_label, (albumentations.HorizontalFlip(p=0.5),), 0, 0)
     seen = set()
     for position in range(12):
         sample = flips[position, 2]

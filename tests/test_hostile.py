@@ -24,8 +24,10 @@ import ripu
 from ripu import labels
 from ripu.config import targets
 from ripu.datasets.camvid import load_camvid
+from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder
-from ripu.datasets.scenes import MAX_PIXELS, Scene, SceneDataset, SceneError, read_picture
+from ripu.datasets.image_files import MAX_PIXELS, read_stored
+from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.synthia import decode_synthia
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.inference.prediction_writer import file_names, save_prediction
@@ -152,14 +154,14 @@ def test_an_image_bomb_is_refused_by_its_head(side: int, tmp_path: Path) -> None
 def test_a_thin_image_of_absurd_length_is_refused(tmp_path: Path) -> None:
     path = bomb(tmp_path / "thin.png", 1, 2**31 - 1)
     with pytest.raises(SceneError, match=r"thin\.png"):
-        read_picture(path, lambda file: np.asarray(file))
+        read_stored(path)
 
 
 def test_a_program_in_a_picture_is_not_started(tmp_path: Path) -> None:
     path = tmp_path / "page.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(made) (w) file closefile\nshowpage\n")
     with pytest.raises(SceneError, match=r"page\.png cannot be read as an image"):
-        read_picture(path, lambda file: np.asarray(file))
+        read_stored(path)
 
 
 def test_ids_that_are_none_take_no_memory(tmp_path: Path) -> None:
@@ -250,7 +252,7 @@ def test_the_loaders_take_pictures_alone(own_data: Path) -> None:
     first.unlink()
     os.mkfifo(first)
     scenes = load_camvid(root, ["train"], ["0001TP"])
-    with pytest.raises(SceneError, match="is no regular file"):
+    with pytest.raises(SceneError, match="is not a regular file"):
         scenes.read_image([scene.image for scene in scenes.scenes].index(first))
 
 
@@ -316,11 +318,10 @@ def test_an_image_bomb_in_a_run_is_not_reported(tmp_path: Path) -> None:
 
 
 def test_a_mask_bomb_is_refused(tmp_path: Path) -> None:
-    from ripu.datasets.pictures import read_photograph
-    from ripu.datasets.scenes import decode_grey
+    from ripu.datasets.image_files import read_ids, read_image
 
     path = bomb(tmp_path / "bomb.png", 100_000, 100_000)
-    for read in (decode_grey, read_photograph):
+    for read in (read_ids, read_image):
         with pytest.raises(SceneError, match=r"bomb\.png claims"):
             read(path)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ripu.datasets.pictures import read_photograph
+from ripu.datasets.image_files import read_image
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.inference.image_folder import PhotosError, find_photos
 from ripu.inference.predictor import Predictor
@@ -144,7 +144,7 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise
     Image.fromarray(rgb).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(read_photograph(tmp_path / "turned.png"), np.rot90(rgb, -1))
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(rgb, -1))
 
 
 def test_tiles_agree_with_the_whole_image(checkpoint: Path) -> None:

@@ -15,10 +15,10 @@ import torch
 
 import trees
 from ripu import replay as module
-from ripu.datamodule import PoolScenes
 from ripu.inference import logits_cache
 from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore
+from ripu.loading.samples import PoolScenes
 from ripu.replay import replay
 from ripu.run import assembly, restore
 from ripu.selection.engine import SelectionEngine

@@ -17,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ripu.datasets.scenes import DatasetNotFoundError
+from ripu.datasets.errors import DatasetNotFoundError
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.evaluate import evaluate
 from ripu.io.errors import ConfigError

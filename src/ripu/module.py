@@ -14,7 +14,7 @@ from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from ripu.datasets.scenes import SceneError
+from ripu.datasets.errors import SceneError
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.loading.order import seed_of
 from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss

@@ -219,13 +219,12 @@ def _read(
     import numpy as np
     import torch
 
-    from ripu.datamodule import resize_image
-    from ripu.datasets.pictures import read_photograph
-    from ripu.datasets.scenes import SceneError
+    from ripu.datasets.errors import SceneError
+    from ripu.datasets.image_files import read_image, resize_image
 
     def read(photo: Photo) -> Any:
         try:
-            picture = read_photograph(photo.path)
+            picture = read_image(photo.path)
             height, width = picture.shape[:2]
             if most_side is not None and max(height, width) > most_side:
                 raise PictureSizeError(

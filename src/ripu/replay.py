@@ -31,7 +31,7 @@ from ripu.run import assembly, restore
 if TYPE_CHECKING:  # torch takes long to import: only when something is replayed
     import torch
 
-    from ripu.datasets.unreadable import Fault
+    from ripu.datasets.errors import Fault
     from ripu.inference.logits_cache import LogitSource
     from ripu.labelstore import LabelStore
     from ripu.selection.engine import SelectionEngine

@@ -15,11 +15,11 @@ import running
 import trees
 from ripu import labels as labels_command
 from ripu.datasets.camvid import load_camvid
+from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder, make_taxonomy
-from ripu.datasets.pictures import read_photograph
-from ripu.datasets.scenes import SceneDataset, SceneError
+from ripu.datasets.image_files import read_image, upright_size
+from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import CAMVID11, VOID
-from ripu.datasets.upright import upright_size
 from ripu.io.errors import ConfigError
 from ripu.run import assembly
 
@@ -279,7 +279,7 @@ def test_photographs_are_read_upright_and_so_must_their_labels_be(tmp_path: Path
     assert image.shape == (48, 32, 3)
     assert image[:20].min() > 190
     assert image[28:].max() < 10
-    assert np.array_equal(image, read_photograph(found.scenes[0].image))
+    assert np.array_equal(image, read_image(found.scenes[0].image))
     assert found.without_labels().label_size(0) == (48, 32)
     with pytest.raises(SceneError, match=r"image 32 x 48, label 48 x 32.*1 of these labels lie on their side"):
         scenes(32, 48)
@@ -316,7 +316,7 @@ def test_every_turn_is_that_of_pillow(tmp_path: Path, turn: int) -> None:
             expected = np.asarray(ImageOps.exif_transpose(file))
         with Image.open(path) as file:
             size = upright_size(file)
-        assert np.array_equal(read_photograph(path), expected)
+        assert np.array_equal(read_image(path), expected)
         assert size == expected.shape[:2]
 
 
@@ -324,12 +324,12 @@ def test_every_turn_is_that_of_pillow(tmp_path: Path, turn: int) -> None:
 def test_damaged_exif_data_are_no_reason_to_stop(tmp_path: Path, ending: str) -> None:
     grey = Image.fromarray(np.zeros((32, 48), dtype=np.uint8))
     grey.save(tmp_path / f"junk.{ending}", exif=b"Exif\0\0junkjunkjunk")
-    assert read_photograph(tmp_path / f"junk.{ending}").shape == (32, 48, 3)
+    assert read_image(tmp_path / f"junk.{ending}").shape == (32, 48, 3)
     entries = struct.pack("<HHIf", 0x0100, 11, 1, 48.0) + struct.pack(
         "<HHII", 0x0112, 3, 1, 6
     )  # a width that is a fraction
     grey.save(tmp_path / f"odd.{ending}", exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4))
-    assert read_photograph(tmp_path / f"odd.{ending}").shape == (48, 32, 3)
+    assert read_image(tmp_path / f"odd.{ending}").shape == (48, 32, 3)
 
 
 def test_accents_may_be_written_in_either_way(tmp_path: Path) -> None:

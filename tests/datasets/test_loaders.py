@@ -14,8 +14,9 @@ from PIL import Image
 import trees
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.cityscapes import load_cityscapes
+from ripu.datasets.errors import DatasetNotFoundError, SceneError
 from ripu.datasets.gtav import load_gtav
-from ripu.datasets.scenes import DatasetNotFoundError, Scene, SceneDataset, SceneError
+from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11, CITYSCAPES16, CITYSCAPES19
 
 DAY, DUSK = ("0006R0", "0016E5", "Seq05VD"), ("0001TP",)
@@ -175,7 +176,7 @@ def test_cityscapes_without_any_label_folder_is_not_found(own_data: Path) -> Non
 def test_colour_labels_are_refused(own_data: Path) -> None:
     label = own_data / "gtav" / "labels" / "00001.png"
     Image.fromarray(CITYSCAPES19.colorize(trees.draw_label(101, CITYSCAPES19))).save(label)
-    with pytest.raises(SceneError, match=r"00001\.png holds a RGB picture, not one id a pixel"):
+    with pytest.raises(SceneError, match=r"00001\.png is a RGB image, not one id per pixel"):
         load_gtav(own_data / "gtav").read_label(0)
 
 
@@ -252,13 +253,13 @@ def test_missing_data_name_the_same_command_on_generated_scenes(tmp_path: Path) 
     assert "python -m ripu.train dataset=streets mode=pa budget=20 'data.target_size=[64,96]'   (generated" in said
     assert str(tmp_path / "gtav") in said
     assert "from_games" in said
-    assert "what is there" not in said
+    assert "found instead" not in said
 
 
 def test_half_of_a_data_set_is_described(own_data: Path) -> None:
     for path in (own_data / "gtav" / "labels").iterdir():
         path.unlink()
-    with pytest.raises(DatasetNotFoundError, match="what is there:      4 images and 0 labels"):
+    with pytest.raises(DatasetNotFoundError, match="found instead:      4 images and 0 labels"):
         load_gtav(own_data / "gtav")
     for path in (own_data / "cityscapes").glob("gtFine/val/*/*.png"):
         path.rename(path.with_name(path.name.replace("labelIds", "color")))

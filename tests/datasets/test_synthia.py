@@ -10,7 +10,7 @@ from PIL import Image
 
 import running
 import trees
-from ripu.datasets.scenes import DatasetNotFoundError, SceneError
+from ripu.datasets.errors import DatasetNotFoundError, SceneError
 from ripu.datasets.synthia import decode_synthia, load_synthia
 from ripu.datasets.taxonomy import CITYSCAPES16, SYNTHIA16, VOID
 from ripu.run import assembly

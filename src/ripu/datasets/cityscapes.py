@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ripu.datasets.scenes import DatasetNotFoundError, Scene, SceneDataset
+from ripu.datasets.errors import DatasetNotFoundError
+from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import TAXONOMIES
 
 _IMAGE_SUFFIX = "_leftImg8bit.png"

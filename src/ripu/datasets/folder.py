@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.pairing import Patterns, choose, listed, matches
-from ripu.datasets.scenes import Scene, SceneDataset, SceneError, decode_grey, open_picture, reading
+from ripu.datasets.errors import SceneError
+from ripu.datasets.image_files import open_image, orientation, read_ids, upright_size
+from ripu.datasets.pairing import Patterns, choose, label_fit, listed, matches
+from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
-from ripu.datasets.upright import label_fit, orientation, upright_size
 
 CHECKED_LABELS = 20
 """Labels that are decoded when a data set is opened, spread over all of them, so that a wrong map is found at once."""
@@ -81,7 +82,7 @@ class IdLabels:
         Raises:
             SceneError: It is no picture of ids, or holds an unknown one.
         """
-        ids = decode_grey(path)
+        ids = read_ids(path)
         if self.known is not None:
             strange = sorted(set(np.unique(ids).tolist()) - set(self.known))
             if strange:
@@ -111,7 +112,7 @@ class ColorLabels:
         Raises:
             SceneError: It holds a colour that has no meaning.
         """
-        with open_picture(path) as file:
+        with open_image(path) as file:
             rgb = np.asarray(file.convert("RGB")).astype(np.uint32)
         codes = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
         found, places = np.unique(codes, return_inverse=True)
@@ -281,8 +282,8 @@ def _check(dataset: SceneDataset, *, skips_unreadable: bool) -> None:
     for index in labelled:
         scene = dataset.scenes[index]
         try:
-            height, width = dataset.label_size(index)
-            with reading(scene.image), open_picture(scene.image) as file:
+            height, width = dataset.require_label_size(index)
+            with open_image(scene.image) as file:
                 image_height, image_width = upright_size(file)
                 fit = label_fit(orientation(file), (image_height, image_width), (height, width))
         except SceneError:

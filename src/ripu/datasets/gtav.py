@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ripu.datasets.scenes import DatasetNotFoundError, Scene, SceneDataset
+from ripu.datasets.errors import DatasetNotFoundError
+from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CITYSCAPES19
 
 _log = logging.getLogger(__name__)

@@ -12,8 +12,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from ripu.datasets.pictures import SUFFIXES
-from ripu.datasets.scenes import Scene, SceneError
+from ripu.datasets.errors import SceneError
+from ripu.datasets.image_files import SUFFIXES
+from ripu.datasets.scenes import Scene
 
 Patterns = str | Sequence[str]
 
@@ -81,6 +82,23 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
             + ("which does not exist; set dataset.root" if there is None else f"where there are {there}")
         )
     return found
+
+
+def label_fit(turn: int, image: tuple[int, int], label: tuple[int, int]) -> str:
+    """Compare the size of a label with that of an image that its EXIF data turn.
+
+    Args:
+        turn: EXIF orientation of the image file.
+        image: (height, width) of the upright image.
+        label: (height, width) of the label.
+
+    Returns:
+        ``lying`` if the label fits the image as stored, on its side; ``unclear`` if it fits the image both as stored and
+        upright; otherwise empty.
+    """
+    if turn >= 5 and label == image[::-1] != image:
+        return "lying"
+    return "unclear" if turn != 1 and label == image and (turn < 5 or image[0] == image[1]) else ""
 
 
 def _parts(scene: Scene) -> tuple[str, ...]:

@@ -1,87 +1,27 @@
-"""What every data set is read into: a list of scenes with their taxonomy and the way their files are decoded."""
+"""Scenes: the list of image and label files that every data set becomes, with its classes and the way labels are decoded.
+
+Reading follows a policy for files that cannot be read (``data.unreadable``). ``stop`` raises :class:`SceneError`. Under
+``skip``, code that trains, selects or measures calls the ``require_*`` methods, which raise :class:`SkippedFileError` with
+the fault, and leaves the scene out; code that only counts or draws calls the ``read_*`` methods, which give a black image or
+a void label.
+"""
 
 from __future__ import annotations
 
-import shlex
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from ripu.datasets.taxonomy import Taxonomy
-from ripu.datasets.upright import upright_rgb, upright_size
-
-MAX_PIXELS = 2**27
-"""Images that claim more pixels are refused by their head: no camera makes them, a decompression bomb does."""
-
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
-"""Kinds of pictures that are opened; others of Pillow's readers start programs or have no use here."""
-
-_OF_THE_DATA = ("dataset", "paths.", "resume", "start.", "data.cache", "model.checkpoint", "model.weights", "hydra")
-"""Beginnings of words of a command that make no sense for other data."""
-
-
-class DatasetNotFoundError(ValueError):
-    """A data set is not where it was looked for; says what must be there, where to get it and what to do instead."""
-
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        contents: str,
-        where: str,
-        *,
-        there: str = "",
-        stand_in: str = "streets",
-        words: Sequence[str] = (),
-    ) -> None:
-        """Compose the message.
-
-        Args:
-            name: Name of the data set as it is known in the field.
-            folder: The folder that was looked for.
-            contents: What must be in it.
-            where: Where to register or download.
-            there: What is in the folder, where it is something else.
-            stand_in: The ``dataset=`` of generated scenes with the same classes.
-            words: Further words of the command that runs the same experiment on them.
-        """
-        self.facts: dict[str, Any] = {
-            "name": name,
-            "folder": folder,
-            "contents": contents,
-            "where": where,
-            "there": there,
-            "stand_in": stand_in,
-        }
-        also = f"  what is there:      {there}\n" if there else ""
-        command = shlex.join(["python", "-m", "ripu.train", f"dataset={stand_in}", *words])
-        super().__init__(
-            f"{name} was not found: there is no usable data in {folder}\n"
-            f"  what must be there: {contents}\n{also}"
-            f"  where to get it:    {where}\n"
-            "  other place:        paths.data_root=FOLDER, the parent of the data sets' folders\n"
-            f"  without the data:   {command}   (generated street scenes)"
-        )
-
-    def for_command(self, words: Sequence[str]) -> DatasetNotFoundError:
-        """The same error, naming the command that does on generated data what the user's command would have done.
-
-        Args:
-            words: The words of the user's command, ``key=value``; those that name data or files are left out.
-        """
-        kept = [word for word in words if not word.lstrip("+~").startswith(_OF_THE_DATA)]
-        return DatasetNotFoundError(**self.facts, words=kept)
-
-
-class SceneError(ValueError):
-    """A file of a data set cannot be used; names the file, the cause and the remedy."""
+from ripu.datasets.errors import Fault, SceneError, SkippedFileError
+from ripu.datasets.image_files import naming_file, open_image, read_ids, read_image, upright_size
+from ripu.datasets.taxonomy import VOID, Taxonomy
 
 
 @dataclass(frozen=True)
@@ -91,66 +31,12 @@ class Scene:
     Attributes:
         image_id: Name of the scene, unique and stable within its data set, e.g. ``aachen/aachen_000000_000019``.
         image: The image file.
-        label: The label file; None where nobody has labelled the scene.
+        label: The label file; None if the scene is not labelled.
     """
 
     image_id: str
     image: Path
     label: Path | None
-
-
-@contextmanager
-def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Open a picture of one of :data:`FORMATS`, and refuse one of absurd size before it is decoded.
-
-    Args:
-        path: The file.
-
-    Raises:
-        SceneError: It claims more than :data:`MAX_PIXELS`.
-        OSError: It cannot be read.
-    """
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise SceneError(f"{path} is no regular file; put the picture itself there, or take the scene out")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is the one below
-            file = Image.open(path, formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise SceneError(f"{path} claims far more than {MAX_PIXELS} pixels; it is not decoded. Remove it") from error
-    with file:
-        width, height = file.size
-        if width * height > MAX_PIXELS:
-            raise SceneError(
-                f"{path} claims {width} x {height} pixels, more than {MAX_PIXELS}; it is not decoded. Remove it"
-            )
-        yield file
-
-
-def decode_grey(path: Path) -> NDArray[np.integer]:
-    """Read an 8- or 16-bit single-channel or palette PNG as (H, W) ids."""
-    with open_picture(path) as file:
-        if file.mode not in ("L", "P", "I;16", "I"):
-            raise SceneError(
-                f"{path} holds a {file.mode} picture, not one id a pixel; give the id images, not the colour ones"
-            )
-        ids: NDArray[np.integer] = np.asarray(file)
-    return ids
-
-
-def read_picture(path: Path, decode: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Open an image file, refuse one of absurd size, and decode it.
-
-    Args:
-        path: The file.
-        decode: Makes an array of the opened file.
-
-    Raises:
-        SceneError: The file is missing, damaged or absurdly large.
-    """
-    with reading(path):
-        with open_picture(path) as file:
-            return decode(file)
 
 
 @dataclass(frozen=True)
@@ -160,20 +46,24 @@ class SceneDataset:
     Attributes:
         name: Name for messages and reports.
         scenes: The scenes in a stable order.
-        taxonomy: Classes, and how ids on disk become train ids.
+        taxonomy: The classes, and the train id of each id on disk.
         decode_label: Reads a label file into (H, W) ids on disk.
+        on_unreadable: Policy for files that cannot be read; see the top of this module.
+        part: ``source``, ``target`` or ``val``, for the record of skipped files.
     """
 
     name: str
     scenes: tuple[Scene, ...]
     taxonomy: Taxonomy
-    decode_label: Callable[[Path], NDArray[np.integer]] = decode_grey
+    decode_label: Callable[[Path], NDArray[np.integer]] = read_ids
+    on_unreadable: Literal["stop", "skip"] = "stop"
+    part: str = ""
 
     def __post_init__(self) -> None:
-        ids = [scene.image_id for scene in self.scenes]
-        if len(set(ids)) != len(ids):
-            twice = sorted({image_id for image_id in ids if ids.count(image_id) > 1})
-            raise SceneError(f"{self.name} has scenes of the same name: {twice[:5]}; names must be unique")
+        counts = Counter(scene.image_id for scene in self.scenes)
+        if len(counts) != len(self.scenes):
+            twice = sorted(image_id for image_id, count in counts.items() if count > 1)
+            raise SceneError(f"{self.name} has several scenes of the same name: {twice[:5]}; names must be unique")
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -184,29 +74,41 @@ class SceneDataset:
         return all(scene.label is not None for scene in self.scenes)
 
     @property
+    def skips_unreadable(self) -> bool:
+        """Whether scenes whose files cannot be read are left out."""
+        return self.on_unreadable == "skip"
+
+    @property
     def reading(self) -> str:
-        """How label files become train ids, as a text that differs where the outcome may: for keys of caches."""
+        """The way from label files to train ids, as a text that differs where the outcome may: for keys of caches."""
         decode: object = self.decode_label
         name = getattr(decode, "__qualname__", None)  # functions; anything else is known by its repr
         how = f"{self.decode_label.__module__}.{name}" if name else repr(decode)
         return f"{how} {sorted(self.taxonomy.disk_to_train.items())} of {self.taxonomy.num_classes}"
 
-    def read_image(self, index: int) -> NDArray[np.uint8]:
-        """The image of a scene, upright.
+    def without_labels(self) -> SceneDataset:
+        """Return the same scenes with their labels out of reach, as training on an unlabelled domain gets them."""
+        return replace(self, scenes=tuple(replace(scene, label=None) for scene in self.scenes))
+
+    def require_image(self, index: int) -> NDArray[np.uint8]:
+        """Read the image of a scene, upright.
 
         Args:
             index: Position of the scene.
 
         Returns:
-            (H, W, 3) uint8 RGB; see :func:`ripu.datasets.upright.upright_rgb`.
+            (H, W, 3) uint8 RGB; see :func:`ripu.datasets.image_files.upright_rgb`.
 
         Raises:
             SceneError: The file is missing, damaged or absurdly large.
+            SkippedFileError: The same, under the policy ``skip``.
         """
-        return read_picture(self.scenes[index].image, upright_rgb)
+        path = self.scenes[index].image
+        with self._following_policy(index, path):
+            return read_image(path)
 
-    def read_label(self, index: int) -> NDArray[np.uint8]:
-        """The label of a scene in train ids.
+    def require_label(self, index: int) -> NDArray[np.uint8]:
+        """Read the label of a scene in train ids.
 
         Args:
             index: Position of the scene.
@@ -216,50 +118,89 @@ class SceneDataset:
 
         Raises:
             SceneError: The scene has no label, or its file is missing, damaged or absurdly large.
+            SkippedFileError: The same, under the policy ``skip``.
+        """
+        scene = self.scenes[index]
+        with self._following_policy(index, scene.label or scene.image):
+            if scene.label is None:
+                raise SceneError(f"{scene.image_id} of {self.name} has no label file, so it cannot be scored")
+            return self.taxonomy.to_train_ids(self.decode_label(scene.label))
+
+    def require_label_size(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of a scene's label, or of its image if it has none, from the file's header alone.
+
+        Raises:
+            SceneError: The file is missing, damaged or absurdly large.
+            SkippedFileError: The same, under the policy ``skip``.
         """
         scene = self.scenes[index]
         if scene.label is None:
-            raise SceneError(f"{scene.image_id} of {self.name} has no label file; it can be asked about, not scored")
-        with reading(scene.label):
-            return self.taxonomy.to_train_ids(self.decode_label(scene.label))
+            return self._image_size(index)
+        with self._following_policy(index, scene.label), open_image(scene.label) as file:
+            return file.height, file.width
+
+    def read_image(self, index: int) -> NDArray[np.uint8]:
+        """Read the image of a scene as :meth:`require_image` does; under ``skip``, one that cannot be read is black."""
+        try:
+            return self.require_image(index)
+        except SkippedFileError:
+            return np.zeros((*self.label_size(index), 3), dtype=np.uint8)
+
+    def read_label(self, index: int) -> NDArray[np.uint8]:
+        """Read the label of a scene as :meth:`require_label` does; under ``skip``, one that cannot be read is void."""
+        try:
+            return self.require_label(index)
+        except SkippedFileError:
+            return np.full(self.label_size(index), VOID, dtype=np.uint8)
 
     def label_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of a scene's label (of its image where it has none), from the file's head alone."""
-        scene = self.scenes[index]
-        path = scene.label or scene.image
-        with reading(path):
-            with open_picture(path) as file:
-                return upright_size(file) if scene.label is None else (file.height, file.width)
+        """Return the size as :meth:`require_label_size` does.
 
-    def without_labels(self) -> SceneDataset:
-        """The same scenes with the labels out of reach: what training on an unlabelled domain is given."""
-        return replace(self, scenes=tuple(replace(scene, label=None) for scene in self.scenes))
+        Under ``skip``, a label that cannot be read has the size of its image, else of the first scene with a readable size.
+        """
+        for read in (self.require_label_size, self._image_size):
+            try:
+                return read(index)
+            except SkippedFileError:
+                continue
+        return self._usual_size
 
+    def _image_size(self, index: int) -> tuple[int, int]:
+        path = self.scenes[index].image
+        with self._following_policy(index, path), open_image(path) as file:
+            return upright_size(file)
 
-class reading:
-    """Turn the errors of image libraries into one that names the file."""
+    @cached_property
+    def _usual_size(self) -> tuple[int, int]:
+        for index in range(len(self)):
+            try:
+                return self.require_label_size(index)
+            except SkippedFileError:
+                continue
+        raise SceneError(f"{self.name}: none of its {len(self)} scenes can be read; restore the files")
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SceneError) or error is None:
-            return
-        if isinstance(error, FileNotFoundError):
-            raise SceneError(f"{self.path} does not exist; restore it or take the scene out of the data set") from error
-        if isinstance(error, (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)):
-            raise SceneError(
-                f"{self.path} cannot be read as an image ({error}); copy or download it again, or remove it"
-            ) from error
+    @contextmanager
+    def _following_policy(self, index: int, path: Path) -> Iterator[None]:
+        try:
+            with naming_file(path):
+                yield
+        except SceneError as error:
+            if not self.skips_unreadable:
+                raise
+            cause = str(error).replace("\n", " ")
+            raise SkippedFileError(Fault(self.part, self.scenes[index].image_id, str(path), cause)) from error
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """The scenes of a run: labelled source (None where none is read), target (with the labels that the oracle knows)
-    and validation."""
+    """The scenes of a run.
+
+    Attributes:
+        source: Labelled source scenes; None if the run reads none.
+        target: Target scenes, with the labels that the oracle knows.
+        val: Labelled target scenes that are reported on.
+        taxonomy: The classes of all of them.
+    """
 
     source: SceneDataset | None
     target: SceneDataset

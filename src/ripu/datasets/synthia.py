@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.scenes import DatasetNotFoundError, Scene, SceneDataset, SceneError, read_picture
+from ripu.datasets.errors import DatasetNotFoundError, SceneError
+from ripu.datasets.image_files import open_image
+from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import SYNTHIA16
 
 SUBSET = "RAND_CITYSCAPES"
@@ -32,12 +34,10 @@ def decode_synthia(path: Path) -> NDArray[np.integer]:
         (H, W) uint16 class ids.
 
     Raises:
-        FileNotFoundError: The file is not there.
-        SceneError: It is absurdly large, cannot be decoded, or is no 16-bit picture of three channels.
+        SceneError: The file is missing, absurdly large, cannot be decoded or is not a 16-bit image of three channels.
     """
-    if not path.exists():
-        raise FileNotFoundError(path)
-    read_picture(path, lambda file: np.zeros(0, dtype=np.uint8))  # the head alone: OpenCV decodes any size
+    with open_image(path):  # checks the header alone: OpenCV would decode any size
+        pass
     stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise SceneError(f"{path} cannot be read as an image; copy or download it again, or remove it")

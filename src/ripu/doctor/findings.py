@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.pairing import composed
-from ripu.datasets.scenes import SceneDataset, SceneError
+from ripu.datasets.errors import SceneError
+from ripu.datasets.pairing import composed, label_fit
+from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import Taxonomy
-from ripu.datasets.unreadable import TolerantScenes
-from ripu.datasets.upright import label_fit
 from ripu.doctor.reading import SceneFacts, read_label
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -29,7 +28,7 @@ SAMPLED_HEADS = 50
 """Scenes a part whose files training looks for before it begins."""
 
 _LABEL_REMEDIES: Mapping[str, tuple[str, str]] = {
-    "one id a pixel": (
+    "one id per pixel": (
         "labels that are pictures in colour",
         "give the id files (Cityscapes: *_gtFine_labelIds.png), not those in colour for the eye",
     ),
@@ -107,7 +106,7 @@ def quick_check(parts: Mapping[str, SceneDataset]) -> None:
     """
     for name, scenes in parts.items():
         # Where unreadable files are skipped, they are told of when they are met.
-        for index in [] if isinstance(scenes, TolerantScenes) else _spread(len(scenes), SAMPLED_HEADS):
+        for index in [] if scenes.skips_unreadable else _spread(len(scenes), SAMPLED_HEADS):
             for path in (scenes.scenes[index].image, scenes.scenes[index].label):
                 if path is not None and not (path.is_file() and path.stat().st_size):
                     state = "is empty" if path.is_file() else "is no file" if path.exists() else "does not exist"
@@ -116,7 +115,7 @@ def quick_check(parts: Mapping[str, SceneDataset]) -> None:
         sampled = [labelled[at] for at in _spread(len(labelled), SAMPLED)]
         read = [read_label(scenes, index, SceneFacts()) for index in sampled]
         for index, one in zip(sampled, read, strict=True):
-            if one.label_fault and not isinstance(scenes, TolerantScenes):
+            if one.label_fault and not scenes.skips_unreadable:
                 _, remedy = _LABEL_REMEDIES[_kind_of_fault(one.label_fault)]
                 raise SceneError(f"{scenes.scenes[index].label}: {one.label_fault}; {remedy} ({_MORE})")
         for finding in _ids(name, scenes.taxonomy, read):

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from ripu.datasets.scenes import SceneDataset, SceneError, open_picture, read_picture
-from ripu.datasets.upright import orientation, upright_rgb
+from ripu.datasets.errors import SceneError
+from ripu.datasets.image_files import open_image, orientation, upright_rgb
+from ripu.datasets.scenes import SceneDataset
 
 THUMB = 16
 """Side of the small grey copies that near-equal images are found by."""
@@ -68,13 +68,11 @@ def read_scene(scenes: SceneDataset, index: int) -> SceneFacts:
 
 
 def _read_image(path: Path, facts: SceneFacts) -> None:
-    def decode(file: Image.Image) -> NDArray[np.uint8]:
-        facts.orientation = orientation(file)
-        return upright_rgb(file)
-
     try:
         facts.image_bytes = _digest(path.read_bytes())
-        pixels = read_picture(path, decode)
+        with open_image(path) as file:
+            facts.orientation = orientation(file)
+            pixels = upright_rgb(file)
         facts.image_size = (pixels.shape[0], pixels.shape[1])
         facts.image_pixels = _digest(pixels.tobytes() + repr(pixels.shape).encode())
         grey = Image.fromarray(pixels).convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
@@ -90,7 +88,7 @@ def read_label(scenes: SceneDataset, index: int, facts: SceneFacts) -> SceneFact
         return facts
     try:
         facts.label_bytes = _digest(scene.label.read_bytes())
-        with open_picture(scene.label) as file:
+        with open_image(scene.label) as file:
             facts.label_size = (file.height, file.width)
         ids = scenes.decode_label(scene.label)
         train = scenes.taxonomy.to_train_ids(ids)

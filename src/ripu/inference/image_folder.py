@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ripu.datasets.pictures import SUFFIXES
+from ripu.datasets.image_files import SUFFIXES
 from ripu.io.reading import read_json
 from ripu.labelstore.files import AtomicFile
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ripu.datamodule import RipuDataModule
-from ripu.datasets.unreadable import Fault
+from ripu.datasets.errors import Fault
 from ripu.io.console import Progress
 from ripu.io.errors import ConfigError
 from ripu.io.reading import UntrustedError, read_array, read_json

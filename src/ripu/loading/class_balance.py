@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ripu.datasets.scenes import SceneDataset, SceneError
-from ripu.datasets.unreadable import TolerantScenes
+from ripu.datasets.errors import Fault, SceneError, SkippedFileError
+from ripu.datasets.scenes import SceneDataset
 from ripu.io.reading import UntrustedError, read_array
 
 SUB_EPOCH = 3000
@@ -176,6 +176,17 @@ def is_index_kept(scenes: SceneDataset, cache: Path) -> bool:
     return (Path(cache) / f"classes-{_fingerprint(scenes)}.npy").exists()
 
 
+def never_drawn(scenes: SceneDataset, classes: NDArray[np.bool_]) -> list[Fault]:
+    """Return the unreadable labels among the scenes without any class, which class-balanced sampling never meets."""
+    faults = []
+    for index in np.flatnonzero(~classes.any(axis=1)).tolist() if scenes.skips_unreadable else ():
+        try:
+            scenes.require_label(index)
+        except SkippedFileError as skipped:
+            faults.append(skipped.fault)
+    return faults
+
+
 def _make(scenes: SceneDataset, path: Path | None, num_workers: int | None, progress: bool) -> NDArray[np.bool_]:
     parts = [replace(scenes, scenes=scenes.scenes[first : first + _CHUNK]) for first in range(0, len(scenes), _CHUNK)]
     rows = list(_report(_work(parts, num_workers), len(scenes), progress))
@@ -196,7 +207,7 @@ def _fingerprint(scenes: SceneDataset) -> str:
         try:
             status = scene.label.stat()
         except OSError as error:
-            if isinstance(scenes, TolerantScenes):
+            if scenes.skips_unreadable:
                 labels.append([os.path.abspath(scene.label), "unreadable"])
                 continue
             raise SceneError(
@@ -206,7 +217,7 @@ def _fingerprint(scenes: SceneDataset) -> str:
     content = {
         "version": INDEX_VERSION,
         "labels": labels,
-        "reading": scenes.reading,
+        "reading": f"{scenes.reading}, void where unreadable" if scenes.skips_unreadable else scenes.reading,
     }
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 

@@ -20,7 +20,9 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from ripu.datasets.scenes import SceneDataset, SceneError
+from ripu.datasets.errors import SceneError
+from ripu.datasets.image_files import resize_image, resize_label
+from ripu.datasets.scenes import SceneDataset
 
 CACHE_VERSION = 3
 """Raised whenever the same inputs would give other pixels."""
@@ -56,52 +58,42 @@ class ImageCache:
         if not os.access(self.folder, os.W_OK):
             raise SceneError(f"data.cache={folder} cannot be written to; name another folder, or null")
 
-    def image(
-        self,
-        scenes: SceneDataset,
-        index: int,
-        size: tuple[int, int],
-        resize: Callable[[Pixels, tuple[int, int]], Pixels],
-    ) -> Pixels:
-        """The image of a scene at a size.
+    def image(self, scenes: SceneDataset, index: int, size: tuple[int, int]) -> Pixels:
+        """Return the image of a scene at a size, reading it if it is not kept.
 
         Args:
-            scenes: Where it comes from.
+            scenes: Its data set.
             index: Position of the scene.
             size: (height, width).
-            resize: Brings an image to the size; its name stands for the filter.
 
         Returns:
             (h, w, 3) uint8 RGB.
-        """
-        return self._get(
-            scenes.scenes[index].image, size, resize.__name__, lambda: resize(scenes.read_image(index), size)
-        )
 
-    def label(
-        self,
-        scenes: SceneDataset,
-        index: int,
-        size: tuple[int, int],
-        resize: Callable[[Pixels, tuple[int, int]], Pixels],
-    ) -> Pixels:
-        """The label of a scene at a size.
+        Raises:
+            SceneError: See :meth:`SceneDataset.require_image`.
+        """
+        path = scenes.scenes[index].image
+        return self._get(path, size, "resize_image", lambda: resize_image(scenes.require_image(index), size))
+
+    def label(self, scenes: SceneDataset, index: int, size: tuple[int, int]) -> Pixels:
+        """Return the label of a scene at a size, reading it if it is not kept.
 
         Args:
-            scenes: Where it comes from.
+            scenes: Its data set.
             index: Position of the scene.
             size: (height, width).
-            resize: Brings a label to the size; its name stands for the filter.
 
         Returns:
             (h, w) uint8 train ids.
+
+        Raises:
+            SceneError: See :meth:`SceneDataset.require_label`.
         """
         path = scenes.scenes[index].label
         if path is None:
-            return resize(scenes.read_label(index), size)  # which says that there is none
-        return self._get(
-            path, size, f"{resize.__name__} {scenes.reading}", lambda: resize(scenes.read_label(index), size)
-        )
+            return resize_label(scenes.require_label(index), size)  # raises
+        how = f"resize_label {scenes.reading}"
+        return self._get(path, size, how, lambda: resize_label(scenes.require_label(index), size))
 
     def _get(self, path: Path, size: tuple[int, int], how: str, make: Callable[[], Pixels]) -> Pixels:
         try:

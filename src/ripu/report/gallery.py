@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ripu.datasets.scenes import open_picture
+from ripu.datasets.image_files import open_image
 from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import LabelReader, LabelStoreError
 from ripu.report import storage
@@ -104,7 +104,7 @@ def picture_url(data: RunData, name: str, width: int) -> str | None:
     if not path.exists():
         return None
     is_photo = path.suffix == ".jpg"
-    with open_picture(path) as file:
+    with open_image(path) as file:
         if file.width <= width:
             return data_url(path.read_bytes(), "jpeg" if is_photo else "png")
         pixels = np.asarray(file)
@@ -159,7 +159,7 @@ def old_pictures(data: RunData, most: int = 8) -> list[tuple[str, str]]:
     """Name and data URL of the sheets in ``pictures/``, for runs that recorded nothing else."""
     sheets = []
     for path in sorted((data.run / "pictures").glob("*.png"))[:most]:
-        with open_picture(path) as file:
+        with open_image(path) as file:
             buffer = io.BytesIO()
             file.convert("RGB").save(buffer, "JPEG", quality=80)
         sheets.append((path.stem, data_url(buffer.getvalue(), "jpeg")))

@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ripu.datamodule import EvalScenes, PoolScenes
-from ripu.datasets.scenes import SceneDataset, SceneError, Scenes, read_picture
+from ripu.datasets.errors import SceneError
+from ripu.datasets.image_files import read_stored
+from ripu.datasets.scenes import SceneDataset, Scenes
 from ripu.datasets.taxonomy import VOID
 from ripu.inference import palette
 from ripu.io.writing import writing
 from ripu.labelstore import BEFORE, LabelStore
+from ripu.loading.samples import EvalScenes, PoolScenes
 from ripu.module import RipuModule, evaluating
 from ripu.report.page import try_page
 from ripu.report.summary import summary
@@ -174,7 +176,7 @@ def _kept_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | N
     if not path.exists():
         return None
     try:
-        label = read_picture(path, lambda file: np.asarray(file))
+        label = read_stored(path)
     except SceneError as error:
         _log.warning("%s; the picture is made without it", error)
         return None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ripu.datasets.scenes import MAX_PIXELS, read_picture
+from ripu.datasets.image_files import MAX_PIXELS, read_stored
 from ripu.datasets.taxonomy import TAXONOMIES
 from ripu.io.reading import UntrustedError, read_arrays, read_json
 from ripu.labelstore import LabelReader, LabelStoreError, StoreMissingError
@@ -133,7 +133,7 @@ class RunData:
         path = self.folder / name
         if not path.exists():
             return None
-        return read_picture(path, lambda file: np.asarray(file))
+        return read_stored(path)
 
     def maps(self, image: GalleryImage, round_index: int) -> Mapping[str, Any] | None:
         """What was recorded of an image before a round asked; None where nothing was."""

@@ -103,7 +103,7 @@ def pixel_features(module: nn.Module, image: NDArray[np.uint8], size: tuple[int,
     """
     import torch
 
-    from ripu.datamodule import resize_image
+    from ripu.datasets.image_files import resize_image
     from ripu.module import evaluating
 
     network: nn.Module = module.network  # type: ignore[assignment]

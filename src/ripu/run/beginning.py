@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from ripu.datasets.errors import SkippedFileError
 from ripu.datasets.scenes import Scenes
 from ripu.io.errors import ConfigError
 from ripu.labelstore import ImageAnswers, LabelStore, StoreMissingError
@@ -18,7 +19,7 @@ from ripu.run.initial_labels import StartLabels
 from ripu.run.processes import early_rank, num_processes
 from ripu.run.shared_beginning import Beginning, key_of
 from ripu.schedule import Plan
-from ripu.selection.oracles import Oracle, UnreadableAnswerError
+from ripu.selection.oracles import Oracle
 from ripu.training.checkpoint import newest_checkpoint
 
 __all__ = ["find_start", "put_again", "take_beginning"]
@@ -60,7 +61,7 @@ def put_again(store: LabelStore, oracle: Oracle) -> None:
             pixels = np.unique(store.unanswered(image.image_id))
             try:
                 labels = oracle.answer(image.image_id, *np.divmod(pixels, image.width)) if len(pixels) else None
-            except UnreadableAnswerError:  # told of when the image is next asked about
+            except SkippedFileError:  # told of when the image is next asked about
                 continue
             if labels is not None:
                 yield ImageAnswers(image.image_id, pixels, labels)

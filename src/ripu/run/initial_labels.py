@@ -335,7 +335,7 @@ class MaskFolder(Mapping[str, "Mask"]):
 
     def __getitem__(self, image_id: str) -> Mask:
         """The mask of an image; one that knows nothing where there is none."""
-        from ripu.datasets.scenes import SceneError
+        from ripu.datasets.errors import SceneError
         from ripu.labelstore import Mask
 
         size = self._target.label_size(self._numbers[image_id])
@@ -356,13 +356,13 @@ class MaskFolder(Mapping[str, "Mask"]):
     def _decode(self, path: Path) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
         """Where a mask knows something, and train ids."""
         from ripu.datasets.folder import ColorLabels, IdLabels
-        from ripu.datasets.scenes import decode_grey
+        from ripu.datasets.image_files import read_ids
 
         decode, table = self._target.decode_label, self._taxonomy
         if self.ids == "label" and isinstance(decode, ColorLabels):
             label = decode(path).astype(np.uint8)  # a colour of void may be anything
             return label != UNKNOWN, label
-        ids = decode_grey(path)
+        ids = read_ids(path)
         known = ids != UNKNOWN
         if self.ids == "train":
             allowed: set[int] = set(range(table.num_classes))

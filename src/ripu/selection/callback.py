@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from ripu.datasets.unreadable import Fault
+from ripu.datasets.errors import Fault
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule, evaluating
 from ripu.schedule import Plan

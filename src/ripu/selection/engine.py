@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ripu.acquisition import Acquisition, ScoreMaps
-from ripu.datasets.unreadable import Fault
+from ripu.datasets.errors import Fault, SkippedFileError
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
 from ripu.loading.order import seed_of
 from ripu.regions import RegionShape
 from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, global_cut, grown, window_candidates
 from ripu.selection.forward import Forward
 from ripu.selection.grid import TrainingGrid
-from ripu.selection.oracles import Oracle, UnreadableAnswerError
+from ripu.selection.oracles import Oracle
 from ripu.selection.query import Query
 from ripu.selection.ranks import Exchange, OneProcess, Ranks, SelectionError, Together
 
@@ -408,8 +408,8 @@ class _Part:
         if len(missing):
             try:
                 answer = oracle.answer(image_id, missing // width, missing % width)
-            except UnreadableAnswerError as error:
-                tally.unreadable.append(error.fault)
+            except SkippedFileError as skipped:
+                tally.unreadable.append(skipped.fault)
                 return
         has_own_budget = not engine.is_fixed and engine.query.budget_per == "image"
         if has_own_budget and len(offer) < engine.query.picks_per_round((height, width), engine.train_size):

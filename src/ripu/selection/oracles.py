@@ -7,17 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.scenes import SceneDataset, SceneError
-from ripu.datasets.unreadable import Fault, TolerantScenes, strict
-
-
-class UnreadableAnswerError(Exception):
-    """The label of an image cannot be read, and the policy is to ask for nothing there."""
-
-    def __init__(self, fault: Fault) -> None:
-        """Tell what could not be read."""
-        super().__init__(fault)
-        self.fault = fault
+from ripu.datasets.scenes import SceneDataset
 
 
 class Oracle(Protocol):
@@ -41,8 +31,7 @@ class GroundTruthOracle:
 
     def __init__(self, scenes: SceneDataset) -> None:
         """Answer for these scenes."""
-        self._scenes = strict(scenes)
-        self._tolerant = scenes if isinstance(scenes, TolerantScenes) else None
+        self._scenes = scenes
         self._index = {scene.image_id: index for index, scene in enumerate(scenes.scenes)}
 
     def answer(self, image_id: str, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8] | None:
@@ -50,16 +39,10 @@ class GroundTruthOracle:
 
         Raises:
             SceneError: The label file cannot be read.
-            UnreadableAnswerError: The same, of :class:`TolerantScenes`.
+            SkippedFileError: The same, under the policy ``skip``.
         """
         index = self._index[image_id]
-        path = self._scenes.scenes[index].label
-        if path is None:
+        if self._scenes.scenes[index].label is None:
             return None
-        try:
-            answer: NDArray[np.uint8] = self._scenes.read_label(index)[rows, columns]
-        except SceneError as error:
-            if self._tolerant is None:
-                raise
-            raise UnreadableAnswerError(self._tolerant.fault(index, path, error)) from error
+        answer: NDArray[np.uint8] = self._scenes.require_label(index)[rows, columns]
         return answer

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from ripu.datasets.unreadable import Fault
+from ripu.datasets.errors import Fault
 from ripu.io.writing import writing
 
 _log = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,9 @@ from ripu.datasets.scenes import Scenes
 from ripu.io.errors import ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ripu.datamodule import RipuDataModule
     from ripu.datasets.scenes import SceneDataset
     from ripu.datasets.taxonomy import Taxonomy
-    from ripu.datasets.unreadable import Fault, TolerantScenes
     from ripu.labelstore import LabelStore
 
 _log = logging.getLogger(__name__)
@@ -68,9 +65,7 @@ def _checked_parts(cfg: DictConfig, taxonomy: Taxonomy, names: Sequence[str]) ->
 
     parts = load_parts(cfg, parts=names)
     if cfg.data.get("unreadable") == "skip":
-        from ripu.datasets.unreadable import tolerant
-
-        parts = {name: tolerant(part, name) for name, part in parts.items()}
+        parts = {name: replace(part, part=name, on_unreadable="skip") for name, part in parts.items()}
     quick_check(parts)
     for name, why in (("source", "they cannot be trained on"), ("val", "nothing can be measured on them")):
         alone = [scene.image_id for scene in parts[name].scenes if scene.label is None] if name in parts else []
@@ -94,7 +89,7 @@ def find_data(cfg: DictConfig) -> None:
     Raises:
         DatasetNotFoundError: A data set is not there; says what to do, and how to do without it.
     """
-    from ripu.datasets.scenes import DatasetNotFoundError
+    from ripu.datasets.errors import DatasetNotFoundError
 
     if cfg.dataset.prepare is None:
         try:
@@ -145,8 +140,7 @@ def check_transforms(cfg: DictConfig) -> None:
 def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -> RipuDataModule:
     """The data side of a run."""
     from ripu.datamodule import RipuDataModule
-    from ripu.datasets.unreadable import TolerantScenes
-    from ripu.loading.class_balance import class_index
+    from ripu.loading.class_balance import class_index, never_drawn
     from ripu.loading.image_cache import ImageCache
 
     labels = cfg.setting.target_labels
@@ -172,22 +166,9 @@ def make_datamodule(cfg: DictConfig, scenes: Scenes, store: LabelStore | None) -
         source_classes=classes,
         cache=None if cfg.data.cache is None else ImageCache(cfg.data.cache),
     )
-    if classes is not None and isinstance(scenes.source, TolerantScenes):
-        datamodule.faults = _never_drawn(scenes.source, classes)
+    if classes is not None and scenes.source is not None:
+        datamodule.faults = never_drawn(scenes.source, classes)
     return datamodule
-
-
-def _never_drawn(source: TolerantScenes, classes: NDArray[np.bool_]) -> list[Fault]:
-    """Unreadable labels among those without any class, which class-balanced sampling never draws."""
-    from ripu.datasets.scenes import SceneError
-
-    faults = []
-    for index in (~classes.any(axis=1)).nonzero()[0].tolist():
-        try:
-            source.strict.read_label(index)
-        except SceneError as error:
-            faults.append(source.fault(index, source.scenes[index].label, error))
-    return faults
 
 
 def index_folder(cfg: DictConfig) -> Path:

@@ -156,10 +156,10 @@ def _static_mask(path: str, scenes: Scenes) -> Any:
     """A reader of the one mask (non-zero: never ask there) that holds for every target image."""
     import numpy as np
 
-    from ripu.datamodule import resize_label
-    from ripu.datasets.scenes import read_picture
+    from ripu.datasets.image_files import open_image, resize_label
 
-    mask = read_picture(Path(path), lambda file: np.asarray(file.convert("L")))
+    with open_image(Path(path)) as file:
+        mask = np.asarray(file.convert("L"))
 
     def excluded(index: int) -> NDArray[np.bool_]:
         nothing: NDArray[np.bool_] = resize_label(mask, scenes.target.label_size(index)) != 0
@@ -175,18 +175,15 @@ def target_images(scenes: Scenes, labels: Path) -> list[TargetImage]:
         scenes: The data.
         labels: The folder of the label store of the run; it may be missing.
     """
-    from ripu.datasets.scenes import SceneError
-    from ripu.datasets.unreadable import strict
+    from ripu.datasets.errors import SkippedFileError
     from ripu.labelstore import LabelStore, LabelStoreError, TargetImage
 
     images = []
     known: dict[str, tuple[int, int]] | None = None
     for index, scene in enumerate(scenes.target.scenes):
         try:
-            size = strict(scenes.target).label_size(index)
-        except SceneError:
-            if strict(scenes.target) is scenes.target:
-                raise
+            size = scenes.target.require_label_size(index)
+        except SkippedFileError:
             if known is None:
                 try:
                     known = {one.image_id: (one.height, one.width) for one in LabelStore.open(labels).images}

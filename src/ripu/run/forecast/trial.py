@@ -16,11 +16,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ripu.datamodule import SOURCE, TARGET, EvalScenes, PoolScenes, TrainScenes
+from ripu.datamodule import SOURCE, TARGET
 from ripu.datasets.scenes import Scenes
 from ripu.labelstore import LabelStore
 from ripu.loading.class_balance import is_index_kept
 from ripu.loading.image_cache import ImageCache
+from ripu.loading.samples import EvalScenes, PoolScenes, TrainScenes
 from ripu.regions import RegionShape
 from ripu.report.page import try_page
 from ripu.run import assembly, frame, initial_labels
@@ -377,7 +378,7 @@ def _take_reads(measured: Measured, cfg: Any, scenes: Scenes, folder: Path) -> N
     transforms = [assembly.instantiate(one) for one in cfg.data.transforms]
     source_size, size = tuple(cfg.data.source_size), tuple(cfg.data.target_size)
     every = range(max(len(scenes.target), len(scenes.val)))
-    target_label = scenes.target.read_label if cfg.setting.target_labels == "all" else None
+    target_label = scenes.target.require_label if cfg.setting.target_labels == "all" else None
     target = TrainScenes(scenes.target, size, target_label, transforms, cfg.seed, TARGET, cache=cache("target"))
     pool = PoolScenes(scenes.target, size, every, cache("pool"))
     val = EvalScenes(scenes.val, size, every, cache("val"))
@@ -389,7 +390,7 @@ def _take_reads(measured: Measured, cfg: Any, scenes: Scenes, folder: Path) -> N
     if scenes.source is not None:
         origin = scenes.source
         source = TrainScenes(
-            origin, source_size, origin.read_label, transforms, cfg.seed, SOURCE, cache=cache("source")
+            origin, source_size, origin.require_label, transforms, cfg.seed, SOURCE, cache=cache("source")
         )
         parts["source"] = len(origin), lambda index: source[index, index]
         if cfg.protocol.source_sampling == "class_balanced" and not is_index_kept(origin, assembly.index_folder(cfg)):

@@ -1,0 +1,207 @@
+"""The one way from an image file to an array.
+
+Every image and label is opened here: only known formats, never more than :data:`MAX_PIXELS`, and with errors that name the
+file. Images become 8-bit RGB, turned upright as their EXIF data ask; labels become arrays of ids, as stored.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, TiffImagePlugin
+
+from ripu.datasets.errors import SceneError
+
+MAX_PIXELS = 2**27
+"""Most pixels that an image may claim in its header: no camera takes more, but decompression bombs do."""
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+"""Formats that are opened; Pillow's other readers start programs or are of no use here."""
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+"""Endings (lower case) of the files that count as images."""
+
+_PNG_EXIF = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
+"""Places where a PNG may store its orientation."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> the operation that makes the image upright."""
+
+
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Turn errors of image libraries into a :class:`SceneError` that names the file."""
+    try:
+        yield
+    except SceneError:
+        raise
+    except FileNotFoundError as error:
+        raise SceneError(f"{path} does not exist; restore it or take the scene out of the data set") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SceneError(
+            f"{path} cannot be read as an image ({error}); copy or download it again, or remove it"
+        ) from error
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image of one of :data:`FORMATS`, and refuse one of absurd size before it is decoded.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SceneError: The file is missing, damaged (also if that shows only when the caller decodes it) or claims more than
+            :data:`MAX_PIXELS`.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe would block forever
+        raise SceneError(f"{path} is not a regular file; put the image itself there, or take the scene out")
+    with naming_file(path):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below applies instead
+                file = Image.open(path, formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise SceneError(
+                f"{path} claims far more than {MAX_PIXELS} pixels; it is not decoded. Remove it"
+            ) from error
+        with file:
+            width, height = file.size
+            if width * height > MAX_PIXELS:
+                raise SceneError(
+                    f"{path} claims {width} x {height} pixels, more than {MAX_PIXELS}; it is not decoded. Remove it"
+                )
+            yield file
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image file of any mode and depth as upright RGB; see :func:`upright_rgb`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        SceneError: The file is missing, damaged or absurdly large.
+    """
+    with open_image(path) as file:
+        return upright_rgb(file)
+
+
+def read_ids(path: Path) -> NDArray[np.integer]:
+    """Read an 8- or 16-bit single-channel or palette image as (H, W) ids.
+
+    Raises:
+        SceneError: The file is missing, damaged, absurdly large or a colour image.
+    """
+    with open_image(path) as file:
+        if file.mode not in ("L", "P", "I;16", "I"):
+            raise SceneError(
+                f"{path} is a {file.mode} image, not one id per pixel; give the id images, not the colour ones"
+            )
+        ids: NDArray[np.integer] = np.asarray(file)
+    return ids
+
+
+def read_stored(path: Path) -> NDArray[np.uint8]:
+    """Read an 8-bit image file that this package wrote, as its values are stored.
+
+    Raises:
+        SceneError: The file is missing, damaged or absurdly large.
+    """
+    with open_image(path) as file:
+        return np.asarray(file)
+
+
+def orientation(file: Image.Image) -> int:
+    """Return the EXIF orientation of an opened image that is not decoded yet.
+
+    Returns:
+        1 for an image that is stored upright, 5 to 8 if upright swaps its sides. Damaged EXIF data, and those that a PNG
+        stores behind its pixels, count as 1.
+    """
+    if file.format == "PNG" and not _PNG_EXIF & file.info.keys():  # else Pillow would decode it all to look for more
+        return 1
+    try:
+        value = file.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, ValueError, TypeError, OSError, KeyError, struct.error):
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def upright_size(file: Image.Image) -> tuple[int, int]:
+    """Return (height, width) of an opened image once it is upright, from its header alone."""
+    width, height = file.size
+    if isinstance(file, TiffImagePlugin.TiffImageFile):  # Pillow's versions differ: some give the size as turned
+        width, height = file.tag_v2[ExifTags.Base.ImageWidth], file.tag_v2[ExifTags.Base.ImageLength]
+    return (width, height) if orientation(file) >= 5 else (height, width)
+
+
+def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
+    """Decode an opened image to upright 8-bit RGB.
+
+    Grey becomes RGB, transparency is dropped, and 16 bits become 8 (the most significant ones). The image is turned as its
+    EXIF data ask, so that it is upright as viewers and labelling tools show it.
+
+    Args:
+        file: An image, not yet decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        OSError: It cannot be decoded.
+    """
+    turn = _TURNS.get(orientation(file))
+    image: Image.Image = file
+    try:
+        if isinstance(file, TiffImagePlugin.TiffImageFile):
+            file.load()  # also turns it
+        elif turn is not None:
+            image = file.transpose(turn)
+    except (struct.error, TypeError, AttributeError) as error:  # EXIF values of the wrong kind
+        raise OSError(f"its EXIF data are damaged: {error}") from error
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _from_deep_grey(np.asarray(image))
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_deep_grey(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scale deep grey values to 8-bit RGB; integers are taken for 16 bits, floats for 0..1 (0..255 if any exceeds 1)."""
+    if values.dtype.kind == "f":
+        finite = np.nan_to_num(values.astype(np.float64))
+        scaled = finite * (255.0 if finite.max(initial=0.0) <= 1.0 else 1.0)
+    else:
+        scaled = values.astype(np.float64) / 257.0
+    grey = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize (H, W, 3) uint8 to ``size`` (height, width) with Pillow's antialiased bicubic filter."""
+    if image.shape[:2] == tuple(size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def resize_label(label: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize (H, W) uint8 ids to ``size`` (height, width) with Pillow's centre-sampled nearest filter."""
+    if label.shape == tuple(size):
+        return label
+    return np.asarray(Image.fromarray(label).resize((size[1], size[0]), Image.Resampling.NEAREST))

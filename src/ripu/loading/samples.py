@@ -1,0 +1,249 @@
+"""Samples: one image with its label, as training, evaluation and selection read it.
+
+A training sample depends on (seed, position in the stream, labels of the round) alone, so a resumed run reads the same
+samples as an uninterrupted one, with any number of workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from ripu.datasets.errors import Fault, SceneError, SkippedFileError
+from ripu.datasets.image_files import resize_image, resize_label
+from ripu.datasets.scenes import SceneDataset
+from ripu.datasets.taxonomy import VOID
+from ripu.labelstore import LabelStore
+from ripu.loading.image_cache import ImageCache
+from ripu.loading.order import seed_of
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+MOST_SUBSTITUTES = 100
+"""Scenes drawn in place of an unreadable one (``data.unreadable=skip``) before training gives up."""
+
+LabelReader = Callable[[int], NDArray[np.uint8]]
+Transform = Callable[..., dict[str, Any]]
+
+
+class _TrainFaults(TypedDict, total=False):
+    fault: list[Fault]
+
+
+class TrainSample(_TrainFaults):
+    """A training sample.
+
+    Attributes:
+        image: (3, H, W) uint8 RGB.
+        label: (H, W) uint8 train ids, 255 for void and for what is not revealed.
+        position: Place in the stream.
+        index: Position of the scene in its data set.
+        fault: Files that could not be read, if there are any.
+    """
+
+    image: Tensor
+    label: Tensor
+    position: int
+    index: int
+
+
+class _EvalFault(TypedDict, total=False):
+    label: Tensor
+    fault: Fault
+
+
+class EvalSample(_EvalFault):
+    """A sample for evaluation or selection.
+
+    Attributes:
+        image: (3, h, w) uint8 RGB at network size; black if it is to be skipped.
+        index: Position of the scene in its data set.
+        label: (H, W) uint8 train ids at the label's own size, in evaluation; void if it is to be skipped.
+        fault: The file that could not be read, if there is one; :func:`collate_eval` leaves such a sample out.
+    """
+
+    image: Tensor
+    index: int
+
+
+@dataclass(frozen=True)
+class RevealedLabels:
+    """Reader of what was revealed of target images before the run and in its first rounds, and of nothing else.
+
+    Attributes:
+        store: The label store of the run.
+        image_ids: Image ids in the order of the data set.
+        num_rounds: Number of rounds that count; later ones stay hidden.
+    """
+
+    store: LabelStore
+    image_ids: tuple[str, ...]
+    num_rounds: int
+
+    def __call__(self, index: int) -> NDArray[np.uint8]:
+        """Return (H, W) uint8 train ids at label resolution, 255 = not revealed."""
+        return self.store.revealed_label(self.image_ids[index], self.num_rounds)
+
+
+class TrainScenes(Dataset[TrainSample]):
+    """Scenes as training sees them: resized, then augmented by a draw that depends on (seed, position) alone."""
+
+    def __init__(
+        self,
+        scenes: SceneDataset,
+        size: tuple[int, int],
+        read_label: LabelReader | None,
+        transforms: Sequence[Transform],
+        *key: int,
+        cache: ImageCache | None = None,
+    ) -> None:
+        """Describe the data set.
+
+        Args:
+            scenes: Source of the images.
+            size: (height, width) that images and labels are resized to.
+            read_label: Reads the label of a scene; None if there are no labels at all.
+            transforms: Albumentations transforms, applied in order to image and label together.
+            *key: Non-negative integers that seed the augmentation together with the position.
+            cache: Keeps images, and labels that ``scenes.require_label`` reads, at their training size.
+        """
+        import albumentations
+
+        self.scenes = scenes
+        self.size = size
+        self.read_label = read_label
+        self.key = key
+        self.cache = cache
+        self.augment = albumentations.Compose(list(transforms)) if transforms else None
+
+    def __getitem__(self, key: tuple[int, int]) -> TrainSample:
+        """Return the sample of a (position, index) pair.
+
+        Under the policy ``skip``, a scene that cannot be read is replaced by one drawn from key and position alone.
+
+        Raises:
+            SceneError: The scene cannot be read, nor, under ``skip``, can :data:`MOST_SUBSTITUTES` others.
+        """
+        position, index = key
+        faults: list[Fault] = []
+        while True:
+            try:
+                image, label = self._read(index)
+                break
+            except SkippedFileError as skipped:
+                faults.append(skipped.fault)
+                if len(faults) > MOST_SUBSTITUTES:
+                    raise SceneError(
+                        f"{self.scenes.name}: none of {len(faults)} scenes drawn in a row could be read, the last is "
+                        f"{faults[-1].file}; restore the files (python -m ripu.doctor lists them)"
+                    ) from skipped
+                index = seed_of(*self.key, position, len(faults)) % len(self.scenes)
+        if self.augment is not None:
+            self.augment.set_random_seed(seed_of(*self.key, position) % 2**32)
+            drawn = self.augment(image=image, mask=label)
+            image, label = drawn["image"], drawn["mask"]
+        sample: TrainSample = {
+            "image": _channels_first(image),
+            "label": torch.from_numpy(np.array(label)),
+            "position": position,
+            "index": index,
+        }
+        if faults:
+            sample["fault"] = faults
+        return sample
+
+    def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        image = _sized_image(self.scenes, index, self.size, self.cache)
+        if self.read_label is None:
+            return image, np.full(self.size, VOID, dtype=np.uint8)
+        if self.cache is not None and self.read_label == self.scenes.require_label:
+            return image, self.cache.label(self.scenes, index, self.size)
+        return image, resize_label(self.read_label(index), self.size)
+
+
+class PoolScenes(Dataset[EvalSample]):
+    """Scenes without augmentation and without labels, at the size that the network is fed."""
+
+    def __init__(
+        self, scenes: SceneDataset, size: tuple[int, int], indices: Sequence[int], cache: ImageCache | None = None
+    ) -> None:
+        """Describe the data set.
+
+        Args:
+            scenes: Source of the images.
+            size: (height, width) that images are resized to.
+            indices: The scenes to read, in this order.
+            cache: Keeps images at their size.
+        """
+        self.scenes = scenes
+        self.size = size
+        self.indices = list(indices)
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> EvalSample:
+        """Return the sample of the ``item``-th of the chosen scenes."""
+        index = self.indices[item]
+        try:
+            return {"image": _channels_first(_sized_image(self.scenes, index, self.size, self.cache)), "index": index}
+        except SkippedFileError as skipped:
+            black = torch.zeros((3, *self.size), dtype=torch.uint8)
+            return {"image": black, "index": index, "fault": skipped.fault}
+
+
+class EvalScenes(PoolScenes):
+    """Scenes for evaluation: the image at network size, the label at its own size."""
+
+    def __getitem__(self, item: int) -> EvalSample:
+        """Return the sample with its label."""
+        sample = super().__getitem__(item)
+        index = sample["index"]
+        try:
+            label = self.scenes.require_label(index)
+        except SkippedFileError as skipped:
+            label = np.full(self.scenes.label_size(index), VOID, dtype=np.uint8)
+            sample.setdefault("fault", skipped.fault)
+        sample["label"] = torch.from_numpy(label)
+        return sample
+
+
+def _sized_image(
+    scenes: SceneDataset, index: int, size: tuple[int, int], cache: ImageCache | None
+) -> NDArray[np.uint8]:
+    if cache is not None:
+        return cache.image(scenes, index, size)
+    return resize_image(scenes.require_image(index), size)
+
+
+def _channels_first(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def collate_train(samples: list[TrainSample]) -> dict[str, Any]:
+    """Stack images, labels and numbers; list in ``fault``, if there are any, the files that could not be read."""
+    faults = [fault for sample in samples for fault in sample.pop("fault", [])]
+    batch: dict[str, Any] = default_collate(samples)
+    return {**batch, "fault": faults} if faults else batch
+
+
+def collate_eval(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack the images; keep labels a list, since their sizes may differ.
+
+    Scenes that could not be read are left out and listed in ``fault``.
+    """
+    whole = [sample for sample in samples if "fault" not in sample]
+    batch: dict[str, Any] = {key: [sample[key] for sample in whole] for key in samples[0] if key != "fault"}
+    batch["image"] = torch.stack(batch["image"]) if whole else samples[0]["image"].new_empty(0)
+    if len(whole) < len(samples):
+        batch["fault"] = [sample["fault"] for sample in samples if "fault" in sample]
+    return batch
