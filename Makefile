@@ -32,7 +32,7 @@ lint: install
 
 docs: install
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
-	$(RUN) -m mkdocs build --strict $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict $(ARGS)
 
 bench: install
 	$(RUN) scripts/bench.py $(ARGS)
