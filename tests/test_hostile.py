@@ -116,7 +116,7 @@ def test_a_checkpoint_names_no_other_code(key: str, target: str, tmp_path: Path)
 
 def test_a_checkpoint_names_what_runs_are_made_of(tmp_path: Path) -> None:
     for dataset in ("camvid", "streets_synthia"):
-        targets.check_described(assembly.plain(compose(*tiny(tmp_path, tmp_path, dataset=dataset))), tmp_path)
+        targets.accept_stored(assembly.plain(compose(*tiny(tmp_path, tmp_path, dataset=dataset))), tmp_path)
     words = (
         "dataset=folder",
         "dataset.classes=[a]",
@@ -124,9 +124,9 @@ def test_a_checkpoint_names_what_runs_are_made_of(tmp_path: Path) -> None:
         "region=rectangles",
         f"paths.output_dir={tmp_path}",
     )
-    targets.check_described(assembly.plain(compose(*words)), tmp_path)
+    targets.accept_stored(assembly.plain(compose(*words)), tmp_path)
     with pytest.raises(ConfigError, match="refers to this machine"):
-        targets.check_described({"paths": {"data_root": "${oc.env:HOME}"}}, tmp_path)
+        targets.accept_stored({"paths": {"data_root": "${oc.env:HOME}"}}, tmp_path)
 
 
 def test_a_yaml_makes_no_objects(tmp_path: Path) -> None:

@@ -316,11 +316,9 @@ def _described(store: LabelStore) -> tuple[Taxonomy, Sequence[int] | None] | Non
     A table of the package, or what the yaml of one's own data says of it. None where neither is there. Nothing that the
     file names is called.
     """
-    import yaml
-
-    from ripu.config.targets import read_yaml
     from ripu.datasets.folder import make_taxonomy
     from ripu.datasets.taxonomy import TAXONOMIES, Taxonomy
+    from ripu.io.reading import read_yaml
 
     try:
         dataset = read_yaml(store.path.parent / "config.yaml")["dataset"]
@@ -330,7 +328,7 @@ def _described(store: LabelStore) -> tuple[Taxonomy, Sequence[int] | None] | Non
             return None if known_table is None or known_table.class_names != store.class_names else (known_table, None)
         has_colors = target.get("color_map") is not None
         table = make_taxonomy(str(dataset["name"]), target["classes"], None if has_colors else target.get("ids"))
-    except (OSError, yaml.YAMLError, RecursionError, KeyError, TypeError, AttributeError, ValueError):
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
         return None  # not a run of ripu.datasets.folder
     if table.class_names != store.class_names:
         return None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ripu.io.reading import UntrustedError, read_array, read_arrays, read_json
+from ripu.io.reading import UntrustedError, read_array, read_arrays, read_json, read_yaml
 
 FORM = {"ids": ("integer", 2), "largest": ("number", 0)}
 IDS = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -130,6 +130,7 @@ def test_what_is_cut_off_is_named(cut: int, tmp_path: Path) -> None:
 
 READERS: tuple[Callable[[Path], Any], ...] = (
     read_json,
+    read_yaml,
     lambda path: read_array(path, "integer", 2),
     lambda path: read_arrays(path, FORM),
 )
@@ -156,3 +157,15 @@ def test_json_that_is_none_is_named(text: bytes, tmp_path: Path) -> None:
     path.write_bytes(text)
     with pytest.raises(UntrustedError, match=r"a\.json is no JSON"):
         read_json(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"a: [1", b"[" * 20_000, b"a: \xff", b"a: &x [1]\nb: *x\n", b"a: !!python/object/apply:os.getcwd []", b"\x00"],
+)
+def test_yaml_that_is_none_is_named(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(text)
+    with pytest.raises(UntrustedError, match=r"a\.yaml (is not YAML|refers to parts of itself)") as caught:
+        read_yaml(path)
+    assert "\n" not in str(caught.value)

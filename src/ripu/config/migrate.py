@@ -1,74 +1,105 @@
-"""Configurations that older versions stored, brought to the keys of today."""
+"""Stored configurations of older runs, brought up to today's keys.
+
+Every default for a key that older runs lack and every renamed ``_target_`` stands here and nowhere else. The defaults are
+what the code did before the key existed, not what ``conf/`` says today.
+"""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-DEFAULTS: Mapping[str, Any] = {
-    "seed": 0,
-    "resume": False,
-    "dry_run": False,
-    "selection_steps": None,
-    "pretrain_steps": None,
-    "region": None,
+
+@dataclass(frozen=True)
+class _Same:
+    """The value of another key."""
+
+    key: str
+
+
+_DEFAULTS: Mapping[str, Any] = {
+    # Groups
     "start": {"run": None, "labels": None, "ids": "train", "missing_masks": "refuse"},
-    "mode": {"budget_per": "image", "image_cap": None},
-    "setting": {"uses_source": True},
-    "protocol": {
-        "pretraining": "recipe",
-        "pixel_grid": "label",
-        "pixel_exclusion": 1,
-        "loss_epsilon": 0.0,
-        "source_sampling": "uniform",
-        "flip": False,
-    },
-    "data": {"num_workers": 0, "cache": None, "unreadable": "stop"},
-    "evaluation": {"batch": 4, "flip": False, "save_predictions": False, "pictures": 4, "gallery": 12},
-    "checkpoint": {"every_steps": None, "every_minutes": 15.0, "keep": 2},
-    "trainer": {
-        "accelerator": "auto",
-        "devices": 1,
-        "strategy": "auto",
-        "num_nodes": 1,
-        "timeout_minutes": 30.0,
-        "precision": "32-true",
-        "accumulate": 1,
-        "channels_last": True,
-        "compile": False,
-        "log_every_n_steps": 10,
-        "deterministic": False,
-    },
-    "logger": {},
-    "paths": {"beginnings": None},
-    "dataset": {"prepare": None, "static_mask": None},
+    "region": {"_target_": "ripu.regions.Square", "radius": _Same("mode.radius")},
+    # Keys of groups; a key is left out where its group is missing.
+    "dry_run": False,
+    "data.cache": None,
+    "data.unreadable": "stop",
+    "evaluation.gallery": 0,
+    "logger.tensorboard": None,
+    "mode.budget_per": "image",
+    "mode.image_cap": None,
+    "model.checkpoint": None,
+    "paths.beginnings": None,
+    "protocol.flip": _Same("evaluation.flip"),
+    "protocol.loss_epsilon": 0.0,
+    "protocol.pixel_exclusion": 1,
+    "protocol.pixel_grid": "label",
+    "protocol.pretraining": "recipe",
+    "protocol.score_numerics": "exact",
+    "protocol.source_sampling": "uniform",
+    "setting.max_steps": _Same("dataset.recipe.max_steps"),
+    "setting.pretrain_fraction": _Same("dataset.recipe.pretrain_fraction"),
+    "setting.selection_fractions": _Same("dataset.recipe.selection_fractions"),
+    "setting.uses_source": True,
+    "trainer.timeout_minutes": 30.0,
 }
-"""Keys that came later, with the values that earlier runs had without them."""
+"""Key -> its value in runs that are older than the key."""
+
+RENAMED: Mapping[str, str] = {
+    "ripu.boards.TensorBoard": "ripu.dashboards.boards.TensorBoard",
+    "ripu.wandb_board.WandbBoard": "ripu.dashboards.wandb_board.WandbBoard",
+}
+"""``_target_`` of older runs -> today's name."""
 
 
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration with every key of today.
+    """Return a stored configuration with the keys and names of today.
 
     Args:
-        config: A plain, resolved configuration as a checkpoint or ``config.yaml`` holds it; it is not changed.
+        config: A plain configuration from ``config.yaml`` or a checkpoint; it may come from any version, and from
+            anybody. Keys that it has keep their values.
 
     Returns:
-        A copy in which missing keys have the values that the run had without them.
+        A new mapping; ``config`` stays as it is.
+
+    Example:
+        >>> old = {"mode": {"radius": 3}, "setting": {"name": "active"}}
+        >>> new = upgrade(old)
+        >>> new["region"], new["setting"]["uses_source"]
+        ({'_target_': 'ripu.regions.Square', 'radius': 3}, True)
     """
-    upgraded = _filled(config, DEFAULTS)
-    recipe = upgraded["dataset"].get("recipe") or {}
-    for key in ("pretrain_fraction", "selection_fractions"):  # the recipe alone held them once
-        if key in recipe:
-            upgraded["setting"].setdefault(key, recipe[key])
-    return upgraded
+    new = {key: _with_names_of_today(value) for key, value in config.items()}
+    for key, value in _DEFAULTS.items():
+        group, _, name = key.rpartition(".")
+        node = new.get(group) if group else new
+        if isinstance(node, dict) and name not in node:
+            node[name] = _resolved(value, config)
+    return new
 
 
-def _filled(node: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    filled = copy.deepcopy(dict(node))
-    for key, value in defaults.items():
-        if isinstance(value, Mapping) and isinstance(filled.get(key), Mapping):
-            filled[key] = _filled(filled[key], value)
-        elif key not in filled or (filled[key] is None and isinstance(value, Mapping)):
-            filled[key] = copy.deepcopy(value)
-    return filled
+def rename(target: str) -> str:
+    """Return today's name of a ``_target_``."""
+    return RENAMED.get(target, target)
+
+
+def _with_names_of_today(node: Any, depth: int = 2) -> Any:
+    """Copy the upper levels of a group, where its ``_target_`` entries stand."""
+    if not isinstance(node, Mapping) or not depth:
+        return node
+    copied = {key: _with_names_of_today(value, depth - 1) for key, value in node.items()}
+    if isinstance(copied.get("_target_"), str):
+        copied["_target_"] = rename(copied["_target_"])
+    return copied
+
+
+def _resolved(value: Any, config: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _resolved(one, config) for key, one in value.items()}
+    if not isinstance(value, _Same):
+        return value
+    found: Any = config
+    for name in value.key.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ripu.config.migrate import upgrade
 from ripu.config.validate import locate
 from ripu.io.errors import ConfigError
 
@@ -52,35 +53,41 @@ UNUSED = ("data.transforms", "dataset.recipe.transforms", "logger")
 """Places whose objects are made in training alone, from the user's own configuration, and never from a file."""
 
 
-def check_described(config: Any, source: Path) -> None:
-    """Refuse a stored configuration that names what its places do not ask for. Nothing is called.
+def accept_stored(config: Any, source: Path) -> dict[str, Any]:
+    """Check a stored configuration that somebody else may have written, and bring it up to today's keys.
+
+    Nothing that it names is called.
 
     Args:
-        config: The configuration, plain.
-        source: The file that it came from, for messages.
+        config: The plain configuration.
+        source: The file that it comes from, for messages.
+
+    Returns:
+        The configuration with today's keys; see :func:`ripu.config.migrate.upgrade`.
 
     Raises:
-        ConfigError: It names other code, or refers to what is outside it.
+        ConfigError: It is not a mapping, a ``_target_`` names an object that does not belong in its place, or a value
+            refers to something outside the configuration.
     """
 
     def walk(node: Any, key: str) -> None:
         if isinstance(node, str) and "${" in node:
-            raise ConfigError(
-                f"{source}: its configuration has {key}={node}, which refers to this machine; it is not used"
-            )
+            raise ConfigError(f"{source}: {key}={node} in its configuration refers to this machine; it is not used")
         if isinstance(node, (list, tuple)):
             for position, value in enumerate(node):
                 walk(value, f"{key}.{position}")
         if not isinstance(node, Mapping):
             return
         if "_target_" in node and not any(key == one or key.startswith(f"{one}.") for one in UNUSED):
-            _check_target(str(node["_target_"]), key, source)
+            _check_stored_target(str(node["_target_"]), key, source)
         for name, value in node.items():
             walk(value, f"{key}.{name}" if key else str(name))
 
     if not isinstance(config, Mapping):
         raise ConfigError(f"{source}: its configuration is a {type(config).__name__}, not a mapping; it is not used")
-    walk(config, "")
+    upgraded = upgrade(config)
+    walk(upgraded, "")
+    return upgraded
 
 
 def check_target(target: str, key: str) -> None:
@@ -98,27 +105,10 @@ def check_target(target: str, key: str) -> None:
         raise ConfigError(f"{key}._target_={target} is not {what}; name one")
 
 
-def _check_target(target: str, key: str, source: Path) -> None:
+def _check_stored_target(target: str, key: str, source: Path) -> None:
     is_kind, what = KINDS.get(key, (lambda made: False, "nothing"))
     if key not in KINDS or not is_kind(locate(target, f"{source}: {key}._target_")):
         raise ConfigError(
             f"{source}: its configuration names {key}._target_={target}, where {what} belongs; a checkpoint cannot name other "
             "code. Do not use the file, unless it is your own: then train from a configuration instead"
         )
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of a run's ``config.yaml``: plain values, without references, which a few lines can blow up.
-
-    Args:
-        path: The file.
-
-    Raises:
-        yaml.YAMLError: It is no YAML, names objects to be made, or refers to parts of itself.
-    """
-    import yaml
-
-    text = path.read_text()
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-        raise yaml.YAMLError(f"{path} refers to parts of itself (*NAME), as ripu.train writes none; it is not used")
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both loaders are safe

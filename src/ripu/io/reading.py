@@ -46,6 +46,32 @@ def read_json(path: Path, most_bytes: int = MOST_BYTES) -> Any:
         raise UntrustedError(f"{path} is no JSON ({error})") from error
 
 
+def read_yaml(path: Path, most_bytes: int = 1 << 24) -> Any:
+    """Read a YAML file of plain values, such as the ``config.yaml`` of a run.
+
+    References (``*NAME``) are refused: a few lines of them can fill the memory.
+
+    Args:
+        path: The file.
+        most_bytes: A larger one is refused.
+
+    Raises:
+        UntrustedError: It is not YAML, names objects to be made, refers to parts of itself, or is too large or too deep.
+        OSError: It cannot be read.
+    """
+    import yaml
+
+    with _opened(path, most_bytes) as file:
+        content = file.read()
+    try:
+        text = content.decode()
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise UntrustedError(f"{path} refers to parts of itself (*NAME); ripu.train writes no such file")
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (safe)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UntrustedError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
+
+
 def read_array(path: Path, kind: str, num_axes: int, most_bytes: int = MOST_BYTES) -> NDArray[Any]:
     """The array of a ``.npy`` file.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ripu.io.reading import read_json
+from ripu.io.reading import read_json, read_yaml
 
 NOT_COMPARED = (
     "seed",
@@ -209,15 +209,11 @@ def read_record(run: Path) -> RunRecord:
 
 def _read_config(run: Path) -> tuple[dict[str, Any], str]:
     """The leaves of a run's ``config.yaml``, and why there are none, in a few words."""
-    import yaml
-
-    from ripu.config.targets import read_yaml
-
     try:
         if not (run / "config.yaml").is_file():
             return {}, "no config.yaml"
         return leaves(read_yaml(run / "config.yaml")), ""
-    except (yaml.YAMLError, RecursionError, AttributeError, ValueError, OSError):
+    except (RecursionError, AttributeError, ValueError, OSError):
         return {}, "config.yaml cannot be read"
 
 

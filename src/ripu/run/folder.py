@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 
-from ripu.config.targets import read_yaml
+from ripu.config.migrate import upgrade
 from ripu.io.errors import ConfigError
 from ripu.io.lock import WriterLock
+from ripu.io.reading import UntrustedError, read_yaml
 from ripu.io.writing import writing
 from ripu.report.collect import leaves
 from ripu.run import initial_labels
@@ -67,12 +67,11 @@ def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
         )
     try:
         old = read_yaml(record)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        cause = " ".join(str(error).split())
-        raise ConfigError(f"{record} cannot be read ({cause}); restore it, or name another paths.output_dir") from error
+    except UntrustedError as error:
+        raise ConfigError(f"{error}; restore it, or name another paths.output_dir") from error
     if not isinstance(old, dict):
         raise ConfigError(f"{record} holds no configuration; restore it, or name another paths.output_dir")
-    _check_same(OmegaConf.create(old), OmegaConf.create({**config}), run)
+    _check_same(OmegaConf.create(upgrade(old)), OmegaConf.create({**config}), run)
 
 
 def claim(run: Path, config: Mapping[str, Any]) -> WriterLock | None:

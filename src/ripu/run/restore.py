@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ripu.config.targets import check_described
+from ripu.config.targets import accept_stored
 from ripu.io.errors import ConfigError
 from ripu.run import assembly
 
@@ -33,7 +33,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     from ripu.models.checkpoints import read_run_checkpoint
 
     stored = read_run_checkpoint(path)
-    check_described(stored["hyper_parameters"]["config"], path)
+    stored["hyper_parameters"]["config"] = accept_stored(stored["hyper_parameters"]["config"], path)
     return stored
 
 
