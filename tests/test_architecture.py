@@ -61,11 +61,12 @@ def test_a_planted_import_breaks_a_contract(file: str, planted: str, broken: str
     assert broken in done.stdout
 
 
-def test_functional_imports_torch_and_the_standard_library_alone() -> None:
+@pytest.mark.parametrize(("room", "libraries"), [("functional", {"torch"}), ("losses", {"torch"}), ("schedule", set())])
+def test_the_equations_and_the_schedule_stand_alone(room: str, libraries: set[str]) -> None:
     graph = grimp.build_graph("ripu", include_external_packages=True, cache_dir=None)
-    inside = {"ripu.functional", *graph.find_descendants("ripu.functional")}
+    inside = {f"ripu.{room}", *graph.find_descendants(f"ripu.{room}")}
     imported = {name for module in inside for name in graph.find_modules_directly_imported_by(module)}
-    assert imported - inside - sys.stdlib_module_names == {"torch"}
+    assert imported - inside - sys.stdlib_module_names == libraries
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if ">>>" in path.read_text()], ids=module_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ LABEL = (1024, 2048)
 TRAIN = (640, 1280)
 
 
+@cache
 def composed(row: str, *more: str) -> Any:
-    """The checked configuration of a row, with a network that is made in no time."""
+    """The checked configuration of a row, for reading only."""
     is_free = row.endswith("source_free") or row in ("table5/gtav_ra", "table5/synthia_ra")
     start = ["model.checkpoint=source.ckpt"] if is_free else []
     cfg = compose(f"experiment={row}", "paths.output_dir=run", *start, *more)
