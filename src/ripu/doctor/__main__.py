@@ -1,6 +1,6 @@
-"""``python -m ripu.doctor dataset=NAME paths.data_root=FOLDER``: is a data set fit for training?
+"""The command ``python -m ripu.doctor dataset=NAME paths.data_root=FOLDER``: is a data set fit for training?
 
-Every file is read once. The exit status is 0 where training would be right, 1 where it would be wrong or impossible.
+Every file is read once. The exit status is 0 if training would be right, 1 if it would be wrong or impossible.
 """
 
 # ruff: noqa: E402
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ripu.io.interrupt import guard_start
 
-guard_start(__name__)  # before the imports that take long
+guard_start(__name__)  # before the slow imports
 
 import json
 import logging
@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 
 from ripu.config.app import command
 from ripu.config.validate import check_values
-from ripu.doctor import examine, read_all
+from ripu.doctor.examine import examine
+from ripu.doctor.reading import read_all
 from ripu.doctor.report import as_mapping, text
 from ripu.io.console import Progress
 from ripu.run import assembly
@@ -34,13 +35,13 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
         cfg: The composed configuration of ``conf/doctor.yaml``.
 
     Returns:
-        What was found, as in the file that ``report`` names; see :func:`ripu.doctor.report.as_mapping`.
+        The content of the file that ``report`` names; see :func:`ripu.doctor.report.as_mapping`.
 
     Raises:
-        ValueError: The data set is not there, or described in a way that cannot be read.
+        ValueError: The data set does not exist, or its description is wrong.
     """
     check_values(cfg, "doctor")
-    assembly.make_taxonomy(cfg)  # says what a description of one's own data lacks
+    assembly.make_taxonomy(cfg)  # explains what the description of a user's data lacks
     parts = assembly.load_parts(cfg, lenient=True)
     with Progress("reading", sum(len(scenes) for scenes in parts.values()), "scenes") as progress:
         facts = read_all(parts, cfg.num_workers, progress)
@@ -54,9 +55,9 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
 
 @command("doctor")
 def main(cfg: DictConfig) -> None:
-    """The command line."""
+    """Run the command line."""
     assembly.quiet_libraries()
-    logging.getLogger("ripu.datasets").setLevel(logging.ERROR)  # the findings say it, with what to do
+    logging.getLogger("ripu.datasets").setLevel(logging.ERROR)  # the findings say it, with the remedy
     try:
         report = doctor(cfg)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Reads every image and label of a data set once, in several processes, and keeps what judging them needs."""
+"""Facts about every image and label of a data set, read once, in several processes."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from PIL import Image
 from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import open_image, orientation, upright_rgb
 from ripu.datasets.scenes import SceneDataset
+from ripu.datasets.taxonomy import VOID
 
 THUMB = 16
-"""Side of the small grey copies that near-equal images are found by."""
+"""Side of the small grey copies by which nearly equal images are found."""
 
 CHUNK = 8
-"""Scenes that a process reads at a time."""
+"""Scenes that a process reads at once."""
 
 
 @dataclass
 class SceneFacts:
-    """What one scene is.
+    """Facts about one scene.
 
     Attributes:
-        image_size: (height, width) of the upright image; None where it cannot be read.
-        orientation: How its EXIF data turn the stored pixels; 1: not at all, 5 to 8: its sides change places.
-        label_size: (height, width) of the label; None where there is none or it cannot be read.
-        image_fault: What is wrong with the image file; empty where nothing is.
-        label_fault: What is wrong with the label file; empty where nothing is.
+        image_size: (height, width) of the upright image; None if it cannot be read.
+        orientation: EXIF orientation; 1: stored upright, 5 to 8: upright swaps its sides.
+        label_size: (height, width) of the label; None if there is none or it cannot be read.
+        image_fault: The image file's fault; empty if it has none.
+        label_fault: The label file's fault; empty if it has none.
         image_bytes: Digest of the image file.
-        image_pixels: Digest of its pixels, whatever it is stored as.
+        image_pixels: Digest of its pixels, independent of the file format.
         label_bytes: Digest of the label file.
         thumb: (THUMB * THUMB,) uint8, a small grey copy of the image.
         disk_ids: Id in the label file -> pixels.
@@ -60,14 +61,9 @@ class SceneFacts:
 
 
 def read_scene(scenes: SceneDataset, index: int) -> SceneFacts:
-    """Read one scene; what is wrong with it is told, not raised."""
+    """Read one scene; its faults are recorded, not raised."""
     facts = SceneFacts()
-    _read_image(scenes.scenes[index].image, facts)
-    read_label(scenes, index, facts)
-    return facts
-
-
-def _read_image(path: Path, facts: SceneFacts) -> None:
+    path = scenes.scenes[index].image
     try:
         facts.image_bytes = _digest(path.read_bytes())
         with open_image(path) as file:
@@ -79,10 +75,11 @@ def _read_image(path: Path, facts: SceneFacts) -> None:
         facts.thumb = grey.tobytes()
     except (SceneError, OSError) as error:
         facts.image_fault = _cause(error, path)
+    return read_label(scenes, index, facts)
 
 
 def read_label(scenes: SceneDataset, index: int, facts: SceneFacts) -> SceneFacts:
-    """Read the label of one scene, where it has one, into its facts; returns them."""
+    """Read the label of one scene, if it has one, into its facts, and return them."""
     scene = scenes.scenes[index]
     if scene.label is None:
         return facts
@@ -92,14 +89,13 @@ def read_label(scenes: SceneDataset, index: int, facts: SceneFacts) -> SceneFact
             facts.label_size = (file.height, file.width)
         ids = scenes.decode_label(scene.label)
         train = scenes.taxonomy.to_train_ids(ids)
-    except Exception as error:  # decoders fail in any way on bytes that are no picture
+    except Exception as error:  # decoders fail in any way on bytes that are not an image
         facts.label_fault = _cause(error, scene.label)
         return facts
     values, counts = np.unique(ids, return_counts=True)
     facts.disk_ids = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    num_classes = scenes.taxonomy.num_classes
-    counted = np.bincount(train.reshape(-1), minlength=256)
-    facts.train_pixels, facts.void = tuple(counted[:num_classes].tolist()), int(counted[255])
+    counted = np.bincount(train.reshape(-1), minlength=VOID + 1)
+    facts.train_pixels, facts.void = tuple(counted[: scenes.taxonomy.num_classes].tolist()), int(counted[VOID])
     return facts
 
 
@@ -116,16 +112,14 @@ def read_all(
 
     Args:
         parts: Scenes by name of the part.
-        num_workers: Processes; None for one a CPU core, 0 for this one alone.
-        progress: Called with scenes done and scenes in all.
+        num_workers: Number of processes; None for one per CPU core, 0 to read in this one.
+        progress: Called with the scenes done and the scenes in all.
 
     Returns:
-        Facts by part, in the order of the scenes. A scene that brings its process down is one that cannot be read.
+        Facts by part, in the order of the scenes. A scene that crashes its process counts as one that cannot be read.
     """
     total = sum(len(scenes) for scenes in parts.values())
-    facts: dict[str, list[SceneFacts]] = {
-        name: [SceneFacts() for _ in range(len(scenes))] for name, scenes in parts.items()
-    }
+    facts = {name: [SceneFacts() for _ in range(len(scenes))] for name, scenes in parts.items()}
     jobs = [
         (name, list(range(first, min(first + CHUNK, len(scenes)))))
         for name, scenes in parts.items()
@@ -154,16 +148,16 @@ def read_all(
                     keep(waiting[future][0], future.result())
                 except BrokenProcessPool:
                     broken.append(waiting[future])
-        except BaseException:  # Ctrl-C, for one: what waits is not read any more
+        except BaseException:  # e.g. Ctrl-C: drop the rest
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    for name, indices in broken:  # a decoder died: each scene in a process of its own
+    for name, indices in broken:  # a decoder crashed: read each scene in its own process
         for index in indices:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
                 try:
                     keep(name, pool.submit(_read_some, parts[name], [index]).result())
                 except BrokenProcessPool:
-                    fault = "reading it brings the process down"
+                    fault = "reading it crashes the process"
                     keep(name, [(index, SceneFacts(image_fault=fault, label_fault=fault))])
     return facts
 
@@ -173,7 +167,7 @@ def _digest(data: bytes) -> str:
 
 
 def _cause(error: Exception, path: Path) -> str:
-    """What is wrong, without the path, which stands beside it."""
+    """Return the cause of an error, without the path, which is printed beside it."""
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if path.exists() and path.stat().st_size == 0:

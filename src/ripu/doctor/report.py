@@ -1,4 +1,4 @@
-"""What the doctor says: tables for people, a mapping for programs."""
+"""The doctor's report: tables for people, a mapping for programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ripu.datasets.scenes import SceneDataset
-from ripu.doctor.findings import ERROR, NOTE, WARNING, Finding, class_pixels
+from ripu.doctor.findings import ERROR, NOTE, WARNING, Finding
+from ripu.doctor.ids import class_pixels
 from ripu.doctor.reading import SceneFacts
 
 RARE = 0.0005
@@ -17,7 +18,7 @@ RARE = 0.0005
 def as_mapping(
     parts: Mapping[str, SceneDataset], facts: Mapping[str, Sequence[SceneFacts]], findings: Sequence[Finding]
 ) -> dict[str, Any]:
-    """Everything that was found.
+    """Return everything that was found.
 
     Returns:
         ``verdict``, ``findings``, and by part ``images``, ``labelled``, ``readable``, ``size`` (the most common, width and
@@ -45,13 +46,13 @@ def as_mapping(
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """``fit``, ``fit with warnings`` or ``unfit``."""
+    """Return ``fit``, ``fit with warnings`` or ``unfit``."""
     levels = {finding.level for finding in findings}
     return "unfit" if ERROR in levels else "fit with warnings" if WARNING in levels else "fit"
 
 
 def text(report: Mapping[str, Any]) -> str:
-    """The tables, the findings and the verdict, for people."""
+    """Return the tables, the findings and the verdict as text."""
     parts = report["parts"]
     width = max(12, *(len(name) + 2 for name in parts))
 
@@ -61,13 +62,14 @@ def text(report: Mapping[str, Any]) -> str:
     def percent(value: float | None, digits: int) -> str:
         return "-" if value is None else f"{100 * value:.{digits}f}"
 
-    lines = [line("", list(parts))]
-    for key in ("images", "labelled", "readable"):
-        lines.append(line(key, [str(part[key]) for part in parts.values()]))
-    lines.append(line("size", [f"{part['size'][0]} x {part['size'][1]}" for part in parts.values()]))
-    lines.append(line("void (%)", [percent(part["void_fraction"], 1) for part in parts.values()]))
-    lines.append("")
-    lines.append("pixels by class, without void (%)")
+    lines = [
+        line("", list(parts)),
+        *(line(key, [str(part[key]) for part in parts.values()]) for key in ("images", "labelled", "readable")),
+        line("size", ["{} x {}".format(*part["size"]) for part in parts.values()]),
+        line("void (%)", [percent(part["void_fraction"], 1) for part in parts.values()]),
+        "",
+        "pixels by class, without void (%)",
+    ]
     names = list(dict.fromkeys(name for part in parts.values() for name in part["class_shares"]))
     for name in names:
         shares = [part["class_shares"].get(name) for part in parts.values()]
@@ -82,12 +84,11 @@ def text(report: Mapping[str, Any]) -> str:
         lines += shown + ([f"           and {left} more"] if shown and left > 0 else [])
         lines.append(f"         -> {finding['remedy']}")
     counts = {level: sum(one["level"] == level for one in report["findings"]) for level in (ERROR, WARNING, NOTE)}
-    lines.append("")
     summary = ", ".join(f"{count} {level}{'s' if count != 1 else ''}" for level, count in counts.items() if count)
     meaning = {
         "fit": "fit for training",
         "fit with warnings": "fit for training; look at the warnings first",
         "unfit": "not fit for training: see the errors",
     }
-    lines.append(f"verdict: {meaning[report['verdict']]}" + (f" ({summary})" if summary else ""))
-    return "\n".join(lines)
+    verdict_line = f"verdict: {meaning[report['verdict']]}" + (f" ({summary})" if summary else "")
+    return "\n".join([*lines, "", verdict_line])

@@ -61,7 +61,7 @@ def make_val(cfg: DictConfig) -> SceneDataset:
 
 
 def _checked_parts(cfg: DictConfig, taxonomy: Taxonomy, names: Sequence[str]) -> dict[str, SceneDataset]:
-    from ripu.doctor import quick_check
+    from ripu.doctor.examine import quick_check
 
     parts = load_parts(cfg, parts=names)
     if cfg.data.get("unreadable") == "skip":
