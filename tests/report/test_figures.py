@@ -12,11 +12,10 @@ import torch
 from PIL import Image
 
 from ripu.inference import palette
-from ripu.report import tsne
-from ripu.report.__main__ import main
-from ripu.report.figures import write_figures
+from ripu.report import figures, tsne
+from ripu.report.__main__ import main, open_network
+from ripu.report.figures import query_labels, query_picture, write_figures
 from ripu.report.rundata import read_run
-from ripu.report.sheets import asked_picture, revealed_ids
 from ripu.run import restore
 from running import train_here
 
@@ -31,10 +30,10 @@ def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_figure_is_drawn_as_png_and_pdf(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tsne, "MOST_ASKED", 20)
+    monkeypatch.setattr(tsne, "MOST_QUERIED", 20)
     monkeypatch.setattr(tsne, "MOST_OTHERS", 40)
     names = NAMES if find_spec("sklearn") else NAMES[:-1]
-    lines = write_figures(run, tmp_path)
+    lines = write_figures(run, tmp_path, open_network)
     for name in names:
         assert str(tmp_path / f"{name}.pdf") in lines
         assert (tmp_path / f"{name}.pdf").read_bytes()[:5] == b"%PDF-"
@@ -45,9 +44,9 @@ def test_every_figure_is_drawn_as_png_and_pdf(run: Path, tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_the_same_run_gives_the_same_files(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tsne, "find_spec", lambda name: None)
+    monkeypatch.setattr(figures, "find_spec", lambda name: None)
     for part in ("one", "other"):
-        lines = write_figures(run, tmp_path / part)
+        lines = write_figures(run, tmp_path / part, open_network)
         assert "fig8_features is left out: scikit-learn is not installed; pip install 'ripu[figures]'" in lines
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
@@ -57,11 +56,11 @@ def test_what_was_asked_is_painted_in_the_colour_of_its_round(run: Path) -> None
     data = read_run(run)
     assert data.store is not None
     image = data.gallery[0]
-    picture = asked_picture(data, image, "round")
+    picture = query_picture(data, image)
     rounds = data.store.revealed_round(image.image_id)
     for number in range(2):
         assert (picture[rounds == number] == palette.round_color(number)).all()
-    classes = asked_picture(data, image, "class")
+    classes = query_picture(data, image, by_class=True)
     label = data.store.revealed_label(image.image_id)
     assert (classes[label == 3] == data.class_colors[3]).all()
     rest = classes[rounds == 255].astype(int)  # pale grey, on which dark classes can be told
@@ -84,13 +83,13 @@ def test_truth_and_questions_stay_together_at_another_size(run: Path) -> None:
     data = read_run(run)
     assert data.store is not None
     image = data.gallery[1]
-    asked, truth = revealed_ids(data, image, (image.height, image.width))
+    asked, truth = query_labels(data, image, (image.height, image.width))
     np.testing.assert_array_equal(asked, data.store.asked_mask(image.image_id))
     label = data.store.revealed_label(image.image_id)
     np.testing.assert_array_equal(truth[label != 255], label[label != 255])
     rows, columns = (np.arange(size) * small // size for size, small in zip(label.shape, (9, 12), strict=True))
     cells = rows[:, None] * 12 + columns
-    asked, truth = revealed_ids(data, image, (9, 12))
+    asked, truth = query_labels(data, image, (9, 12))
     whole = data.picture(f"target-{image.index:05d}-truth.png")
     assert whole is not None
     for cell, (is_asked, one) in enumerate(zip(asked.ravel(), truth.ravel(), strict=True)):
@@ -108,17 +107,17 @@ def test_what_cannot_be_drawn_is_left_out_with_its_reason(run: Path, data_root: 
     copy = tmp_path / "older"
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "report")
-    lines = write_figures(copy, tmp_path / "out")
+    lines = write_figures(copy, tmp_path / "out", open_network)
     assert next(line for line in lines if "fig3" in line).endswith(
         "train with evaluation.gallery=12 (the default) or more"
     )
     assert (tmp_path / "out" / "fig5_classes.png").exists()
     train_here(data_root, tmp_path / "source", "setting=source_only", "evaluation.gallery=2")
-    lines = write_figures(tmp_path / "source", tmp_path / "out2")
+    lines = write_figures(tmp_path / "source", tmp_path / "out2", open_network)
     assert (tmp_path / "out2" / "fig3_predictions.png").exists()
     drawn = sum(not line.partition(" is left out")[1] for line in lines)
-    assert sum("asked for nothing" in line or "scikit-learn" in line for line in lines) == len(lines) - drawn
-    assert any("asked for nothing" in line for line in lines)
+    assert sum("has no queries" in line or "scikit-learn" in line for line in lines) == len(lines) - drawn
+    assert any("has no queries" in line for line in lines)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,12 +71,22 @@ def _figures(dirs: Sequence[Path], out: Path | None) -> int:
     records = find_runs(dirs)
     runs = [record.run for record in records]
     where = dict(zip(runs, _names(runs), strict=True))
-    done = _each(runs, lambda run: write_figures(run, run / "figures" if out is None else out / where[run]))
+    done = _each(
+        runs, lambda run: write_figures(run, run / "figures" if out is None else out / where[run], open_network)
+    )
     if out is not None and len(done) > 1:
         names = [where[run] for run in done]
         for path in [*side_by_side(done, names, out), *window_sweep(make_rows(records)[0], out)]:
             print(path)
     return 0 if len(done) == len(runs) else 2
+
+
+def open_network(checkpoint: Path) -> tuple[Any, tuple[int, int]]:
+    """Return the module of a checkpoint and the (height, width) that images are fed at."""
+    from ripu.run import restore
+
+    trained, module, _ = restore.restore(checkpoint)
+    return module, (int(trained.data.target_size[0]), int(trained.data.target_size[1]))
 
 
 def _each(runs: Sequence[Path], write: Callable[[Path], Sequence[object]]) -> list[Path]:

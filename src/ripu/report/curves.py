@@ -9,40 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ripu.inference import palette
 from ripu.report.collect import Row, row_name
-
-KINDS = ("png", "pdf")
-_MARKERS = "osD^vP*X"
-
-
-def save(figure: Any, path: Path, dpi: int = 150) -> list[Path]:
-    """Write a matplotlib figure as PNG and PDF (no date in it, so that the same figure is the same file); closes it."""
-    from matplotlib import pyplot
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_suffix(f".{kind}") for kind in KINDS]
-    for one in written:
-        figure.savefig(one, dpi=dpi, metadata={"CreationDate": None} if one.suffix == ".pdf" else {"Software": None})
-    pyplot.close(figure)
-    return written
-
-
-def start(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
-    """A figure and its axes, drawn without a display."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    matplotlib.rcParams["pdf.fonttype"] = 42  # text stays text
-    return pyplot.subplots(rows, columns, layout="constrained", **options)
-
-
-def style(number: int) -> dict[str, Any]:
-    """Colour and marker of the ``number``-th line; beyond the colours the marker tells lines apart."""
-    color = palette.hex_color(palette.SERIES[number % len(palette.SERIES)])
-    return {"color": color, "marker": _MARKERS[number % len(_MARKERS)], "linewidth": 1.6, "markersize": 5}
+from ripu.report.plots import save, start, style
 
 
 def file_word(name: str) -> str:

@@ -1,46 +1,49 @@
 """The figures of the paper for a run, as PNG and PDF: Figs. 3, 4, 5, 7 and 8; Fig. 6 needs several runs.
 
-All but Fig. 8 are drawn from what the run recorded. Fig. 8 needs its last checkpoint, too.
+All but Fig. 8 are drawn from what the run recorded. Fig. 8 also needs its last checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ripu.datasets.taxonomy import VOID
 from ripu.inference import palette
-from ripu.report.curves import save, start
+from ripu.labelstore import LabelReader
+from ripu.report import tsne
 from ripu.report.gallery import MAP_NAMES
-from ripu.report.rundata import RunData, of_known_form, read_run
-from ripu.report.sheets import (
-    NUM_IMAGES,
-    FigureError,
-    Picture,
-    asked_picture,
-    chosen,
-    classes_legend,
-    image_of,
-    painted,
-    rounds_legend,
-    sheet,
-)
-from ripu.report.tsne import queried_features
+from ripu.report.painting import Picture, class_table, dimmed, paint, pale, query_map, round_table
+from ripu.report.plots import FigureError, add_color_legend, save, sheet, start
+from ripu.report.rundata import GalleryImage, RunData, of_known_form, read_run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CANNY = (100, 200)
 """Thresholds of Fig. 7, those of ``acquisition=canny_entropy``."""
 
+NUM_IMAGES = 4
 
-def write_figures(run: Path, folder: Path) -> list[str]:
-    """Draw every figure that a run has the data of.
+OpenNetwork = Callable[[Path], "tuple[nn.Module, tuple[int, int]]"]
+"""From a checkpoint to its :class:`ripu.module.RipuModule` and the (height, width) that images are fed at."""
+
+
+def write_figures(run: Path, folder: Path, open_network: OpenNetwork) -> list[str]:
+    """Draw every figure that a run has the data for.
 
     Args:
         run: The run's folder.
         folder: Gets the files.
+        open_network: Opens the last checkpoint for Fig. 8.
 
     Returns:
-        A line for every file, and one for every figure that cannot be drawn, with the reason.
+        A line for every file, and one with the reason for every figure that cannot be drawn.
 
     Raises:
         RunError: The folder holds no run.
@@ -52,7 +55,7 @@ def write_figures(run: Path, folder: Path) -> list[str]:
         ("fig4_queried", queried),
         ("fig5_classes", class_frequencies),
         ("fig7_edges", edges),
-        ("fig8_features", queried_features),
+        ("fig8_features", lambda data, path: features(data, path, open_network)),
     ):
         try:
             with of_known_form(run):
@@ -62,55 +65,126 @@ def write_figures(run: Path, folder: Path) -> list[str]:
     return lines
 
 
+# ---- parts
+
+
+def _chosen(images: Sequence[GalleryImage], count: int = NUM_IMAGES) -> list[GalleryImage]:
+    """A few images of the gallery, spread evenly."""
+    if not images:
+        raise FigureError("the run recorded no gallery; train with evaluation.gallery=12 (the default) or more")
+    count = min(count, len(images))
+    return [images[(2 * item + 1) * len(images) // (2 * count)] for item in range(count)]
+
+
+def _image(data: RunData, image: GalleryImage) -> Picture:
+    pixels = data.picture(f"target-{image.index:05d}-image.jpg")
+    if pixels is None:
+        raise FigureError(f"{data.folder} has lost the image {image.image_id}; train again")
+    return pixels
+
+
+def _label(data: RunData, image: GalleryImage, kind: str) -> Picture | None:
+    ids = data.picture(f"target-{image.index:05d}-{kind}.png")
+    return None if ids is None else class_table(data.class_colors)[ids]
+
+
+def _store(data: RunData) -> LabelReader:
+    if data.store is None or not data.store.num_rounds:
+        raise FigureError("the run has no queries (a setting without rounds, or before the first)")
+    return data.store
+
+
+def query_picture(data: RunData, image: GalleryImage, *, by_class: bool = False) -> Picture:
+    """Return the dimmed image with its queries by round, or the pale image with those by class.
+
+    Raises:
+        FigureError: There are no queries, or the image was not recorded.
+    """
+    store, pixels = _store(data), _image(data, image)
+    queries = query_map(store, image.image_id, (pixels.shape[0], pixels.shape[1]))
+    number, class_id = queries[..., 0], queries[..., 1]
+    if by_class:
+        return paint(pale(pixels), class_id, number > 0, class_table(data.class_colors))
+    return paint(dimmed(pixels), np.maximum(number, 1) - 1, number > 0, round_table())
+
+
+def query_labels(
+    data: RunData, image: GalleryImage, size: tuple[int, int]
+) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """Return which cells were queried, and their classes, both at ``size`` (height, width).
+
+    The class of a queried cell is one of its answers, that of another the recorded truth in its middle. It is 255 where
+    there is none, and everywhere where no truth was recorded.
+    """
+    queries = query_map(_store(data), image.image_id, size)
+    is_queried = queries[..., 0] > 0
+    truth = data.picture(f"target-{image.index:05d}-truth.png")
+    if truth is None:
+        return is_queried, np.full(size, VOID, dtype=np.uint8)
+    rows, columns = (
+        ((2 * np.arange(small) + 1) * large) // (2 * small) for small, large in zip(size, truth.shape, strict=True)
+    )
+    return is_queried, np.where(is_queried, queries[..., 1], truth[np.ix_(rows, columns)])
+
+
+def _class_colors(data: RunData) -> dict[str, palette.RGB]:
+    """The colours of classes by name, and last that of void."""
+    colors = dict(zip(data.class_names, data.class_colors, strict=True))
+    colors.setdefault("void", (0, 0, 0))
+    return colors
+
+
+def _round_colors(data: RunData) -> dict[str, palette.RGB]:
+    return {f"round {number + 1}": palette.round_color(number) for number in range(_store(data).num_rounds)}
+
+
+# ---- figures
+
+
 def predictions(data: RunData, path: Path) -> list[Path]:
-    """Fig. 3: image, truth, prediction before the first round and at the end.
+    """Draw Fig. 3: image, truth, prediction before the first round and at the end.
 
     Raises:
         FigureError: No prediction was recorded.
     """
     rows: list[list[Picture | None]] = []
-    for image in chosen(data):
-        first = data.maps(image, 0)
-        truth, after = (data.picture(f"target-{image.index:05d}-{kind}.png") for kind in ("truth", "after"))
-        before = None if first is None else first["prediction"]
-        labels = [None if ids is None else painted(data, ids) for ids in (truth, before, after)]
-        rows.append([image_of(data, image), *labels])
+    for image in _chosen(data.gallery):
+        maps = data.maps(image, 0)
+        before = None if maps is None else class_table(data.class_colors)[maps["prediction"]]
+        rows.append([_image(data, image), _label(data, image, "truth"), before, _label(data, image, "after")])
     names = ["image", "truth", "before the first round", "at the end"]
     keep = [column for column in range(4) if any(row[column] is not None for row in rows)]
     if not {2, 3} & set(keep):
-        raise FigureError("no prediction was recorded; let the run come to its first round or its end")
-    return sheet(path, [names[one] for one in keep], [[row[one] for one in keep] for row in rows], classes_legend(data))
+        raise FigureError("no prediction was recorded; let the run reach its first round or its end")
+    return sheet(path, [names[one] for one in keep], [[row[one] for one in keep] for row in rows], _class_colors(data))
 
 
 def queried(data: RunData, path: Path) -> list[Path]:
-    """Fig. 4: what was asked by round and by class, beside the score and its factors at the first round.
+    """Draw Fig. 4: the queries by round and by class, beside the score and its factors at the first round.
 
     Raises:
-        FigureError: The run asked for nothing.
+        FigureError: There are no queries.
     """
+    images = _chosen(data.gallery)
+    maps = [data.maps(image, 0) or {} for image in images]
+    names = [name for name in MAP_NAMES if any(name in recorded for recorded in maps)]
     rows: list[list[Picture | None]] = []
-    names: list[str] = []
-    for image in chosen(data):
-        row: list[Picture | None] = [asked_picture(data, image, "round"), asked_picture(data, image, "class")]
-        recorded = data.maps(image, 0) or {}
-        names = [name for name in MAP_NAMES if name in recorded] or names
-        row += [palette.heat(recorded[name].astype(np.float64), 255.0) if name in recorded else None for name in names]
-        rows.append(row)
-    widest = max(len(row) for row in rows)
-    rows = [[*row, *[None] * (widest - len(row))] for row in rows]
-    columns = ["asked, by round", "asked, by class", *(f"{name}, first round" for name in names)]
-    return sheet(path, columns, rows, rounds_legend(data) | classes_legend(data))
+    for image, recorded in zip(images, maps, strict=True):
+        heat = [palette.heat(recorded[name].astype(np.float64), 255.0) if name in recorded else None for name in names]
+        rows.append([query_picture(data, image), query_picture(data, image, by_class=True), *heat])
+    columns = ["queried, by round", "queried, by class", *(f"{name}, first round" for name in names)]
+    return sheet(path, columns, rows, _round_colors(data) | _class_colors(data))
 
 
 def class_frequencies(data: RunData, path: Path) -> list[Path]:
-    """Fig. 5: class frequencies of what was revealed against those of all labels, and the growth between the two.
+    """Draw Fig. 5: class frequencies among the revealed pixels and among all labels, and the growth between the two.
 
     Raises:
         FigureError: Nothing was revealed, or the truth was not recorded.
     """
     truth = data.results.get("true_class_pixels")
     if not data.rounds:
-        raise FigureError("the run asked for nothing (setting without rounds, or before the first)")
+        raise FigureError("the run has no queries (a setting without rounds, or before the first)")
     if not truth:
         raise FigureError("results.json has no true_class_pixels (an older run, or no labels); train again")
     revealed = data.rounds[-1]["class_pixels"]
@@ -126,38 +200,72 @@ def class_frequencies(data: RunData, path: Path) -> list[Path]:
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_xticks(place, names, rotation=50, ha="right", fontsize=8)
     axis.set(ylabel="share of the pixels (%), logarithmic from 0.1")
-    growth = axis.twinx()
+    growth, color = axis.twinx(), palette.hex_color(palette.VERMILION)
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = np.where(true > 0, 100.0 * (mine - true) / true, np.nan)
-    growth.plot(
-        place, rate, "o-", color=palette.hex_color(palette.VERMILION), markersize=4, linewidth=1.2, label="growth"
-    )
-    growth.axhline(0, color=palette.hex_color(palette.VERMILION), linewidth=0.6, linestyle=":")
-    growth.set_ylabel("growth (%)", color=palette.hex_color(palette.VERMILION))
+    growth.plot(place, rate, "o-", color=color, markersize=4, linewidth=1.2, label="growth")
+    growth.axhline(0, color=color, linewidth=0.6, linestyle=":")
+    growth.set_ylabel("growth (%)", color=color)
     handles = [*axis.get_legend_handles_labels()[0], *growth.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, fontsize=8, loc="outside upper center", ncols=3, frameon=False)
     return save(figure, path)
 
 
 def edges(data: RunData, path: Path) -> list[Path]:
-    """Fig. 7: Canny edges of the image beside what was asked.
+    """Draw Fig. 7: Canny edges of the image beside its queries.
 
     Raises:
-        FigureError: The run asked for nothing.
+        FigureError: There are no queries.
     """
     import cv2
 
     rows: list[list[Picture | None]] = []
-    for image in chosen(data):
-        pixels = image_of(data, image)
+    for image in _chosen(data.gallery):
+        pixels = _image(data, image)
         found = np.asarray(cv2.Canny(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), *CANNY), dtype=np.uint8)
-        rows.append([pixels, np.repeat(found[..., None], 3, axis=2), asked_picture(data, image, "round")])
+        rows.append([pixels, np.repeat(found[..., None], 3, axis=2), query_picture(data, image)])
     name = str(data.results.get("acquisition", "the run"))
-    return sheet(path, ["image", "Canny edges", f"asked by {name}"], rows, rounds_legend(data))
+    return sheet(path, ["image", "Canny edges", f"queried by {name}"], rows, _round_colors(data))
+
+
+def features(data: RunData, path: Path, open_network: OpenNetwork) -> list[Path]:
+    """Draw Fig. 8: the last network's features on two images; triangles were queried, dots are other pixels.
+
+    Colours are true classes. The network reads the images as they were recorded (JPEG).
+
+    Raises:
+        FigureError: scikit-learn, the checkpoint, the recorded truth or the queries are missing.
+    """
+    if find_spec("sklearn") is None:
+        raise FigureError("scikit-learn is not installed; pip install 'ripu[figures]'")
+    _store(data)
+    checkpoint = data.run / "checkpoints" / "final.ckpt"
+    if not checkpoint.exists():
+        raise FigureError(f"{checkpoint} does not exist; let the run finish")
+    images = _chosen(data.gallery, 2)
+    module, size = open_network(checkpoint)
+    figure, axes = start(1, len(images), figsize=(5.6 * len(images), 5.2), squeeze=False)
+    colors = class_table(data.class_colors) / 255.0
+    present: set[int] = set()
+    for axis, image in zip(axes[0], images, strict=True):
+        found = tsne.pixel_features(module, _image(data, image), size)
+        is_queried, truth = query_labels(data, image, (found.shape[1], found.shape[2]))
+        if (truth == VOID).all():
+            raise FigureError(f"no truth was recorded for {image.image_id}; train on images with labels")
+        flat, labels, queried = tsne.embed(found, truth, is_queried)
+        axis.scatter(*flat[~queried].T, s=6, c=colors[labels[~queried]], linewidths=0)
+        axis.scatter(*flat[queried].T, s=34, c=colors[labels[queried]], marker="v", edgecolors="black", linewidths=0.4)
+        axis.set_title(image.image_id, fontsize=8)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        present |= set(labels.tolist())
+    named = list(_class_colors(data).items())
+    add_color_legend(figure, dict(named[number] for number in sorted(present)))
+    return save(figure, path)
 
 
 def side_by_side(runs: Sequence[Path], names: Sequence[str], folder: Path) -> list[Path]:
-    """Figs. 3 and 4 over several runs: the same images, predictions at the end and what was asked, a column a run.
+    """Draw Figs. 3 and 4 over several runs: the same images, predictions at the end and queries, a column a run.
 
     Args:
         runs: Folders of runs.
@@ -168,29 +276,20 @@ def side_by_side(runs: Sequence[Path], names: Sequence[str], folder: Path) -> li
         The files; none where the runs have no image in common.
     """
     every = [read_run(run) for run in runs]
-    shared = [image for image in every[0].gallery if all(image in other.gallery for other in every)]
+    first = every[0]
+    shared = [image for image in first.gallery if all(image in other.gallery for other in every)]
     if not shared:
         return []
-    count = min(NUM_IMAGES, len(shared))
-    images = [shared[(2 * item + 1) * len(shared) // (2 * count)] for item in range(count)]
-    first = every[0]
-    written: list[Path] = []
+    images = _chosen(shared)
     rows: list[list[Picture | None]] = []
     for image in images:
-        stem = f"target-{image.index:05d}"
-        truth = first.picture(f"{stem}-truth.png")
-        afters = [data.picture(f"{stem}-after.png") for data in every]
-        labels = [None if ids is None else painted(first, ids) for ids in (truth, *afters)]
-        rows.append([image_of(first, image), *labels])
-    written += sheet(folder / "fig3_predictions", ["image", "truth", *names], rows, classes_legend(first))
-    asking = [
-        (data, name)
-        for data, name in zip(every, names, strict=True)
-        if data.store is not None and data.store.num_rounds
-    ]
+        table = class_table(first.class_colors)
+        afters = [data.picture(f"target-{image.index:05d}-after.png") for data in every]
+        labels = [None if ids is None else table[ids] for ids in afters]
+        rows.append([_image(first, image), _label(first, image, "truth"), *labels])
+    written = sheet(folder / "fig3_predictions", ["image", "truth", *names], rows, _class_colors(first))
+    asking = [(data, name) for data, name in zip(every, names, strict=True) if data.store and data.store.num_rounds]
     if asking:
-        pictures: list[list[Picture | None]] = [
-            [asked_picture(data, image, "round") for data, _ in asking] for image in images
-        ]
-        written += sheet(folder / "fig4_queried", [name for _, name in asking], pictures, rounds_legend(asking[0][0]))
+        pictures = [[query_picture(data, image) for data, _ in asking] for image in images]
+        written += sheet(folder / "fig4_queried", [name for _, name in asking], pictures, _round_colors(asking[0][0]))
     return written

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ripu.datasets.image_files import open_image
-from ripu.datasets.taxonomy import VOID
-from ripu.labelstore import LabelReader, LabelStoreError
+from ripu.labelstore import LabelStoreError
 from ripu.report import storage
+from ripu.report.painting import query_map
 from ripu.report.rundata import GalleryImage, RunData
 
 MOST_BYTES = 14_000_000
@@ -77,7 +76,7 @@ def _item(data: RunData, image: GalleryImage, width: int) -> dict[str, Any]:
             item[key] = url
     if data.store is not None and data.store.num_rounds:
         try:
-            asked = asked_map(data.store, image.image_id, storage.fitted((image.height, image.width), width))
+            asked = query_map(data.store, image.image_id, storage.fitted((image.height, image.width), width))
             item["asked"] = data_url(storage.png(asked, width), "png")
         except LabelStoreError:
             pass  # the page says elsewhere that the store is damaged
@@ -126,33 +125,6 @@ def painted_url(data: RunData, name: str, width: int) -> str | None:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return data_url(buffer.getvalue(), "png")
-
-
-def asked_map(store: LabelReader, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """What was asked of an image, made smaller so that nothing that was asked is lost.
-
-    Args:
-        store: The label store.
-        image_id: The image.
-        size: (height, width) of the result, not above those of the label.
-
-    Returns:
-        (height, width, 3) uint8: round from 1, class (255: void or unanswered alone), 0; all 0 where nothing is asked.
-    """
-    image = store.image(image_id)
-    asked = np.zeros((image.height, image.width), dtype=np.uint8)
-    for spec in store.rounds:
-        regions = store.asked(image_id, spec.index)
-        asked.reshape(-1)[regions.indices] = min(spec.index + 1, 254)
-    label = store.revealed_label(image_id)
-    result = np.zeros((*size, 3), dtype=np.uint8)
-    rows, columns = np.nonzero(asked)
-    last = np.argsort(label[rows, columns] != VOID, kind="stable")  # of void and a class in one place, the class
-    rows, columns = rows[last], columns[last]
-    small_rows, small_columns = rows * size[0] // image.height, columns * size[1] // image.width
-    result[small_rows, small_columns, 0] = asked[rows, columns]
-    result[small_rows, small_columns, 1] = label[rows, columns]
-    return result
 
 
 def old_pictures(data: RunData, most: int = 8) -> list[tuple[str, str]]:

@@ -22,10 +22,11 @@ from ripu.datasets.scenes import SceneDataset, Scenes
 from ripu.datasets.taxonomy import VOID
 from ripu.inference import palette
 from ripu.io.writing import writing
-from ripu.labelstore import BEFORE, LabelStore
+from ripu.labelstore import LabelStore
 from ripu.loading.samples import EvalScenes, PoolScenes
 from ripu.module import RipuModule, evaluating
 from ripu.report.page import try_page
+from ripu.report.painting import dimmed, paint, round_table
 from ripu.report.summary import summary
 from ripu.selection.engine import SelectionEngine
 
@@ -157,12 +158,11 @@ def write_pictures(facts: RunFacts) -> None:
             if scenes.scenes[index].label is not None:
                 tiles["truth"] = taxonomy.colorize(scenes.read_label(index))
             if name == "target" and facts.store is not None:
-                asked = facts.store.revealed_round(scenes.scenes[index].image_id)
-                tiles["asked, by round"] = paint_rounds(tiles["image"], asked)
+                revealed = facts.store.revealed_round(scenes.scenes[index].image_id)
+                tiles["revealed, by round"] = paint(dimmed(tiles["image"]), revealed, revealed != VOID, round_table())
             elif name == "val" and facts.engine is not None:
-                tiles["would ask next"] = paint_rounds(
-                    tiles["image"], would_ask(facts.module, facts.engine, scenes, index, facts.target_size)
-                )
+                query = would_ask(facts.module, facts.engine, scenes, index, facts.target_size)
+                tiles["next query"] = paint(dimmed(tiles["image"]), query, query != VOID, round_table())
             before = _kept_prediction(facts.run / "panel" / f"{name}-{index:05d}.png", size)
             if before is not None:
                 tiles["prediction before"] = taxonomy.colorize(before)
@@ -197,31 +197,6 @@ def would_ask(
     asked = np.full(size, VOID, dtype=np.uint8)
     asked.ravel()[engine.would_ask(logits, sample, size)] = 0
     return asked
-
-
-def paint_rounds(image: NDArray[np.uint8], asked: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Dim an image and paint what was asked in the colour of its round; lone pixels are enlarged to be seen.
-
-    Args:
-        image: (H, W, 3) uint8.
-        asked: (H, W) uint8 round numbers, 255 = not asked, 254 (grey) = before the run began.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    colors = np.asarray([palette.round_color(number) for number in range(256)], dtype=np.uint8)
-    colors[BEFORE] = palette.GRID
-    painted: NDArray[np.uint8] = (image * 0.55 + 40).astype(np.uint8)
-    is_sparse = (asked != VOID).mean() < 0.005
-    if not is_sparse:
-        painted[asked != VOID] = colors[asked[asked != VOID]]
-        return painted
-    reach = max(1, image.shape[1] // 250)
-    rows, columns = np.nonzero(asked != VOID)
-    for row, column in zip(rows, columns, strict=True):
-        around = (slice(max(0, row - reach), row + reach + 1), slice(max(0, column - reach), column + reach + 1))
-        painted[around] = colors[asked[row, column]]
-    return painted
 
 
 def fit(image: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:

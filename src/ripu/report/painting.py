@@ -1,0 +1,108 @@
+"""The painter of queries: which pixels an image was asked about, in the colours of rounds or classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ripu.datasets.taxonomy import VOID
+from ripu.inference import palette
+from ripu.labelstore import BEFORE, LabelReader
+
+Picture = NDArray[np.uint8]
+
+SPARSE = 0.005
+"""Pixels are painted larger than they are where less than this fraction of an image was queried."""
+
+
+def query_map(store: LabelReader, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the queries of an image, made smaller in such a way that none is lost.
+
+    Args:
+        store: The label store.
+        image_id: The image.
+        size: (height, width) of the result, not above those of the label.
+
+    Returns:
+        (height, width, 3) uint8: round from 1, class (255: void or not answered), 0; all 0 where nothing was queried.
+    """
+    image = store.image(image_id)
+    queried = np.zeros((image.height, image.width), dtype=np.uint8)
+    for spec in store.rounds:
+        queried.reshape(-1)[store.asked(image_id, spec.index).indices] = min(spec.index + 1, 254)
+    label = store.revealed_label(image_id)
+    result = np.zeros((*size, 3), dtype=np.uint8)
+    rows, columns = np.nonzero(queried)
+    last = np.argsort(label[rows, columns] != VOID, kind="stable")  # a class wins over void in the same place
+    rows, columns = rows[last], columns[last]
+    small_rows, small_columns = rows * size[0] // image.height, columns * size[1] // image.width
+    result[small_rows, small_columns, 0] = queried[rows, columns]
+    result[small_rows, small_columns, 1] = label[rows, columns]
+    return result
+
+
+def round_table() -> NDArray[np.uint8]:
+    """Return the colour of each round from 0, (256, 3); :data:`ripu.labelstore.BEFORE` is grey."""
+    table = np.asarray([palette.round_color(number) for number in range(256)], dtype=np.uint8)
+    table[BEFORE] = palette.GRID
+    return table
+
+
+def class_table(colors: Sequence[palette.RGB]) -> NDArray[np.uint8]:
+    """Return the colour of each train id, (256, 3); others, void among them, are black."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(colors)] = np.asarray(colors, dtype=np.uint8)
+    return table
+
+
+def dimmed(image: Picture) -> Picture:
+    """Return an image (H, W, 3) dark enough for the colours of rounds."""
+    dark: Picture = (image * 0.5).astype(np.uint8)
+    return dark
+
+
+def pale(image: Picture) -> Picture:
+    """Return an image (H, W, 3) in light grey, on which even dark classes stand out."""
+    grey: Picture = (255 - 0.35 * (255 - image.mean(axis=-1, keepdims=True))).astype(np.uint8)
+    return grey.repeat(3, axis=-1)
+
+
+def paint(
+    ground: Picture, values: NDArray[np.uint8], is_queried: NDArray[np.bool_], table: NDArray[np.uint8]
+) -> Picture:
+    """Paint what was queried over an image.
+
+    Args:
+        ground: (H, W, 3) uint8; see :func:`dimmed` and :func:`pale`.
+        values: (H, W) uint8 indices into the table.
+        is_queried: (H, W), the pixels to paint.
+        table: (256, 3) uint8 colours.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    values, is_queried = enlarged(values, is_queried)
+    painted: Picture = np.where(is_queried[..., None], table[values], ground)
+    return painted
+
+
+def enlarged(values: NDArray[np.uint8], is_queried: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Make lone pixels large enough to be seen, where less than :data:`SPARSE` of the image was queried.
+
+    Args:
+        values: (H, W) uint8.
+        is_queried: (H, W).
+
+    Returns:
+        Both with a square around each queried pixel; where squares overlap, the later pixel in reading order wins.
+    """
+    if is_queried.mean() >= SPARSE:
+        return values, is_queried
+    reach = max(1, values.shape[1] // 250)
+    grown, is_grown = values.copy(), is_queried.copy()
+    for row, column in zip(*np.nonzero(is_queried), strict=True):
+        square = slice(max(0, row - reach), row + reach + 1), slice(max(0, column - reach), column + reach + 1)
+        grown[square], is_grown[square] = values[row, column], True
+    return grown, is_grown
