@@ -169,7 +169,7 @@ def test_ids_that_are_none_take_no_memory(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), -1, dtype=np.int32)).save(tmp_path / "negative.tif")
     for name in ("huge", "negative"):
         path = tmp_path / f"{name}.tif"
-        with pytest.raises(SceneError, match="no class ids"):
+        with pytest.raises(SceneError, match="not class ids"):
             SceneDataset("ids", (Scene("one", path, path),), CAMVID11).read_label(0)
 
 

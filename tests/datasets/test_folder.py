@@ -285,7 +285,9 @@ def test_photographs_are_read_upright_and_so_must_their_labels_be(tmp_path: Path
         scenes(32, 48)
 
 
-def test_photographs_whose_labels_may_be_either_way_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_photographs_whose_labels_may_be_either_way_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name, size, turn in (
         ("half", (32, 48), 3),
         ("square", (32, 32), 6),
@@ -383,7 +385,7 @@ def test_colour_labels_give_the_same_as_ids(root: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"images": "nowhere/*.png"}, "matches no picture"),
+        ({"images": "nowhere/*.png"}, "matches no image"),
         ({"images": "/etc/*.png"}, "below dataset.root"),
         ({"images": "../CamVid/train/*.png"}, "below dataset.root"),
         ({"images": ["train", "test"]}, "2 patterns of images but 1 of labels"),
@@ -391,7 +393,7 @@ def test_colour_labels_give_the_same_as_ids(root: Path) -> None:
         ({"ids": {0: "nothing"}}, "'nothing', which is not in dataset.classes"),
         ({"ids": {-1: "sky"}}, "whole numbers"),
         ({"classes": ["sky", "sky"]}, "different names"),
-        ({"classes": {"sky": [1, 2]}}, "is no colour"),
+        ({"classes": {"sky": [1, 2]}}, "is not a colour"),
         ({"ignore_ids": 255}, "ignore_ids=255 must be a list"),
         ({"ignore_ids": [-1, 255]}, "ignore_ids=[-1, 255] must be a list of ids in files"),
         ({"color_map": {"sky": [[0, 0, 0]]}}, "dataset.ignore_colors=[]"),

@@ -77,7 +77,7 @@ def test_absent_data_say_what_to_do(tmp_path: Path) -> None:
     [
         ("SYNTHIA-SEQS-01-SPRING/RGB", "another subset"),
         ("SEQ1/RGBLeft", "another subset"),
-        ("RAND_CITYSCAPES/GT/LABELS", "without a picture in RGB and GT/LABELS"),
+        ("RAND_CITYSCAPES/GT/LABELS", "without an image in RGB and GT/LABELS"),
         ("GT/LABELS", "move both into"),
     ],
 )
@@ -89,7 +89,7 @@ def test_the_wrong_subset_is_named(tmp_path: Path, folder: str, said: str) -> No
         load_synthia(tmp_path)
 
 
-def test_pictures_for_the_eye_are_refused(tmp_path: Path) -> None:
+def test_colour_images_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / "color.png")
     with pytest.raises(SceneError, match="GT/LABELS"):
         decode_synthia(tmp_path / "color.png")

@@ -1,1 +1,1 @@
-"""Data sets: one file each, all read into :class:`ripu.datasets.scenes.SceneDataset`."""
+"""Data sets on disk: one file each, all read into :class:`ripu.datasets.scenes.SceneDataset`."""

