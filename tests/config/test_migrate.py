@@ -53,7 +53,7 @@ def test_defaults_are_what_the_code_of_the_time_did() -> None:
     assert new["setting"]["uses_source"] is True
     assert new["protocol"]["flip"] is new["evaluation"]["flip"] is False
     assert new["start"]["run"] is None
-    assert upgrade(read("with-dashboards"))["logger"]["wandb"]["_target_"] == "ripu.dashboards.wandb_board.WandbBoard"
+    assert upgrade(read("with-dashboards"))["logger"]["wandb"]["_target_"] == "ripu.dashboards.wandb.WandbBoard"
 
 
 def test_todays_configuration_stays_what_it_is() -> None:

@@ -22,8 +22,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import wandb_file
-from ripu.dashboards.boards import Picture, class_layer, fitted, paint, round_layer
-from ripu.dashboards.wandb_board import WandbBoard, choose_mode, has_key, is_reachable
+from ripu.dashboards.boards import Picture, class_layer, fitted, round_layer
+from ripu.dashboards.tensorboard import paint
+from ripu.dashboards.wandb import WandbBoard, choose_mode, has_key, is_reachable
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.inference import palette
 from ripu.labelstore import LabelStore
@@ -326,7 +327,7 @@ def test_what_wandb_does_not_take_ends_no_training(
         board.log_metrics({"train/loss": 1.0}, step=4)
         board.show_confusion("val/confusion", np.eye(2, dtype=np.int64), ("road", "car"), 4)
     board.finish()
-    assert caplog.text.count(f"W&B does not take everything (nobody is there); the run goes on, see {tmp_path}") == 1
+    assert caplog.text.count(f"W&B did not accept everything (nobody is there); the run continues, see {tmp_path}") == 1
 
 
 def test_tensorboard_has_scalars_pictures_and_tables(data_root: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from ripu.inference import palette
 from ripu.report import figures, tsne
 from ripu.report.__main__ import main, open_network
-from ripu.report.figures import query_labels, query_picture, write_figures
+from ripu.report.figures import queried_labels, queried_picture, write_figures
 from ripu.report.rundata import read_run
 from ripu.run import restore
 from running import train_here
@@ -56,11 +56,11 @@ def test_what_was_asked_is_painted_in_the_colour_of_its_round(run: Path) -> None
     data = read_run(run)
     assert data.store is not None
     image = data.gallery[0]
-    picture = query_picture(data, image)
+    picture = queried_picture(data, image)
     rounds = data.store.revealed_round(image.image_id)
     for number in range(2):
         assert (picture[rounds == number] == palette.round_color(number)).all()
-    classes = query_picture(data, image, by_class=True)
+    classes = queried_picture(data, image, by_class=True)
     label = data.store.revealed_label(image.image_id)
     assert (classes[label == 3] == data.class_colors[3]).all()
     rest = classes[rounds == 255].astype(int)  # pale grey, on which dark classes can be told
@@ -83,13 +83,13 @@ def test_truth_and_questions_stay_together_at_another_size(run: Path) -> None:
     data = read_run(run)
     assert data.store is not None
     image = data.gallery[1]
-    asked, truth = query_labels(data, image, (image.height, image.width))
+    asked, truth = queried_labels(data, image, (image.height, image.width))
     np.testing.assert_array_equal(asked, data.store.asked_mask(image.image_id))
     label = data.store.revealed_label(image.image_id)
     np.testing.assert_array_equal(truth[label != 255], label[label != 255])
     rows, columns = (np.arange(size) * small // size for size, small in zip(label.shape, (9, 12), strict=True))
     cells = rows[:, None] * 12 + columns
-    asked, truth = query_labels(data, image, (9, 12))
+    asked, truth = queried_labels(data, image, (9, 12))
     whole = data.picture(f"target-{image.index:05d}-truth.png")
     assert whole is not None
     for cell, (is_asked, one) in enumerate(zip(asked.ravel(), truth.ravel(), strict=True)):
@@ -116,8 +116,8 @@ def test_what_cannot_be_drawn_is_left_out_with_its_reason(run: Path, data_root: 
     lines = write_figures(tmp_path / "source", tmp_path / "out2", open_network)
     assert (tmp_path / "out2" / "fig3_predictions.png").exists()
     drawn = sum(not line.partition(" is left out")[1] for line in lines)
-    assert sum("has no queries" in line or "scikit-learn" in line for line in lines) == len(lines) - drawn
-    assert any("has no queries" in line for line in lines)
+    assert sum("queried nothing" in line or "scikit-learn" in line for line in lines) == len(lines) - drawn
+    assert any("queried nothing" in line for line in lines)
 
 
 @pytest.mark.slow

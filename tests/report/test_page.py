@@ -19,7 +19,7 @@ from ripu.report import storage
 from ripu.report.__main__ import main
 from ripu.report.gallery import MOST_BYTES, gallery_items
 from ripu.report.page import make_page, write_page
-from ripu.report.painting import query_map
+from ripu.report.painting import queried_map
 from ripu.report.rundata import RunError, read_run
 from running import call, train_here
 
@@ -110,7 +110,7 @@ def test_the_gallery_shows_what_the_store_says(run: Path) -> None:
     assert data.store is not None
     for image, item in zip(data.gallery, gallery_items(data), strict=True):
         revealed = data.store.revealed_round(image.image_id)
-        asked = query_map(data.store, image.image_id, (image.height, image.width))
+        asked = queried_map(data.store, image.image_id, (image.height, image.width))
         np.testing.assert_array_equal(asked[..., 0], np.where(revealed == 255, 0, revealed + 1))
         np.testing.assert_array_equal(
             asked[..., 1], np.where(revealed == 255, 0, data.store.revealed_label(image.image_id))
@@ -122,7 +122,7 @@ def test_the_gallery_shows_what_the_store_says(run: Path) -> None:
 def test_nothing_asked_is_lost_in_a_smaller_map(run: Path) -> None:
     store = LabelStore.open(run / "labels")
     image = store.images[0]
-    small = query_map(store, image.image_id, (image.height // 3, image.width // 3))
+    small = queried_map(store, image.image_id, (image.height // 3, image.width // 3))
     rows, columns = np.nonzero(store.asked_mask(image.image_id))
     assert (small[rows * (image.height // 3) // image.height, columns * (image.width // 3) // image.width, 0] > 0).all()
 

@@ -48,8 +48,8 @@ _DEFAULTS: Mapping[str, Any] = {
 """Key -> its value in runs that are older than the key."""
 
 RENAMED: Mapping[str, str] = {
-    "ripu.boards.TensorBoard": "ripu.dashboards.boards.TensorBoard",
-    "ripu.wandb_board.WandbBoard": "ripu.dashboards.wandb_board.WandbBoard",
+    "ripu.boards.TensorBoard": "ripu.dashboards.tensorboard.TensorBoard",
+    "ripu.wandb_board.WandbBoard": "ripu.dashboards.wandb.WandbBoard",
 }
 """``_target_`` of older runs -> today's name."""
 

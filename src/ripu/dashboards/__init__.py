@@ -1,1 +1,1 @@
-"""Dashboards: W&B and TensorBoard, filled while a run trains."""
+"""Dashboards: W&B and TensorBoard, and the callback that fills them."""

@@ -1,4 +1,4 @@
-"""Fills dashboards as a run goes on: the curve over labels, pictures, tables, versions of labels."""
+"""The callback that fills dashboards while a run goes on: the curve over labels, pictures, tables, versions of labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from numpy.typing import NDArray
 
 from ripu.dashboards.boards import Board, Picture, class_layer, round_layer
 from ripu.datasets.scenes import Scenes
@@ -21,18 +20,18 @@ from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 
 TABLE_ROWS = 500
-"""A table of a round lists at most this many images, those with the highest scores."""
+"""The table of a round lists at most this many images, those with the highest scores."""
 
 TABLE_PICTURES = 16
-"""So many of them with a picture."""
+"""This many of them have a picture."""
 
 
 class Dashboard(pl.Callback):
-    """Shows a run on every :class:`ripu.dashboards.boards.Board` among its loggers.
+    """Shows a run on each :class:`ripu.dashboards.boards.Board` among its loggers.
 
     At each evaluation: mIoU over the labelled share (``al/mIoU``), the confusion matrix, and a fixed panel of validation
-    and target images under truth, prediction and what was (or would next be) asked. After each round: revealed classes
-    against the truth, the images of the round by score, and a version of the label store.
+    and target images with truth, prediction and the pixels that were (or would be) queried. After each round: revealed
+    classes against the truth, the images of the round by score, and a version of the label store.
     """
 
     def __init__(
@@ -55,8 +54,8 @@ class Dashboard(pl.Callback):
             engine: The selection engine; None in settings without selection.
             store: The label store; None in settings without selection.
             target_size: (height, width) that target images are fed at.
-            num_pictures: How many validation and how many target images are in the panel.
-            final_fraction: Share of labels where no rounds count it, 1.0 with all labels.
+            num_pictures: Number of validation images and of target images in the panel.
+            final_fraction: Share of labels in settings without rounds, e.g. 1.0 with all labels.
         """
         self.selection = selection
         self.plan = plan
@@ -67,96 +66,88 @@ class Dashboard(pl.Callback):
         self.final_fraction = final_fraction
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show an evaluation on the way; that before training is followed by the round of step 0, which is over by now."""
+        """Show an evaluation during training; the one before training is shown after the round of step 0."""
         self._show_evaluation(trainer, pl_module, self.selection.evaluations[-1]["labelled_fraction"])
         if trainer.state.fn == "validate":
             self._show_round(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the evaluation at the end."""
+        """Show the final evaluation."""
         self._show_evaluation(trainer, pl_module, self.selection.labelled_fraction)
 
     def _show_evaluation(self, trainer: pl.Trainer, module: pl.LightningModule, labelled_fraction: float) -> None:
-        boards = self._boards(trainer)
+        boards = _boards(trainer)
         if not boards:
             return
         assert isinstance(module, RipuModule)
         assert module.scores is not None
         assert module.counts is not None
-        step = trainer.global_step
         share = labelled_fraction if self.final_fraction is None else self.final_fraction
         values = {"al/labelled_fraction": share, "al/mIoU": module.scores.miou}
         values |= {f"al/{name}": value for name, value in module.scores.subsets.items()}
-        counts = module.counts.cpu().numpy()
+        counts, names = module.counts.cpu().numpy(), self.scenes.taxonomy.class_names
         panels = {name: list(self._panel(module, name)) for name in ("val", "target")}
         for board in boards:
-            board.log_metrics(values, step=step)
-            board.show_confusion("val/confusion", counts, self.scenes.taxonomy.class_names, step)
+            board.log_metrics(values, step=trainer.global_step)
+            board.show_confusion("val/confusion", counts, names, trainer.global_step)
             for name, pictures in panels.items():
                 if pictures:
-                    board.show_pictures(f"panel/{name}", pictures, step)
+                    board.show_pictures(f"panel/{name}", pictures, trainer.global_step)
 
     def _panel(self, module: RipuModule, name: str) -> Iterator[Picture]:
         scenes = self.scenes.val if name == "val" else self.scenes.target
         taxonomy = self.scenes.taxonomy
         for index in evenly(len(scenes), self.num_pictures):
-            layers = {}
-            if scenes.scenes[index].label is not None:
+            scene, layers = scenes.scenes[index], {}
+            if scene.label is not None:
                 layers["truth"] = class_layer(scenes.read_label(index), taxonomy)
             layers["prediction"] = class_layer(predict(module, scenes, index, self.target_size), taxonomy)
             if name == "target" and self.store is not None:
-                asked = self.store.revealed_round(scenes.scenes[index].image_id)
-                layers["queried"] = round_layer(asked, max(1, self.store.num_rounds))
+                revealed = self.store.revealed_round(scene.image_id)
+                layers["queried"] = round_layer(revealed, max(1, self.store.num_rounds))
             elif name == "val" and self.engine is not None:
-                asked = would_ask(module, self.engine, scenes, index, self.target_size)
-                layers["queried"] = round_layer(asked, 1, is_next=True)
-            image = fit(scenes.read_image(index), scenes.label_size(index))
-            yield Picture(scenes.scenes[index].image_id, image, layers)
+                queried = would_ask(module, self.engine, scenes, index, self.target_size)
+                layers["queried"] = round_layer(queried, 1, is_next=True)
+            yield Picture(scene.image_id, fit(scenes.read_image(index), scenes.label_size(index)), layers)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the round that took place at this step."""
+        """Show the round of this step, if there was one."""
         self._show_round(trainer)
 
     def _show_round(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
-        boards = self._boards(trainer)
+        boards = _boards(trainer)
         if not boards or self.store is None or step not in self.plan.selection_steps:
             return
         entry = self.selection.rounds[-1]
         ratios, classes = self._classes(entry)
         images = self._images(int(entry["index"]))
-        facts = {
-            "round": int(entry["index"]) + 1,
-            "labelled_fraction": entry["labelled_fraction"],
-            "picks": entry["picks"],
-        }
+        facts = {"round": int(entry["index"]) + 1} | {name: entry[name] for name in ("labelled_fraction", "picks")}
         for board in boards:
             board.log_metrics({"al/labelled_fraction": entry["labelled_fraction"], **ratios}, step=step)
             columns = ["class", "pixels so far", "new pixels", "share %", "true share %"]
             board.show_table("round/classes", columns, classes, step)
-            columns = ["place", "image", "mean score", "best score", "picks", "pixels", "void %", "classes", "asked"]
+            columns = ["place", "image", "mean score", "best score", "picks", "pixels", "void %", "classes", "queried"]
             board.show_table("round/images", columns, images, step)
             board.keep_labels(self.store.path, facts, step)
 
     def _classes(self, entry: Mapping[str, Any]) -> tuple[dict[str, float], list[list[Any]]]:
-        """Revealed share over true share by class, and the table of it."""
+        """Revealed share over true share of each class, and the rows of the classes."""
         truth = self.selection.true_class_pixels
         revealed, new = entry["class_pixels"], entry["new_class_pixels"]
-        total = max(1, sum(revealed.values()))
-        all_true = max(1, sum(truth.values())) if truth else 1
+        total, total_true = max(1, sum(revealed.values())), max(1, sum(truth.values())) if truth else 1
         ratios, rows = {}, []
         for name in self.scenes.taxonomy.class_names:
             share = revealed[name] / total
-            true_share = truth[name] / all_true if truth else None
-            rows.append(
-                [name, revealed[name], new[name], 100 * share, None if true_share is None else 100 * true_share]
-            )
+            true_share = truth[name] / total_true if truth else None
+            percent = None if true_share is None else 100 * true_share
+            rows.append([name, revealed[name], new[name], 100 * share, percent])
             if true_share:
                 ratios[f"al/over_truth/{name}"] = share / true_share
         return ratios, rows
 
     def _images(self, index: int) -> list[list[Any]]:
-        """The images of a round, those with the highest mean score first."""
+        """The rows of the images of a round, those with the highest mean score first."""
         assert self.store is not None
         found = []
         for number, image in enumerate(self.store.images):
@@ -171,27 +162,26 @@ class Dashboard(pl.Callback):
             labels, is_known = self.store.answered(image_id, pixels)
             known = labels[is_known]
             void = 100.0 * float((known == VOID).mean()) if len(known) else None
-            kinds = len(np.unique(known[known != VOID]))
-            picture = self._asked(number, index) if place < TABLE_PICTURES else None
-            rows.append([place + 1, image_id, mean, best, picks, len(pixels), void, kinds, picture])
+            num_classes = len(np.unique(known[known != VOID]))
+            picture = self._queried(number, index) if place < TABLE_PICTURES else None
+            rows.append([place + 1, image_id, mean, best, picks, len(pixels), void, num_classes, picture])
         return rows
 
-    def _asked(self, number: int, index: int) -> Picture:
-        """An image with what has been asked of it until a round."""
+    def _queried(self, number: int, index: int) -> Picture:
+        """An image with everything that was queried up to a round."""
         assert self.store is not None
-        scene = self.scenes.target.scenes[number]
-        asked: NDArray[np.uint8] = self.store.revealed_round(scene.image_id, index + 1)
-        image = fit(self.scenes.target.read_image(number), asked.shape)
-        return Picture(scene.image_id, image, {"queried": round_layer(asked, index + 1)})
+        image_id = self.scenes.target.scenes[number].image_id
+        revealed = self.store.revealed_round(image_id, index + 1)
+        image = fit(self.scenes.target.read_image(number), revealed.shape)
+        return Picture(image_id, image, {"queried": round_layer(revealed, index + 1)})
 
-    @staticmethod
-    def _boards(trainer: pl.Trainer) -> list[Any]:
-        return [one for one in trainer.loggers if isinstance(one, Board)] if trainer.is_global_zero else []
+
+def _boards(trainer: pl.Trainer) -> list[Any]:
+    return [one for one in trainer.loggers if isinstance(one, Board)] if trainer.is_global_zero else []
 
 
 def keep_final(trainer: pl.Trainer, file: Path, results: Mapping[str, Any]) -> None:
     """Hand the final checkpoint to the boards, and close them."""
-    for logger in trainer.loggers:
-        if isinstance(logger, Board) and trainer.is_global_zero:
-            logger.keep_checkpoint(file, {"mIoU": results["mIoU"], "labelled_fraction": results["labelled_fraction"]})
-            logger.finish()
+    for board in _boards(trainer):
+        board.keep_checkpoint(file, {"mIoU": results["mIoU"], "labelled_fraction": results["labelled_fraction"]})
+        board.finish()

@@ -18,7 +18,7 @@ from ripu.inference import palette
 from ripu.labelstore import LabelReader
 from ripu.report import tsne
 from ripu.report.gallery import MAP_NAMES
-from ripu.report.painting import Picture, class_table, dimmed, paint, pale, query_map, round_table
+from ripu.report.painting import Picture, class_table, dimmed, paint, pale, queried_map, round_table
 from ripu.report.plots import FigureError, add_color_legend, save, sheet, start
 from ripu.report.rundata import GalleryImage, RunData, of_known_form, read_run
 
@@ -90,25 +90,25 @@ def _label(data: RunData, image: GalleryImage, kind: str) -> Picture | None:
 
 def _store(data: RunData) -> LabelReader:
     if data.store is None or not data.store.num_rounds:
-        raise FigureError("the run has no queries (a setting without rounds, or before the first)")
+        raise FigureError("the run queried nothing (a setting without rounds, or before the first)")
     return data.store
 
 
-def query_picture(data: RunData, image: GalleryImage, *, by_class: bool = False) -> Picture:
+def queried_picture(data: RunData, image: GalleryImage, *, by_class: bool = False) -> Picture:
     """Return the dimmed image with its queries by round, or the pale image with those by class.
 
     Raises:
-        FigureError: There are no queries, or the image was not recorded.
+        FigureError: Nothing was queried, or the image was not recorded.
     """
     store, pixels = _store(data), _image(data, image)
-    queries = query_map(store, image.image_id, (pixels.shape[0], pixels.shape[1]))
+    queries = queried_map(store, image.image_id, (pixels.shape[0], pixels.shape[1]))
     number, class_id = queries[..., 0], queries[..., 1]
     if by_class:
         return paint(pale(pixels), class_id, number > 0, class_table(data.class_colors))
     return paint(dimmed(pixels), np.maximum(number, 1) - 1, number > 0, round_table())
 
 
-def query_labels(
+def queried_labels(
     data: RunData, image: GalleryImage, size: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
     """Return which cells were queried, and their classes, both at ``size`` (height, width).
@@ -116,7 +116,7 @@ def query_labels(
     The class of a queried cell is one of its answers, that of another the recorded truth in its middle. It is 255 where
     there is none, and everywhere where no truth was recorded.
     """
-    queries = query_map(_store(data), image.image_id, size)
+    queries = queried_map(_store(data), image.image_id, size)
     is_queried = queries[..., 0] > 0
     truth = data.picture(f"target-{image.index:05d}-truth.png")
     if truth is None:
@@ -163,7 +163,7 @@ def queried(data: RunData, path: Path) -> list[Path]:
     """Draw Fig. 4: the queries by round and by class, beside the score and its factors at the first round.
 
     Raises:
-        FigureError: There are no queries.
+        FigureError: Nothing was queried.
     """
     images = _chosen(data.gallery)
     maps = [data.maps(image, 0) or {} for image in images]
@@ -171,7 +171,7 @@ def queried(data: RunData, path: Path) -> list[Path]:
     rows: list[list[Picture | None]] = []
     for image, recorded in zip(images, maps, strict=True):
         heat = [palette.heat(recorded[name].astype(np.float64), 255.0) if name in recorded else None for name in names]
-        rows.append([query_picture(data, image), query_picture(data, image, by_class=True), *heat])
+        rows.append([queried_picture(data, image), queried_picture(data, image, by_class=True), *heat])
     columns = ["queried, by round", "queried, by class", *(f"{name}, first round" for name in names)]
     return sheet(path, columns, rows, _round_colors(data) | _class_colors(data))
 
@@ -184,7 +184,7 @@ def class_frequencies(data: RunData, path: Path) -> list[Path]:
     """
     truth = data.results.get("true_class_pixels")
     if not data.rounds:
-        raise FigureError("the run has no queries (a setting without rounds, or before the first)")
+        raise FigureError("the run queried nothing (a setting without rounds, or before the first)")
     if not truth:
         raise FigureError("results.json has no true_class_pixels (an older run, or no labels); train again")
     revealed = data.rounds[-1]["class_pixels"]
@@ -215,7 +215,7 @@ def edges(data: RunData, path: Path) -> list[Path]:
     """Draw Fig. 7: Canny edges of the image beside its queries.
 
     Raises:
-        FigureError: There are no queries.
+        FigureError: Nothing was queried.
     """
     import cv2
 
@@ -223,7 +223,7 @@ def edges(data: RunData, path: Path) -> list[Path]:
     for image in _chosen(data.gallery):
         pixels = _image(data, image)
         found = np.asarray(cv2.Canny(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), *CANNY), dtype=np.uint8)
-        rows.append([pixels, np.repeat(found[..., None], 3, axis=2), query_picture(data, image)])
+        rows.append([pixels, np.repeat(found[..., None], 3, axis=2), queried_picture(data, image)])
     name = str(data.results.get("acquisition", "the run"))
     return sheet(path, ["image", "Canny edges", f"queried by {name}"], rows, _round_colors(data))
 
@@ -249,7 +249,7 @@ def features(data: RunData, path: Path, open_network: OpenNetwork) -> list[Path]
     present: set[int] = set()
     for axis, image in zip(axes[0], images, strict=True):
         found = tsne.pixel_features(module, _image(data, image), size)
-        is_queried, truth = query_labels(data, image, (found.shape[1], found.shape[2]))
+        is_queried, truth = queried_labels(data, image, (found.shape[1], found.shape[2]))
         if (truth == VOID).all():
             raise FigureError(f"no truth was recorded for {image.image_id}; train on images with labels")
         flat, labels, queried = tsne.embed(found, truth, is_queried)
@@ -290,6 +290,6 @@ def side_by_side(runs: Sequence[Path], names: Sequence[str], folder: Path) -> li
     written = sheet(folder / "fig3_predictions", ["image", "truth", *names], rows, _class_colors(first))
     asking = [(data, name) for data, name in zip(every, names, strict=True) if data.store and data.store.num_rounds]
     if asking:
-        pictures = [[query_picture(data, image) for data, _ in asking] for image in images]
+        pictures = [[queried_picture(data, image) for data, _ in asking] for image in images]
         written += sheet(folder / "fig4_queried", [name for _, name in asking], pictures, _round_colors(asking[0][0]))
     return written

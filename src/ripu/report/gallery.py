@@ -13,7 +13,7 @@ from PIL import Image
 from ripu.datasets.image_files import open_image
 from ripu.labelstore import LabelStoreError
 from ripu.report import storage
-from ripu.report.painting import query_map
+from ripu.report.painting import queried_map
 from ripu.report.rundata import GalleryImage, RunData
 
 MOST_BYTES = 14_000_000
@@ -76,7 +76,7 @@ def _item(data: RunData, image: GalleryImage, width: int) -> dict[str, Any]:
             item[key] = url
     if data.store is not None and data.store.num_rounds:
         try:
-            asked = query_map(data.store, image.image_id, storage.fitted((image.height, image.width), width))
+            asked = queried_map(data.store, image.image_id, storage.fitted((image.height, image.width), width))
             item["asked"] = data_url(storage.png(asked, width), "png")
         except LabelStoreError:
             pass  # the page says elsewhere that the store is damaged

@@ -17,7 +17,7 @@ SPARSE = 0.005
 """Pixels are painted larger than they are where less than this fraction of an image was queried."""
 
 
-def query_map(store: LabelReader, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+def queried_map(store: LabelReader, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the queries of an image, made smaller in such a way that none is lost.
 
     Args:

@@ -161,8 +161,8 @@ def write_pictures(facts: RunFacts) -> None:
                 revealed = facts.store.revealed_round(scenes.scenes[index].image_id)
                 tiles["revealed, by round"] = paint(dimmed(tiles["image"]), revealed, revealed != VOID, round_table())
             elif name == "val" and facts.engine is not None:
-                query = would_ask(facts.module, facts.engine, scenes, index, facts.target_size)
-                tiles["next query"] = paint(dimmed(tiles["image"]), query, query != VOID, round_table())
+                queried = would_ask(facts.module, facts.engine, scenes, index, facts.target_size)
+                tiles["queried next"] = paint(dimmed(tiles["image"]), queried, queried != VOID, round_table())
             before = _kept_prediction(facts.run / "panel" / f"{name}-{index:05d}.png", size)
             if before is not None:
                 tiles["prediction before"] = taxonomy.colorize(before)

@@ -1,4 +1,4 @@
-"""Weights & Biases: the one file that knows it."""
+"""The Weights & Biases dashboard; no other file of the package imports wandb."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from ripu.dashboards.boards import Picture, fitted
 _log = logging.getLogger(__name__)
 
 REACH_SECONDS = 3.0
-"""A server that has not answered after this long counts as out of reach."""
+"""A server that does not answer within this time counts as unreachable."""
 
 GRACE_SECONDS = 10.0
-"""A run that takes so much longer to finish than it may is given up."""
+"""Extra time for W&B to keep its own time limit when a run ends; then its process is ended."""
 
 LONGEST_SIDE = 1024
-"""Pictures are sent with at most this many pixels on their longer side."""
+"""Longest side of the pictures that are sent, in pixels."""
 
 _SHARE_AXIS = "al/labelled_fraction"
 
 
 def has_key(base_url: str) -> bool:
-    """Whether there is a key for a server: in the environment or in the netrc file. Asks nobody."""
+    """Return True if there is a key for a server, in the environment or in the netrc file; sends nothing."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     file = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
@@ -51,11 +51,11 @@ def has_key(base_url: str) -> bool:
 
 
 def is_reachable(base_url: str, seconds: float = REACH_SECONDS) -> bool:
-    """Whether a server answers at all, through the proxy where one is configured.
+    """Return True if a server answers anything, through the proxy where one is configured.
 
     Args:
         base_url: Its address.
-        seconds: Patience, the look-up of the name included.
+        seconds: Time limit, including the look-up of the name.
     """
     answers: list[bool] = []
 
@@ -64,11 +64,11 @@ def is_reachable(base_url: str, seconds: float = REACH_SECONDS) -> bool:
             with urllib.request.urlopen(base_url, timeout=seconds):  # noqa: S310  the user chose the address
                 answers.append(True)
         except urllib.error.HTTPError:
-            answers.append(True)  # it has said no, so it is there
+            answers.append(True)  # a refusal is an answer
         except (OSError, ValueError):
             answers.append(False)
 
-    asking = threading.Thread(target=ask, daemon=True)  # looking up a name knows no time limit
+    asking = threading.Thread(target=ask, daemon=True)  # the look-up of a name has no time limit
     asking.start()
     asking.join(seconds + 0.5)
     return bool(answers and answers[0])
@@ -82,10 +82,10 @@ def choose_mode(asked: str, base_url: str) -> tuple[str, str]:
         base_url: The server.
 
     Returns:
-        The mode and, where it is not what was asked for, the reason.
+        The mode and, where it differs from what was asked, the reason.
 
     Raises:
-        ValueError: Another word.
+        ValueError: ``asked`` is another word.
     """
     known = ("auto", "online", "offline", "disabled")
     if asked not in known:
@@ -102,10 +102,10 @@ def choose_mode(asked: str, base_url: str) -> tuple[str, str]:
 
 
 class WandbBoard(WandbLogger):
-    """A W&B run: config, scalars on the right axes, pictures with masks, tables and versions of the label store.
+    """A W&B run: configuration, scalars on the right axes, pictures with masks, tables, versions of the label store.
 
-    The run's id is kept in ``RUN/wandb_id``, so that a run that is picked up goes on in the same W&B run. Everything of
-    an offline run lies in ``RUN/wandb``, artifacts included.
+    The id is kept in ``RUN/wandb_id``, so that a resumed run continues the same W&B run. Everything of an offline run
+    is in ``RUN/wandb``, artifacts included.
     """
 
     def __init__(
@@ -122,23 +122,23 @@ class WandbBoard(WandbLogger):
         start_seconds: float = 20.0,
         finish_seconds: float = 120.0,
     ) -> None:
-        """Describe the run; it begins when something is first logged.
+        """Describe the run; it starts when something is first logged.
 
         Args:
             save_dir: The folder of the run.
             project: W&B project.
             name: Name of the run.
-            group: Runs of one group are of one task, mode, setting and budget.
+            group: Runs of one group share task, mode, setting and budget.
             tags: Words to find the run by.
-            entity: W&B user or team; None for that of the key.
+            entity: W&B user or team; None for the key's own.
             mode: ``auto`` (online where there is a key and the server answers), ``online``, ``offline``, ``disabled``.
-            keep_labels: Keep the label store after every round as a version of an artifact.
+            keep_labels: Keep the label store of each round as a version of an artifact.
             keep_checkpoints: Keep the final checkpoint as an artifact.
-            start_seconds: How long the beginning waits for a server that answers slowly; then the run is offline.
-            finish_seconds: How long the end of a run waits for uploads; what is left is uploaded by ``wandb sync``.
+            start_seconds: Time for the server to answer at the start; after that the run is offline.
+            finish_seconds: Time for uploads at the end; ``wandb sync`` uploads the rest.
 
         Raises:
-            ValueError: A mode that does not exist.
+            ValueError: The mode does not exist.
         """
         self._folder = Path(save_dir)
         base_url = os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
@@ -149,7 +149,7 @@ class WandbBoard(WandbLogger):
             _log.warning("W&B offline: %s; upload later with: %s", reason, self._upload)
         self._keeps_labels, self._keeps_checkpoints = keep_labels, keep_checkpoints
         self._axes: set[str] = {_SHARE_AXIS}
-        self._told: set[type[Exception]] = set()
+        self._reported: set[type[Exception]] = set()
         self._finish_seconds = finish_seconds
         self._data_dir = os.environ.get("WANDB_DATA_DIR")
         super().__init__(
@@ -162,14 +162,14 @@ class WandbBoard(WandbLogger):
             tags=[str(tag)[:64] for tag in tags],
             mode=self._mode,
             settings=wandb.Settings(
-                silent=True,  # this class says what there is to say
+                silent=True,  # this class prints instead
                 init_timeout=start_seconds,
                 finish_timeout=finish_seconds,
                 disable_git=True,
                 disable_code=True,
             ),
         )
-        self._wandb_init.pop("anonymous", None)  # has no effect but a warning
+        self._wandb_init.pop("anonymous", None)  # has no effect except a warning
 
     def _own_id(self) -> str:
         file = self._folder / "wandb_id"
@@ -186,7 +186,7 @@ class WandbBoard(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run; begun when first asked for.
+        """The W&B run; started on first use.
 
         Raises:
             ValueError: W&B refuses the key, the project or the like.
@@ -196,23 +196,23 @@ class WandbBoard(WandbLogger):
         return self._experiment
 
     def _begin(self) -> None:
-        # Where artifacts wait for their upload: in the run's folder, not in the user's.
+        # Artifacts wait for their upload in the run's folder, not in the user's.
         (self._folder / "wandb").mkdir(parents=True, exist_ok=True)
         os.environ["WANDB_DATA_DIR"] = str((self._folder / "wandb").absolute())
         try:
             run: Any = super().experiment
             if self._mode == "online":
                 _log_in_for_artifacts(run)
-        except wandb.errors.CommError as error:  # it answered, but not to this
+        except wandb.errors.CommError as error:  # the server answers, but not this request
             self._experiment = None
             reason = str(error).strip().partition("\n")[0]
             _log.warning("W&B offline: %s; upload later with: %s", reason, self._upload)
-            wandb.teardown()  # else what is stuck would hold up the next attempt as well
+            wandb.teardown()  # otherwise the stuck request delays the next attempt, too
             self._mode = self._wandb_init["mode"] = "offline"
             run = super().experiment
         except wandb.errors.Error as error:
             raise ValueError(
-                f"W&B refuses the run: {str(error).strip().splitlines()[0]}; log in anew, or use logger.wandb.mode=offline"
+                f"W&B refuses the run: {str(error).strip().splitlines()[0]}; log in again, or use logger.wandb.mode=offline"
             ) from error
         if self._mode == "online":
             print(f"W&B: {run.url}")
@@ -226,51 +226,51 @@ class WandbBoard(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """The configuration, keys as on the command line."""
+        """Log the configuration, with keys as on the command line."""
         config = params.get("config", params) if isinstance(params, Mapping) else params
         super().log_hyperparams(dict(config))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Scalars; those of ``al/`` are drawn over the labelled share."""
+        """Log scalars; those of ``al/`` are drawn over the labelled share."""
         run = self.experiment
         for name in metrics:
-            if name.startswith("al/") and name not in self._axes:  # of two patterns that fit, either may win
+            if name.startswith("al/") and name not in self._axes:  # of two matching patterns, either may win
                 self._axes.add(name)
-                with self._at_best():
+                with self._tolerant():
                     run.define_metric(name, step_metric=_SHARE_AXIS)
-        with self._at_best():
+        with self._tolerant():
             super().log_metrics(metrics, step)
 
     @contextmanager
-    def _at_best(self) -> Iterator[None]:
-        """What cannot be shown is no reason to end a training: it is said, once for each kind of trouble."""
+    def _tolerant(self) -> Iterator[None]:
+        """Log an error instead of ending the training, once for each type of error."""
         try:
             yield
         except Exception as error:
-            if type(error) not in self._told:
-                self._told.add(type(error))
+            if type(error) not in self._reported:
+                self._reported.add(type(error))
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
-                _log.warning("W&B does not take everything (%s); the run goes on, see %s", reason, self._folder)
+                _log.warning("W&B did not accept everything (%s); the run continues, see %s", reason, self._folder)
 
     def _send(self, key: str, value: Any, step: int) -> None:
         run = self.experiment
-        with self._at_best():
+        with self._tolerant():
             run.log({key: value, "trainer/global_step": step})
 
     def show_pictures(self, key: str, pictures: Sequence[Picture], step: int) -> None:
-        """Images whose layers can be switched on and off."""
+        """Show images whose layers can be switched on and off."""
         self._send(key, [_image(picture) for picture in pictures], step)
 
     def show_table(self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-        """A table that can be sorted and filtered."""
+        """Show a table that can be sorted and filtered."""
         table = wandb.Table(columns=list(columns), allow_mixed_types=True)
         for row in rows:
             table.add_data(*(_image(cell) if isinstance(cell, Picture) else cell for cell in row))
         self._send(key, table, step)
 
     def show_confusion(self, key: str, counts: NDArray[np.int64], class_names: Sequence[str], step: int) -> None:
-        """W&B's own plot of a confusion matrix, from counts."""
+        """Show W&B's plot of a confusion matrix, made from counts."""
         rows = [
             [truth, prediction, int(counts[row, column])]
             for row, truth in enumerate(class_names)
@@ -286,7 +286,7 @@ class WandbBoard(WandbLogger):
         self._send(key, plot, step)
 
     def keep_labels(self, folder: Path, facts: Mapping[str, Any], step: int) -> None:
-        """A version of the artifact ``labels-ID``."""
+        """Add a version of the artifact ``labels-ID``."""
         if not self._keeps_labels:
             return
         run = self.experiment
@@ -296,28 +296,28 @@ class WandbBoard(WandbLogger):
                 # Named after their content, rounds and answers never change: no copy is needed until they are uploaded.
                 policy: Any = "immutable" if file.suffix == ".dat" else "mutable"
                 artifact.add_file(str(file), name=file.name, policy=policy, skip_cache=True)
-        with self._at_best():
+        with self._tolerant():
             run.log_artifact(artifact, aliases=[f"round-{facts['round']}", "latest"])
 
     def keep_checkpoint(self, file: Path, facts: Mapping[str, Any]) -> None:
-        """The artifact ``network-ID``, where ``keep_checkpoints`` is set."""
+        """Add the artifact ``network-ID``, if ``keep_checkpoints`` is set."""
         if not self._keeps_checkpoints:
             return
         run = self.experiment
         artifact = wandb.Artifact(f"network-{run.id}", type="model", metadata=dict(facts))
         artifact.add_file(str(file), name=file.name, policy="immutable", skip_cache=True)
-        with self._at_best():
+        with self._tolerant():
             run.log_artifact(artifact)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Close a run that failed; one that goes well is closed by :meth:`finish`, after its test."""
+        """Close a run that failed; :meth:`finish` closes a successful one after its test."""
         if status != "success":
             self.finish(is_success=False)
 
     @rank_zero_only
     def finish(self, *, is_success: bool = True) -> None:
-        """Close: the next run of a sweep begins its own."""
+        """Close the run; the next one of a sweep starts its own."""
         if self._experiment is None:
             return
         run = self.experiment
@@ -336,20 +336,20 @@ class WandbBoard(WandbLogger):
             print(f"W&B: not all was uploaded within {self._finish_seconds:g} s; upload with: wandb sync {folder}")
 
     def _close(self, run: Any, exit_code: int) -> None:
-        """Finish a run. Where W&B does not keep to its own time limit, the process that uploads is ended.
+        """Finish a run; if W&B exceeds its own time limit, end the process that uploads.
 
-        The end of what it had to say, at most a block of 32 KiB of its log, is lost then.
+        The end of its log, at most a block of 32 KiB, is then lost.
         """
 
         def finish() -> None:
-            with self._at_best():
+            with self._tolerant():
                 run.finish(exit_code=exit_code)
 
         finishing = threading.Thread(target=finish, daemon=True)
         finishing.start()
         finishing.join(self._finish_seconds + GRACE_SECONDS)
         if finishing.is_alive():
-            with self._at_best():
+            with self._tolerant():
                 _terminate_service()
                 finishing.join(GRACE_SECONDS)
                 wandb.teardown()
