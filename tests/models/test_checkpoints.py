@@ -30,7 +30,7 @@ class TinyBackbone(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 4, 3, bias=False)
-        self.bn1 = resnet.FrozenBatchNorm2d(4)
+        self.bn1 = resnet.FrozenBatchNorm2d(4, eps=0.0)
         self.layer1 = nn.Sequential(nn.ModuleDict({"conv1": nn.Conv2d(4, 4, 1, bias=False)}))
 
 

@@ -1,1 +1,1 @@
-"""Networks: one file each, all taking raw size and returning logits of that size."""
+"""Networks: one file each, all taking raw sizes and returning logits of that size; checkpoints.py reads their files."""

@@ -33,10 +33,10 @@ class DeepLabV2(nn.Module):
 
         Args:
             num_classes: Number of classes C.
-            weights: Where the backbone starts: ``None`` (random), ``"imagenet"`` or the path of a torchvision
+            weights: Initial weights of the backbone: ``None`` (random), ``"imagenet"`` or the path of a torchvision
                 ResNet-101 file.
             norm_eps: Epsilon of the frozen batch norms; 0 in the published runs.
-            pretrained: False leaves ``weights`` alone, for a network whose weights are loaded afterwards.
+            pretrained: False ignores ``weights``, for a network whose weights are loaded afterwards.
 
         Raises:
             CheckpointError: The weights cannot be downloaded, read or do not fit.
@@ -47,12 +47,12 @@ class DeepLabV2(nn.Module):
         self.head = DilatedSumHead(OUT_CHANNELS, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
+        """Return logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
         _, features = self.backbone(image)
         return F.interpolate(self.head(features), size=image.shape[-2:], mode="bilinear", align_corners=True)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the backbone and of the head; frozen batch norms have none."""
+        """Return the parameters of the backbone and of the head; frozen batch norms have none."""
         return list(self.backbone.parameters()), list(self.head.parameters())
 
 
@@ -69,7 +69,7 @@ class DilatedSumHead(nn.Module):
             self.conv2d_list.append(conv)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, C, h, w) of features (B, in_channels, h, w)."""
+        """Return logits (B, C, h, w) of features (B, in_channels, h, w)."""
         first, *others = self.conv2d_list
         logits: Tensor = first(features)
         for conv in others:

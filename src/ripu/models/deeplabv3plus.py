@@ -1,7 +1,7 @@
 """DeepLab-v3+ with ResNet-101 (Chen et al., ECCV 2018) as in the published RIPU runs.
 
 The head is named and ordered like the ``classifier`` of the authors' released files. Its batch norms are frozen from
-the start, so they are the identity unless a file brings other values.
+the start: they are the identity unless a file brings other values.
 """
 
 from __future__ import annotations
@@ -12,14 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ripu.models.resnet import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    LOW_CHANNELS,
-    OUT_CHANNELS,
-    FrozenBatchNorm2d,
-    ResNet101,
-)
+from ripu.models.resnet import IMAGENET_MEAN, IMAGENET_STD, LOW_CHANNELS, OUT_CHANNELS, FrozenBatchNorm2d, ResNet101
 
 DILATIONS = (6, 12, 18)
 """Dilations of the separable branches, beside the 1x1 branch and image pooling."""
@@ -50,10 +43,10 @@ class DeepLabV3Plus(nn.Module):
 
         Args:
             num_classes: Number of classes C.
-            weights: Where the backbone starts: ``None`` (random), ``"imagenet"`` or the path of a torchvision
+            weights: Initial weights of the backbone: ``None`` (random), ``"imagenet"`` or the path of a torchvision
                 ResNet-101 file.
             norm_eps: Epsilon of the frozen batch norms, the head's included; 0 in the published runs.
-            pretrained: False leaves ``weights`` alone, for a network whose weights are loaded afterwards.
+            pretrained: False ignores ``weights``, for a network whose weights are loaded afterwards.
 
         Raises:
             CheckpointError: The weights cannot be downloaded, read or do not fit.
@@ -64,12 +57,12 @@ class DeepLabV3Plus(nn.Module):
         self.head = SeparableASPPHead(num_classes, norm_eps)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
+        """Return logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
         low, features = self.backbone(image)
         return F.interpolate(self.head(low, features), size=image.shape[-2:], mode="bilinear", align_corners=True)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Parameters of the backbone and of the head; frozen batch norms have none."""
+        """Return the parameters of the backbone and of the head; frozen batch norms have none."""
         return list(self.backbone.parameters()), list(self.head.parameters())
 
 
@@ -97,7 +90,7 @@ class SeparableASPPHead(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, low: Tensor, features: Tensor) -> Tensor:
-        """Logits (B, C, h1, w1) of layer 1 (B, 256, h1, w1) and layer 4 (B, 2048, h4, w4)."""
+        """Return logits (B, C, h1, w1) of layer 1 (B, 256, h1, w1) and layer 4 (B, 2048, h4, w4)."""
         branches = [branch(features) for branch in self.parallel_branches]
         pooled = self.global_branch(features).expand_as(branches[0])
         context = self.bottleneck(torch.cat([*branches, pooled], dim=1))
@@ -114,7 +107,7 @@ def _conv_norm_relu(
 
 
 def _separable(in_channels: int, out_channels: int, dilation: int, norm: partial[FrozenBatchNorm2d]) -> nn.Sequential:
-    """A 3x3 convolution of each channel, then a 1x1 convolution across them, each with norm and ReLU."""
+    """Make a 3x3 convolution of each channel, then a 1x1 convolution across them, each with norm and ReLU."""
     block = nn.Sequential()
     block.depthwise_conv = nn.Conv2d(
         in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False

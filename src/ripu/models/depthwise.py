@@ -1,7 +1,7 @@
-"""Dilated depthwise convolutions that learn quickly on a CPU.
+"""Dilated depthwise convolutions with fast gradients on a CPU.
 
-oneDNN computes their output quickly, but their gradients 20 to 40 times slower (measured with AVX2), and networks that keep
-an output stride of 16 or 8 have several. ``python scripts/bench.py --step`` measures what that is of a training step.
+oneDNN computes their output fast, but their gradients 20 to 40 times slower (measured with AVX2), and networks that keep
+an output stride of 16 or 8 have several. ``python scripts/bench.py --step`` measures their share of a training step.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 
 class DilatedDepthwiseConv2d(nn.Conv2d):
-    """A dilated depthwise convolution of stride 1 that keeps the size of its input, with its own gradients on CPUs.
+    """A dilated depthwise convolution of stride 1 that keeps the size of its input and computes its own gradients on CPUs.
 
-    The output is that of ``nn.Conv2d``; so are the gradients, of any order, up to the order of summation. Elsewhere (GPUs,
-    autocast, double precision, ``torch.compile``, no gradients) nothing is different. ``torch.func`` and, with gradients,
-    ``torch.jit`` do not know it.
+    Output and gradients (of any order) are those of ``nn.Conv2d``, up to the order of summation. Elsewhere (GPUs, autocast,
+    double precision, ``torch.compile``, no gradients) ``nn.Conv2d`` runs. ``torch.func`` and, with gradients, ``torch.jit``
+    do not support it.
     """
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether a module is a convolution that this can take the place of."""
+        """Return whether this class can replace a module."""
         return (
             type(module) is nn.Conv2d
             and module.groups == module.in_channels == module.out_channels
@@ -38,16 +38,13 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
         )  # fmt: skip
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C, H, W)."""
+        """Convolve (B, C, H, W) to (B, C, H, W)."""
         is_plain = input.device.type == "cpu" and input.dtype == self.weight.dtype == torch.float32 and input.dim() == 4
-        if (
-            is_plain
-            and torch.is_grad_enabled()
-            and not (torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
-        ):
-            output: Tensor = _DilatedDepthwise.apply(input, self.weight, self.padding, self.dilation)
-            return output
-        return super().forward(input)
+        is_special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not torch.is_grad_enabled()
+        if not is_plain or is_special:
+            return super().forward(input)
+        output: Tensor = _DilatedDepthwise.apply(input, self.weight, self.padding, self.dilation)
+        return output
 
 
 class _DilatedDepthwise(torch.autograd.Function):
@@ -59,12 +56,12 @@ class _DilatedDepthwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """Of the input: the convolution of the gradient by the turned kernel. Of the weight: a sum for every tap."""
+        """Convolve the gradient with the flipped kernel for the input; sum over every tap for the weight."""
         input, weight = ctx.saved_tensors
         of_input, of_weight = None, None
         if ctx.needs_input_grad[0]:
-            turned = weight.flip(2, 3)
-            of_input = F.conv2d(gradient, turned, padding=ctx.padding, dilation=ctx.dilation, groups=len(weight))
+            flipped = weight.flip(2, 3)
+            of_input = F.conv2d(gradient, flipped, padding=ctx.padding, dilation=ctx.dilation, groups=len(weight))
         if ctx.needs_input_grad[1]:
             (below, beside), (down, right) = ctx.padding, ctx.dilation
             height, width = gradient.shape[-2:]
@@ -79,13 +76,13 @@ class _DilatedDepthwise(torch.autograd.Function):
 
 
 def quicken_dilated_depthwise(network: nn.Module) -> int:
-    """Let every dilated depthwise convolution of a network have the gradients of :class:`DilatedDepthwiseConv2d`.
+    """Give every dilated depthwise convolution of a network the gradients of :class:`DilatedDepthwiseConv2d`.
 
     Args:
-        network: Changed in place; parameters, their names and outputs stay.
+        network: Changed in place; its parameters, their names and its outputs stay the same.
 
     Returns:
-        How many there are.
+        The number of these convolutions.
     """
     found = [module for module in network.modules() if DilatedDepthwiseConv2d.fits(module)]
     for module in found:

