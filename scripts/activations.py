@@ -1,11 +1,11 @@
-"""How much memory the published training step holds for its backward pass, counted instead of guessed.
+"""Memory that the published training step holds for its backward pass, counted on a CPU.
 
     python scripts/activations.py
 
-Runs the forward pass and the losses of one domain at two small sizes on the CPU and counts the bytes that autograd
-keeps (each storage once, parameters left out). What is kept is a part that grows with the number of pixels and, in half
-precision, copies of the weights that do not; two sizes tell the two apart, and the published size follows. On top come
-parameters, gradients and momentum (printed), what the backward pass needs for a moment, and the libraries' own memory.
+Runs the forward pass and the losses of one domain at two small sizes and counts the bytes that autograd keeps (each
+storage once, without parameters). Some grow with the number of pixels; in half precision, copies of the weights do not.
+Two sizes separate the two, and the published size follows. Parameters, gradients and momentum (printed), temporary buffers
+of the backward pass and the libraries' own memory come on top.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ MODELS = ("deeplabv2_r101", "deeplabv3plus_r101")
 
 
 def kept_bytes(module: RipuModule, domain: str, size: tuple[int, int], precision: str) -> int:
-    """Bytes that one image of a domain leaves for the backward pass."""
+    """Count the bytes that one image of a domain holds for the backward pass."""
     own = {one.untyped_storage().data_ptr() for one in module.parameters()}
     seen: dict[int, int] = {}
-    alive: list[Any] = []  # storages that are kept cannot be given out twice
+    alive: list[Any] = []  # keeps storages from being reused
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
@@ -56,7 +56,7 @@ def kept_bytes(module: RipuModule, domain: str, size: tuple[int, int], precision
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
     options = parser.parse_args()

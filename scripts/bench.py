@@ -1,17 +1,17 @@
-"""How long selection takes: the engine, the literal method and a plain softmax, side by side in one run.
+"""Speed of selection: the engine, the literal method and a plain softmax, side by side.
 
     python scripts/bench.py            # three sizes, k = 1, 4, 32, regions and pixels
     python scripts/bench.py --quick    # the smallest size
-    python scripts/bench.py --forward  # and the network whose logits these would be
+    python scripts/bench.py --forward  # also the forward pass of a network
     python scripts/bench.py --step     # instead: a training step of the default network on this CPU
-    python scripts/bench.py --device cuda --full   # on a GPU, the literal method whole
+    python scripts/bench.py --device cuda --full   # on a GPU, with the literal method in full
 
-T0 is what nobody can do without: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``. "engine"
-is everything from the logits to the picks. "literal" is the method as one would write it down: softmax and entropy at
-full size, one-hot planes, a convolution with a window of ones over them, one arg-max per pick. Where that window is
-large it is timed on a part of the map and scaled by its products, marked "~"; --full runs it whole (at k = 32 for many
-minutes on a CPU). Times are wall clock, on a GPU until it is idle; T0 and engine alternate, so that a busy machine hits both
-alike. Peak memory is what the process grows by above its size before the call, on a GPU what is allocated there.
+T0 is the least that any method needs: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``. "engine"
+is everything from the logits to the picks. "literal" is a direct translation of the equations: softmax and entropy at full
+size, one-hot planes, a convolution with a window of ones, one arg-max per pick. A large window is timed on a part of the
+map and scaled by its number of products, marked "~"; --full runs it completely (for many minutes at k = 32 on a CPU).
+Times are wall-clock time, on a GPU until it is idle. T0 and engine alternate, so a busy machine affects both alike. Peak
+memory is the growth of the process during the call, on a GPU the memory allocated there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NUM_CLASSES = 19
 SIZES = ((256, 512), (512, 1024), (1024, 2048))
 RADII = (1, 4, 32)
 CROP = (96, 192)
-"""The part of the map on which a large dense window is timed."""
+"""Part of the map on which a large dense window is timed."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Case:
 
 
 def make_logits(size: tuple[int, int], device: torch.device, seed: int = 0) -> Tensor:
-    """(1, C, h, w) at 5/8 of the size, as 640 x 1280 is to 1024 x 2048; smooth, blobs of all classes everywhere."""
+    """Make smooth logits (1, C, h, w) at 5/8 of the size (640 x 1280 for 1024 x 2048), with blobs of all classes."""
     height, width = size[0] * 5 // 8, size[1] * 5 // 8
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(1, NUM_CLASSES, max(2, height // 16), max(2, width // 16), generator=generator) * 4
@@ -80,7 +80,7 @@ def engine(logits: Tensor, case: Case) -> Tensor:
 
 
 def window_sums(planes: Tensor, radius: int) -> Tensor:
-    """A convolution with ones that pads by itself: how one writes the sum over N_k."""
+    """Sum over N_k as a padded convolution with ones."""
     num_planes, side = planes.shape[1], 2 * radius + 1
     ones = torch.ones(num_planes, 1, side, side, device=planes.device)
     return conv2d(planes, ones, padding=radius, groups=num_planes)
@@ -110,7 +110,7 @@ def literal_picks(score: Tensor, case: Case) -> list[tuple[int, int]]:
 
 
 def time_literal(logits: Tensor, case: Case, full: bool) -> tuple[float, bool]:
-    """Seconds of the literal method and whether its window was timed on a part of the map and scaled."""
+    """Return the seconds of the literal method, and True if its window was timed on a part of the map and scaled."""
     is_scaled = not full and case.radius > 4 and case.size[0] > CROP[0]
     extra = 0.0
 
@@ -130,12 +130,12 @@ def time_literal(logits: Tensor, case: Case, full: bool) -> tuple[float, bool]:
 
 
 def _products(size: tuple[int, int], radius: int) -> int:
-    """Products of a dense window over one plane: the sum of |N_k|."""
+    """Count the products of a dense window over one plane: the sum of |N_k|."""
     return int(window_count(size, radius).sum())
 
 
 def peak_extra_mb(call: Callable[[], object], device: torch.device) -> float | None:
-    """MB by which the resident set, or what is allocated on a GPU, grows at its peak; None where the system does not tell."""
+    """Return the peak growth of the resident set or of GPU memory in MB; None if the system does not report it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         allocated = torch.cuda.memory_allocated(device)
@@ -194,7 +194,7 @@ def run_case(case: Case, device: torch.device, repeats: int, full: bool, with_li
 
 
 def run_stages(size: tuple[int, int], device: torch.device, repeats: int) -> None:
-    """Where the time goes, and the floor: what the exponentials alone cost."""
+    """Time the stages, and the floor: the exponentials alone."""
     logits = make_logits(size, device)
     dtypes = (torch.float32, torch.uint8)
     entropy, label = map_pixels(logits, size, entropy_and_label, dtypes)
@@ -226,7 +226,7 @@ def run_stages(size: tuple[int, int], device: torch.device, repeats: int) -> Non
     for round_number in range(repeats + 1):
         for name, call in stages.items():
             if name.startswith("dense") and round_number > 1:
-                continue  # once is enough for what takes seconds
+                continue  # once is enough for something that takes seconds
             seconds = timed(call, device)
             if round_number:
                 times[name].append(seconds)
@@ -246,7 +246,7 @@ def run_forward(size: tuple[int, int], device: torch.device, repeats: int) -> No
 
 
 def run_step(repeats: int) -> None:
-    """Forward and backward of the default network with and without its own gradients; the two alternate."""
+    """Time forward and backward of the default network with and without our own gradients, alternating."""
     from ripu.models.depthwise import DilatedDepthwiseConv2d
     from ripu.models.smp import SmpNetwork
 
@@ -287,8 +287,8 @@ def cpu_name() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the smallest size only, fewer repeats")
-    parser.add_argument("--full", action="store_true", help="run the literal method whole at every radius")
-    parser.add_argument("--no-literal", action="store_true", help="leave the literal method out")
+    parser.add_argument("--full", action="store_true", help="run the literal method in full at every radius")
+    parser.add_argument("--no-literal", action="store_true", help="skip the literal method")
     parser.add_argument("--forward", action="store_true", help="time a network's forward pass too")
     parser.add_argument("--step", action="store_true", help="only a training step of the default network")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu (the default) or cuda")
@@ -296,9 +296,9 @@ def main() -> None:
     arguments = parser.parse_args()
     device: torch.device = arguments.device
     if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error(f"--device {device}: there is none")
+        parser.error(f"--device {device}: this machine has none")
     if arguments.step and device.type != "cpu":
-        parser.error("--step is about CPUs")
+        parser.error("--step measures CPUs only")
     sizes = SIZES[:1] if arguments.quick else SIZES
     repeats = min(arguments.repeats, 5) if arguments.quick else arguments.repeats
     print(f"{cpu_name()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}")

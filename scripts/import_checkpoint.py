@@ -1,10 +1,10 @@
-"""Make a checkpoint of this package from a released one, so that it can be evaluated, predicted with and replayed.
+"""Make a checkpoint of this package from a released one, for evaluation, prediction and replay.
 
     python scripts/import_checkpoint.py gtav_ra.pth gtav_ra.ckpt dataset=gtav mode=ra
     python -m ripu.evaluate checkpoint=gtav_ra.ckpt paths.data_root=FOLDER
 
-The words behind the two files are those of the ``ripu.train`` that would have trained the network: data set, model,
-protocol. No data are needed here; to evaluate, the validation images and labels are.
+The words after the two files are those of the ``ripu.train`` command that would have trained the network: data set, model,
+protocol. Importing needs no data; evaluating needs the validation images and labels.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def convert(released: Path, out: Path, words: Sequence[str]) -> None:
     """Write ``released`` to ``out`` as ``ripu.train`` would have.
 
     Args:
-        released: A file of any layout that ``model.checkpoint`` takes and that holds a whole network.
+        released: A file with a whole network, in any layout that ``model.checkpoint`` accepts.
         out: The file to write; it must not exist yet. It appears only once it is complete.
         words: Overrides of ``ripu.train``.
 
     Raises:
-        ConfigError: The overrides are not in order, or the file does not fit their network.
+        ConfigError: The overrides are wrong, or the file does not fit their network.
         CheckpointError: The file cannot be read, or ``out`` exists.
     """
     check_new(out)

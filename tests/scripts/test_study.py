@@ -141,6 +141,15 @@ def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch
     assert "| 40.0 | 41.0 | 39.0 | 42.0 | 68.1 |" in (tmp_path / "results.md").read_text()
 
 
+def test_the_page_of_the_docs_is_what_the_study_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = TESTS.parent / "docs"
+    words = ["--no-runs", "--out", tmp_path, "--report", tmp_path / "results.md", "--record", docs / "results.jsonl"]
+    monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words)])
+    monkeypatch.setattr(study, "command", lambda data_root: "python scripts/study.py --no-runs")
+    study.main()
+    assert (tmp_path / "results.md").read_text() == (docs / "results.md").read_text()
+
+
 def test_the_commands_of_the_docs_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Runs] = []
     monkeypatch.setattr(
