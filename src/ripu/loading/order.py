@@ -1,4 +1,4 @@
-"""Which image is drawn when: pure functions of (seed, position), so that a run can be picked up at any step."""
+"""The order of images: pure functions of (seed, position), so that a run can be resumed at any step."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Stream(Protocol):
     """An endless sequence of image indices."""
 
     def __getitem__(self, position: int) -> int:
-        """The index of the image that is drawn at a position."""
+        """Return the index of the image that is drawn at a position."""
 
 
 def seed_of(*key: int) -> int:
-    """A 63-bit seed that depends on all parts of a key and on nothing else."""
+    """Return a 63-bit seed that depends on all parts of a key and on nothing else."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
 class ShuffledStream:
-    """Uniform sampling without replacement: one seeded permutation of the data set after the other."""
+    """Uniform sampling without replacement: one seeded permutation of the data set after another."""
 
     def __init__(self, length: int, *key: int) -> None:
         """Describe the stream.
@@ -37,7 +37,7 @@ class ShuffledStream:
         self.key = key
 
     def __getitem__(self, position: int) -> int:
-        """The image index at a position >= 0."""
+        """Return the image index at a position >= 0."""
         epoch, offset = divmod(position, self.length)
         return int(_permutation(self.length, (*self.key, epoch))[offset])
 
@@ -50,7 +50,7 @@ def _permutation(length: int, key: tuple[int, ...]) -> NDArray[np.int64]:
 class PhaseSampler(Sampler[tuple[int, int]]):
     """The (position, index) pairs that one rank reads in one phase.
 
-    Position ``p`` of the stream belongs to micro-batch ``p // (batch_size * world_size)`` and there to rank
+    Position ``p`` of the stream belongs to micro-batch ``p // (batch_size * world_size)`` and within it to rank
     ``(p // batch_size) % world_size``, wherever in the phase reading begins.
     """
 
@@ -68,10 +68,10 @@ class PhaseSampler(Sampler[tuple[int, int]]):
 
         Args:
             stream: The sequence to read.
-            steps: First optimiser step that is still to be taken, and the end of the phase (exclusive).
-            batch_size: Images a micro-batch and rank.
-            accumulate: Micro-batches an optimiser step.
-            rank: This process.
+            steps: The next optimiser step, and the end of the phase (exclusive).
+            batch_size: Images per micro-batch and rank.
+            accumulate: Micro-batches per optimiser step.
+            rank: Rank of this process.
             world_size: Number of processes.
         """
         self.stream = stream

@@ -1,12 +1,12 @@
-"""Streets: a generated pair of domains in the real layouts of GTAV, SYNTHIA and Cityscapes.
+"""Streets, the default data set: generated domains in the layouts of GTAV, SYNTHIA and Cityscapes.
 
-The default data set. A seeded generator paints street scenes with all 19 classes of Cityscapes in a game-like source
-style and a camera-like target style, so that everything runs without a download::
+A seeded generator paints street scenes with all 19 classes of Cityscapes in a game-like source style and a camera-like
+target style, so that everything runs without a download::
 
     python -m ripu.datasets.streets --root data/streets --seed 0 --preview streets.png
 
-Shapes, not flat colours, tell the classes apart, and colours overlap among classes; source and target differ in
-palette, light, weather, lens, sensor, camera height and in how often things occur.
+Classes differ in shape rather than colour, and share colours; source and target differ in palette, light, weather, lens,
+sensor, camera height and in how often things occur.
 """
 
 from ripu.datasets.streets.preview import write_preview

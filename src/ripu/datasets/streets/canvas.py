@@ -1,7 +1,7 @@
-"""The canvas, the camera and the dice of the street scenes.
+"""Canvas, camera and dice of the street scenes.
 
-A scene is painted far to near (painter's algorithm) on two layers at twice the final size: `paint` says which colour
-entry a pixel shows, `owner` which object it belongs to. Image and label therefore come from the same strokes.
+A scene is painted far to near (painter's algorithm) on two layers at twice the final size: `paint` holds the colour
+entry of a pixel, `owner` the object it belongs to. Image and label therefore come from the same strokes.
 
 Only integer polygon filling and float operations that IEEE 754 defines exactly (+, -, *, /, sqrt, floor) are used, so
 that a seed gives the same pixels on every machine.
@@ -34,7 +34,7 @@ CIRCLE: tuple[tuple[float, float], ...] = tuple(
 
 
 class Dice:
-    """The random numbers of one scene; they depend on (seed, domain, index) alone.
+    """Random numbers of one scene; they depend on (seed, domain, index) alone.
 
     Args:
         seed: Seed of the whole data set, >= 0.
@@ -46,31 +46,31 @@ class Dice:
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, domain, index))))
 
     def uniform(self, low: float, high: float) -> float:
-        """A float in [low, high)."""
+        """Return a float in [low, high)."""
         return low + (high - low) * float(self._generator.random())
 
     def within(self, bounds: tuple[float, float]) -> float:
-        """A float in [bounds[0], bounds[1])."""
+        """Return a float in [bounds[0], bounds[1])."""
         return self.uniform(bounds[0], bounds[1])
 
     def integer(self, low: int, high: int) -> int:
-        """An int in low..high, both included."""
+        """Return an int in low..high, both included."""
         return int(self._generator.integers(low, high + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return float(self._generator.random()) < probability
 
     def side(self) -> int:
-        """-1 or 1."""
+        """Return -1 or 1."""
         return 1 if self.chance(0.5) else -1
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of the options, each as likely as the others."""
+        """Return one of the options, all equally likely."""
         return options[int(self._generator.integers(0, len(options)))]
 
     def weighted(self, weights: Mapping[str, float]) -> str:
-        """One of the keys, with probability proportional to its value."""
+        """Return one of the keys, with probability proportional to its value."""
         left = float(self._generator.random()) * sum(weights.values())
         for name, weight in weights.items():
             left -= weight
@@ -79,14 +79,14 @@ class Dice:
         return next(iter(weights))
 
     def tone(self, palette: Sequence[Color], spread: int = 14) -> Color:
-        """A colour of the palette, a little brighter or darker and a little off in each channel."""
+        """Return a colour of the palette, varied a little in brightness and in each channel."""
         red, green, blue = self.pick(palette)
         light = self.integer(-spread, spread)
         jitter = [self.integer(-spread // 2, spread // 2) for _ in range(3)]
         return clip_color(red + light + jitter[0], green + light + jitter[1], blue + light + jitter[2])
 
     def noise(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Independent bytes 0..255."""
+        """Return independent bytes 0..255."""
         return self._generator.integers(0, 256, size=shape, dtype=np.uint8)
 
 
@@ -96,25 +96,25 @@ def clip_color(red: float, green: float, blue: float) -> Color:
 
 
 def shade(color: Color, factor: float) -> Color:
-    """The colour made darker (factor < 1) or brighter (> 1)."""
+    """Return the colour made darker (factor < 1) or brighter (> 1)."""
     return clip_color(color[0] * factor, color[1] * factor, color[2] * factor)
 
 
 def mix(first: Color, second: Color, weight: float) -> Color:
-    """(1 - weight) * first + weight * second."""
+    """Return (1 - weight) * first + weight * second."""
     return clip_color(*(a + (b - a) * weight for a, b in zip(first, second, strict=True)))
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera that looks along the road; units are metres and canvas pixels.
+    """Pinhole camera that looks along the road; units are metres and canvas pixels.
 
     Attributes:
         focal_px: Focal length.
-        height_m: Height over the road.
+        height_m: Height above the road.
         horizon_px: Row of the horizon.
         center_px: Column of the vanishing point of a straight road.
-        offset_m: Lateral place of the camera; 0 is the middle of the road, right is positive.
+        offset_m: Lateral position of the camera; 0 is the middle of the road, right is positive.
         curve: The road's middle lies at curve * z**2.
     """
 
@@ -126,7 +126,7 @@ class Camera:
     curve: float
 
     def point(self, s: float, y: float, z: float) -> Pixel:
-        """Canvas pixel of a point `s` right of the road's middle, `y` over the ground and `z` > 0 ahead (metres)."""
+        """Return the pixel of a point `s` right of the road's middle, `y` above the ground and `z` > 0 ahead (metres)."""
         scale = self.focal_px / z
         column = self.center_px + (s - self.offset_m + self.curve * z * z) * scale
         row = self.horizon_px + (self.height_m - y) * scale
@@ -136,16 +136,16 @@ class Camera:
         )
 
     def px(self, metres: float, z: float) -> float:
-        """Size on the canvas of a length that is seen at right angles at distance z."""
+        """Return the size on the canvas of a length seen at right angles at distance z."""
         return metres * self.focal_px / z
 
     def lateral(self, s: float, z: float) -> float:
-        """How far right of the line of sight a point lies (metres)."""
+        """Return the distance of a point to the right of the line of sight (metres)."""
         return s - self.offset_m + self.curve * z * z
 
 
 class Canvas:
-    """Two layers, `paint` and `owner`, and the tables that say what their numbers mean; entry 0 of both is the sky.
+    """Two layers, `paint` and `owner`, with the tables of their numbers; entry 0 of both is the sky.
 
     Args:
         height: Rows of the canvas.
@@ -168,13 +168,13 @@ class Canvas:
         self._paints: dict[tuple[Color, float, Color], int] = {}
 
     def begin(self, label_id: int, depth_m: float, grain: Color = (0, 0, 0), instance: bool = False) -> None:
-        """Start an object: what is filled from here on belongs to it.
+        """Start an object, to which everything filled from here on belongs.
 
         Args:
             label_id: Its label id.
             depth_m: Its distance, for haze; 0 for the ground, whose distance follows from the row.
             grain: Strength 0..255 of its fine, middle and coarse texture.
-            instance: Whether it gets an instance number of its own.
+            instance: Whether it gets its own instance number.
         """
         if instance:
             self._num_instances += 1
@@ -185,7 +185,7 @@ class Canvas:
         assert len(self.classes) < 65_536
 
     def resume(self, owner: int, depth_m: float) -> None:
-        """Go on with the class and instance of an earlier object (see :attr:`current`)."""
+        """Continue with the class and instance of an earlier object (see :attr:`current`)."""
         self.classes.append(self.classes[owner])
         self.instances.append(self.instances[owner])
         self._depth = depth_m
@@ -201,11 +201,11 @@ class Canvas:
         self._fill(self.owner, [points], self.current)
 
     def detail(self, points: Sequence[Pixel], color: Color, grain: Color | None = None) -> None:
-        """Fill a polygon in the paint layer only: a detail inside what the object owns already."""
+        """Fill a polygon in the paint layer only: a detail inside the area that the object owns already."""
         self._fill(self.paint, [points], self._entry(color, grain))
 
     def ring(self, outer: Sequence[Pixel], inner: Sequence[Pixel], color: Color) -> None:
-        """Paint the area between two outlines; what shows through the hole belongs to the object all the same."""
+        """Paint the area between two outlines; the hole belongs to the object as well."""
         self._fill(self.paint, [outer, inner], self._entry(color, None))
         self._fill(self.owner, [outer], self.current)
 
@@ -214,7 +214,7 @@ class Canvas:
         self._fill(self.owner, [points], self.current)
 
     def cast(self, points: Sequence[Pixel]) -> None:
-        """Let a polygon of the ground lie in the shade."""
+        """Put a polygon of the ground in the shade."""
         self._fill(self.shadow, [points], 255)
 
     def _entry(self, color: Color, grain: Color | None) -> int:

@@ -1,4 +1,4 @@
-"""The ground and what stands on it: lane marks, crossings, poles, lights, signs and odds and ends."""
+"""The ground with lane marks and crossings, and poles, lights, signs and small things on it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from ripu.datasets.streets.stage import EGO_VEHICLE, ID, STATIC, Local, Stage, q
 
 _STEEL: tuple[Color, ...] = ((96, 98, 100), (70, 74, 76), (128, 130, 132), (56, 70, 62), (110, 96, 80))
 FAR_M = 240.0
-"""Distance to which the ground is painted."""
+"""Distance up to which the ground is painted."""
 
 
 def plain(stage: Stage, label: str) -> None:
-    """The ground from the horizon to the bottom edge."""
+    """Paint the ground from the horizon to the bottom edge."""
     canvas, cam = stage.canvas, stage.camera
     height, width = canvas.paint.shape
     row = int(cam.horizon_px + cam.px(cam.height_m, FAR_M))
@@ -21,7 +21,7 @@ def plain(stage: Stage, label: str) -> None:
 
 
 def road(stage: Stage, half: float, pavement: float, strips: tuple[bool, bool]) -> Color:
-    """The street with its kerbs, pavements and grass strips; returns the colour of the asphalt.
+    """Paint the street with its kerbs, pavements and grass strips, and return the colour of the asphalt.
 
     Args:
         stage: The scene.
@@ -66,7 +66,7 @@ def road(stage: Stage, half: float, pavement: float, strips: tuple[bool, bool]) 
 
 
 def lane_marks(stage: Stage, half: float, lane: float, asphalt: Color) -> None:
-    """Middle line, lane dashes and, at times, a line along the kerb."""
+    """Paint the middle line, lane dashes and sometimes a line along the kerb."""
     canvas, dice = stage.canvas, stage.dice
     canvas.begin(ID["road"], 0.0, (12, 12, 12))
     white = mix((232, 232, 228), asphalt, dice.uniform(0.05, 0.45))
@@ -98,14 +98,14 @@ def _dashes(stage: Stage, s: float, width: float, length: float, gap: float, col
 
 
 def rails(stage: Stage, s: float) -> None:
-    """Two rails of a tramway in the road."""
+    """Paint the two rails of a tramway in the road."""
     for side in (-0.72, 0.72):
         for offset, tone in ((-0.09, (60, 60, 62)), (-0.03, (150, 150, 152))):
             stage.canvas.detail(stage.ground(s + side + offset, s + side - offset, 1.2, 180), tone)
 
 
 def crossing_street(stage: Stage, z: float, width: float, half: float, pavement: float, asphalt: Color) -> None:
-    """A street from left to right, with a zebra crossing before it."""
+    """Paint a street from left to right, with a zebra crossing in front of it."""
     canvas = stage.canvas
     canvas.begin(ID["sidewalk"], 0.0, (10, 12, 12))
     stone = stage.dice.tone(stage.style.sidewalk, 10)
@@ -125,7 +125,7 @@ def crossing_street(stage: Stage, z: float, width: float, half: float, pavement:
 
 
 def post(stage: Stage, s: float, z: float, height: float, width: float) -> Color:
-    """A pole; returns its colour."""
+    """Paint a pole and return its colour."""
     color = shade(stage.dice.tone(_STEEL), stage.face_light(0))
     stage.canvas.begin(ID["pole"], z, (3, 3, 4))
     at = stage.board(s, z)
@@ -137,7 +137,7 @@ def post(stage: Stage, s: float, z: float, height: float, width: float) -> Color
 
 
 def lamp(stage: Stage, s: float, z: float) -> None:
-    """A street lamp whose arm reaches over the road."""
+    """Paint a street lamp whose arm reaches over the road."""
     dice, canvas = stage.dice, stage.canvas
     height = dice.uniform(5, 8.5)
     color = post(stage, s, z, height, dice.uniform(0.16, 0.26))
@@ -149,7 +149,7 @@ def lamp(stage: Stage, s: float, z: float) -> None:
 
 
 def traffic_light(stage: Stage, s: float, z: float) -> None:
-    """Lights on a pole, at times with a second set on an arm over the road."""
+    """Paint lights on a pole, sometimes with a second set on an arm over the road."""
     dice, canvas = stage.dice, stage.canvas
     american = stage.style.american
     height = dice.uniform(3.3, 3.9)
@@ -180,7 +180,7 @@ def _light_box(stage: Stage, at: Local, u: float, v: float, state: int, box: Col
 
 
 def sign(stage: Stage, s: float, z: float) -> None:
-    """One or two traffic signs on a pole."""
+    """Paint one or two traffic signs on a pole."""
     dice, canvas = stage.dice, stage.canvas
     height = dice.uniform(2.4, 3.2)
     post(stage, s, z, height + 0.3, 0.09)
@@ -250,7 +250,7 @@ def _face(stage: Stage, at: Local, v: float, kind: str, r: float) -> None:
 
 
 def bin_or_box(stage: Stage, s: float, z: float) -> None:
-    """A litter bin, bench or cabinet: `static`, a void class."""
+    """Paint a litter bin, bench or cabinet: `static`, a void class."""
     dice, canvas = stage.dice, stage.canvas
     canvas.begin(STATIC, z, (6, 6, 6))
     at = stage.board(s, z)
@@ -261,7 +261,7 @@ def bin_or_box(stage: Stage, s: float, z: float) -> None:
 
 
 def bonnet(stage: Stage) -> None:
-    """The own car's bonnet along the bottom edge: `ego vehicle`, a void class."""
+    """Paint the bonnet of the camera's car along the bottom edge: `ego vehicle`, a void class."""
     dice, canvas = stage.dice, stage.canvas
     height, width = canvas.paint.shape
     top = dice.uniform(0.94, 0.965)

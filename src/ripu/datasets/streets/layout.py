@@ -1,11 +1,11 @@
-"""What is where: one scene from the first roll of the dice to the last stroke."""
+"""Layout of a scene, from the first roll of the dice to the last stroke."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
-from ripu.datasets.streets import furniture, movers, structures
+from ripu.datasets.streets import furniture, people, structures, vehicles
 from ripu.datasets.streets.canvas import Camera, Canvas, Dice
 from ripu.datasets.streets.stage import ID, Stage
 from ripu.datasets.streets.styles import Style, Weather
@@ -24,7 +24,7 @@ def paint_scene(style: Style, dice: Dice, height: int, width: int) -> Stage:
         width: Columns of the final image.
 
     Returns:
-        The stage with its two painted layers; :func:`ripu.datasets.streets.render.develop` makes the pictures.
+        The stage with its two painted layers; :func:`ripu.datasets.streets.render.develop` makes the image.
     """
     rows, columns = 2 * height, 2 * width
     camera = Camera(
@@ -48,7 +48,7 @@ def _weather(style: Style, dice: Dice) -> Weather:
 
 
 class _Builder:
-    """Draws up the plan of one scene: the street, the lots on both sides, what stands and moves between them."""
+    """Builder of one scene: the street, the lots on both sides, and everything between them."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -164,7 +164,7 @@ class _Builder:
     # ---------------------------------------------------------------- between the lots
 
     def _add(self, s: float, z: float, strokes: Strokes, half_width: float = 0.5) -> None:
-        """Plan a thing unless it lies beyond the end of the street or is hidden behind a bend."""
+        """Plan a thing, unless it lies beyond the end of the street or is hidden behind a bend."""
         cam = self.stage.camera
         if z < 2.2 or (self.end and z > self.end - 4):
             return
@@ -235,7 +235,7 @@ class _Builder:
                     if dice.chance(rates["parked"]) and not self._in_crossing(z) and not self._in_crossing(z + 5):
                         s = side * (self.half - 1.15)
                         heading = 1 if side > 0 or dice.chance(0.3) else -1
-                        self._add(s, z, partial(movers.car, stage, s, z, heading))
+                        self._add(s, z, partial(vehicles.car, stage, s, z, heading))
                     z += dice.uniform(5.6, 7)
         for k in range(self.num_lanes):
             for heading in (1, -1):
@@ -243,7 +243,7 @@ class _Builder:
                 if self.has_tram and heading < 0 and k == 0:
                     z = dice.uniform(8, 30)
                     way = dice.side()
-                    self._add(s, z, partial(movers.tram, stage, s, z, way))
+                    self._add(s, z, partial(vehicles.tram, stage, s, z, way))
                     continue
                 z = dice.uniform(7, 30) if heading > 0 else dice.uniform(6, 26)
                 while z < 100:
@@ -261,7 +261,7 @@ class _Builder:
 
     def _vehicle(self, kind: str, s: float, z: float, heading: int) -> None:
         stage = self.stage
-        paint = {"car": movers.car, "truck": movers.truck, "bus": movers.bus}[kind]
+        paint = {"car": vehicles.car, "truck": vehicles.truck, "bus": vehicles.bus}[kind]
         self._add(s, z, partial(paint, stage, s, z, heading), 12.0 if abs(heading) == 2 else 0.5)
 
     def _people(self) -> None:
@@ -274,21 +274,21 @@ class _Builder:
             if self.cross and dice.chance(0.35):
                 z, s = self.cross[0] - dice.uniform(1.2, 4), dice.uniform(-self.half, self.half)
             for _ in range(2 if dice.chance(0.3) else 1):
-                self._add(s, z, partial(movers.person, stage, s, z))
+                self._add(s, z, partial(people.person, stage, s, z))
                 s += dice.uniform(0.45, 0.7)
         for _ in range(stage.count(rates["bicycle"])):
             z, s = dice.uniform(5, 28), dice.side() * (self.half + dice.uniform(0.5, 1.3))
             for _ in range(dice.integer(1, 3)):
                 view = dice.pick(("side", "oblique"))
-                self._add(s, z, partial(movers.bicycle, stage, s, z, False, view))
+                self._add(s, z, partial(people.bicycle, stage, s, z, False, view))
                 z += dice.uniform(0.6, 1.2)
         for _ in range(stage.count(rates["motorcycle"])):
             z, s = dice.uniform(6, 28), dice.side() * (self.half - dice.uniform(-1.0, 0.8))
             view = dice.pick(("side", "oblique", "rear"))
-            self._add(s, z, partial(movers.motorcycle, stage, s, z, False, view))
+            self._add(s, z, partial(people.motorcycle, stage, s, z, False, view))
         for _ in range(stage.count(rates["rider"])):
             z = dice.uniform(6, 34)
-            ride = movers.bicycle if dice.chance(0.7) else movers.motorcycle
+            ride = people.bicycle if dice.chance(0.7) else people.motorcycle
             if self.cross and dice.chance(0.5):
                 z, s, view = self.cross[0] + dice.uniform(-1, 3), dice.uniform(-self.half, self.half), "side"
             else:

@@ -1,4 +1,4 @@
-"""A contact sheet: image and coloured label, source and target."""
+"""Contact sheet of scenes: images beside their coloured labels, of source and target."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ def write_preview(
 ) -> Path:
     """Write a sheet of scenes, two to a row, each an image beside its coloured label; void is black.
 
-    The scenes are painted anew: the sheet shows what :func:`generate` writes for the same seed and size, whether or
-    not it has been called.
+    The scenes are painted afresh, as :func:`generate` writes them for the same seed and size.
 
     Args:
         path: PNG file to write.
         seed: Seed, >= 0.
         height: Rows of a scene.
         width: Columns of a scene.
-        sets: Which sets to show, one below the other.
+        sets: The sets to show, one below the other.
         num_rows: Rows of the sheet for each set.
 
     Returns:

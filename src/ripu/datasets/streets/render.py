@@ -1,4 +1,4 @@
-"""From the painted layers to the picture: light, air, lens and sensor.
+"""Development of painted layers into an image: light, air, lens and sensor.
 
 Integer and elementwise IEEE float arithmetic only, so that the bytes do not depend on the machine.
 """
@@ -38,10 +38,10 @@ def render(
 
 
 def develop(stage: Stage) -> NDArray[np.uint8]:
-    """The image of a painted stage.
+    """Return the image of a painted stage.
 
     Args:
-        stage: What :func:`paint_scene` returned, with layers of (2H, 2W).
+        stage: The result of :func:`paint_scene`, with layers of (2H, 2W).
 
     Returns:
         RGB image (H, W, 3) uint8.
@@ -102,7 +102,7 @@ def _vector(color: Color) -> Floats:
 
 
 def _halve(layer: NDArray[np.uint8]) -> Floats:
-    """Mean of each 2x2 block."""
+    """Return the mean of each 2x2 block."""
     wide = layer.astype(np.uint16)
     total = wide[0::2, 0::2] + wide[0::2, 1::2] + wide[1::2, 0::2] + wide[1::2, 1::2]
     mean: Floats = total.astype(np.float32) * np.float32(0.25)
@@ -110,7 +110,7 @@ def _halve(layer: NDArray[np.uint8]) -> Floats:
 
 
 def _value_noise(dice: Dice, height: int, width: int, cell: int) -> Floats:
-    """Noise 0..255 whose grains are `cell` pixels wide, bilinear between them."""
+    """Return noise 0..255 with grains `cell` pixels apart, interpolated bilinearly."""
     if cell == 1:
         return dice.noise((height, width)).astype(np.float32)
     knots = dice.noise((height // cell + 2, width // cell + 2)).astype(np.float32)
@@ -122,7 +122,7 @@ def _value_noise(dice: Dice, height: int, width: int, cell: int) -> Floats:
 
 
 def _sky(stage: Stage, height: int, width: int, horizon: float) -> Floats:
-    """A gradient from the zenith to the haze, with clouds in three octaves."""
+    """Return a gradient from the zenith to the haze, with clouds in three octaves."""
     weather, dice = stage.weather, stage.dice
     rise = np.clip(np.arange(height, dtype=np.float32) / np.float32(max(horizon, 1.0)), 0, 1)[:, None, None]
     zenith, haze, cloud = _vector(weather.zenith), _vector(weather.haze), _vector(weather.cloud)
@@ -140,7 +140,7 @@ def _sky(stage: Stage, height: int, width: int, horizon: float) -> Floats:
 
 
 def _sheen(image: Floats, is_ground: NDArray[np.bool_], horizon: float, strength: float, dice: Dice) -> Floats:
-    """Wet ground mirrors what stands on the other side of the horizon, smeared and in puddles."""
+    """Let wet ground mirror the other side of the horizon, smeared and in puddles."""
     height, width = is_ground.shape
     row = np.arange(height)
     mirror = np.clip((2 * int(horizon) - row), 0, height - 1)
@@ -158,7 +158,7 @@ def _sheen(image: Floats, is_ground: NDArray[np.bool_], horizon: float, strength
 def _grade(
     image: Floats, style: Style, dice: Dice, exposure: tuple[float, float], tint: tuple[float, float, float]
 ) -> Floats:
-    """Tint, saturation, contrast, exposure and black level."""
+    """Apply tint, exposure, saturation, contrast and black level."""
     gain = np.asarray(tint, dtype=np.float32) * np.float32(dice.within(exposure))
     image = image * gain
     grey = (image[..., 0] * np.float32(0.3) + image[..., 1] * np.float32(0.59) + image[..., 2] * np.float32(0.11))[
@@ -171,7 +171,7 @@ def _grade(
 
 
 def _soften(image: Floats) -> Floats:
-    """One pass of a 1-2-1 filter in both directions."""
+    """Apply one pass of a 1-2-1 filter in both directions."""
     padded = np.pad(image, ((1, 1), (0, 0), (0, 0)), mode="edge")
     image = (padded[:-2] + padded[2:]) * np.float32(0.25) + padded[1:-1] * np.float32(0.5)
     padded = np.pad(image, ((0, 0), (1, 1), (0, 0)), mode="edge")

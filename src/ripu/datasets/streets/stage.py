@@ -1,4 +1,4 @@
-"""What every painter needs at hand, and the strokes they share."""
+"""The stage that every painter works on, and the strokes that painters share."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ RUBBER: Color = (26, 26, 28)
 
 @dataclass(frozen=True)
 class Stage:
-    """The scene under work.
+    """Scene in the making.
 
     Attributes:
-        canvas: Where the strokes go.
-        camera: How the world is projected.
+        canvas: Target of the strokes.
+        camera: Projection of the world.
         dice: The random numbers of this scene.
         style: The domain.
         weather: Light and air of this scene.
-        sun_side: -1 if the sun stands left, 1 if right; light comes from there.
-        front_light: Brightness of faces that look at the camera.
+        sun_side: -1 if the sun is on the left, 1 if on the right.
+        front_light: Brightness of faces towards the camera.
     """
 
     canvas: Canvas
@@ -47,42 +47,42 @@ class Stage:
     front_light: float
 
     def face_light(self, normal_side: int) -> float:
-        """Brightness of an upright face that looks left (-1), at the camera (0) or right (1)."""
+        """Return the brightness of an upright face that looks left (-1), at the camera (0) or right (1)."""
         if normal_side == 0:
             return 1.0 + (self.front_light - 1.0) * (0.3 + 0.7 * self.weather.sun)
         lit = 1.1 if normal_side == self.sun_side else 0.62
         return 1.0 + (lit - 1.0) * (0.25 + 0.75 * self.weather.sun)
 
     def has(self, name: str) -> bool:
-        """Whether this class occurs in this domain."""
+        """Return whether a class occurs in this domain."""
         return name not in self.style.excluded
 
     def count(self, rate: float) -> int:
-        """A number of things with this mean (geometric: mostly few, at times many)."""
+        """Return a number of things with this mean (geometric: mostly few, sometimes many)."""
         number = 0
         while number < 40 and self.dice.chance(rate / (1.0 + rate)):
             number += 1
         return number
 
     def board(self, s: float, z: float, stretch: float = 1.0, base: float = 0.0) -> Local:
-        """Local coordinates (right, up) of a flat thing that stands at (s, z) and looks at the camera.
+        """Return local coordinates (right, up) of a flat thing that stands at (s, z) and faces the camera.
 
         Args:
-            s: Lateral place of its middle.
+            s: Lateral position of its middle.
             z: Distance.
-            stretch: Factor on its width; negative mirrors it.
-            base: Height of its foot over the ground.
+            stretch: Factor on its width; a negative one mirrors it.
+            base: Height of its foot above the ground.
         """
         return lambda u, v: self.camera.point(s + u * stretch, base + v, z)
 
     def oval(self, at: Local, u: float, v: float, radius_u: float, radius_v: float) -> list[Pixel]:
-        """Outline of an ellipse in local coordinates."""
+        """Return the outline of an ellipse in local coordinates."""
         return [at(u + radius_u * c, v + radius_v * d) for c, d in CIRCLE]
 
     def bar(
         self, at: Local, start: tuple[float, float], end: tuple[float, float], width: float, z: float
     ) -> list[Pixel]:
-        """Outline of a straight bar in local coordinates, at least 1.6 canvas pixels wide."""
+        """Return the outline of a straight bar in local coordinates, at least 1.6 canvas pixels wide."""
         half = max(width, 1.6 * z / self.camera.focal_px) / 2
         du, dv = end[0] - start[0], end[1] - start[1]
         length = math.sqrt(du * du + dv * dv) or 1.0
@@ -95,14 +95,14 @@ class Stage:
         ]
 
     def ground(self, left: float, right: float, near: float, far: float) -> list[Pixel]:
-        """Outline of a patch of ground between two lateral places and two distances; follows the curve of the road."""
+        """Return the outline of a patch of ground between two lateral positions and two distances, along the road."""
         steps = [near + (far - near) * k * k / 100.0 for k in range(11)] if far - near > 8 else [near, far]
         return [self.camera.point(left, 0.0, z) for z in steps] + [
             self.camera.point(right, 0.0, z) for z in reversed(steps)
         ]
 
     def blob_shadow(self, s: float, z: float, half_width: float, half_depth: float) -> None:
-        """Shade on the ground under and beside a thing."""
+        """Cast a shadow on the ground under and beside a thing."""
         reach = half_width * (0.15 + 1.3 * self.weather.sun) * -self.sun_side
         self.canvas.cast(
             [
@@ -113,5 +113,5 @@ class Stage:
 
 
 def quad(at: Local, u0: float, u1: float, v0: float, v1: float) -> list[Pixel]:
-    """Outline of a rectangle in local coordinates."""
+    """Return the outline of a rectangle in local coordinates."""
     return [at(u0, v0), at(u0, v1), at(u1, v1), at(u1, v0)]

@@ -1,4 +1,4 @@
-"""Buildings, walls, fences and plants: what stands beside the street."""
+"""Buildings, walls, fences and plants beside the street."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOP: tuple[Color, ...] = ((150, 40, 44), (36, 80, 110), (52, 92, 60), (200, 17
 def facade(
     stage: Stage, at: Local, length: float, height: float, z: float, color: Color, light: float, shop: bool
 ) -> None:
-    """Windows, floors, doors and shop fronts on a face whose local coordinates are (along 0..length, up 0..height)."""
+    """Paint windows, floors, doors and shop fronts on a face with local coordinates (along 0..length, up 0..height)."""
     canvas, dice, cam = stage.canvas, stage.dice, stage.camera
     floor = dice.uniform(2.9, 3.6)
     kind = dice.weighted({"tall": 0.4, "wide": 0.25, "pair": 0.2, "ribbon": 0.15})
@@ -84,7 +84,7 @@ def facade(
 
 
 def building(stage: Stage, side: int, front: float, z0: float, z1: float, height: float, depth: float = 14.0) -> None:
-    """A block with a flat roof: its street face from z0 to z1 and its face towards the camera."""
+    """Paint a block with a flat roof: its street face from z0 to z1 and its face towards the camera."""
     canvas, dice, cam = stage.canvas, stage.dice, stage.camera
     color = dice.tone(stage.style.facade)
     s = side * front
@@ -106,7 +106,7 @@ def building(stage: Stage, side: int, front: float, z0: float, z1: float, height
 
 
 def house(stage: Stage, side: int, front: float, z0: float, z1: float) -> None:
-    """A small house with a pitched roof."""
+    """Paint a small house with a pitched roof."""
     canvas, dice, cam = stage.canvas, stage.dice, stage.camera
     color, roof = dice.tone(stage.style.facade), dice.tone(stage.style.roof)
     s, depth = side * front, dice.uniform(7, 10)
@@ -131,7 +131,7 @@ def house(stage: Stage, side: int, front: float, z0: float, z1: float) -> None:
 
 
 def end_block(stage: Stage, z: float, left: float, right: float) -> None:
-    """Facades across the street that close the view."""
+    """Paint facades across the street that close the view."""
     canvas, dice = stage.canvas, stage.dice
     edge = left
     while edge < right:
@@ -146,7 +146,7 @@ def end_block(stage: Stage, z: float, left: float, right: float) -> None:
 
 
 def skyline(stage: Stage) -> None:
-    """Hills, woods and far buildings along the horizon."""
+    """Paint hills, woods and far buildings along the horizon."""
     canvas, dice, cam = stage.canvas, stage.dice, stage.camera
     edge = -260.0
     rows = stage.dice.chance(stage.style.zones["city"])
@@ -167,7 +167,7 @@ def skyline(stage: Stage) -> None:
 
 
 def wall(stage: Stage, side: int, front: float, z0: float, z1: float, height: float) -> None:
-    """A wall without windows: bricks, stone or concrete panels, with a coping."""
+    """Paint a wall without windows: bricks, stone or concrete panels, with a coping."""
     canvas, dice, cam = stage.canvas, stage.dice, stage.camera
     s = side * front
     color = dice.tone(stage.style.wall if dice.chance(0.75) else stage.style.facade)
@@ -196,7 +196,7 @@ def wall(stage: Stage, side: int, front: float, z0: float, z1: float, height: fl
 
 
 def fence(stage: Stage, side: int, front: float, z0: float, z1: float, height: float, across: bool = False) -> None:
-    """A fence one can see through: posts, rails and bars, or a mesh; its gaps belong to it."""
+    """Paint a see-through fence: posts, rails and bars, or a mesh; its gaps belong to it."""
     canvas, dice, cam = stage.canvas, stage.dice, stage.camera
     s = side * front
     color = shade(dice.tone(stage.style.fence), stage.face_light(-side))
@@ -223,7 +223,7 @@ def fence(stage: Stage, side: int, front: float, z0: float, z1: float, height: f
 
 
 def crown(stage: Stage, s: float, z: float, center: float, radius_u: float, radius_v: float, color: Color) -> None:
-    """Leaves: a heap of discs, bright on the sun's side and dark below."""
+    """Paint leaves: a heap of discs, bright on the sun's side and dark below."""
     canvas, dice, cam = stage.canvas, stage.dice, stage.camera
     at = stage.board(s, z)
     size = cam.px(radius_u, z)
@@ -245,7 +245,7 @@ def crown(stage: Stage, s: float, z: float, center: float, radius_u: float, radi
 
 
 def tree(stage: Stage, s: float, z: float) -> None:
-    """A broad, pointed, palm-like or nearly bare tree with its trunk."""
+    """Paint a broad, pointed, palm-like or nearly bare tree with its trunk."""
     canvas, dice = stage.canvas, stage.dice
     color = dice.tone(stage.style.foliage, 20)
     bark = dice.tone(((92, 74, 58), (110, 96, 80), (70, 62, 54)))
@@ -297,7 +297,7 @@ def tree(stage: Stage, s: float, z: float) -> None:
 
 
 def hedge(stage: Stage, side: int, front: float, z0: float, z1: float, height: float) -> None:
-    """A clipped hedge along the street."""
+    """Paint a clipped hedge along the street."""
     canvas, dice, cam = stage.canvas, stage.dice, stage.camera
     s = side * front
     color = dice.tone(stage.style.foliage)
@@ -326,7 +326,7 @@ def hedge(stage: Stage, side: int, front: float, z0: float, z1: float, height: f
 
 
 def bush(stage: Stage, s: float, z: float) -> None:
-    """A low round shrub."""
+    """Paint a low round shrub."""
     stage.canvas.begin(ID["vegetation"], z, (26, 26, 8))
     radius = stage.dice.uniform(0.5, 1.3)
     crown(stage, s, z, radius * 0.7, radius, radius * 0.8, stage.dice.tone(stage.style.foliage, 20))

@@ -1,4 +1,4 @@
-"""How the domains look and how their streets are built: a game-like source, a camera-like target, a second source."""
+"""Looks and streets of the domains: a game-like source, a camera-like target, a second source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Weather:
         cover: 0 (no clouds) .. 1 (covered).
         exposure: Brightness, lowest and highest factor.
         tint: Factor per channel.
-        sheen: How much wet ground mirrors, 0..1.
+        sheen: Reflection of wet ground, 0..1.
         lamps: Whether vehicles have their lamps on and windows are lit.
     """
 
@@ -42,7 +42,7 @@ class Weather:
 
 @dataclass(frozen=True)
 class Style:
-    """Everything in which two domains differ.
+    """Everything that differs between domains.
 
     Attributes:
         name: Short name.
@@ -57,12 +57,12 @@ class Style:
         zones: Weights of ``city``, ``homes`` and ``open``.
         crossing: Probability of a crossing street.
         end_block: Probability that a facade closes the view.
-        rates: Expected numbers or probabilities of things (see ``layout.py``).
+        rates: Expected numbers or probabilities of things; see ``layout.py``.
         floors: Fewest and most floors in a city.
         vehicles: Weights of the kinds of moving vehicles.
         yellow_lines: Whether the middle line is yellow.
-        american: Which kind of signs and lights.
-        bonnet: Whether the own car is in view.
+        american: Whether signs and lights are American.
+        bonnet: Whether the camera's car is in view.
         weathers: (weight, weather) pairs.
         facade, wall, fence, car, clothes, foliage, terrain, road, sidewalk, roof: Palettes.
         saturation, contrast: Lowest and highest factor.
