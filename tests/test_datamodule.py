@@ -12,10 +12,9 @@ import torch
 from ripu.datamodule import RipuDataModule
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.errors import SceneError
-from ripu.datasets.image_files import resize_image, resize_label
+from ripu.datasets.image_files import resize_image
 from ripu.datasets.scenes import SceneDataset
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, TargetImage
-from ripu.loading.samples import TrainScenes
 from ripu.schedule import Plan
 
 DAY, DUSK = ("0006R0", "0016E5", "Seq05VD"), ("0001TP",)
@@ -32,7 +31,7 @@ def scenes_of(data_root: Path) -> tuple[SceneDataset, SceneDataset, SceneDataset
 
 
 def at(module: RipuDataModule, step: int, rank: int = 0, world_size: int = 1) -> RipuDataModule:
-    """The data as a trainer at this step would ask for them."""
+    """Attach a trainer at this step."""
     device = torch.device("cpu")
     strategy = SimpleNamespace(root_device=device)
     trainer: Any = SimpleNamespace(global_step=step, global_rank=rank, world_size=world_size, strategy=strategy)
@@ -63,7 +62,7 @@ def same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
 
 @pytest.fixture
 def store(data_root: Path, tmp_path: Path) -> Any:
-    """Two rounds: the first asks row 10, the second row 40, of every image."""
+    """Make a store of two rounds: the first queries row 10, the second row 40, of every image."""
     _, target, _ = scenes_of(data_root)
     images = [TargetImage(scene.image_id, *target.label_size(index)) for index, scene in enumerate(target.scenes)]
     with LabelStore.create(tmp_path / "labels", images, target.taxonomy.class_names) as made:
@@ -77,55 +76,6 @@ def store(data_root: Path, tmp_path: Path) -> Any:
                 records.append(ImageAnswers(image.image_id, places[:, 0] * 96 + places[:, 1], answer))
             made.add_round(spec, records)
         yield made
-
-
-def test_labels_are_sampled_where_pillow_samples_them() -> None:
-    label = np.array([[10, 11, 12, 13, 14]], dtype=np.uint8)
-    assert resize_label(label, (1, 4)).tolist() == [[10, 11, 13, 14]]  # OpenCV takes columns 0, 1, 2, 3
-    assert resize_label(label.T, (4, 1)).ravel().tolist() == [10, 11, 13, 14]
-    rows, columns = np.indices((9, 13))
-    big = (rows * 13 + columns).astype(np.uint8)
-    centres = [int((i + 0.5) * 9 / 4) * 13 + int((j + 0.5) * 13 / 5) for i in range(4) for j in range(5)]
-    assert resize_label(big, (4, 5)).ravel().tolist() == centres
-    assert resize_label(big, (9, 13)) is big
-
-
-def test_images_are_antialiased() -> None:
-    stripes = np.zeros((8, 64, 3), dtype=np.uint8)
-    stripes[:, ::2] = 200
-    small = resize_image(stripes, (2, 8))
-    assert small.shape == (2, 8, 3)
-    assert np.abs(small.astype(int) - 100).max() <= 8  # an unfiltered resize would give 0 or 200
-    assert resize_image(stripes, (8, 64)) is stripes
-
-
-def test_augmentation_depends_on_the_position_alone(data_root: Path) -> None:
-    source, _, _ = scenes_of(data_root)
-
-    def scenes(seed: int = 0) -> TrainScenes:
-        return TrainScenes(source, (32, 48), source.require_label, TRANSFORMS, seed, 0)
-
-    first = scenes()
-    drawn = [first[position, 1]["image"] for position in range(12)]
-    second = scenes()
-    for position in reversed(range(12)):
-        assert torch.equal(second[position, 1]["image"], drawn[position])
-    assert len({image.numpy().tobytes() for image in drawn}) >= 8
-    assert any(not torch.equal(scenes(1)[position, 1]["image"], drawn[position]) for position in range(12))
-
-
-def test_image_and_label_are_flipped_together(data_root: Path) -> None:
-    source, _, _ = scenes_of(data_root)
-    plain = TrainScenes(source, (32, 48), source.require_label, (), 0, 0)[0, 2]
-    flips = TrainScenes(source, (32, 48), source.require_label, (albumentations.HorizontalFlip(p=0.5),), 0, 0)
-    seen = set()
-    for position in range(12):
-        sample = flips[position, 2]
-        is_flipped = not torch.equal(sample["image"], plain["image"])
-        seen.add(is_flipped)
-        assert torch.equal(sample["image"], plain["image"].flip(-1) if is_flipped else plain["image"])
-        assert torch.equal(sample["label"], plain["label"].flip(-1) if is_flipped else plain["label"])
-    assert seen == {True, False}
 
 
 def test_a_phase_reads_source_then_both_domains(data_root: Path, store: LabelStore) -> None:
@@ -174,8 +124,8 @@ def test_ranks_share_a_batch(data_root: Path, store: LabelStore) -> None:
                 assert torch.equal(joined, batch[part][name])
 
 
-def test_a_step_sees_the_rounds_before_it_and_no_later_one(data_root: Path, store: LabelStore) -> None:
-    """Both rounds are on disk, as when a run goes on from an early checkpoint."""
+def test_a_step_sees_the_rounds_before_it_alone(data_root: Path, store: LabelStore) -> None:
+    """Both rounds are on disk, as when a run resumes from an early checkpoint."""
     module = make(data_root, store, transforms=(), target_size=(64, 96))
     _, target, _ = scenes_of(data_root)
     truth = {scene.image_id: target.read_label(index) for index, scene in enumerate(target.scenes)}

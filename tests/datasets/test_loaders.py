@@ -1,4 +1,4 @@
-"""GTAV, Cityscapes and CamVid in their real layouts, and what goes wrong with files."""
+"""GTAV, Cityscapes and CamVid in their real layouts, and faulty files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def camvid_root(data_root: Path) -> Path:
 
 
 def pretend_size(path: Path, width: int, height: int) -> None:
-    """A grey PNG whose head claims a size and that holds next to nothing."""
+    """Write a grey PNG whose header claims a size, with hardly any data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -51,7 +51,7 @@ def test_gtav_reads_palette_indices_as_label_ids(data_root: Path) -> None:
         assert scenes.label_size(index) == (trees.HEIGHT, trees.WIDTH)
 
 
-def test_hidden_files_are_no_scenes(own_data: Path) -> None:
+def test_hidden_files_are_not_scenes(own_data: Path) -> None:
     for path in list(own_data.rglob("*.png")):
         path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
     assert len(load_gtav(own_data / "gtav")) == 4
@@ -61,7 +61,7 @@ def test_hidden_files_are_no_scenes(own_data: Path) -> None:
     assert len(load_camvid(camvid_root(own_data), ["train"], DUSK)) == 3
 
 
-def test_camvid_without_a_folder_of_labels_says_so(own_data: Path) -> None:
+def test_camvid_without_a_folder_of_labels_is_described(own_data: Path) -> None:
     root = camvid_root(own_data)
     (root / "testannot").rename(root / "test_labels")
     with pytest.raises(DatasetNotFoundError, match=r"3 images, but no folder testannot"):
@@ -131,7 +131,7 @@ def test_camvid_takes_sequences_from_splits(data_root: Path) -> None:
     np.testing.assert_array_equal(label, trees.draw_label(6, CAMVID11))
 
 
-def test_camvid_sequence_that_yaml_takes_for_a_number_is_named(data_root: Path) -> None:
+def test_a_camvid_sequence_that_yaml_reads_as_a_number_is_named(data_root: Path) -> None:
     with pytest.raises(SceneError, match="quotes"):
         load_camvid(camvid_root(data_root), ["train"], [16e5])  # type: ignore[list-item]
 
@@ -150,7 +150,7 @@ def test_camvid_sequence_that_yaml_takes_for_a_number_is_named(data_root: Path) 
     ids=["gtav", "cityscapes", "camvid"],
 )
 @pytest.mark.parametrize("exists", [False, True])
-def test_missing_data_says_what_where_and_what_to_do_instead(
+def test_errors_about_missing_data_name_the_source_and_a_stand_in(
     load,
     contents: str,
     where: str,
@@ -212,7 +212,7 @@ def test_absurd_sizes_are_refused_before_decoding(own_data: Path, size: tuple[in
             read(0)
 
 
-def test_sixteen_bit_and_grey_pictures_are_read(tmp_path: Path) -> None:
+def test_sixteen_bit_and_grey_images_are_read(tmp_path: Path) -> None:
     ids = np.array([[7, 300, 33], [0, 26, 11]], dtype=np.uint16)
     Image.fromarray(ids).save(tmp_path / "label.png")
     Image.fromarray(np.full((2, 3), 90, np.uint8)).save(tmp_path / "image.png")
@@ -228,7 +228,7 @@ def test_names_are_unique(tmp_path: Path) -> None:
         SceneDataset("own", (scene, scene), CITYSCAPES19)
 
 
-def test_stripped_scenes_do_not_know_their_labels(data_root: Path) -> None:
+def test_stripped_scenes_have_no_labels(data_root: Path) -> None:
     scenes = load_cityscapes(data_root / "cityscapes", "train")
     stripped = scenes.without_labels()
     assert [scene.label for scene in stripped.scenes] == [None] * 3
@@ -238,7 +238,7 @@ def test_stripped_scenes_do_not_know_their_labels(data_root: Path) -> None:
     assert scenes.is_labelled
 
 
-def test_missing_data_name_the_same_command_on_generated_scenes(tmp_path: Path) -> None:
+def test_errors_about_missing_data_give_the_same_command_on_generated_scenes(tmp_path: Path) -> None:
     words = [
         "dataset=gtav",
         "mode=pa",

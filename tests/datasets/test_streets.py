@@ -1,4 +1,4 @@
-"""The generated street scenes: same bytes everywhere, true layouts, plausible shares, a cache one can trust."""
+"""The generated street scenes: same bytes everywhere, real layouts, plausible shares, a reliable cache."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both sources; tests only read it."""
+    """Make a folder with both sources; tests only read it."""
     return make(tmp_path_factory.mktemp("streets"), layouts=("gtav", "synthia"))
 
 
@@ -67,7 +67,7 @@ def test_same_bytes_from_other_root_and_worker_count(both: Path, tmp_path: Path)
     assert file_digests(again) == file_digests(both)
 
 
-def test_scene_depends_on_its_number_only(both: Path, tmp_path: Path) -> None:
+def test_a_scene_depends_on_its_number_alone(both: Path, tmp_path: Path) -> None:
     fewer = file_digests(make(tmp_path, num_source=1, num_target=1, num_val=1))
     more = file_digests(both)
     del fewer[MANIFEST]
@@ -136,12 +136,12 @@ def test_synthia_layout(both: Path) -> None:
         assert not stored[..., 0].any()
 
 
-# ---------------------------------------------------------------- what is in the scenes
+# ---------------------------------------------------------------- content of the scenes
 
 
 @pytest.fixture(scope="module")
 def shares() -> dict[str, dict[str, float]]:
-    """Share of the pixels of each class over 60 scenes, per domain."""
+    """Return each class's share of the pixels over 60 scenes, per domain."""
     result = {}
     for style, domain in ((SOURCE, 1), (TARGET, 2), (SYNTHIA, 4)):
         counts = np.zeros(256)
@@ -174,7 +174,7 @@ def test_domains_differ_in_frequencies(shares: dict[str, dict[str, float]]) -> N
     assert source["truck"] > 1.5 * target["truck"]
 
 
-def test_void_is_there_and_thin(shares: dict[str, dict[str, float]]) -> None:
+def test_some_pixels_are_void(shares: dict[str, dict[str, float]]) -> None:
     assert 0.01 < shares["target"]["void"] < 0.06
     assert 0 < shares["source"]["void"] < 0.01
 
@@ -234,7 +234,7 @@ def test_missing_and_truncated_files_are_made_again(folder: Path, capsys: pytest
     assert whole.stat().st_mtime_ns == untouched
 
 
-def test_interrupted_generation_is_not_complete_and_goes_on(
+def test_interrupted_generation_is_incomplete_and_can_be_resumed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ripu.datasets.streets import write
@@ -288,7 +288,9 @@ def test_second_source_leaves_the_first_alone(folder: Path, both: Path) -> None:
     assert file_digests(folder) == file_digests(both)
 
 
-def test_two_at_once_make_each_scene_once(tmp_path: Path, both: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_concurrent_processes_make_each_scene_once(
+    tmp_path: Path, both: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with ThreadPoolExecutor(3) as pool:
         layouts = [("gtav",), ("synthia",), ("gtav", "synthia")]
         made = [pool.submit(make, tmp_path, layouts=layout) for layout in layouts]
@@ -358,7 +360,7 @@ def test_command_line_writes_scenes_and_sheet(tmp_path: Path, capsys: pytest.Cap
     assert "width=64 but width=96 was asked for" in capsys.readouterr().err
 
 
-def test_what_a_killed_process_left_half_written_goes(tmp_path: Path) -> None:
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     folder = make(tmp_path)
     picture = next(folder.rglob("gtav/images/*.png"))
     before = picture.read_bytes()

@@ -17,7 +17,7 @@ from ripu.run import assembly
 
 
 def write_label(path: Path, ids: np.ndarray, instance: int = 258) -> None:
-    """The label as SYNTHIA stores it: class id, instance id, 0 in R, G, B order, 16 bits each."""
+    """Write a label as SYNTHIA does: class id, instance id, 0 in R, G, B order, 16 bits each."""
     stored = np.zeros((*ids.shape, 3), dtype=np.uint16)
     stored[..., 0], stored[..., 1] = ids, instance
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def test_ids_without_a_class_are_void(tmp_path: Path) -> None:
     assert (SYNTHIA16.to_train_ids(decode_synthia(tmp_path / "label.png")) == VOID).all()
 
 
-def test_absent_data_say_what_to_do(tmp_path: Path) -> None:
+def test_errors_about_missing_data_name_the_source_and_the_stand_in(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError) as caught:
         load_synthia(tmp_path / "synthia")
     message = str(caught.value)
@@ -98,7 +98,7 @@ def test_colour_images_are_refused(tmp_path: Path) -> None:
         decode_synthia(tmp_path / "broken.png")
 
 
-def test_partners_that_are_missing_are_left_out(tmp_path: Path) -> None:
+def test_files_without_a_partner_are_left_out(tmp_path: Path) -> None:
     root = write_synthia(tmp_path)
     (root / "RAND_CITYSCAPES" / "GT" / "LABELS" / "0000001.png").unlink()
     assert [scene.image_id for scene in load_synthia(root).scenes] == ["0000000", "0000002"]

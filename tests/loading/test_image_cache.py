@@ -56,7 +56,7 @@ def test_files_are_decoded_once(data_root: Path, tmp_path: Path, monkeypatch: py
     np.testing.assert_array_equal(again.label(scenes, 0, SIZE), expected[1])
 
 
-def test_another_file_is_another_image(own_data: Path, tmp_path: Path) -> None:
+def test_a_changed_file_replaces_its_entry(own_data: Path, tmp_path: Path) -> None:
     scenes, cache = load_gtav(own_data / "gtav"), ImageCache(tmp_path / "cache")
     cache.image(scenes, 0, SIZE)
     path = scenes.scenes[0].image
@@ -70,7 +70,7 @@ def test_another_file_is_another_image(own_data: Path, tmp_path: Path) -> None:
         cache.image(scenes, 0, SIZE)
 
 
-def test_a_file_of_the_same_size_and_time_is_another_image(own_data: Path, tmp_path: Path) -> None:
+def test_a_changed_file_of_the_same_size_and_time_replaces_its_entry(own_data: Path, tmp_path: Path) -> None:
     scenes, cache = load_gtav(own_data / "gtav"), ImageCache(tmp_path / "cache")
     path = scenes.scenes[0].label
     assert path is not None
@@ -89,7 +89,7 @@ def test_a_file_of_the_same_size_and_time_is_another_image(own_data: Path, tmp_p
 
 
 def fill(folder: Path, data_root: Path, limit: int | None = None) -> None:
-    """In a process of its own: everything through the cache, each sample what it is without."""
+    """Read everything through the cache in a separate process, and compare with reading without it."""
     if limit is not None:
         import resource
 
@@ -117,13 +117,13 @@ def test_processes_may_fill_it_together(data_root: Path, tmp_path: Path) -> None
     assert len(entries(tmp_path)) == 8  # four images, four labels, and nothing half written
 
 
-def test_a_disk_that_takes_half_an_entry_keeps_none(data_root: Path, tmp_path: Path) -> None:
+def test_an_entry_that_fits_only_in_part_is_not_kept(data_root: Path, tmp_path: Path) -> None:
     limit = SIZE[0] * SIZE[1] * 2  # a label fits, an image does not: its write ends in the middle
     assert run_together(1, tmp_path, data_root, limit) == [0]
     assert not entries(tmp_path)
 
 
-def test_what_a_crash_leaves_behind_is_not_read(data_root: Path, tmp_path: Path) -> None:
+def test_leftovers_of_a_crash_are_not_read(data_root: Path, tmp_path: Path) -> None:
     scenes, cache = load_gtav(data_root / "gtav"), ImageCache(tmp_path)
     expected = cache.image(scenes, 0, SIZE).copy()
     (entry,) = entries(tmp_path)
@@ -147,7 +147,7 @@ def test_sizes_and_class_tables_do_not_mix(data_root: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
-def test_a_damaged_entry_is_made_anew(data_root: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_entry_is_made_again(data_root: Path, tmp_path: Path, damage: str) -> None:
     scenes, cache = load_gtav(data_root / "gtav"), ImageCache(tmp_path)
     expected = cache.image(scenes, 0, SIZE).copy()
     (entry,) = entries(tmp_path)

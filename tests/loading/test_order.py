@@ -25,8 +25,8 @@ def test_a_stream_is_a_function_of_key_and_position() -> None:
         assert [ShuffledStream(50, *other)[position] for position in range(50)] != first[:50]
 
 
-def test_the_order_stays_what_it_was() -> None:
-    """A change here changes what every seed trains on."""
+def test_the_order_of_shuffled_draws_is_stable() -> None:
+    """A change here changes the training data of every seed."""
     assert [ShuffledStream(8, 0, 1)[position] for position in range(8)] == EIGHT
     assert seed_of(0, 1, 2) == SEED
 
@@ -42,7 +42,7 @@ SEED = 1535930435702422785
     accumulate=st.integers(1, 3),
     world=st.integers(1, 3),
 )
-def test_ranks_share_the_positions_and_restarts_go_on(restart: int, batch: int, accumulate: int, world: int) -> None:
+def test_ranks_share_the_positions_and_restarts_continue(restart: int, batch: int, accumulate: int, world: int) -> None:
     stream = ShuffledStream(7, 0)
 
     def read(first: int, rank: int) -> list[tuple[int, int]]:
@@ -62,7 +62,7 @@ def test_ranks_share_the_positions_and_restarts_go_on(restart: int, batch: int, 
         assert suffix == whole[rank][restart * accumulate * batch :]
 
 
-def test_the_world_reads_the_same_images_a_step_whatever_its_size() -> None:
+def test_a_step_reads_the_same_images_with_any_number_of_ranks() -> None:
     stream = ShuffledStream(9, 1)
 
     def step_of(world: int, batch: int) -> list[set[int]]:
