@@ -197,7 +197,7 @@ def _inputs(checkpoint: str, jobs: Mapping[str, DictConfig], num_rounds: int, ow
 
 def _check_same(inputs: Mapping[str, Any], out: Path, names: Iterable[str]) -> None:
     """Refuse a folder with rounds of another replay: they would stand, and the table would mix both."""
-    from ripu.report.collect import leaves
+    from ripu.io.reading import leaves
 
     record, remedy = out / INPUTS_FILE, "name another folder, or remove this one"
     if not record.exists():

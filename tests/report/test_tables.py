@@ -16,8 +16,10 @@ import yaml
 from ripu.datasets.taxonomy import CITYSCAPES19
 from ripu.report import curves
 from ripu.report.__main__ import main
-from ripu.report.collect import Row, differing, find_runs, make_rows, mean_std, row_name
-from ripu.report.curves import add_legend, curve_points, start, window_sweep
+from ripu.report.collect import find_runs
+from ripu.report.curves import add_legend, curve_points, window_sweep
+from ripu.report.plots import start
+from ripu.report.rows import Row, differing, make_rows, mean_std, row_name
 from ripu.report.tables import PAPER_TITLES, classes_table, matches, means_table, paper_rows, paper_tables, to_csv
 from running import compose
 

@@ -19,7 +19,8 @@ from ripu.datasets.taxonomy import CAMVID11
 from ripu.io.errors import ConfigError
 from ripu.labelstore import BEFORE, LabelStore, LabelStoreError
 from ripu.report.__main__ import main as report_command
-from ripu.report.collect import make_rows, read_record
+from ripu.report.collect import read_record
+from ripu.report.rows import make_rows
 from ripu.run import assembly
 from ripu.run.initial_labels import MaskFolder
 from running import call, compose, label_bytes, same_weights, tiny, train_here, weights

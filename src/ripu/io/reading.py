@@ -72,6 +72,15 @@ def read_yaml(path: Path, most_bytes: int = 1 << 24) -> Any:
         raise UntrustedError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
 
 
+def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten a nested mapping to dotted keys; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        flat |= leaves(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def read_array(path: Path, kind: str, num_axes: int, most_bytes: int = MOST_BYTES) -> NDArray[Any]:
     """The array of a ``.npy`` file.
 

@@ -64,9 +64,10 @@ def _pages(dirs: Sequence[Path], out: Path | None) -> int:
 
 
 def _figures(dirs: Sequence[Path], out: Path | None) -> int:
-    from ripu.report.collect import find_runs, make_rows
+    from ripu.report.collect import find_runs
     from ripu.report.curves import window_sweep
     from ripu.report.figures import side_by_side, write_figures
+    from ripu.report.rows import make_rows
 
     records = find_runs(dirs)
     runs = [record.run for record in records]
@@ -113,7 +114,8 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 def _tables(dirs: Sequence[Path], out: Path | None, paper: bool) -> None:
     from ripu.report import curves, tables
-    from ripu.report.collect import find_runs, make_rows
+    from ripu.report.collect import find_runs
+    from ripu.report.rows import make_rows
     from ripu.report.storage import write_bytes
 
     rows, notes = make_rows(find_runs(dirs))

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ripu.report.collect import Row, row_name
 from ripu.report.plots import save, start, style
+from ripu.report.rows import Row, row_name
 
 
 def file_word(name: str) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS, STARTS, Row, differences, mean_std, number, row_name
+from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS, STARTS, number
+from ripu.report.rows import Row, differences, mean_std, row_name
 
 PAPER_TITLES = {
     1: "Table 1: GTAV to Cityscapes",

@@ -12,9 +12,8 @@ from omegaconf import OmegaConf
 from ripu.config.migrate import upgrade
 from ripu.io.errors import ConfigError
 from ripu.io.lock import WriterLock
-from ripu.io.reading import UntrustedError, read_yaml
+from ripu.io.reading import UntrustedError, leaves, read_yaml
 from ripu.io.writing import writing
-from ripu.report.collect import leaves
 from ripu.run import initial_labels
 from ripu.run.processes import early_rank
 from ripu.training.checkpoint import remove_leftovers
