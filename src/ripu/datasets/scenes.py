@@ -84,6 +84,8 @@ class SceneDataset:
         decode: object = self.decode_label
         name = getattr(decode, "__qualname__", None)  # functions; anything else is known by its repr
         how = f"{self.decode_label.__module__}.{name}" if name else repr(decode)
+        if decode is read_ids:
+            how = "ripu.datasets.scenes.decode_grey"  # its former name, so that existing caches stay valid
         return f"{how} {sorted(self.taxonomy.disk_to_train.items())} of {self.taxonomy.num_classes}"
 
     def without_labels(self) -> SceneDataset:

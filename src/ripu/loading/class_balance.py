@@ -5,46 +5,44 @@ incidences of the images drawn so far in a sub-epoch of 3,000 draws, class c is 
 
     probability(c) proportional to 1 / log(1.01 + s_c),
 
-so rare classes come up more often than images alone would have them. Which classes are in which image takes one pass
-over the labels; the answer is kept on disk until a label, its list or the class table changes.
+so rare classes come up more often than in uniform sampling. Listing the classes of each image takes one pass over the
+labels; the result is kept on disk until a label, the list of labels or the class table changes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
-import multiprocessing
 import os
-import sys
-import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ripu.datasets.errors import Fault, SceneError, SkippedFileError
 from ripu.datasets.scenes import SceneDataset
+from ripu.io.console import track
 from ripu.io.reading import UntrustedError, read_array
+from ripu.io.workers import in_processes
 
 SUB_EPOCH = 3000
-"""Draws after which the shares of the classes are counted afresh."""
+"""Number of draws after which the shares of the classes are counted afresh."""
 
 INDEX_VERSION = 1
-"""Raised whenever the class index of the same files would come out otherwise."""
+"""Raised whenever the class index of the same files would change."""
 
 _CHUNK = 16
 _log = logging.getLogger(__name__)
 
 
 class ClassBalancedStream:
-    """The source images of a whole run: class-balanced draws, then shuffled over all of the run.
+    """The source images of a whole run: class-balanced draws, then shuffled over the whole run.
 
     A pure function of the class index, the number of draws and the key.
     """
@@ -53,9 +51,8 @@ class ClassBalancedStream:
         """Make the draws.
 
         Args:
-            classes: (N, C) bool: which class is in which image.
-            num_draws: Draws in the whole run, >= 1; with more processes or a larger batch it is another number, and so
-                another order.
+            classes: (N, C) bool, the classes of each image.
+            num_draws: Number of draws in the whole run, >= 1. It grows with processes and batch size, and changes the order.
             *key: Non-negative integers that determine the draws, e.g. (seed, domain).
 
         Raises:
@@ -68,17 +65,17 @@ class ClassBalancedStream:
         return len(self.order)
 
     def __getitem__(self, position: int) -> int:
-        """The image index at a position 0 .. num_draws - 1.
+        """Return the image index at a position 0 .. num_draws - 1.
 
         Raises:
-            IndexError: The position is behind the last draw.
+            IndexError: The position is after the last draw.
         """
         return int(self.order[position])
 
 
 @lru_cache(maxsize=2)
 def _shuffled_draws(present: bytes, shape: tuple[int, ...], num_draws: int, key: tuple[int, ...]) -> NDArray[np.int64]:
-    from ripu.loading.order import seed_of  # imports torch, which the processes that read labels do without
+    from ripu.loading.order import seed_of  # imports torch, which the processes that read labels do not need
 
     classes = np.frombuffer(present, dtype=np.bool_).reshape(shape)
     order = balanced_draws(classes, num_draws, seed_of(*key, 0))
@@ -88,13 +85,13 @@ def _shuffled_draws(present: bytes, shape: tuple[int, ...], num_draws: int, key:
 
 
 def balanced_draws(classes: NDArray[np.bool_], num_draws: int, seed: int) -> NDArray[np.int64]:
-    """Class-balanced draws in the order in which they are made.
+    """Make class-balanced draws, in order.
 
     Each class has a list of its images, shuffled anew whenever all of it has been drawn. A class without an image is
     never picked, an image without a class never drawn.
 
     Args:
-        classes: (N, C) bool: which class is in which image.
+        classes: (N, C) bool, the classes of each image.
         num_draws: Number of draws.
         seed: Seed of the draws.
 
@@ -139,18 +136,17 @@ def class_index(
     num_workers: int | None = None,
     progress: bool = True,
 ) -> NDArray[np.bool_]:
-    """Which classes are in which image, from disk where nothing has changed since it was last asked.
+    """List the classes of each image, from disk if nothing has changed.
 
-    The file in ``cache`` is named by the list of labels, their sizes and times of change, how they are decoded and the
-    class table; with any of them changed it is not found, and the labels are read again. It is written atomically. Of
-    processes that want it at the same time (the ranks of a job, the jobs of a sweep) one reads the labels, and the others
-    wait for its file.
+    The file in ``cache`` is named after the list of labels, their sizes and times of change, their decoder and the class
+    table; if any of them changes, the labels are read again. The file is written atomically. If several processes need it at
+    the same time (ranks of a job, jobs of a sweep), one reads the labels, and the others wait for its file.
 
     Args:
         scenes: Labelled scenes.
-        cache: Folder that keeps the index, made where it is missing; None keeps nothing.
-        num_workers: Processes; all cores unless given, 1 works in this process.
-        progress: Whether to report on stderr.
+        cache: Folder that keeps the index, created if missing; None keeps nothing.
+        num_workers: Number of processes; all cores unless given, 1 works in this process.
+        progress: Whether to show progress on stderr.
 
     Returns:
         (N, C) bool.
@@ -158,22 +154,30 @@ def class_index(
     Raises:
         SceneError: A scene has no label, or one cannot be read.
     """
-    path = None if cache is None else Path(cache) / f"classes-{_fingerprint(scenes)}.npy"
-    if path is not None and (kept := _kept(path, (len(scenes), scenes.taxonomy.num_classes))) is not None:
+    path = None if cache is None else _path(scenes, cache)
+    if (kept := _kept(path, scenes)) is not None:
         return kept
     with _alone(path):
-        if path is not None and (kept := _kept(path, (len(scenes), scenes.taxonomy.num_classes))) is not None:
+        if (kept := _kept(path, scenes)) is not None:
             return kept  # another process has made it meanwhile
-        return _make(scenes, path, num_workers, progress)
+        chunks = [scenes.scenes[first : first + _CHUNK] for first in range(0, len(scenes), _CHUNK)]
+        made = in_processes(_classes_of, [replace(scenes, scenes=chunk) for chunk in chunks], num_workers)
+        rows = itertools.chain.from_iterable(made)
+        index: NDArray[np.bool_] = np.stack(
+            list(track(rows, "classes of source labels", len(scenes), "labels", is_enabled=progress))
+        )
+        if path is not None:
+            _keep(path, index)
+        return index
 
 
 def is_index_kept(scenes: SceneDataset, cache: Path) -> bool:
-    """Whether :func:`class_index` would find its answer in a folder.
+    """Return whether :func:`class_index` would find its result in a folder.
 
     Raises:
         SceneError: A scene has no label.
     """
-    return (Path(cache) / f"classes-{_fingerprint(scenes)}.npy").exists()
+    return _path(scenes, cache).exists()
 
 
 def never_drawn(scenes: SceneDataset, classes: NDArray[np.bool_]) -> list[Fault]:
@@ -187,13 +191,8 @@ def never_drawn(scenes: SceneDataset, classes: NDArray[np.bool_]) -> list[Fault]
     return faults
 
 
-def _make(scenes: SceneDataset, path: Path | None, num_workers: int | None, progress: bool) -> NDArray[np.bool_]:
-    parts = [replace(scenes, scenes=scenes.scenes[first : first + _CHUNK]) for first in range(0, len(scenes), _CHUNK)]
-    rows = list(_report(_work(parts, num_workers), len(scenes), progress))
-    index: NDArray[np.bool_] = np.stack(rows)
-    if path is not None:
-        _keep(path, index)
-    return index
+def _path(scenes: SceneDataset, cache: Path) -> Path:
+    return Path(cache) / f"classes-{_fingerprint(scenes)}.npy"
 
 
 def _fingerprint(scenes: SceneDataset) -> str:
@@ -201,7 +200,7 @@ def _fingerprint(scenes: SceneDataset) -> str:
     for scene in scenes.scenes:
         if scene.label is None:
             raise SceneError(
-                f"{scene.image_id} of {scenes.name} has no label file, so its classes are unknown; give one, or use "
+                f"{scene.image_id} of {scenes.name} has no label file, so its classes are unknown; add one, or use "
                 "protocol.source_sampling=uniform"
             )
         try:
@@ -222,7 +221,10 @@ def _fingerprint(scenes: SceneDataset) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+def _kept(path: Path | None, scenes: SceneDataset) -> NDArray[np.bool_] | None:
+    if path is None:
+        return None
+    shape = len(scenes), scenes.taxonomy.num_classes
     try:
         kept = read_array(path, "bool", 2, most_bytes=shape[0] * shape[1] + 4096)
     except (FileNotFoundError, NotADirectoryError):
@@ -268,47 +270,10 @@ def _keep(path: Path, index: NDArray[np.bool_]) -> None:
 
 
 def _classes_of(scenes: SceneDataset) -> list[NDArray[np.bool_]]:
-    """The rows of the class index of some scenes."""
+    """Return the rows of the class index of some scenes."""
     rows = []
     for index in range(len(scenes)):
         present = np.zeros(256, dtype=np.bool_)
         present[scenes.read_label(index).ravel()] = True
         rows.append(present[: scenes.taxonomy.num_classes])
     return rows
-
-
-def _work(parts: list[SceneDataset], num_workers: int | None) -> Iterator[NDArray[np.bool_]]:
-    workers = min(num_workers or _num_cores(), len(parts))
-    if workers <= 1 or (num_workers is None and len(parts) <= 4):
-        for part in parts:
-            for index in range(len(part)):
-                yield from _classes_of(replace(part, scenes=part.scenes[index : index + 1]))
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        try:
-            for rows in pool.map(_classes_of, parts):
-                yield from rows
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _report(rows: Iterable[NDArray[np.bool_]], total: int, progress: bool) -> Iterator[NDArray[np.bool_]]:
-    """Pass the rows on, with a bar on a terminal and a line now and then elsewhere."""
-    if not progress:
-        yield from rows
-        return
-    if sys.stderr.isatty():
-        yield from tqdm(rows, total=total, desc="classes of source labels", unit="label")
-        return
-    start = last = time.monotonic()
-    for number, row in enumerate(rows, 1):
-        yield row
-        now = time.monotonic()
-        if now - last > 5:
-            last = now
-            print(f"classes of source labels: {number}/{total}, {now - start:.0f} s", file=sys.stderr, flush=True)

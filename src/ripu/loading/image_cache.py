@@ -1,8 +1,8 @@
 """Images and labels at their training size, kept on disk: decoding a large PNG costs more than a step on a fast GPU.
 
-Entries are raw pixels, 3 bytes a pixel for an image and 1 for a label: 24,966 images and labels of 1280 x 720 take
-92 GB. An entry belongs to a file and a size; what it was made from (size and time of change of the file, filter,
-class table, version) stands in its head, so an entry whose input has changed is made anew in place.
+Entries are raw pixels, 3 bytes per pixel for an image and 1 for a label: 24,966 images and labels of 1280 x 720 take 92 GB.
+An entry belongs to a file and a size. Its header records its inputs (size and time of change of the file, filter, class
+table, version), so an entry whose inputs have changed is replaced.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _log = logging.getLogger(__name__)
 class ImageCache:
     """Resized images and labels on disk.
 
-    Samples are bit-identical with and without it. Any number of processes may use one folder: whoever first needs an
-    entry makes it, and an entry is there whole or not at all.
+    Samples are bit-identical with and without it. Any number of processes may share a folder: the first to need an entry
+    makes it, and entries are written atomically.
     """
 
     def __init__(self, folder: str | Path) -> None:
         """Use a folder.
 
         Args:
-            folder: Where entries are kept; made where it is missing. It can be deleted at any time.
+            folder: Folder of the entries, created if missing. It can be deleted at any time.
 
         Raises:
             SceneError: The folder cannot be made or written to.
@@ -54,7 +54,9 @@ class ImageCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SceneError(f"data.cache={folder} cannot be made ({error}); name another folder, or null") from error
+            raise SceneError(
+                f"data.cache={folder} cannot be created ({error}); name another folder, or null"
+            ) from error
         if not os.access(self.folder, os.W_OK):
             raise SceneError(f"data.cache={folder} cannot be written to; name another folder, or null")
 
@@ -99,9 +101,9 @@ class ImageCache:
         try:
             status = path.stat()
         except OSError:
-            return make()  # which says what is wrong with the file
+            return make()  # raises, naming the file
         slot = hashlib.sha256(json.dumps([os.path.abspath(path), *size, how]).encode()).hexdigest()
-        # The time of change tells of a file that was replaced by one of the same size with the old time on it (cp -p).
+        # ctime reveals a replacement of the same size and mtime (cp -p).
         inputs = [CACHE_VERSION, PIL.__version__, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         stamp = hashlib.sha256(json.dumps([slot, inputs]).encode()).digest()
         entry = self.folder / slot[:2] / slot[2:]
@@ -114,14 +116,12 @@ class ImageCache:
                 _write(entry, stamp, pixels)
             except OSError as error:
                 self._is_writing = False
-                _log.warning(
-                    "data.cache=%s cannot be written to (%s); going on without new entries", self.folder, error
-                )
+                _log.warning("data.cache=%s cannot be written to (%s); no new entries are kept", self.folder, error)
         return pixels
 
 
 def _read(entry: Path, stamp: bytes) -> Pixels | None:
-    """The pixels of an entry, writable; None where it is missing, damaged or made from other inputs."""
+    """Return the pixels of an entry, writable; None if it is missing, damaged or made from other inputs."""
     try:
         content = bytearray(entry.read_bytes())
     except OSError:

@@ -1,4 +1,4 @@
-"""Command line of the generator: ``python -m ripu.datasets.streets --root data/streets --seed 0``."""
+"""The command ``python -m ripu.datasets.streets --root data/streets --seed 0``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ripu.datasets.streets import generate, write_preview
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make the scenes and, when asked for, a contact sheet.
+    """Make the scenes, a contact sheet, or both.
 
     Args:
         arguments: Command line without the program's name; that of the process unless given.
 
     Returns:
-        0, or 2 when an argument or the folder does not fit.
+        0, or 2 if an argument or the folder does not fit.
     """
     parser = argparse.ArgumentParser("python -m ripu.datasets.streets", description="Generate the street scenes.")
-    parser.add_argument("--root", help="folder under which seed{SEED} is written")
+    parser.add_argument("--root", help="folder in which seed{SEED} is written")
     parser.add_argument("--preview", metavar="FILE.png", help="write a contact sheet; without --root nothing else")
     parser.add_argument("--layouts", nargs="+", default=["gtav"], choices=["gtav", "synthia"], help="sources to write")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     defaults = inspect.signature(generate).parameters
     numbers = ("seed", "num_source", "num_target", "num_val", "height", "width", "num_workers")
     for name in numbers:

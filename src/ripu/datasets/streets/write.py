@@ -1,7 +1,7 @@
-"""Files of the generated streets: layouts, parallel work and the record that says what is complete.
+"""Files of the generated streets: layouts, parallel work and the record of complete sets.
 
-A set is complete when `streets.json` lists it; that file is written last and put in place atomically. While a set is
-being made, `streets.partial.json` says with which generator and size, so that an interrupted run can be taken up.
+A set is complete when `streets.json` lists it; that file is written last, and atomically. While a set is being made,
+`streets.partial.json` holds its generator version and size, so that interrupted work can be resumed.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import contextlib
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import logging
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +33,7 @@ from ripu.datasets.streets.styles import SOURCE, SYNTHIA, TARGET, Style
 from ripu.datasets.taxonomy import CITYSCAPES19, SYNTHIA16
 from ripu.io.console import track
 from ripu.io.reading import UntrustedError, read_json
+from ripu.io.workers import in_processes
 
 GENERATOR_VERSION = 1
 """Raised whenever a pixel of any scene changes."""
@@ -49,12 +49,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SceneSet:
-    """One set of scenes.
+    """A set of scenes.
 
     Attributes:
         name: Name in the manifest.
         domain: Number that seeds its scenes.
-        style: How it looks.
+        style: Look of the scenes.
         files: Scene number -> image path and label path, relative to the folder of the seed.
     """
 
@@ -90,7 +90,7 @@ SETS: Mapping[str, SceneSet] = {
 
 @dataclass(frozen=True)
 class _Job:
-    """Some scenes of one set, to be made by one worker."""
+    """Scenes of one set, to be made by one worker."""
 
     folder: str
     set_name: str
@@ -98,12 +98,12 @@ class _Job:
     seed: int
     height: int
     width: int
-    keep: bool  # whether files that are there already may be kept
+    keep: bool  # whether existing files may be kept
 
 
 @dataclass(frozen=True)
 class _Made:
-    """What the record keeps of one scene."""
+    """The record of one scene."""
 
     set_name: str
     index: int
@@ -123,25 +123,25 @@ def generate(
     progress: bool = True,
     layouts: tuple[str, ...] = ("gtav",),
 ) -> Path:
-    """Make the street scenes, or recognise that they are there.
+    """Make the street scenes, unless they exist already.
 
     Scene i of a set depends on (seed, set, i, height, width) only: not on the counts, the number of workers or the
-    machine. Scenes that are missing, cut short or not yet recorded are made; larger counts extend a folder.
+    machine. Missing, truncated and unrecorded scenes are made; larger counts extend a folder.
 
     Args:
-        root: The folder under which ``seed{seed}`` lies.
+        root: The folder in which ``seed{seed}`` lies.
         seed: Seed, >= 0.
-        num_source: Scenes of each source.
-        num_target: Scenes of the target's training split.
-        num_val: Scenes of the target's validation split.
+        num_source: Number of scenes of each source.
+        num_target: Number of scenes of the target's training split.
+        num_val: Number of scenes of the target's validation split.
         height: Rows, >= 32.
         width: Columns, >= 64.
-        num_workers: Processes; all cores unless given, 1 works in this process.
-        progress: Whether to report on stderr.
-        layouts: Which sources to write: ``gtav``, ``synthia`` or both.
+        num_workers: Number of processes; all cores unless given, 1 works in this process.
+        progress: Whether to show progress on stderr.
+        layouts: Sources to write: ``gtav``, ``synthia`` or both.
 
     Returns:
-        The folder ``root/seed{seed}`` with ``gtav``, ``cityscapes`` and, where asked for, ``synthia``.
+        The folder ``root/seed{seed}`` with ``cityscapes`` and the layouts.
 
     Raises:
         ValueError: An argument is out of range, or the folder was made by another generator version, with another
@@ -163,7 +163,7 @@ def generate(
 
 
 def _is_complete(folder: Path, head: Mapping[str, int], counts: Mapping[str, int]) -> bool:
-    """Whether nothing is to be made; needs no right to write.
+    """Return whether everything exists; needs no permission to write.
 
     Raises:
         ValueError: The folder was made by another generator version, with another size, or with more scenes.
@@ -177,7 +177,7 @@ def _is_complete(folder: Path, head: Mapping[str, int], counts: Mapping[str, int
 
 
 def _known(folder: Path, head: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, dict[str, list[Any]]]:
-    """The recorded scenes by set and number."""
+    """Return the recorded scenes by set and number."""
     manifest = _read_json(folder / MANIFEST)
     started = _read_json(folder / _PARTIAL)
     for record, name in ((manifest, MANIFEST), (started, _PARTIAL)):
@@ -215,7 +215,7 @@ def _only_writer(lock: Path, folder: Path) -> Iterator[None]:
 def _make_missing(
     folder: Path, head: Mapping[str, int], counts: Mapping[str, int], num_workers: int | None, progress: bool
 ) -> None:
-    """Make what is not there, and record it."""
+    """Make and record the missing scenes."""
     known = _known(folder, head, counts)
     manifest, started = _read_json(folder / MANIFEST), _read_json(folder / _PARTIAL)
     missing = {name: _missing(folder, SETS[name], count, known.get(name, {})) for name, count in counts.items()}
@@ -228,7 +228,7 @@ def _make_missing(
         if progress:
             print(f"streets: {folder} is incomplete, making {lost} scenes again", file=sys.stderr)
     elif started is not None and progress:
-        print(f"streets: {folder} was interrupted, going on", file=sys.stderr)
+        print(f"streets: {folder} was interrupted, continuing", file=sys.stderr)
     elif manifest is None and started is None and folder.exists() and any(folder.iterdir()) and progress:
         print(f"streets: {folder} has files but no record of them, making all scenes again", file=sys.stderr)
 
@@ -247,7 +247,8 @@ def _make_missing(
         for name, indices in missing.items()
         for k in range(0, len(indices), _CHUNK)
     ]
-    for made in track(_work(jobs, num_workers), "streets", total, "scenes", is_enabled=progress and total > 0):
+    scenes = itertools.chain.from_iterable(in_processes(_make, jobs, num_workers, partial(cv2.setNumThreads, 1)))
+    for made in track(scenes, "streets", total, "scenes", is_enabled=progress and total > 0):
         known.setdefault(made.set_name, {})[str(made.index)] = [made.sha256, *made.num_bytes]
     _write_json(folder / MANIFEST, {**head, **_summary(known)})
     (folder / _PARTIAL).unlink(missing_ok=True)
@@ -292,7 +293,7 @@ def _check_record(record: Mapping[str, Any], head: Mapping[str, int], folder: Pa
 
 
 def _missing(folder: Path, scenes: SceneSet, count: int, known: Mapping[str, list[Any]]) -> list[int]:
-    """Numbers of the scenes that are not recorded or whose files are gone or of another size."""
+    """Return the numbers of scenes that are not recorded, or whose files are missing or differ in size."""
     sizes: dict[str, int] = {}
     for parent in sorted({str(Path(path).parent) for index in range(count) for path in scenes.files(index)}):
         if (folder / parent).is_dir():
@@ -308,7 +309,7 @@ def _missing(folder: Path, scenes: SceneSet, count: int, known: Mapping[str, lis
 
 
 def _summary(known: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Any]:
-    """The sets with one digest each, and one digest over all of them."""
+    """Return the sets with one digest each, and one digest over all of them."""
     sets: dict[str, Any] = {}
     overall = hashlib.sha256()
     for name in sorted(known):
@@ -319,27 +320,8 @@ def _summary(known: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Any]:
     return {"sha256": overall.hexdigest(), "sets": sets}
 
 
-def _work(jobs: list[_Job], num_workers: int | None) -> Iterator[_Made]:
-    workers = min(num_workers or _num_cores(), len(jobs))
-    if workers <= 1 or (num_workers is None and len(jobs) <= 4):
-        for job in jobs:
-            yield from _make(job)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        try:
-            for made in pool.map(_make, jobs):
-                yield from made
-        except BaseException:  # Ctrl-C, for one: the scenes that wait are not made any more
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _make(job: _Job) -> list[_Made]:
-    """Make or, where allowed, keep the scenes of a job."""
+    """Make, or keep if allowed, the scenes of a job."""
     return [_make_scene(job, index) for index in job.indices]
 
 
@@ -360,14 +342,14 @@ def _make_scene(job: _Job, index: int) -> _Made:
 
 
 def _digest(image: NDArray[np.uint8], label: NDArray[Any]) -> str:
-    """sha256 over the pixels of an image (R, G, B) and of its label as little-endian bytes."""
+    """Return the sha256 over the pixels of an image (R, G, B) and of its label as little-endian bytes."""
     state = hashlib.sha256(np.ascontiguousarray(image).tobytes())
     state.update(np.ascontiguousarray(label.astype(label.dtype.newbyteorder("<"))).tobytes())
     return state.hexdigest()
 
 
 def _digest_of_files(set_name: str, image_path: Path, label_path: Path) -> str | None:
-    """The same digest from what lies on disk; None where a file cannot be read."""
+    """Return the digest of an image and its label on disk; None if one cannot be read."""
     try:
         with Image.open(image_path) as file:
             image = np.asarray(file)
@@ -381,7 +363,7 @@ def _digest_of_files(set_name: str, image_path: Path, label_path: Path) -> str |
 
 
 def _encode_label(set_name: str, label: NDArray[np.uint8], instance: NDArray[np.uint16]) -> tuple[NDArray[Any], bytes]:
-    """The label as it is stored, and as a file."""
+    """Return the label as it is stored, and as a file."""
     if set_name == "synthia":
         stored = np.zeros((*label.shape, 3), dtype=np.uint16)
         stored[..., 0] = _TO_SYNTHIA[label]
@@ -431,7 +413,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The record, or None where there is none that can be read."""
+    """Return the record, or None if there is none that can be read."""
     try:
         content = read_json(path)
     except (FileNotFoundError, UntrustedError):
