@@ -1,4 +1,4 @@
-"""The pictures of the report as data URLs, few enough bytes that a page of 200 images opens at once."""
+"""Pictures of the report as data URLs, small enough that a page of 200 images opens at once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image
 from ripu.datasets.image_files import open_image
 from ripu.labelstore import LabelStoreError
 from ripu.report import storage
-from ripu.report.painting import queried_map
+from ripu.report.painting import class_table, queried_map
 from ripu.report.rundata import GalleryImage, RunData
 
 MOST_BYTES = 14_000_000
-"""What all pictures of a page may take, before they are written as text (which makes them a third larger)."""
+"""Limit for all pictures of a page, before they are written as text (which makes them a third larger)."""
 
 SAMPLE = 8
 LEAST_WIDTH = 96
@@ -26,44 +26,38 @@ MAP_NAMES = ("score", "impurity", "uncertainty")
 
 
 def gallery_items(data: RunData) -> list[dict[str, Any]]:
-    """The images of the gallery with everything that is shown of them, in the page's own form.
+    """Return the images of the gallery in the form that the page's script reads.
 
-    Where they would be larger than :data:`MOST_BYTES` they are all made smaller.
+    If they exceed :data:`MOST_BYTES`, all are made smaller.
 
     Returns:
-        An object an image: ``id``, ``height`` and ``width`` of the label, ``image``, ``truth``, ``asked`` (red: round from
-        1, green: class, both 0 where nothing is asked), ``after``, and ``rounds``: for every round the ``prediction`` before
-        it, and ``maps``, one above the other, with what their lightest grey stands for.
+        For each image: ``id``, ``height`` and ``width`` of the label, ``image``, ``truth``, ``asked`` (red: round from 1,
+        green: class, both 0 where nothing was queried), ``after``, and ``rounds``: for every round the ``prediction``
+        before it, and ``maps``, stacked, with the value that the lightest grey of each stands for.
     """
     width, images = storage.MOST_WIDTH, data.gallery
     sample = images[:: max(1, len(images) // SAMPLE)]
-    while len(images) > SAMPLE:  # a few tell how large all will be
-        size = sum(_size(_item(data, image, width)) for image in sample) * len(images) / len(sample)
-        if size <= MOST_BYTES or width <= LEAST_WIDTH:
-            break
-        width = _smaller(width, size)
     while True:
-        items = [_item(data, image, width) for image in images]
-        size = sum(_size(item) for item in items)
+        size = 0.0
+        if len(images) > SAMPLE:  # a few show how large all will be
+            size = sum(_size(_item(data, image, width)) for image in sample) * len(images) / len(sample)
         if size <= MOST_BYTES or width <= LEAST_WIDTH:
-            return items
-        width = _smaller(width, size)
-
-
-def _smaller(width: int, size: float) -> int:
-    return max(LEAST_WIDTH, int(width * min(0.93, (MOST_BYTES / size) ** 0.5)))
+            items = [_item(data, image, width) for image in images]
+            size = sum(_size(item) for item in items)
+            if size <= MOST_BYTES or width <= LEAST_WIDTH:
+                return items
+        width = max(LEAST_WIDTH, int(width * min(0.93, (MOST_BYTES / size) ** 0.5)))
 
 
 def _size(item: Any) -> int:
     if isinstance(item, str):
         return len(item) * 3 // 4
-    if isinstance(item, Mapping):
-        return sum(_size(part) for part in item.values())
-    return sum(_size(part) for part in item) if isinstance(item, list) else 0
+    parts = item.values() if isinstance(item, Mapping) else item if isinstance(item, list) else ()
+    return sum(_size(part) for part in parts)
 
 
 def data_url(data: bytes, kind: str) -> str:
-    """Bytes of a picture as text that a page can hold."""
+    """Return the bytes of a picture as text that a page can hold."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -71,68 +65,57 @@ def _item(data: RunData, image: GalleryImage, width: int) -> dict[str, Any]:
     stem = f"target-{image.index:05d}"
     item: dict[str, Any] = {"id": image.image_id, "height": image.height, "width": image.width}
     for key, name in (("image", f"{stem}-image.jpg"), ("truth", f"{stem}-truth.png"), ("after", f"{stem}-after.png")):
-        url = picture_url(data, name, width)
-        if url:
+        if url := picture_url(data, name, width):
             item[key] = url
     if data.store is not None and data.store.num_rounds:
         try:
             asked = queried_map(data.store, image.image_id, storage.fitted((image.height, image.width), width))
             item["asked"] = data_url(storage.png(asked, width), "png")
         except LabelStoreError:
-            pass  # the page says elsewhere that the store is damaged
-    item["rounds"] = []
-    for number in range(len(data.rounds)):
-        recorded = data.maps(image, number)
-        if recorded is None:
-            item["rounds"].append({})
-            continue
-        names = [name for name in MAP_NAMES if name in recorded]
-        stacked = np.concatenate([recorded[name] for name in names]) if names else None
-        part: dict[str, Any] = {"prediction": data_url(storage.png(recorded["prediction"], width), "png")}
-        if stacked is not None:
-            part["maps"] = data_url(storage.jpeg(stacked, min(width // 2, storage.MAP_WIDTH), 70), "jpeg")
-            part["names"] = names
-            part["largest"] = [round(float(recorded[f"{name}_largest"]), 4) for name in names]
-        item["rounds"].append(part)
+            pass  # another section of the page reports the damaged store
+    item["rounds"] = [_round(data.maps(image, number), width) for number in range(len(data.rounds))]
     return item
 
 
+def _round(maps: Mapping[str, Any] | None, width: int) -> dict[str, Any]:
+    if maps is None:
+        return {}
+    part: dict[str, Any] = {"prediction": data_url(storage.png(maps["prediction"], width), "png")}
+    if names := [name for name in MAP_NAMES if name in maps]:
+        stacked = np.concatenate([maps[name] for name in names])
+        part["maps"] = data_url(storage.jpeg(stacked, min(width // 2, storage.MAP_WIDTH), 70), "jpeg")
+        part["names"] = names
+        part["largest"] = [round(float(maps[f"{name}_largest"]), 4) for name in names]
+    return part
+
+
 def picture_url(data: RunData, name: str, width: int) -> str | None:
-    """A recorded picture, at most ``width`` wide, as text; None where there is none."""
+    """Return a recorded picture, at most ``width`` wide, as text; None where there is none."""
     path = data.folder / name
     if not path.exists():
         return None
-    is_photo = path.suffix == ".jpg"
+    kind, encode = ("jpeg", storage.jpeg) if path.suffix == ".jpg" else ("png", storage.png)
     with open_image(path) as file:
-        if file.width <= width:
-            return data_url(path.read_bytes(), "jpeg" if is_photo else "png")
-        pixels = np.asarray(file)
-    return data_url(
-        storage.jpeg(pixels, width) if is_photo else storage.png(pixels, width), "jpeg" if is_photo else "png"
-    )
+        return data_url(path.read_bytes() if file.width <= width else encode(np.asarray(file), width), kind)
 
 
 def painted_url(data: RunData, name: str, width: int) -> str | None:
-    """A recorded label in the colours of its classes, at most ``width`` wide, as text; None where there is none."""
+    """Return a recorded label in the colours of its classes, at most ``width`` wide, as text; None where there is none."""
     ids = data.picture(name)
     if ids is None:
         return None
     height, width = storage.fitted((ids.shape[0], ids.shape[1]), width)
     picture = Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)
-    picture.putpalette(
-        [part for color in data.class_colors for part in color] + [0] * 3 * (256 - len(data.class_colors))
-    )
+    picture.putpalette(class_table(data.class_colors).tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return data_url(buffer.getvalue(), "png")
 
 
 def old_pictures(data: RunData, most: int = 8) -> list[tuple[str, str]]:
-    """Name and data URL of the sheets in ``pictures/``, for runs that recorded nothing else."""
+    """Return name and data URL of the sheets in ``pictures/``, for runs that recorded nothing else."""
     sheets = []
     for path in sorted((data.run / "pictures").glob("*.png"))[:most]:
         with open_image(path) as file:
-            buffer = io.BytesIO()
-            file.convert("RGB").save(buffer, "JPEG", quality=80)
-        sheets.append((path.stem, data_url(buffer.getvalue(), "jpeg")))
+            sheets.append((path.stem, data_url(storage.jpeg(np.asarray(file.convert("RGB")), file.width, 80), "jpeg")))
     return sheets

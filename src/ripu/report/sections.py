@@ -14,7 +14,7 @@ from ripu.labelstore import LabelStoreError, all_planned_picks
 from ripu.report.charts import confusion_matrix, line_chart, reliability
 from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS
 from ripu.report.gallery import old_pictures, painted_url, picture_url
-from ripu.report.rundata import Evaluation, RunData
+from ripu.report.rundata import RunData
 from ripu.report.storage import MOST_WIDTH
 from ripu.report.verdict import judge
 
@@ -53,40 +53,31 @@ def css(color: Sequence[int]) -> str:
     return f"rgb({color[0]},{color[1]},{color[2]})"
 
 
-def title(data: RunData) -> list[str]:
-    """Data set, mode, setting and score of a run; those without rounds have no use for mode and score."""
-    has_rounds = data.results.get("setting") not in SETTINGS_WITHOUT_ROUNDS
-    keys = ("dataset", "mode", "setting", "acquisition") if has_rounds else ("dataset", "setting")
-    return [str(data.results[key]) for key in keys if data.results.get(key) is not None]
-
-
 def head(data: RunData) -> Content:
     """Return name, state, the most important figures, and whether another round is likely to pay."""
     results, curve, rounds = data.results, data.curve, data.rounds
+    has_rounds = results.get("setting") not in SETTINGS_WITHOUT_ROUNDS
+    words = ("dataset", "mode", "setting", "acquisition") if has_rounds else ("dataset", "setting")
     last, first = (curve[-1], curve[0]) if curve else ({}, {})
     before = next((one for one in curve if rounds and one["step"] == rounds[0]["step"]), first)
-    state = f"unfinished, at step {results.get('step', '?')} of {results.get('max_steps', '?')}"
     miou, labelled = last.get("mIoU"), last.get("labelled_fraction")
-    gain = miou - before["mIoU"] if miou is not None and before is not last else None
     if rounds:  # a round may have followed the last evaluation
         labelled = max(labelled or 0.0, rounds[-1]["labelled_fraction"])
-    tiles = [
-        ("mIoU", points(miou), "of the last iterate" if data.is_finished else "so far"),
-        ("gain", signed(gain), "since before the first round" if rounds else "since the first evaluation"),
-        ("labelled", share(labelled), "of the target's pixels"),
-        ("rounds", str(len(rounds)), f"{sum(one.get('picks') or 0 for one in rounds):,} picks"),
-    ]
     scores = results if data.is_finished else last
-    subsets = [name for name in scores if name.startswith("mIoU") and name != "mIoU"]
-    tiles += [(name, points(float(scores[name])), "mean over a subset") for name in subsets]
-    if seconds := sum((results.get("seconds") or {}).values()):
-        tiles.append(("time", f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h", "all phases"))
     known = [(int(one["step"]), float(one["mIoU"])) for one in curve if one.get("mIoU") is not None]
     return {
-        "state": "finished" if data.is_finished else state,
-        "words": " · ".join(title(data)) or data.run.name,
+        "is_finished": data.is_finished,
+        "step": results.get("step", "?"),
+        "max_steps": results.get("max_steps", "?"),
+        "title": " · ".join(str(results[key]) for key in words if results.get(key) is not None) or data.run.name,
         "seed": results.get("seed", "?"),
-        "tiles": tiles,
+        "miou": miou,
+        "gain": miou - before["mIoU"] if miou is not None and before is not last else None,
+        "labelled": labelled,
+        "num_rounds": len(rounds),
+        "num_picks": sum(one.get("picks") or 0 for one in rounds),
+        "subsets": {name: float(scores[name]) for name in scores if name.startswith("mIoU") and name != "mIoU"},
+        "seconds": sum((results.get("seconds") or {}).values()),
         "verdict": judge(known, [int(one["step"]) for one in rounds]),
         "notes": data.notes,
     }
@@ -94,17 +85,8 @@ def head(data: RunData) -> Content:
 
 def sections(data: RunData) -> list[Content]:
     """Return the sections that a run has something to show in, in the order of the page."""
-    made = (
-        curve(data),
-        budget(data),
-        class_shares(data),
-        class_scores(data),
-        gallery(data),
-        confusion(data),
-        calibration(data),
-        hardest(data),
-        reproduce(data),
-    )
+    parts = (curve, budget, class_shares, class_scores, gallery, confusion, calibration, hardest, reproduce)
+    made = [part(data) for part in parts]
     return [one for one in made if one is not None]
 
 
@@ -126,32 +108,16 @@ def curve(data: RunData) -> Content:
             line_chart(by_step, "step (dotted: rounds)", "mIoU (%)", "mIoU over training steps", marks),
             line_chart(by_share, "target pixels queried (%)", "mIoU (%)", "mIoU over the labelled share"),
         ]
-    only = {"step": known[0]["step"], "miou": known[0]["mIoU"]} if len(known) == 1 else None
-    rows = [_round(data, number) for number in range(len(data.rounds))]
-    return {"id": "curve", "title": "Learning curve", "charts": charts, "only": only, "rounds": rows}
-
-
-def _round(data: RunData, number: int) -> Content:
-    one = data.rounds[number]
-    mious = {entry["step"]: entry["mIoU"] for entry in data.curve}
-    later = next((entry["mIoU"] for entry in data.curve if entry["step"] > one["step"]), None)
-    before, after = one.get("mIoU_before", mious.get(one["step"])), one.get("mIoU", later)
-    return {
-        "color": palette.round_color(number),
-        "step": one["step"],
-        "picks": one["picks"],
-        "labelled": one["labelled_fraction"],
-        "before": before,
-        "after": after,
-        "gain": after - before if None not in (before, after) else None,
-        "impurity": one.get("mean_impurity"),
-        "uncertainty": one.get("mean_uncertainty"),
-        "near": one.get("overlap"),
-        "near_by_chance": one.get("overlap_by_chance"),
-        "void": one.get("void_fraction"),
-        "seconds": one.get("seconds"),
-        "speed": one.get("images_per_second"),
-    }
+    mious = {one["step"]: one["mIoU"] for one in data.curve}
+    rounds = []
+    for number, one in enumerate(data.rounds):
+        later = next((entry["mIoU"] for entry in data.curve if entry["step"] > one["step"]), None)
+        before, after = one.get("mIoU_before", mious.get(one["step"])), one.get("mIoU", later)
+        gain = after - before if None not in (before, after) else None
+        needed = {name: one[name] for name in ("step", "picks", "labelled_fraction")}
+        more = {"color": palette.round_color(number), "before": before, "after": after, "gain": gain}
+        rounds.append({**one, **needed, **more})
+    return {"id": "curve", "title": "Learning curve", "charts": charts, "known": known, "rounds": rounds}
 
 
 def budget(data: RunData) -> Content | None:
@@ -159,16 +125,15 @@ def budget(data: RunData) -> Content | None:
     store = data.store
     if store is None:
         return None
-    content: Content = {"id": "budget", "title": "Budget", "error": ""}
+    content: Content = {"id": "budget", "title": "Budget"}
     try:
         planned = all_planned_picks(store) or 0
         spent = [sum(len(store.asked(image.image_id, spec.index)) for image in store.images) for spec in store.rounds]
     except LabelStoreError as error:
         return {**content, "error": str(error)}
-    whole = max(planned, sum(spent), 1)
     return {
         **content,
-        "rounds": [(palette.round_color(number), picks, 100 * picks / whole) for number, picks in enumerate(spent)],
+        "rounds": [(palette.round_color(number), picks) for number, picks in enumerate(spent)],
         "spent": sum(spent),
         "planned": planned,
         "num_images": len(store.images),
@@ -177,39 +142,31 @@ def budget(data: RunData) -> Content | None:
 
 
 def class_shares(data: RunData) -> Content | None:
-    """Return the share of each class in what was revealed and in the truth, and its growth by round."""
+    """Return the share of each class in what was revealed and in the truth, and its pixels by round."""
     if not data.rounds:
         return None
     truth: Mapping[str, int] = data.results.get("true_class_pixels") or {}
     revealed: Mapping[str, int] = data.rounds[-1]["class_pixels"]
     total, total_true = max(sum(revealed.values()), 1), max(sum(truth.values()), 1)
-    shares = {name: revealed[name] / total for name in revealed}
-    true_shares = {name: truth[name] / total_true for name in truth}
-    top = max([*shares.values(), *true_shares.values()], default=1.0) or 1.0
     rows = []
     for name, color in zip(data.class_names, data.class_colors, strict=True):
-        if name not in shares:
+        if name not in revealed:
             continue
-        mine, true = shares[name], true_shares.get(name)
         new = [new_pixels(one, earlier, name) for one, earlier in zip(data.rounds, [None, *data.rounds], strict=False)]
-        most = max([*new, 1])
         rows.append(
             {
                 "name": name,
                 "color": color,
-                "true": true,
-                "revealed": mine,
-                "factor": mine / true if true else None,
-                "bar": 100 * math.sqrt(mine / top),
-                "tick": None if true is None else 100 * math.sqrt(true / top),
+                "true": truth[name] / total_true if name in truth else None,
+                "revealed": revealed[name] / total,
                 "pixels": revealed[name],
-                "new": [
-                    (palette.round_color(number), pixels, max(4.0, 100 * pixels / most) if pixels else 0)
-                    for number, pixels in enumerate(new)
-                ],
+                "new": [(palette.round_color(number), pixels) for number, pixels in enumerate(new)],
+                "most_new": max([*new, 1]),
             }
         )
-    return {"id": "shares", "title": "Where the budget went, by class", "rows": rows, "has_truth": bool(truth)}
+    top = max([*(one / total for one in revealed.values()), *(one / total_true for one in truth.values())], default=0.0)
+    title = "Where the budget went, by class"
+    return {"id": "shares", "title": title, "rows": rows, "top": top or 1.0, "has_truth": bool(truth)}
 
 
 def new_pixels(one: Mapping[str, Any], earlier: Mapping[str, Any] | None, name: str) -> int:
@@ -276,9 +233,7 @@ def calibration(data: RunData) -> Content | None:
     step = data.rounds[0]["step"] if data.rounds else data.evaluations[0].step
     first = next((one for one in data.evaluations if one.step >= step), data.evaluations[0])
     last = data.evaluations[-1]
-    shown: list[tuple[str, str, Evaluation]] = []
-    if first is not last:
-        shown.append((f"before the first round (step {first.step})", FIRST, first))
+    shown = [(f"before the first round (step {first.step})", FIRST, first)] if first is not last else []
     shown.append((f"{'final' if last.is_final else 'last'} (step {last.step})", LAST, last))
     return {
         "id": "calibration",
@@ -322,13 +277,11 @@ def hardest(data: RunData, most: int = 6) -> Content | None:
 def reproduce(data: RunData) -> Content:
     """Return command, provenance and the exact configuration."""
     provenance = dict(data.results.get("provenance") or {})
-    command = str(provenance.pop("command", "") or "")
-    facts = [(key, str(value)) for key, value in provenance.items() if value is not None]
-    facts += [(f"seconds, {key}", f"{value:,.1f}") for key, value in (data.results.get("seconds") or {}).items()]
     return {
         "id": "reproduce",
         "title": "Command and configuration",
-        "command": command,
-        "facts": facts,
+        "command": provenance.pop("command", None),
+        "provenance": provenance,
+        "seconds": dict(data.results.get("seconds") or {}),
         "config": data.config_text,
     }
