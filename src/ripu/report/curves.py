@@ -14,7 +14,7 @@ from ripu.report.rows import Row, row_name
 
 
 def file_word(name: str) -> str:
-    """A data set's name as part of a file name.
+    """Return a data set's name as part of a file name.
 
     >>> file_word("../a?")
     '---a-'
@@ -23,13 +23,13 @@ def file_word(name: str) -> str:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """What tells names apart: without the words that all of them have, and without the folders of keys.
+    """Shorten names to what tells them apart: drop the words that all share, and the prefixes of keys.
 
     >>> short_names(["gtav ra mode.radius=1 region._target_=ripu.regions.Square (n=3)", "gtav pa mode.radius=8 (n=3)"])
     ['ra radius=1 region=Square (n=3)', 'pa radius=8 (n=3)']
 
-    A key stays whole where its last word alone would not tell it from another, a ``seed`` that is not the run's does always,
-    and so does the name of a file (``config.yaml``).
+    A key stays whole where its last word would not tell it from another. A ``seed`` other than the run's and the name of a
+    file (``config.yaml``) always do.
 
     >>> short_names(["a.rate=1 b.rate=1 data.seed=0", "a.rate=2 b.rate=1 data.seed=1", "a.rate=2 b.rate=2 data.seed=0"])
     ['a.rate=1 b.rate=1 data.seed=0', 'a.rate=2 b.rate=1 data.seed=1', 'a.rate=2 b.rate=2 data.seed=0']
@@ -53,7 +53,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def add_legend(figure: Any) -> None:
-    """Name the lines of a figure of one pair of axes below them; the figure grows by what that takes."""
+    """Name the lines of a figure of one pair of axes below it; the figure grows accordingly."""
     (axis,) = figure.axes
     handles, names = axis.get_legend_handles_labels()
     names = short_names(names)
@@ -65,21 +65,23 @@ def add_legend(figure: Any) -> None:
     figure.legend(handles, texts, loc="outside lower center", ncols=columns, fontsize=7, frameon=False)
 
 
+def _finish(figure: Any, title: str, x_name: str, path: Path) -> list[Path]:
+    figure.axes[0].set(xlabel=x_name, ylabel="mIoU (%)", title=title)
+    figure.axes[0].grid(alpha=0.3)
+    add_legend(figure)
+    return save(figure, path)
+
+
 def curve_points(row: Row) -> list[tuple[int, float, list[float]]]:
-    """(step, mean labelled share in percent, mIoU of every run that has the step) of a row, the last iterate included."""
+    """Return (step, mean labelled share in percent, mIoU of every run that has the step), including the last iterate."""
     found: dict[int, list[tuple[float, float]]] = {}
     for run in row.runs:
         results = run.results or {}
-        last = {
-            "step": results.get("max_steps"),
-            "labelled_fraction": results.get("labelled_fraction"),
-            "mIoU": results.get("mIoU"),
-        }
+        last = {"step": results.get("max_steps")} | {name: results.get(name) for name in ("labelled_fraction", "mIoU")}
         for one in [*(results.get("evaluations") or ()), last]:
             if one.get("step") is not None and one.get("mIoU") is not None:
-                found.setdefault(int(one["step"]), []).append(
-                    (100 * float(one.get("labelled_fraction") or 0), float(one["mIoU"]))
-                )
+                share = 100 * float(one.get("labelled_fraction") or 0)
+                found.setdefault(int(one["step"]), []).append((share, float(one["mIoU"])))
     return [
         (step, statistics.fmean(share for share, _ in values), [miou for _, miou in values])
         for step, values in sorted(found.items())
@@ -87,7 +89,7 @@ def curve_points(row: Row) -> list[tuple[int, float, list[float]]]:
 
 
 def learning_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """mIoU over steps: the mean over seeds, and the range of the seeds as a band; a figure for each data set."""
+    """Draw mIoU over steps, one figure per data set: the mean over seeds, with their range as a band."""
     written = []
     for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
         figure, axis = start(figsize=(7.2, 4.4))
@@ -99,38 +101,29 @@ def learning_curves(rows: Sequence[Row], folder: Path) -> list[Path]:
             if len(row.runs) > 1:
                 lows, highs = [min(one[2]) for one in points], [max(one[2]) for one in points]
                 axis.fill_between(steps, lows, highs, color=look["color"], alpha=0.15, linewidth=0)
-        axis.set(xlabel="step", ylabel="mIoU (%)", title=f"{dataset}: learning curves (band: range of the seeds)")
-        axis.grid(alpha=0.3)
-        add_legend(figure)
-        written += save(figure, folder / f"learning_curves_{file_word(dataset)}")
+        title = f"{dataset}: learning curves (band: range of the seeds)"
+        written += _finish(figure, title, "step", folder / f"learning_curves_{file_word(dataset)}")
     return written
 
 
 def labelled_share(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """mIoU against the share of target pixels asked about; settings without rounds are level lines."""
+    """Draw mIoU against the share of queried target pixels; settings without rounds are horizontal lines."""
     written = []
     for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
         figure, axis = start(figsize=(7.2, 4.4))
         for number, row in enumerate(row for row in rows if row.title["dataset"] == dataset):
             name, look = f"{row_name(row)} (n={len(row.runs)})", style(number)
             if not any((run.results or {}).get("rounds") for run in row.runs):
-                axis.axhline(
-                    statistics.fmean(row.values("mIoU")), color=look["color"], linestyle="--", linewidth=1.2, label=name
-                )
+                level = statistics.fmean(row.values("mIoU"))
+                axis.axhline(level, color=look["color"], linestyle="--", linewidth=1.2, label=name)
                 continue
             by_share: dict[float, list[float]] = {}
             for _, share, mious in curve_points(row):
                 by_share[round(share, 4)] = mious  # of equal shares the last evaluation
             shares = sorted(by_share)
             axis.plot(shares, [statistics.fmean(by_share[share]) for share in shares], label=name, **look)
-        axis.set(
-            xlabel="target pixels asked about (%)",
-            ylabel="mIoU (%)",
-            title=f"{dataset}: mIoU against the labelled share",
-        )
-        axis.grid(alpha=0.3)
-        add_legend(figure)
-        written += save(figure, folder / f"labelled_share_{file_word(dataset)}")
+        title = f"{dataset}: mIoU against the labelled share"
+        written += _finish(figure, title, "target pixels queried (%)", folder / f"labelled_share_{file_word(dataset)}")
     return written
 
 
@@ -141,9 +134,9 @@ def _distance(config: Mapping[str, Any]) -> int:
 
 
 def window_sweep(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Fig. 6: mIoU over the radius k of the window, RA and PA, where rows differ in ``mode.radius``.
+    """Draw Fig. 6: mIoU over the radius k of the window, RA and PA, where rows differ in ``mode.radius``.
 
-    A line joins rows that differ in nothing else, but for the distance between picks that follows from k.
+    A line joins rows that differ in nothing else, except the distance between picks that follows from k.
     """
     written = []
     for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
@@ -170,8 +163,6 @@ def window_sweep(rows: Sequence[Row], folder: Path) -> list[Path]:
         axis.set_xscale("log", base=2)
         axis.set_xticks(sorted({radius for points in lines.values() for radius, _ in points}))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axis.set(xlabel="k", ylabel="mIoU (%)", title=f"{dataset}: size of the window (bars: ± std over seeds)")
-        axis.grid(alpha=0.3)
-        add_legend(figure)
-        written += save(figure, folder / f"fig6_window_{file_word(dataset)}")
+        head = f"{dataset}: size of the window (bars: ± std over seeds)"
+        written += _finish(figure, head, "k", folder / f"fig6_window_{file_word(dataset)}")
     return written

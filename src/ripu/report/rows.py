@@ -15,7 +15,7 @@ from ripu.report.collect import RunRecord, is_below, number, title_words
 _CHOSEN = ("objective", "optimizer", "trainer", "data", "model")
 """Keys of which none is a copy of another, though their values may be equal."""
 
-_TITLE = ("dataset", "mode", "setting", "acquisition", "budget")
+TITLE = ("dataset", "mode", "setting", "acquisition", "budget")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _by_number(text: str) -> list[str | float]:
 def _order(title: Mapping[str, str]) -> tuple[Any, ...]:
     settings = ("source_only", "active", "source_free", "fully_supervised")
     place = settings.index(title["setting"]) if title["setting"] in settings else len(settings)
-    return title["dataset"], place, *(title[key] for key in _TITLE)
+    return title["dataset"], place, *(title[key] for key in TITLE)
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tables over runs as Markdown and CSV, by themselves or beside the figures of the paper."""
+"""Tables over runs as Markdown and CSV, alone or beside the figures of the paper."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS, STARTS, number
-from ripu.report.rows import Row, differences, mean_std, row_name
+from ripu.report.rows import TITLE, Row, differences, mean_std, row_name
 
 PAPER_TITLES = {
     1: "Table 1: GTAV to Cityscapes",
@@ -39,10 +39,10 @@ DEFAULTS = {
     "objective.negative_weight": 1.0,
     "objective.negative_threshold": 0.05,
 }
-"""What a row of the paper has where its ``match`` says nothing else; settings without rounds are told by their name alone."""
+"""Values of a row of the paper that its ``match`` leaves out; a setting without rounds is identified by its name alone."""
 
 NUM_ROUNDS = 5
-"""Rounds of every row of the paper that has any."""
+"""Rounds of every row of the paper that has rounds."""
 
 _TASK = {"gtav": "GTAV", "streets": "GTAV", "camvid": "GTAV", "synthia": "SYNTHIA", "streets_synthia": "SYNTHIA"}
 _SHORT = {
@@ -55,7 +55,7 @@ _SHORT = {
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with its columns aligned."""
+    """Format a Markdown table with aligned columns."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in (head, *body)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = [
@@ -66,39 +66,28 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 def means_table(rows: Sequence[Row]) -> str:
-    """A line for every row: mIoU as mean and sample standard deviation over seeds, and what else was measured."""
+    """Format a line per row: mIoU as mean and sample standard deviation over seeds, and further means."""
     subsets = _subsets(rows)
     has_also = any(row.also for row in rows)
-    head = [
-        "dataset",
-        "mode",
-        "setting",
-        "acquisition",
-        "budget",
-        *(["differs in"] if has_also else []),
-        "n",
-        "seeds",
-        "mIoU",
-    ]
+    head = [*TITLE, *(["differs in"] if has_also else []), "n", "seeds", "mIoU", *subsets, "labelled %"]
     body = []
     for row in rows:
         also = [", ".join(f"{key}={number(value)}" for key, value in row.also.items())] if has_also else []
-        seeds = " ".join(str(seed) for seed in row.seeds)
         labelled = [100 * value for value in row.values("labelled_fraction")]
-        share = f"{statistics.fmean(labelled):.3g}" if labelled else "–"
-        figures = [mean_std(row.values("mIoU"), 2), *(mean_std(row.values(name), 2) for name in subsets), share]
-        body.append([*row.title.values(), *also, str(len(row.runs)), seeds, *figures])
-    return markdown([*head, *subsets, "labelled %"], body)
+        figures = [mean_std(row.values(name), 2) for name in ("mIoU", *subsets)]
+        figures.append(f"{statistics.fmean(labelled):.3g}" if labelled else "–")
+        body.append([*row.title.values(), *also, str(len(row.runs)), " ".join(map(str, row.seeds)), *figures])
+    return markdown(head, body)
 
 
 def _subsets(rows: Sequence[Row]) -> list[str]:
-    """Further means, e.g. ``mIoU13``."""
+    """The names of further means, e.g. ``mIoU13``."""
     names = {name for row in rows for run in row.runs for name in run.results or {}}
     return sorted(name for name in names if name.startswith("mIoU") and name != "mIoU")
 
 
 def classes_table(rows: Sequence[Row]) -> str:
-    """IoU by class, a table for each set of classes; a class that never occurs has a dash."""
+    """Format the IoU of each class, one table per set of classes; a class that never occurs has a dash."""
     parts = []
     for names in dict.fromkeys(tuple(row.class_names) for row in rows):
         body = []
@@ -110,20 +99,19 @@ def classes_table(rows: Sequence[Row]) -> str:
 
 
 def _class_cell(row: Row, name: str) -> str:
-    """The IoU of a class over the seeds that have one; how many, where not all do."""
+    """The IoU of a class over the seeds that have one, and their number if not all have."""
     values = row.values("per_class_iou", name)
     return mean_std(values) + (f" (n={len(values)})" if 0 < len(values) < len(row.runs) else "")
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Every run of every row with all its figures, a line a run."""
+    """Format every run with all its figures as CSV, one line per run."""
     classes = list(dict.fromkeys(name for row in rows for name in row.class_names))
     also = list(dict.fromkeys(key for row in rows for key in row.also))
     subsets = _subsets(rows)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    plain = ("dataset", "mode", "setting", "acquisition", "budget")
-    writer.writerow([*plain, *also, "seed", "mIoU", *subsets, "labelled_fraction", *classes, "run"])
+    writer.writerow([*TITLE, *also, "seed", "mIoU", *subsets, "labelled_fraction", *classes, "run"])
     for row in rows:
         for run in row.runs:
             results: Mapping[str, Any] = run.results or {}
@@ -136,20 +124,19 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def paper_rows() -> list[dict[str, str]]:
-    """The rows of the paper's Tables 1 to 13 in its order, as ``paper_tables.csv`` has them."""
+    """Return the rows of the paper's Tables 1 to 13 in its order, as stored in ``paper_tables.csv``."""
     with (resources.files("ripu.report") / "paper_tables.csv").open() as file:
         return list(csv.DictReader(io.StringIO(file.read())))
 
 
 def matches(paper: Mapping[str, str], row: Row) -> bool:
-    """Whether a row of runs is the experiment of a row of the paper, up to data, network and length of training.
+    """Return True if a row of runs is the experiment of a row of the paper, up to data, network and length of training.
 
-    The published network counts where the paper has both: a row on DeepLab-v3+ with ResNet-101 is matched by runs of that
-    network alone, and on the published data sets one on DeepLab-v2 by others alone. A shorter run is the same run, smaller,
-    with as many rounds; one of several processes, whose steps are of more images, is another. Runs that begin with another
-    run or with masks match nothing, but for source-free ones with a network to begin with; nor do runs without a readable
-    ``config.yaml``. Source Only is matched at the learning rate of the data set's own recipe alone: the source networks of
-    Table 5 have another one, and no figure.
+    Rows on DeepLab-v3+ with ResNet-101 are matched only by runs of that network, all others only by runs of other
+    networks. The number of rounds must agree, the number of steps need not. These match nothing: runs of several
+    processes, whose steps have more images; runs that start from another run or from masks, except source-free ones with
+    ``model.checkpoint``; runs without a readable ``config.yaml``. Source Only matches only at the learning rate of the data
+    set's recipe: the source networks of Table 5 have another one, and no figure.
     """
     config = row.runs[0].config
     if (row.runs[0].results or {}).get("processes", 1) != 1:
@@ -165,9 +152,8 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
     if ("model._target_" in wanted) != is_v3:
         return False
     wanted.pop("model._target_", None)
-    if setting == "source_only" and not _same(
-        config.get("optimizer.learning_rate"), config.get("dataset.recipe.learning_rate")
-    ):
+    rates = config.get("optimizer.learning_rate"), config.get("dataset.recipe.learning_rate")
+    if setting == "source_only" and not _same(*rates):
         return False
     if setting in SETTINGS_WITHOUT_ROUNDS:
         return row.title["setting"] == setting
@@ -182,7 +168,7 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
         expected.pop("region")  # single pixels have no shape
         radii = (config.get("dataset.recipe.pixel_radius"),)
     if not any(_same(config.get("mode.radius", radius), radius) for radius in radii):
-        return False  # Fig. 6, which is no table, has the others
+        return False  # other radii belong to Fig. 6
     found = {
         **{key: config.get(key, DEFAULTS.get(key)) for key in expected},
         "setting.name": row.title["setting"],
@@ -195,7 +181,7 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
 
 
 def _num_rounds(config: Mapping[str, Any]) -> int:
-    """The rounds that a configuration plans; older ones say it in the recipe alone."""
+    """The number of rounds that a configuration plans; older ones name it only in the recipe."""
     keys = ("selection_steps", "setting.selection_fractions", "dataset.recipe.selection_fractions")
     planned = next((config[key] for key in keys if config.get(key) is not None), None)
     return len(planned) if isinstance(planned, list) else 0
@@ -209,14 +195,14 @@ def _same(found: Any, expected: Any) -> bool:
 
 
 def paper_tables(rows: Sequence[Row], *, with_classes: bool = True) -> str:
-    """The paper's tables in its order of rows and columns, with our rows of the same experiment beside.
+    """Format the paper's tables in its order of rows and columns, with our rows of the same experiment beside them.
 
-    Figures of other data than the paper's are no reproduction: their column is named after the data set. Tables that no
+    Figures on other data than the paper's reproduce nothing: their column is named after the data set. Tables that no
     run belongs to are left out.
 
     Args:
         rows: Rows of runs.
-        with_classes: Also the classes, where the paper has them: its line, then ours.
+        with_classes: Add the classes where the paper has them: its line, then ours.
     """
     every = paper_rows()
     parts = []
@@ -242,12 +228,8 @@ def _beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence[Row]], 
         if one["note"]:
             notes += [] if one["note"] in notes else [one["note"]]
             mark = f" [{notes.index(one['note']) + 1}]"
-        cells = [
-            f"{one['method']}{mark}",
-            one["budget"] or "–",
-            one["mIoU"],
-            *([one["mIoU13"] or "–"] if has_13 else []),
-        ]
+        cells = [f"{one['method']}{mark}", one["budget"] or "–", one["mIoU"]]
+        cells += [one["mIoU13"] or "–"] if has_13 else []
         for dataset in datasets:
             ours = [row for row in found[id(one)] if row.title["dataset"] == dataset]
             texts = []
@@ -257,13 +239,8 @@ def _beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence[Row]], 
                 texts.append(f"{text} {differences(row, ours)}".strip())
             cells.append("; ".join(texts) or "–")
         body.append(cells)
-    head = [
-        "method",
-        "budget",
-        "paper mIoU",
-        *(["paper mIoU13"] if has_13 else []),
-        *(f"ours, {name}" for name in datasets),
-    ]
+    head = ["method", "budget", "paper mIoU", *(["paper mIoU13"] if has_13 else [])]
+    head += [f"ours, {name}" for name in datasets]
     foot = "".join(f"\n[{place}] {note}." for place, note in enumerate(notes, start=1))
     return markdown(head, body) + (foot + "\n" if foot else "")
 
@@ -281,6 +258,4 @@ def _classes_beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence
             values = [_class_cell(row, name) for name in classes]
             named = row_name(row, [other for other in own if other.title == row.title])
             body.append([f"ours: {named} (n={len(row.runs)})", *values, mean_std(row.values("mIoU"))])
-    if not body:
-        return ""
-    return markdown(["row", *(_SHORT.get(name, name) for name in classes), "mIoU"], body)
+    return markdown(["row", *(_SHORT.get(name, name) for name in classes), "mIoU"], body) if body else ""
