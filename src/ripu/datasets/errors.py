@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _DATA_KEYS = ("dataset", "paths.", "resume", "start.", "data.cache", "model.checkpoint", "model.weights", "hydra")
 """Beginnings of command-line words that only fit the original data."""
@@ -36,14 +37,7 @@ class DatasetNotFoundError(ValueError):
             stand_in: The ``dataset=`` of generated scenes with the same classes.
             words: Further words of the command that runs the same experiment on them.
         """
-        self._facts: dict[str, Any] = {
-            "name": name,
-            "folder": folder,
-            "contents": contents,
-            "where": where,
-            "there": there,
-            "stand_in": stand_in,
-        }
+        self._again = partial(DatasetNotFoundError, name, folder, contents, where, there=there, stand_in=stand_in)
         found = f"  found instead:      {there}\n" if there else ""
         command = shlex.join(["python", "-m", "ripu.train", f"dataset={stand_in}", *words])
         super().__init__(
@@ -61,7 +55,7 @@ class DatasetNotFoundError(ValueError):
             words: The ``key=value`` words of the user's command; those that name data or files are left out.
         """
         kept = [word for word in words if not word.lstrip("+~").startswith(_DATA_KEYS)]
-        return DatasetNotFoundError(**self._facts, words=kept)
+        return self._again(words=kept)
 
 
 class SceneError(ValueError):

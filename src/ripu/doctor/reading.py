@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +18,7 @@ from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import open_image, orientation, upright_rgb
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
+from ripu.io.workers import num_cores
 
 THUMB = 16
 """Side of the small grey copies by which nearly equal images are found."""
@@ -99,8 +99,8 @@ def read_label(scenes: SceneDataset, index: int, facts: SceneFacts) -> SceneFact
     return facts
 
 
-def _read_some(scenes: SceneDataset, indices: Sequence[int]) -> list[tuple[int, SceneFacts]]:
-    return [(index, read_scene(scenes, index)) for index in indices]
+def _read_some(scenes: SceneDataset, indices: Sequence[int]) -> list[SceneFacts]:
+    return [read_scene(scenes, index) for index in indices]
 
 
 def read_all(
@@ -118,34 +118,33 @@ def read_all(
     Returns:
         Facts by part, in the order of the scenes. A scene that crashes its process counts as one that cannot be read.
     """
-    total = sum(len(scenes) for scenes in parts.values())
-    facts = {name: [SceneFacts() for _ in range(len(scenes))] for name, scenes in parts.items()}
+    facts = {name: [SceneFacts()] * len(scenes) for name, scenes in parts.items()}
+    total, done = sum(map(len, parts.values())), 0
     jobs = [
-        (name, list(range(first, min(first + CHUNK, len(scenes)))))
+        (name, range(len(scenes))[first : first + CHUNK])
         for name, scenes in parts.items()
         for first in range(0, len(scenes), CHUNK)
     ]
-    workers = min(os.cpu_count() or 1, len(jobs)) if num_workers is None else num_workers
-    done = 0
 
-    def keep(name: str, found: list[tuple[int, SceneFacts]]) -> None:
+    def keep(name: str, indices: Sequence[int], found: Sequence[SceneFacts]) -> None:
         nonlocal done
-        for index, one in found:
+        for index, one in zip(indices, found, strict=True):
             facts[name][index] = one
-        done += len(found)
+        done += len(indices)
         progress(done, total)
 
+    workers = min(num_cores(), len(jobs)) if num_workers is None else num_workers
     if workers <= 1:
         for name, indices in jobs:
-            keep(name, _read_some(parts[name], indices))
+            keep(name, indices, _read_some(parts[name], indices))
         return facts
-    broken = []
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    context, broken = multiprocessing.get_context("spawn"), []
+    with ProcessPoolExecutor(workers, context) as pool:
         waiting = {pool.submit(_read_some, parts[name], indices): (name, indices) for name, indices in jobs}
         try:
             for future in as_completed(waiting):
                 try:
-                    keep(waiting[future][0], future.result())
+                    keep(*waiting[future], future.result())
                 except BrokenProcessPool:
                     broken.append(waiting[future])
         except BaseException:  # e.g. Ctrl-C: drop the rest
@@ -153,12 +152,13 @@ def read_all(
             raise
     for name, indices in broken:  # a decoder crashed: read each scene in its own process
         for index in indices:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            with ProcessPoolExecutor(1, context) as pool:
                 try:
-                    keep(name, pool.submit(_read_some, parts[name], [index]).result())
+                    found = pool.submit(_read_some, parts[name], [index]).result()
                 except BrokenProcessPool:
                     fault = "reading it crashes the process"
-                    keep(name, [(index, SceneFacts(image_fault=fault, label_fault=fault))])
+                    found = [SceneFacts(image_fault=fault, label_fault=fault)]
+            keep(name, [index], found)
     return facts
 
 
