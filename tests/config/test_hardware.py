@@ -73,7 +73,7 @@ def test_a_preset_runs(data_root: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_line_knows_the_presets() -> None:
-    from ripu.config.app import check_command_line
+    from ripu.config.command_line import check_command_line
 
     assert check_command_line(["hardware=gpu24gb", "dataset=gtav"], "train", assembly.check_config) == []
     with pytest.raises(ConfigError, match=r"hardware=gpu12gb is unknown.*gpu11gb, gpu24gb"):

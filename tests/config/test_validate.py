@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from ripu.config import app, keys, validate
+from ripu.config import keys, validate
+from ripu.config.command_line import check_command_line
 from ripu.io.errors import ConfigError
 from ripu.run import assembly, restore
 from running import call, compose
@@ -21,13 +22,13 @@ def said(*words: str, config_name: str = "train") -> str:
     """The one line with which a command line is refused."""
     check = assembly.check_config if config_name == "train" else lambda cfg: None
     with pytest.raises(ValueError) as caught:
-        app.check_command_line(list(words), config_name, check)
+        check_command_line(list(words), config_name, check)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def warned(*words: str) -> list[str]:
-    return app.check_command_line(list(words), "train", assembly.check_config)
+    return check_command_line(list(words), "train", assembly.check_config)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_a_yaml_of_ones_own_is_read_as_strictly(tmp_path: Path) -> None:
     assert "load_folder has no argument label; did you mean dataset.source.labels" in said(*words)
     mine.write_text(own + "recipe:\n  max_steps: ten\n")
     assert "max_steps=ten is not allowed" in said(*words)
-    assert "is no folder" in said("--config-dir", str(tmp_path / "none"), "dataset=mine")
+    assert "is not a folder" in said("--config-dir", str(tmp_path / "none"), "dataset=mine")
 
 
 @pytest.mark.parametrize(
@@ -233,14 +234,14 @@ def test_other_commands(name: str, words: list[str], part: str) -> None:
 
 @pytest.mark.parametrize("name", ROOT_FILES)
 def test_keys_that_say_nothing_of_their_type_have_a_rule(name: str) -> None:
-    """A key whose value in ``conf/`` is null or another key's can be anything unless ripu.config.keys.RULES tells."""
+    """A key whose value in ``conf/`` is null or another key's can be anything unless the table has a rule."""
     # nodes, and paths that are looked up
     free = {"mode", "region", "acquisition", "checkpoint", "run", "report", "input", "output"}
     open_ = [
         key
         for key, kinds in validate.known_keys(name).items()
         if not kinds - {type(None)}
-        and key not in keys.RULES
+        and keys.key_of(key).rule is None
         and key.partition(".")[0] not in ("dataset", "paths", *free)
     ]
     targets = ("model.", "region.", "acquisition.", "logger.")
@@ -249,7 +250,7 @@ def test_keys_that_say_nothing_of_their_type_have_a_rule(name: str) -> None:
 
 def test_a_replay_says_a_part_and_the_run_the_rest() -> None:
     words = ["run=x", "mode=pa", "acquisition=entropy", "region=rectangles", "budget=40"]
-    assert app.check_command_line(words, "replay", lambda cfg: None) == []
+    assert check_command_line(words, "replay", lambda cfg: None) == []
 
 
 @pytest.mark.parametrize("content", [b"name: [mine\n", b"\tname: mine\n", "name: stra\xdfe\n".encode("latin-1")])
@@ -257,7 +258,7 @@ def test_a_yaml_that_cannot_be_read_is_one_line(content: bytes, tmp_path: Path) 
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match="cannot be read") as caught:
-        app.check_command_line(["--config-dir", str(tmp_path), "dataset=mine"], "train", assembly.check_config)
+        check_command_line(["--config-dir", str(tmp_path), "dataset=mine"], "train", assembly.check_config)
     assert "\n" not in str(caught.value)
 
 

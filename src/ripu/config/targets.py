@@ -1,7 +1,7 @@
-"""A configuration that comes out of a file is not trusted: what it may name, and what it may not.
+"""Objects that a configuration names by ``_target_``: only those of the kind that their place asks for.
 
-A checkpoint holds the configuration of its run, whose ``_target_`` entries name objects to be made. Whoever can write
-the file could name any function that is installed, so each entry must be of the kind that its place asks for.
+A checkpoint holds the configuration of its run. Whoever can write the file could name any function that is installed, so
+nothing that it names is made before each ``_target_`` has been held against :attr:`ripu.config.keys.Key.target`.
 """
 
 from __future__ import annotations
@@ -10,47 +10,35 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ripu.config.keys import Target, target_of
 from ripu.config.migrate import upgrade
 from ripu.config.validate import locate
 from ripu.io.errors import ConfigError
 
 
-def _is_network(made: Any) -> bool:
+def _is_network(found: Any) -> bool:
     from torch import nn
 
-    return isinstance(made, type) and issubclass(made, nn.Module)
+    return isinstance(found, type) and issubclass(found, nn.Module)
 
 
-def _is_score(made: Any) -> bool:
-    return isinstance(made, type) and hasattr(made, "needs_image")
-
-
-def _is_shape(made: Any) -> bool:
-    return isinstance(made, type) and hasattr(made, "is_fixed")
-
-
-def _is_loader(made: Any) -> bool:
-    if isinstance(made, type) or not callable(made):
+def _is_loader(found: Any) -> bool:
+    if isinstance(found, type) or not callable(found):
         return False
-    returns = str(getattr(made, "__annotations__", {}).get("return", ""))
-    is_own = str(getattr(made, "__module__", "")).startswith("ripu.datasets.")
+    returns = str(getattr(found, "__annotations__", {}).get("return", ""))
+    is_own = str(getattr(found, "__module__", "")).startswith("ripu.datasets.")
     return is_own or returns.rpartition(".")[2].rstrip("'>") in ("SceneDataset", "Taxonomy")
 
 
-KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "model": (_is_network, "a network"),
-    "acquisition": (_is_score, "a score"),
-    "region": (_is_shape, "a shape of regions"),
-    "dataset.prepare": (_is_loader, "a loader of data"),
-    "dataset.source": (_is_loader, "a loader of data"),
-    "dataset.target": (_is_loader, "a loader of data"),
-    "dataset.val": (_is_loader, "a loader of data"),
-    "dataset.taxonomy": (_is_loader, "a class table"),
+_KINDS: Mapping[Target, tuple[Callable[[Any], bool], str]] = {
+    "": (lambda found: False, "nothing"),
+    "network": (_is_network, "a network"),
+    "score": (lambda found: isinstance(found, type) and hasattr(found, "needs_image"), "a score"),
+    "shape": (lambda found: isinstance(found, type) and hasattr(found, "is_fixed"), "a shape of regions"),
+    "loader": (_is_loader, "a loader of data"),
+    "class table": (_is_loader, "a class table"),
 }
-"""What may be named where."""
-
-UNUSED = ("data.transforms", "dataset.recipe.transforms", "logger")
-"""Places whose objects are made in training alone, from the user's own configuration, and never from a file."""
+"""Kind -> its test, and the words for it."""
 
 
 def accept_stored(config: Any, source: Path) -> dict[str, Any]:
@@ -78,8 +66,14 @@ def accept_stored(config: Any, source: Path) -> dict[str, Any]:
                 walk(value, f"{key}.{position}")
         if not isinstance(node, Mapping):
             return
-        if "_target_" in node and not any(key == one or key.startswith(f"{one}.") for one in UNUSED):
-            _check_stored_target(str(node["_target_"]), key, source)
+        if "_target_" in node and (kind := target_of(key)) != "any":
+            target = str(node["_target_"])
+            is_kind, words = _KINDS[kind]
+            if not kind or not is_kind(locate(target, f"{source}: {key}._target_")):
+                raise ConfigError(
+                    f"{source}: its configuration names {key}._target_={target}, where {words} belongs; a checkpoint cannot "
+                    "name other code. Do not use the file, unless it is your own: then train from a configuration instead"
+                )
         for name, value in node.items():
             walk(value, f"{key}.{name}" if key else str(name))
 
@@ -91,7 +85,7 @@ def accept_stored(config: Any, source: Path) -> dict[str, Any]:
 
 
 def check_target(target: str, key: str) -> None:
-    """Refuse an object that a command line names and that is not there, or of a kind that its place has no use for.
+    """Refuse an object that a command line names, if it is not there or not of the kind that its place asks for.
 
     Args:
         target: Its dotted name.
@@ -100,15 +94,9 @@ def check_target(target: str, key: str) -> None:
     Raises:
         ConfigError: Naming it, and what belongs there.
     """
-    is_kind, what = KINDS[key]
+    kind = target_of(key)
+    if kind in ("", "any"):
+        return
+    is_kind, words = _KINDS[kind]
     if not is_kind(locate(target, f"{key}._target_")):
-        raise ConfigError(f"{key}._target_={target} is not {what}; name one")
-
-
-def _check_stored_target(target: str, key: str, source: Path) -> None:
-    is_kind, what = KINDS.get(key, (lambda made: False, "nothing"))
-    if key not in KINDS or not is_kind(locate(target, f"{source}: {key}._target_")):
-        raise ConfigError(
-            f"{source}: its configuration names {key}._target_={target}, where {what} belongs; a checkpoint cannot name other "
-            "code. Do not use the file, unless it is your own: then train from a configuration instead"
-        )
+        raise ConfigError(f"{key}._target_={target} is not {words}; name one")

@@ -1,6 +1,6 @@
-"""A configuration is checked before anything is done: every key is read by somebody, every value is one that can be.
+"""Checks of a composed configuration: every key is one that something reads, and every value is allowed.
 
-What is allowed is read from ``conf/`` itself (which keys there are, and their types) and from :mod:`ripu.config.keys`.
+``conf/`` says which keys there are and of which types; :mod:`ripu.config.keys` says the rest.
 """
 
 from __future__ import annotations
@@ -19,24 +19,19 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ripu.config import keys
+from ripu.config.suggest import near
 from ripu.io.errors import ConfigError
-
-_OPEN = ("dataset.classes", "dataset.ids", "dataset.subsets", "dataset.color_map")
-"""Mappings whose keys are the user's own words."""
-
-_OPTIONAL = ("dataset.recipe.source_sampling", "dataset.recipe.flip")
-"""Keys that are read where they are given, and are not in every yaml."""
 
 
 def config_dir() -> str:
-    """The absolute path of the configuration tree: ``conf/`` of a checkout, ``ripu/conf`` of an installed wheel."""
+    """Return the absolute path of the yaml files: ``conf/`` of a checkout, ``ripu/conf`` of an installed wheel."""
     packed = Path(str(resources.files("ripu"))) / "conf"
     return str(packed if packed.is_dir() else Path(__file__).resolve().parents[3] / "conf")
 
 
 @functools.cache
 def _file_leaves(path: Path) -> Mapping[str, type | None]:
-    """Leaves of a yaml of ``conf/`` with their types; None where another key or the user gives the value."""
+    """Return the keys of a yaml file with their types; None where another key or the user gives the value."""
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     assert isinstance(content, dict)
     content.pop("defaults", None)
@@ -56,7 +51,7 @@ def _file_leaves(path: Path) -> Mapping[str, type | None]:
 
 
 def _option_files(group: Path, choice: str | None) -> list[Path]:
-    """The yaml of an option with those that it begins from; all of the group where the option is the user's own."""
+    """Return the yaml file of an option and of its defaults; of an option that is the user's own, all of the group."""
     path = group / f"{choice}.yaml"
     if choice is None or not path.exists():
         return sorted(group.glob("*.yaml"))
@@ -67,14 +62,14 @@ def _option_files(group: Path, choice: str | None) -> list[Path]:
 
 
 def known_keys(config_name: str, choices: Mapping[str, str | None] | None = None) -> dict[str, frozenset[type]]:
-    """The keys of a command.
+    """Return the keys of a command with the types that they have in ``conf/``.
 
     Args:
-        config_name: Its yaml in ``conf/``.
+        config_name: The yaml file of the command in ``conf/``.
         choices: Group -> option; None takes all options of all groups together.
 
     Returns:
-        Key -> the types that it has in ``conf/``; none where another key gives its value.
+        Key -> its types; empty where another key gives its value.
     """
     root = Path(config_dir())
     found: dict[str, set[type]] = {}
@@ -94,9 +89,9 @@ def known_keys(config_name: str, choices: Mapping[str, str | None] | None = None
 
 
 def leaves(cfg: DictConfig) -> dict[str, Any]:
-    """Leaves of a configuration by key, resolved and plain; without the node of Hydra and what nobody has given yet.
+    """Return the values of a configuration by key, resolved and plain, without ``hydra`` and what is still missing.
 
-    What a part of a configuration (one without a data set, which a run completes) refers to may be missing.
+    A configuration without a data set is a part, which a run completes: its references may lead nowhere.
 
     Raises:
         ConfigError: A value refers to a key that is not there.
@@ -119,7 +114,7 @@ def leaves(cfg: DictConfig) -> dict[str, Any]:
             except InterpolationToMissingValueError:
                 continue
             except OmegaConfBaseException as error:
-                if is_part or "${hydra:" in str(node._get_node(key)):
+                if is_part or "${hydra:" in str(OmegaConf.to_container(node, resolve=False)[key]):  # type: ignore[index]
                     continue
                 cause = str(error).splitlines()[0]
                 raise ConfigError(f"{name} cannot be resolved: {cause}; correct what it refers to") from error
@@ -130,18 +125,21 @@ def leaves(cfg: DictConfig) -> dict[str, Any]:
 
 
 def argument_nodes(cfg: DictConfig) -> list[str]:
-    """Keys of the nodes that describe objects."""
+    """Return the keys of the nodes that describe objects."""
     found: list[str] = []
 
     def walk(node: Any, name: str) -> None:
-        if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-            if "_target_" in node:
-                found.append(name)
-            for key in node:
-                if (name == "" and key == "hydra") or OmegaConf.is_missing(node, key):
-                    continue
-                if not OmegaConf.is_interpolation(node, str(key)):
-                    walk(node[key], f"{name}.{key!s}" if name else str(key))
+        if not isinstance(node, DictConfig):
+            return
+        if "_target_" in node:
+            found.append(name)
+        for key in node:
+            if (
+                (name, key) != ("", "hydra")
+                and not OmegaConf.is_missing(node, key)
+                and not OmegaConf.is_interpolation(node, str(key))
+            ):
+                walk(node[key], f"{name}.{key!s}" if name else str(key))
 
     walk(cfg, "")
     return found
@@ -150,12 +148,12 @@ def argument_nodes(cfg: DictConfig) -> list[str]:
 def check_keys(cfg: DictConfig, config_name: str, choices: Mapping[str, str | None] | None = None) -> None:
     """Refuse keys that nothing reads.
 
-    A key is read if it is in the yaml of the command or of the chosen options, if it is an argument of an object, or if
-    another value refers to it.
+    A key is read if it stands in the yaml file of the command or of a chosen option, if it is an argument of an object, or
+    if another value refers to it.
 
     Args:
         cfg: The composed configuration.
-        config_name: The yaml of the command in ``conf/``.
+        config_name: The yaml file of the command in ``conf/``.
         choices: Group -> option.
 
     Raises:
@@ -167,15 +165,15 @@ def check_keys(cfg: DictConfig, config_name: str, choices: Mapping[str, str | No
     used = set(re.findall(r"[\w.]+", " ".join(re.findall(r"\$\{.*\}", raw))))
     for key, value in leaves(cfg).items():
         parents = [key[:end] for end in (match.start() for match in re.finditer(r"\.", key))]
-        if key in known or key in _OPTIONAL or any(key == one or key.startswith(f"{one}.") for one in _OPEN):
+        if key in known or keys.is_own_word(key):
             continue
         if any(parent in targets for parent in parents):
-            continue  # an argument: the object's signature tells
+            continue  # an argument, which the signature of the object checks
         if key in used or any(parent in used for parent in parents):
             continue
         if value in ({}, None) and any(one.startswith(f"{key}.") for one in known):
             continue
-        raise ConfigError(f"{key}={value}: nothing reads the key {key}{keys.near(key, known)}")
+        raise ConfigError(f"{key}={value}: nothing reads the key {key}{near(key, known)}")
 
 
 def check_values(cfg: DictConfig, config_name: str) -> None:
@@ -183,33 +181,33 @@ def check_values(cfg: DictConfig, config_name: str) -> None:
 
     Args:
         cfg: The composed configuration.
-        config_name: The yaml of the command in ``conf/``.
+        config_name: The yaml file of the command in ``conf/``.
 
     Raises:
         ConfigError: Naming the key, its value and what is allowed.
     """
     known = known_keys(config_name)
-    for key, value in leaves(cfg).items():
-        said = keys.fault(key, value, known.get(key, frozenset()))
-        if said is not None:
-            raise ConfigError(said)
-    for key, kinds in known.items():
-        if key in keys.RULES or (kinds and dict not in kinds):
-            given = OmegaConf.select(cfg, key, throw_on_missing=False) if _is_mapping(cfg, key) else None
-            if isinstance(given, DictConfig) and len(given) and not given._is_none():
-                said = keys.fault(key, OmegaConf.to_container(given), kinds)
-                if said is not None:
-                    raise ConfigError(said)
+    values = leaves(cfg)
+    for key, types in known.items():  # a mapping where one value is meant is no leaf
+        if (keys.TABLE[key].rule if key in keys.TABLE else types and dict not in types) and (
+            given := _own_mapping(cfg, key)
+        ):
+            values[key] = OmegaConf.to_container(given)
+    for key, value in values.items():
+        if (line := keys.fault(key, value, known.get(key, frozenset()))) is not None:
+            raise ConfigError(line)
 
 
-def _is_mapping(cfg: DictConfig, key: str) -> bool:
-    """Whether a key that is in the configuration holds a mapping itself, not by reference to another."""
+def _own_mapping(cfg: DictConfig, key: str) -> DictConfig | None:
+    """Return the mapping of a key that holds one itself, not by reference to another key."""
     node: Any = cfg
     for name in key.split("."):
-        if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or name not in list(node):
-            return False
-        node = node._get_node(name)
-    return isinstance(node, DictConfig) and not node._is_interpolation() and not node._is_missing()
+        if not isinstance(node, DictConfig) or name not in list(node) or OmegaConf.is_missing(node, name):
+            return None
+        if OmegaConf.is_interpolation(node, name):
+            return None
+        node = node[name]
+    return node if isinstance(node, DictConfig) else None
 
 
 def check_arguments(node: DictConfig, key: str) -> None:
@@ -217,7 +215,7 @@ def check_arguments(node: DictConfig, key: str) -> None:
 
     Args:
         node: Describes the object by ``_target_``.
-        key: Where the node stands in the configuration, for the message.
+        key: The place of the node in the configuration, for the message.
 
     Raises:
         ConfigError: There is no such object, or it has no such argument.
@@ -233,16 +231,16 @@ def check_arguments(node: DictConfig, key: str) -> None:
         if name not in parameters and not name.startswith("_"):
             names = [f"{key}.{one}" for one in parameters]
             raise ConfigError(
-                f"{key}.{name}={node[name]}: {node._target_} has no argument {name}{keys.near(f'{key}.{name}', names)}"
+                f"{key}.{name}={node[name]}: {node._target_} has no argument {name}{near(f'{key}.{name}', names)}"
             )
 
 
 def locate(target: str, key: str) -> Any:
-    """The object of a dotted name.
+    """Return the object of a dotted name.
 
     Args:
         target: The name.
-        key: Where it stands in the configuration, for the message.
+        key: Its place in the configuration, for the message.
 
     Raises:
         ConfigError: There is no such object.
@@ -251,14 +249,14 @@ def locate(target: str, key: str) -> Any:
 
     log = logging.getLogger("hydra.utils")
     before = log.disabled
-    log.disabled = True  # what it says is said below
+    log.disabled = True  # it would log what is raised below
     try:
         return get_object(target)
     except Exception as error:  # importing a module may fail in any way
         folder, _, name = target.rpartition(".")
         hint = ""
         if folder in sys.modules:
-            hint = keys.near(name, [one for one in dir(sys.modules[folder]) if not one.startswith("_")])
+            hint = near(name, [one for one in dir(sys.modules[folder]) if not one.startswith("_")])
         cause = str(error.__cause__ or error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{key}={target} cannot be found ({cause}){hint}") from error
     finally:

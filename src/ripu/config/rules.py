@@ -1,0 +1,122 @@
+"""Rules of values: what a key may hold, and the words for it in a message."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of values.
+
+    Attributes:
+        allowed: The end of a message that begins with "it must be".
+        is_good: True of a value that is allowed.
+        names: The words that are allowed, to suggest the nearest.
+    """
+
+    allowed: str
+    is_good: Callable[[Any], bool]
+    names: tuple[str, ...] = ()
+
+    def __or__(self, other: Rule) -> Rule:
+        """Return the rule that allows what either allows."""
+        return Rule(
+            f"{self.allowed}, or {other.allowed}",
+            lambda value: self.is_good(value) or other.is_good(value),
+            self.names + other.names,
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def number(
+    allowed: str, above: float = -math.inf, least: float = -math.inf, below: float = math.inf, most: float = math.inf
+) -> Rule:
+    """Allow finite numbers with ``above`` < value < ``below`` and ``least`` <= value <= ``most``."""
+    return Rule(allowed, lambda value: _is_number(value) and above < value < below and least <= value <= most)
+
+
+def whole(least: int, also: str = "", most: int = 10**9) -> Rule:
+    """Allow whole numbers from ``least`` to ``most``."""
+    return Rule(
+        f"a whole number of {least} or more{also}, {most if most < 10**9 else '10**9'} at most",
+        lambda value: _is_whole(value) and least <= value <= most,
+    )
+
+
+def one_of(*names: str) -> Rule:
+    """Allow some words."""
+    return Rule("one of " + ", ".join(names), lambda value: isinstance(value, str) and value in names, names)
+
+
+YES_NO = Rule("true or false", lambda value: isinstance(value, bool))
+NOTHING = Rule("null", lambda value: value is None)
+TEXT = Rule("text", lambda value: isinstance(value, str) and value != "")
+POSITIVE = number("above 0", above=0)
+NOT_NEGATIVE = number("0 or more", least=0)
+SHARE = number("between 0 and 1", least=0, most=1)
+SEED = Rule("a whole number of 0 or more, below 2**63", lambda value: _is_whole(value) and 0 <= value < 2**63)
+NODES = Rule("a list of entries with _target_", lambda value: isinstance(value, list))
+SIZE = Rule(
+    "[height, width], each a whole number of 32 or more, 2**27 pixels at most",
+    lambda value: (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(_is_whole(side) and side >= 32 for side in value)
+        and value[0] * value[1] <= 2**27
+    ),
+)
+STEPS = Rule(
+    "a list of whole numbers, e.g. [100,200]",
+    lambda value: isinstance(value, list) and all(_is_whole(step) for step in value),
+)
+FRACTIONS = Rule(
+    "a list of increasing fractions of the run between 0 and 1",
+    lambda value: (
+        isinstance(value, list)
+        and all(_is_number(one) and 0 <= one < 1 for one in value)
+        and all(one < next_one for one, next_one in pairwise(value))
+    ),
+)
+ACCELERATOR = one_of("auto", "cpu", "gpu", "cuda", "mps")
+DEVICES = Rule(
+    "auto, a number of devices or a list of their different numbers",
+    lambda value: (
+        value in ("auto", -1, "-1")
+        or (_is_whole(value) and value >= 1)
+        or (isinstance(value, str) and all(part.strip().isdigit() for part in value.split(",")))
+        or (
+            isinstance(value, list)
+            and bool(value)
+            and all(_is_whole(one) and one >= 0 for one in value)
+            and len(set(value)) == len(value)
+        )
+    ),
+)
+
+
+def of_types(types: frozenset[type]) -> Rule | None:
+    """Return the rule that the types of a key in ``conf/`` make; None where anything goes."""
+    types -= {type(None)}
+    if types == {bool}:
+        return YES_NO
+    if types == {int}:
+        return Rule("a whole number", _is_whole)
+    if types and types <= {int, float}:
+        return Rule("a number", _is_number)
+    if types == {str}:
+        return Rule("text, or null", lambda value: value is None or isinstance(value, str))
+    if types == {list}:
+        return Rule("a list", lambda value: isinstance(value, list))
+    return None
