@@ -288,6 +288,7 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
 
 
 def test_the_configuration_of_a_run_does_not_blow_up(tmp_path: Path) -> None:
+    from ripu.config.stored import read_values
     from ripu.report.collect import read_record
     from ripu.run import frame
 
@@ -297,7 +298,7 @@ def test_the_configuration_of_a_run_does_not_blow_up(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml refers to parts of itself"):
         frame.check_free(tmp_path, {"seed": 0}, resume=True)
     (tmp_path / "results.json").write_text('{"mIoU": 1.0}')
-    assert read_record(tmp_path).problem == "config.yaml cannot be read"
+    assert read_record(tmp_path, read_values).problem == "config.yaml cannot be read"
     (tmp_path / "config.yaml").write_text("seed: ${oc.env:HOME}\n")
     with pytest.raises(ConfigError, match=r"seed: \$\{oc.env:HOME\} -> 0"):
         frame.check_free(tmp_path, {"seed": 0}, resume=True)

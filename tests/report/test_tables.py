@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ripu.config.stored import read_values
 from ripu.datasets.taxonomy import CITYSCAPES19
 from ripu.report import curves
 from ripu.report.__main__ import main
@@ -55,7 +56,7 @@ def write_run(folder: Path, *overrides: str, miou: float | None = 50.0, seed: in
 
 
 def rows_of(folder: Path) -> tuple[list[Row], list[str]]:
-    return make_rows(find_runs([folder]))
+    return make_rows(find_runs([folder], read_values))
 
 
 def test_a_row_is_the_mean_over_seeds(tmp_path: Path) -> None:
@@ -306,7 +307,7 @@ def test_other_runs_to_begin_with_are_told_apart_by_their_settings(tmp_path: Pat
     key = "model.checkpoint"
     write_pairs(tmp_path / "a", key)
     write_pairs(tmp_path / "b", key, "optimizer.learning_rate=5e-4", "region=rectangles")
-    rows, notes = make_rows(find_runs([tmp_path / "a" / "runs", tmp_path / "b" / "runs"]))
+    rows, notes = make_rows(find_runs([tmp_path / "a" / "runs", tmp_path / "b" / "runs"], read_values))
     assert notes == []
     assert [row.seeds for row in rows] == [[0, 1], [0, 1]]
     names = {f"{key}.optimizer.learning_rate", f"{key}.region._target_"}
@@ -319,7 +320,7 @@ def test_what_a_run_began_with_began_somewhere_too(tmp_path: Path) -> None:
         write_run(tmp_path / name / "first", f"objective.negative_threshold={threshold}")
         write_run(tmp_path / name / "second", f"start.run={tmp_path / name / 'first'}")
         write_run(tmp_path / name / "third", f"start.run={tmp_path / name / 'second'}")
-    rows, _ = make_rows(find_runs([tmp_path / "a" / "third", tmp_path / "b" / "third"]))
+    rows, _ = make_rows(find_runs([tmp_path / "a" / "third", tmp_path / "b" / "third"], read_values))
     assert [set(row.also) for row in rows] == [{"start.run.start.run.objective.negative_threshold"}] * 2
 
 

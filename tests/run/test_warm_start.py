@@ -14,6 +14,7 @@ from PIL import Image
 
 from ripu import labels as labels_command
 from ripu.config.keys import without_effect
+from ripu.config.stored import read_values
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.io.errors import ConfigError
@@ -378,7 +379,7 @@ def test_labels_that_are_there_are_trained_on_without_a_round(
     )  # fmt: skip
     assert same_weights(tmp_path / "run", tmp_path / "again")
     assert report_command([str(finished), str(tmp_path / "run"), "--out", str(tmp_path / "tables")]) == 0
-    titles = [row.title for row in make_rows([read_record(tmp_path / "run")])[0]]
+    titles = [row.title for row in make_rows([read_record(tmp_path / "run", read_values)])[0]]
     assert [(title["setting"], title["mode"], title["budget"]) for title in titles] == [("active", "–", "–")]
 
 

@@ -6,7 +6,10 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ripu.report.collect import RunRecord
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,28 +51,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _runs(dirs: Sequence[Path]) -> list[Path]:
+def _records(dirs: Sequence[Path]) -> list[RunRecord]:
+    from ripu.config.stored import read_values
     from ripu.report.collect import find_runs
 
-    return [record.run for record in find_runs(dirs)]
+    return find_runs(dirs, read_values)
 
 
 def _pages(dirs: Sequence[Path], out: Path | None) -> int:
     from ripu.report.page import write_page
 
-    runs = _runs(dirs)
+    runs = [record.run for record in _records(dirs)]
     where = dict(zip(runs, _names(runs), strict=True))
     done = _each(runs, lambda run: [write_page(run, None if out is None else out / f"{where[run]}.html")])
     return 0 if len(done) == len(runs) else 2
 
 
 def _figures(dirs: Sequence[Path], out: Path | None) -> int:
-    from ripu.report.collect import find_runs
     from ripu.report.curves import window_sweep
     from ripu.report.figures import side_by_side, write_figures
     from ripu.report.rows import make_rows
 
-    records = find_runs(dirs)
+    records = _records(dirs)
     runs = [record.run for record in records]
     where = dict(zip(runs, _names(runs), strict=True))
     done = _each(
@@ -114,11 +117,10 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 def _tables(dirs: Sequence[Path], out: Path | None, paper: bool) -> None:
     from ripu.report import curves, tables
-    from ripu.report.collect import find_runs
     from ripu.report.rows import make_rows
     from ripu.report.storage import write_bytes
 
-    rows, notes = make_rows(find_runs(dirs))
+    rows, notes = make_rows(_records(dirs))
     parts = [tables.means_table(rows), tables.classes_table(rows)] if rows else ["No finished run.\n"]
     if paper:
         parts.insert(0, tables.paper_tables(rows))

@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ripu.io.reading import leaves, read_json, read_yaml
+from ripu.io.reading import read_json
 
-NOT_COMPARED = (
-    "seed",
-    "resume",
-    "paths",
-    "logger",
-    "checkpoint",
-    "trainer.accelerator",
-    "trainer.devices",  # compared is the number of processes
-    "trainer.timeout_minutes",
-    "trainer.log_every_n_steps",
-    "trainer.deterministic",
-    "trainer.channels_last",
-    "trainer.compile",
-    "evaluation.batch",
-    "evaluation.save_predictions",
-    "evaluation.pictures",
-    "evaluation.gallery",
-    "data.num_workers",
-    "data.cache",
-    "dataset.recipe.region_side",  # what these decide stands in region, and older runs lack them
-    "dataset.recipe.region_pixels",
-)
-"""Keys of the place and the speed of a run, not of what it learns."""
+ReadConfig = Callable[[Path], tuple[dict[str, Any], dict[str, Any]]]
+"""Reads a ``config.yaml``: all values by dotted key, and those in which the runs of a row agree.
+
+Commands pass :func:`ripu.config.stored.read_values`, which stands above reports.
+"""
 
 STARTS = ("start.run", "start.labels", "model.checkpoint")
 """Keys that name the start of a run; it is compared by its content and not by its place."""
@@ -51,7 +33,8 @@ class RunRecord:
     Attributes:
         run: Its folder.
         results: The content of ``results.json``; None where it is missing or damaged.
-        config: The leaves of ``config.yaml`` by dotted key; empty where it is missing.
+        config: The values of ``config.yaml`` by dotted key; empty where it is missing.
+        settings: Those of them in which the runs of a row agree.
         problem: A short reason why there are no results; empty where there are.
         parent: The run that it starts from (``start.run``, ``model.checkpoint``), without results; None where its
             ``config.yaml`` cannot be read.
@@ -61,6 +44,7 @@ class RunRecord:
     run: Path
     results: Mapping[str, Any] | None
     config: Mapping[str, Any]
+    settings: Mapping[str, Any]
     problem: str = ""
     parent: RunRecord | None = None
     names_start: bool = False
@@ -91,11 +75,7 @@ class RunRecord:
     def compared(self) -> dict[str, Any]:
         """The leaves in which the runs of a row agree; those of the run that it starts from follow the key that names it."""
         unused = _WITHOUT_ROUNDS if self.title["mode"] == "–" else ()
-        found = {
-            key: value
-            for key, value in self.config.items()
-            if value is not None and not is_below(key, (*NOT_COMPARED, *unused)) and not key.endswith(".root")
-        }
+        found = {key: value for key, value in self.settings.items() if value is not None and not is_below(key, unused)}
         if (processes := (self.results or {}).get("processes", 1)) != 1:  # a step is that many times as many images
             found["processes"] = processes
         if not self.names_start:
@@ -115,8 +95,12 @@ def number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
 
 
-def find_runs(folders: Iterable[Path]) -> list[RunRecord]:
+def find_runs(folders: Iterable[Path], read_config: ReadConfig) -> list[RunRecord]:
     """Read every run in or below folders, in the order of their names.
+
+    Args:
+        folders: Output folders of runs, or parents of such.
+        read_config: Reads their configurations.
 
     Raises:
         ValueError: A folder does not exist, or there is no run in any.
@@ -133,12 +117,12 @@ def find_runs(folders: Iterable[Path]) -> list[RunRecord]:
             f"no run in {', '.join(map(str, given))}: there is neither results.json nor config.yaml; name output folders of "
             "ripu.train"
         )
-    return [read_record(run) for run in sorted(found)]
+    return [read_record(run, read_config) for run in sorted(found)]
 
 
-def read_record(run: Path) -> RunRecord:
+def read_record(run: Path, read_config: ReadConfig) -> RunRecord:
     """Read a run; the record says what is wrong with it."""
-    config, problem = _read_config(run)
+    config, settings, problem = _config(run, read_config)
     results = None
     if not (run / "results.json").exists():
         problem = _why_unfinished(run)
@@ -150,28 +134,29 @@ def read_record(run: Path) -> RunRecord:
         else:
             if not _is_sound(results):
                 results, problem = None, "results.json was not written by ripu.train"
-    parent = _read_parent(config, [run]) if results is not None else None
-    return RunRecord(run, results, config, problem, parent)
+    parent = _read_parent(config, [run], read_config) if results is not None else None
+    return RunRecord(run, results, config, settings, problem, parent)
 
 
-def _read_config(run: Path) -> tuple[dict[str, Any], str]:
-    """The leaves of a run's ``config.yaml``, and a short reason where there are none."""
+def _config(run: Path, read_config: ReadConfig) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The values of a run's ``config.yaml``, those that are compared, and a short reason where there are none."""
     try:
-        if not (run / "config.yaml").is_file():
-            return {}, "no config.yaml"
-        return leaves(read_yaml(run / "config.yaml")), ""
-    except (RecursionError, AttributeError, ValueError, OSError):
-        return {}, "config.yaml cannot be read"
+        return (*read_config(run / "config.yaml"), "")
+    except FileNotFoundError:
+        return {}, {}, "no config.yaml"
+    except (RecursionError, ValueError, OSError):
+        return {}, {}, "config.yaml cannot be read"
 
 
-def _read_parent(config: Mapping[str, Any], children: Sequence[Path]) -> RunRecord | None:
+def _read_parent(config: Mapping[str, Any], children: Sequence[Path], read_config: ReadConfig) -> RunRecord | None:
     """The run that a configuration starts from; None where it cannot be read, or starts from itself."""
     _, folder = _parent_of(config)
     if folder is None or folder.absolute() in [child.absolute() for child in children]:
         return None
-    own, _ = _read_config(folder)
-    parent = _read_parent(own, [*children, folder]) if own else None
-    return RunRecord(folder, None, own, parent=parent) if own else None
+    own, settings, _ = _config(folder, read_config)
+    if not own:
+        return None
+    return RunRecord(folder, None, own, settings, parent=_read_parent(own, [*children, folder], read_config))
 
 
 def _parent_of(config: Mapping[str, Any]) -> tuple[str, Path | None]:
