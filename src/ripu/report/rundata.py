@@ -1,4 +1,4 @@
-"""Reads a run's folder for its report: finished, unfinished, or written before reports were recorded. No torch."""
+"""A run's folder as its report sees it: finished, unfinished, or older than the recording of reports. No torch."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ from ripu.report import storage
 
 FloatArray = NDArray[np.float64]
 
+MOST_RANKS = 4096
+
+_COUNTS = {"confusion": ("integer", 2), "bins": ("number", 2), "images": ("number", 2), "world_size": ("integer", 0)}
+_SCORES = ("score", "impurity", "uncertainty")
+_MAPS = dict.fromkeys(("prediction", *_SCORES), ("integer", 2)) | {f"{n}_largest": ("number", 0) for n in _SCORES}
+
 
 class RunError(ValueError):
     """A folder that no report can be made from; names it, the cause and the remedy."""
@@ -29,29 +35,29 @@ class RunError(ValueError):
 
 @contextmanager
 def of_known_form(run: Path) -> Iterator[None]:
-    """While what a run recorded is shown: values of another form are an error of the run's files.
+    """Turn errors about the form of recorded values into one that names the run.
 
     Raises:
-        RunError: Something is missing in them, or of another type.
+        RunError: A value is missing, or of another type.
     """
     try:
         yield
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{run}: results.json or report/ does not say what ripu.train writes there ({type(error).__name__}: {error}); "
+            f"{run}: results.json or report/ does not have the form that ripu.train writes ({type(error).__name__}: {error}); "
             "restore them from a copy of the run"
         ) from error
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was counted in an evaluation, over all ranks.
+    """Counts of an evaluation over all ranks.
 
     Attributes:
         step: Training step.
-        is_final: Whether it is the one that is reported.
+        is_final: It is the one that is reported.
         confusion: (C, C) int64; rows are truth, columns prediction.
-        bins: (B, 3) pixels, right ones, summed confidence, by confidence in equal steps from 0 to 1.
+        bins: (B, 3) pixels, correct pixels and summed confidence, by confidence in equal steps from 0 to 1.
         images: (N, 3) index, mIoU and pixel accuracy in percent.
     """
 
@@ -80,12 +86,12 @@ class GalleryImage:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run as its folder tells it.
+    """A run as recorded in its folder.
 
     Attributes:
         run: The folder.
-        results: The content of ``results.json``, or what is known of a run without one, under the same keys.
-        is_finished: Whether there is a ``results.json``.
+        results: The content of ``results.json``; of an unfinished run, as much as is known, under the same keys.
+        is_finished: There is a ``results.json``.
         config_text: The content of ``config.yaml``; empty where there is none.
         class_names: Names in train-id order.
         class_colors: RGB triples in the same order.
@@ -93,7 +99,7 @@ class RunData:
         gallery: Recorded target images.
         evaluations: Recorded evaluations in the order of steps, the final one last.
         val_ids: Ids of the validation images; empty where they were not recorded.
-        notes: What is missing, a sentence each.
+        notes: A sentence for each thing that is missing.
     """
 
     run: Path
@@ -110,7 +116,7 @@ class RunData:
 
     @property
     def folder(self) -> Path:
-        """What the run recorded for its report."""
+        """The folder that the run recorded its report in."""
         return self.run / storage.FOLDER
 
     @property
@@ -121,7 +127,7 @@ class RunData:
 
     @cached_property
     def curve(self) -> list[Mapping[str, Any]]:
-        """Every evaluation with its step, labelled share, mIoU and IoU by class, the final one last."""
+        """Step, labelled share, mIoU and IoU by class of every evaluation, the final one last."""
         points: list[Mapping[str, Any]] = list(self.results.get("evaluations") or ())
         if self.is_finished:
             names = ("mIoU", "per_class_iou", "labelled_fraction")
@@ -129,14 +135,16 @@ class RunData:
         return points
 
     def picture(self, name: str) -> NDArray[np.uint8] | None:
-        """A recorded picture by its name; None where there is none."""
+        """Return a recorded picture by its name; None where there is none."""
         path = self.folder / name
-        if not path.exists():
-            return None
-        return read_stored(path)
+        return read_stored(path) if path.exists() else None
 
     def maps(self, image: GalleryImage, round_index: int) -> Mapping[str, Any] | None:
-        """What was recorded of an image before a round asked; None where nothing was."""
+        """Return the maps of an image right before a round; None where none were recorded.
+
+        Raises:
+            RunError: The file is damaged, or holds other arrays.
+        """
         path = self.folder / f"target-{image.index:05d}-round-{round_index:03d}.npz"
         if not path.exists():
             return None
@@ -151,29 +159,30 @@ class RunData:
 
 
 def read_run(run: Path) -> RunData:
-    """Read a run's folder.
-
-    Args:
-        run: The output folder of ``ripu.train``.
+    """Read the output folder of ``ripu.train``.
 
     Raises:
         RunError: It holds no run.
     """
-    results, is_finished, notes = _results(run)
-    config = run / "config.yaml"
+    folder, config, notes = run / storage.FOLDER, run / "config.yaml", []
+    results, is_finished = _results(run)
+    if not results:
+        notes.append("The run is unfinished, and nothing of its learning curve is on disk yet.")
     store = None
     try:
         store = LabelReader(run / "labels")
-        store.header  # noqa: B018  what is damaged shows here
+        store.header  # noqa: B018  (damage shows here)
     except StoreMissingError:
         store = None
     except LabelStoreError as error:
         notes.append(f"The label store cannot be read: {error}.")
         store = None
-    gallery = _gallery(run / storage.FOLDER / "gallery.json")
+    gallery = _gallery(folder / "gallery.json")
     names = tuple(gallery.get("class_names") or (store.class_names if store else results.get("per_class_iou") or ()))
     if not gallery:
-        notes.append("The run recorded no maps, predictions and counts for a report (it is older, or had just begun).")
+        notes.append(
+            "No maps, predictions and counts were recorded: the run is older than reports, or has just started."
+        )
     return RunData(
         run=run,
         results=results,
@@ -185,14 +194,14 @@ def read_run(run: Path) -> RunData:
         gallery=tuple(
             GalleryImage(one["index"], one["id"], one["height"], one["width"]) for one in gallery.get("images", ())
         ),
-        evaluations=_evaluations(run / storage.FOLDER),
+        evaluations=_evaluations(folder),
         val_ids=tuple(gallery.get("val_ids", ())),
         notes=tuple(notes),
     )
 
 
 def class_colors(names: Sequence[str], recorded: Sequence[Sequence[int]] | None) -> tuple[tuple[int, int, int], ...]:
-    """The colours of classes: recorded ones, else those of a known table with these names, else spread over the hues."""
+    """Return the recorded colours of classes, else those of a taxonomy with these names, else evenly spread hues."""
     if recorded:
         return tuple((int(red), int(green), int(blue)) for red, green, blue in recorded)
     for taxonomy in TAXONOMIES.values():
@@ -202,9 +211,10 @@ def class_colors(names: Sequence[str], recorded: Sequence[Sequence[int]] | None)
     return tuple(hue.convert("RGB").getpixel((0, 0)) for hue in hues)  # type: ignore[misc]
 
 
-def _results(run: Path) -> tuple[Mapping[str, Any], bool, list[str]]:
-    finished, progress = run / "results.json", run / storage.FOLDER / "progress.json"
-    for path in (finished, progress):
+def _results(run: Path) -> tuple[Mapping[str, Any], bool]:
+    """The results so far, and True if they are final."""
+    finished = run / "results.json"
+    for path in (finished, run / storage.FOLDER / "progress.json"):
         if path.exists():
             try:
                 content = read_json(path)
@@ -212,66 +222,48 @@ def _results(run: Path) -> tuple[Mapping[str, Any], bool, list[str]]:
                 raise RunError(f"{error}; restore it, or run python -m ripu.train again") from error
             if not isinstance(content, dict):
                 raise RunError(f"{path} holds no results of ripu.train; name the output folder of a run")
-            return content, path is finished, []
+            return content, path is finished
     if not (run / "config.yaml").exists():
         raise RunError(
-            f"{run} holds no run: neither results.json nor config.yaml is there; name the output folder of ripu.train"
+            f"{run} holds no run: there is neither results.json nor config.yaml; name the output folder of ripu.train"
         )
-    return {}, False, ["The run is unfinished, and nothing of its learning curve is on disk yet."]
+    return {}, False
 
 
 def _gallery(path: Path) -> Mapping[str, Any]:
-    """What ``gallery.json`` says; empty where it is missing."""
+    """The content of ``gallery.json``; empty where it is missing."""
     if not path.exists():
         return {}
     try:
         gallery = read_json(path)
     except UntrustedError as error:
-        raise RunError(f"{error}; remove it, and the report is made without it") from error
+        raise RunError(f"{error}; remove it to make the report without it") from error
     if not _is_gallery(gallery):
-        raise RunError(
-            f"{path} does not say what ripu.train writes there; remove it, and the report is made without it"
-        )
+        raise RunError(f"{path} does not have the form that ripu.train writes; remove it to make the report without it")
     return dict(gallery)
 
 
 def _is_gallery(gallery: Any) -> bool:
-    def texts(values: Any) -> bool:
-        return isinstance(values, list) and all(isinstance(value, str) for value in values)
+    def of(kind: type, values: Any) -> bool:
+        return isinstance(values, list) and all(type(value) is kind for value in values)
 
-    def numbers(values: Any, least: int, most: int) -> bool:
-        return isinstance(values, list) and all(type(one) is int and least <= one <= most for one in values)
+    def within(low: int, high: int, values: Any) -> bool:
+        return of(int, values) and all(low <= value <= high for value in values)
 
-    if not isinstance(gallery, dict) or not texts(gallery.get("class_names")) or not texts(gallery.get("val_ids", [])):
+    if not isinstance(gallery, dict):
         return False
-    colors, images = gallery.get("class_colors"), gallery.get("images", [])
-    return (
-        isinstance(colors, list)
-        and len(colors) == len(gallery["class_names"])
-        and all(numbers(color, 0, 255) and len(color) == 3 for color in colors)
-        and isinstance(images, list)
-        and all(
-            isinstance(one, dict)
-            and isinstance(one.get("id"), str)
-            and numbers([one.get("index")], 0, 2**31)
-            and numbers([one.get("height"), one.get("width")], 1, MAX_PIXELS)
-            for one in images
-        )
+    names, colors, images = gallery.get("class_names"), gallery.get("class_colors"), gallery.get("images", [])
+    if not (of(str, names) and of(str, gallery.get("val_ids", [])) and of(list, colors) and of(dict, images)):
+        return False
+    return [len(color) for color in colors] == [3] * len(names) and all(
+        [within(0, 255, color) for color in colors]
+        + [isinstance(one.get("id"), str) and within(0, 2**31, [one.get("index")]) for one in images]
+        + [within(1, MAX_PIXELS, [one.get("height"), one.get("width")]) for one in images]
     )
 
 
-_EVALUATION = re.compile(r"evaluation-(\d+)(-final)?-rank0\.npz")
-
-
-_COUNTS = {"confusion": ("integer", 2), "bins": ("number", 2), "images": ("number", 2), "world_size": ("integer", 0)}
-_MAPS = {"prediction": ("integer", 2)}
-_MAPS |= dict.fromkeys(("score", "impurity", "uncertainty"), ("integer", 2))
-_MAPS |= {f"{name}_largest": ("number", 0) for name in ("score", "impurity", "uncertainty")}
-MOST_RANKS = 4096
-
-
 def _counts(path: Path) -> Mapping[str, NDArray[Any]]:
-    """What a rank has counted in an evaluation."""
+    """The counts of one rank in an evaluation."""
     try:
         counts = read_arrays(path, _COUNTS)
     except (UntrustedError, FileNotFoundError) as error:
@@ -285,8 +277,8 @@ def _counts(path: Path) -> Mapping[str, NDArray[Any]]:
 
 def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
     found = []
-    for path in sorted(folder.glob("evaluation-*-rank0.npz")):
-        match = _EVALUATION.fullmatch(path.name)
+    for path in folder.glob("evaluation-*-rank0.npz"):
+        match = re.fullmatch(r"evaluation-(\d+)(-final)?-rank0\.npz", path.name)
         if match is None:
             continue
         first = _counts(path)
@@ -295,8 +287,8 @@ def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
             raise RunError(f"{path} claims {world_size} processes; it was not written by ripu.train, remove it")
         rest = [_counts(path.with_name(path.name.replace("rank0", f"rank{rank}"))) for rank in range(1, world_size)]
         if any(one["bins"].shape != first["bins"].shape for one in rest):
-            raise RunError(f"{path} and those of the other ranks do not belong together; remove them")
-        confusion = first["confusion"].astype(np.int64)
+            raise RunError(f"{path} does not belong to the files of the other ranks; remove them")
+        confusion = first["confusion"].astype(np.int64)  # of all ranks already
         bins, images = ([one[name].astype(np.float64) for one in (first, *rest)] for name in ("bins", "images"))
         every = np.concatenate(images)
         total: FloatArray = np.sum(bins, axis=0)

@@ -6,52 +6,48 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 WIDTH = 80
-"""Characters of a line, at most: the narrowest terminal that people use."""
+"""Most characters in a line: the narrowest terminal in use."""
 
 MAX_ROWS = 10
-"""Lines of evaluations, at most; of more, those in the middle are left out (``results.json`` has all)."""
+"""Most lines of evaluations; further ones are left out in the middle (``results.json`` has all)."""
 
 
 def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
-    """The table of a run: mIoU after every phase, and the classes.
+    """Format the table of a run: mIoU after every phase, and the classes.
 
     Args:
         results: The content of ``results.json``.
-        subsets: Names of further means in it, e.g. ``mIoU13``: a column and a line each.
+        subsets: Names of further means in it, e.g. ``mIoU13``: each gets a column and a line.
     """
-    wide = [max(8, len(name) + 2) for name in subsets]
-    head = "".join(f"{name:>{width}}" for name, width in zip(subsets, wide, strict=True))
-    lines = [f"\n{'':<22}{'step':>7}{'labelled':>10}{'mIoU':>8}{head}"]
+    widths = {name: max(8, len(name) + 2) for name in subsets}
+    lines = [
+        f"\n{'':<22}{'step':>7}{'labelled':>10}{'mIoU':>8}" + "".join(f"{n:>{width}}" for n, width in widths.items())
+    ]
 
-    def row(name: str, step: int, labelled: float, scores: Mapping[str, Any]) -> None:
-        more = "".join(f"{scores[subset]:>{width}.2f}" for subset, width in zip(subsets, wide, strict=True))
-        lines.append(f"{name:<22}{step:>7}{100 * labelled:>9.2f}%{scores['mIoU']:>8.2f}{more}")
+    def row(name: str, step: int, scores: Mapping[str, Any]) -> str:
+        more = "".join(f"{scores[subset]:>{width}.2f}" for subset, width in widths.items())
+        return f"{name:<22}{step:>7}{100 * scores['labelled_fraction']:>9.2f}%{scores['mIoU']:>8.2f}{more}"
 
-    done = 0
-    begins_trained = (results.get("start") or {}).get("run") is not None
-    first = len(lines)
-    for entry in results["evaluations"]:
-        if done:
-            name = f"after round {done}"
-        else:
-            # Without pre-training the target has been trained on (negative learning) before the first round; a run that
-            # goes on from another begins with a network that has seen it.
-            pretrained = results.get("pretrain_steps", results["evaluations"][0]["step"])
-            is_source_only = not begins_trained and entry["step"] <= pretrained
-            name = "source only" if is_source_only else "before round 1"
-        row(name, entry["step"], entry["labelled_fraction"], entry)
+    evaluations, done = results["evaluations"], 0
+    starts_trained = (results.get("start") or {}).get("run") is not None
+    for entry in evaluations:
+        name = f"after round {done}"
+        if not done:
+            # Without pre-training, the target is trained on (negative learning) before the first round; a warm start
+            # brings a network that has seen it.
+            pretrained = results.get("pretrain_steps", evaluations[0]["step"])
+            name = "source only" if not starts_trained and entry["step"] <= pretrained else "before round 1"
+        lines.append(row(name, entry["step"], entry))
         done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
-    row("final", results["max_steps"], results["labelled_fraction"], results)
-    if len(lines) - first > MAX_ROWS:
-        lines[first + 2 : 3 - MAX_ROWS] = ["..."]
-    columns = [("final", results)]
-    if results["evaluations"]:
-        columns.insert(0, ("first", results["evaluations"][0]))
+    lines.append(row("final", results["max_steps"], results))
+    if len(lines) - 1 > MAX_ROWS:
+        lines[3 : 3 - MAX_ROWS] = ["..."]
+    columns = [*([("first", evaluations[0])] if evaluations else []), ("final", results)]
     return "\n".join(lines) + "\n\n" + table(columns, subsets) + left_out(results.get("unreadable", ()))
 
 
 def left_out(found: Sequence[Mapping[str, str]]) -> str:
-    """Lines about files that could not be read and were skipped; empty where there are none.
+    """List the files that could not be read and were skipped; empty where there are none.
 
     Args:
         found: ``unreadable`` of ``results.json``: part and file of each.
@@ -59,14 +55,13 @@ def left_out(found: Sequence[Mapping[str, str]]) -> str:
     if not found:
         return ""
     counts = {part: sum(one["part"] == part for one in found) for part in ("source", "target", "val")}
-    lines = ["\n\nleft out, because they could not be read:"]
-    lines[0] += " " + ", ".join(f"{count} of {part}" for part, count in counts.items() if count)
-    lines += [f"  {one['file']}" for one in found[:5]]
+    listed = ", ".join(f"{count} of {part}" for part, count in counts.items() if count)
+    lines = [f"\n\nskipped, because they could not be read: {listed}", *(f"  {one['file']}" for one in found[:5])]
     return "\n".join(lines + ([f"  and {len(found) - 5} more"] if len(found) > 5 else []))
 
 
 def table(columns: Sequence[tuple[str, Mapping[str, Any]]], subsets: Sequence[str] = ()) -> str:
-    """IoU by class, in as many columns of classes as fit into :data:`WIDTH` characters.
+    """Format IoU by class, in as many columns of classes as fit into :data:`WIDTH` characters.
 
     Args:
         columns: Name and scores of each: ``per_class_iou``, ``mIoU`` and the subsets.
@@ -77,9 +72,8 @@ def table(columns: Sequence[tuple[str, Mapping[str, Any]]], subsets: Sequence[st
     width = longest + 6 * len(columns)
     count = max(1, min(len(names), (WIDTH + 2) // (width + 2)))
     rows = -(-len(names) // count)
-    count = -(-len(names) // rows)
     head = " " * longest + "".join(f"{name:>6}" for name, _ in columns)
-    lines = ["IoU by class (%)", "  ".join([head] * count)]
+    lines = ["IoU by class (%)", "  ".join([head] * -(-len(names) // rows))]
 
     def cell(name: str) -> str:
         values = [scores["per_class_iou"].get(name) for _, scores in columns]
