@@ -252,7 +252,9 @@ def _is_gallery(gallery: Any) -> bool:
 
     if not isinstance(gallery, dict):
         return False
-    names, colors, images = gallery.get("class_names"), gallery.get("class_colors"), gallery.get("images", [])
+    names: Any = gallery.get("class_names")
+    colors: Any = gallery.get("class_colors")
+    images: Any = gallery.get("images", [])
     if not (of(str, names) and of(str, gallery.get("val_ids", [])) and of(list, colors) and of(dict, images)):
         return False
     return [len(color) for color in colors] == [3] * len(names) and all(
