@@ -176,7 +176,7 @@ def test_cityscapes_without_any_label_folder_is_not_found(own_data: Path) -> Non
 def test_colour_labels_are_refused(own_data: Path) -> None:
     label = own_data / "gtav" / "labels" / "00001.png"
     Image.fromarray(CITYSCAPES19.colorize(trees.draw_label(101, CITYSCAPES19))).save(label)
-    with pytest.raises(SceneError, match=r"00001\.png is a RGB image, not one id per pixel"):
+    with pytest.raises(SceneError, match=r"00001\.png is an image of mode RGB, not one id per pixel"):
         load_gtav(own_data / "gtav").read_label(0)
 
 

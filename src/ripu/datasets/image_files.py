@@ -113,7 +113,7 @@ def read_ids(path: Path) -> NDArray[np.integer]:
     with open_image(path) as file:
         if file.mode not in ("L", "P", "I;16", "I"):
             raise SceneError(
-                f"{path} is a {file.mode} image, not one id per pixel; give the id images, not the colour ones"
+                f"{path} is an image of mode {file.mode}, not one id per pixel; give the id images, not the colour ones"
             )
         ids: NDArray[np.integer] = np.asarray(file)
     return ids

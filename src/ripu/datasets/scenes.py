@@ -70,12 +70,12 @@ class SceneDataset:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether every scene has a label file."""
+        """True if every scene has a label file."""
         return all(scene.label is not None for scene in self.scenes)
 
     @property
     def skips_unreadable(self) -> bool:
-        """Whether scenes whose files cannot be read are left out."""
+        """True if scenes whose files cannot be read are left out."""
         return self.on_unreadable == "skip"
 
     @property
