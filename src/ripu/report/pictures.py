@@ -1,4 +1,4 @@
-"""What a run leaves as pictures: the learning curve, and fixed scenes before and after."""
+"""The learning curve and the pictures that a run leaves: fixed scenes before and after."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ripu.loading.samples import EvalScenes, PoolScenes
 from ripu.module import RipuModule, evaluating
 from ripu.report.page import try_page
 from ripu.report.painting import dimmed, paint, round_table
+from ripu.report.plots import start
 from ripu.report.summary import summary
 from ripu.selection.engine import SelectionEngine
 
@@ -45,7 +46,7 @@ class RunFacts:
         store: The label store; None in settings without selection.
         module: The trained module.
         target_size: (height, width) that target images are fed at.
-        num_pictures: How many validation and how many target images to picture.
+        num_pictures: Number of validation and of target images to picture.
     """
 
     run: Path
@@ -59,7 +60,7 @@ class RunFacts:
 
 
 def evenly(total: int, count: int) -> list[int]:
-    """``count`` fixed indices spread over ``total`` items."""
+    """Return ``count`` fixed indices, spread over ``total`` items."""
     count = min(count, total)
     return [round((item + 0.5) * total / count - 0.5) for item in range(count)]
 
@@ -92,87 +93,100 @@ class PredictionPanel(pl.Callback):
 
 
 def predict(module: RipuModule, scenes: SceneDataset, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Predicted train ids of a scene at label resolution, (H, W) uint8."""
+    """Predict the train ids of a scene at label resolution, (H, W) uint8."""
     image = PoolScenes(scenes, size, [index])[0]["image"].to(module.device)
     with torch.no_grad(), evaluating(module):
         label = module.predict_label(image[None], scenes.label_size(index))[0]
     return label.to("cpu", torch.uint8).numpy()
 
 
+def would_ask(
+    module: RipuModule, engine: SelectionEngine, scenes: SceneDataset, index: int, target_size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return what one more round would query on an image outside the pool: (H, W) uint8, 0 where queried, else 255."""
+    size = scenes.label_size(index)
+    sample = EvalScenes(scenes, target_size, [index])[0]["image"]
+    with torch.no_grad(), evaluating(module):
+        logits = module(sample[None].to(module.device))
+    queried = np.full(size, VOID, dtype=np.uint8)
+    queried.ravel()[engine.would_ask(logits, sample, size)] = 0
+    return queried
+
+
+def fit(image: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Resize an image (H, W, 3) to (height, width)."""
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
 def write_report(facts: RunFacts) -> None:
-    """Write the learning curve and the pictures of a run, and print its table."""
+    """Write the learning curve, the pictures and the page of a run, and print its table."""
     write_curve(facts.run / "learning_curve.png", facts.results)
     write_pictures(facts)
     try_page(facts.run)
     print(summary(facts.results, tuple(facts.scenes.taxonomy.subsets)))
     left = "report.html, results.json, metrics.csv, learning_curve.png, pictures, checkpoints"
-    print(f"\nin {facts.run}:\n{left}", end="")
-    print(", labels" if facts.store is not None else "")
+    print(f"\nin {facts.run}:\n{left}{', labels' if facts.store is not None else ''}")
 
 
 def write_curve(path: Path, results: Mapping[str, Any]) -> None:
-    """Picture mIoU against steps and against the labelled share."""
-    import matplotlib
-
-    matplotlib.use("Agg")
+    """Draw mIoU against steps and against the labelled share."""
     from matplotlib import pyplot
 
-    steps = [one["step"] for one in results["evaluations"]] + [results["max_steps"]]
-    mious = [one["mIoU"] for one in results["evaluations"]] + [results["mIoU"]]
-    shares = [100 * one["labelled_fraction"] for one in results["evaluations"]] + [100 * results["labelled_fraction"]]
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
-    axes[0].plot(steps, mious, "o-", color=palette.hex_color(palette.BLUE))
-    for number, entry in enumerate(results["rounds"], start=1):
-        axes[0].axvline(entry["step"], color=palette.hex_color(palette.GRID), linewidth=0.8, linestyle=":")
-        axes[0].annotate(
-            f"round {number}", (entry["step"], axes[0].get_ylim()[0]), rotation=90, fontsize=7, va="bottom"
-        )
+    last = {"step": results["max_steps"]} | {name: results[name] for name in ("mIoU", "labelled_fraction")}
+    points = [*results["evaluations"], last]
+    mious = [one["mIoU"] for one in points]
+    figure, axes = start(1, 2, figsize=(9, 3.6), sharey=True)
+    axes[0].plot([one["step"] for one in points], mious, "o-", color=palette.hex_color(palette.BLUE))
+    for number, one in enumerate(results["rounds"], start=1):
+        axes[0].axvline(one["step"], color=palette.hex_color(palette.GRID), linewidth=0.8, linestyle=":")
+        place = (one["step"], axes[0].get_ylim()[0])
+        axes[0].annotate(f"round {number}", place, rotation=90, fontsize=7, va="bottom")
     axes[0].set(xlabel="step", ylabel="mIoU (%)")
+    shares = [100 * one["labelled_fraction"] for one in points]
     axes[1].plot(shares, mious, "o-", color=palette.hex_color(palette.VERMILION))
-    axes[1].set(xlabel="target pixels asked about (%)")
+    axes[1].set(xlabel="target pixels queried (%)")
     for axis in axes:
         axis.grid(alpha=0.3)
-    figure.suptitle(
-        f"{results['dataset']} {results['mode']} {results['setting']} {results['acquisition']}, seed {results['seed']}"
-    )
+    words = " ".join(str(results[key]) for key in ("dataset", "mode", "setting", "acquisition"))
+    figure.suptitle(f"{words}, seed {results['seed']}")
     with writing(path):
         figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
 
 def write_pictures(facts: RunFacts) -> None:
-    """One picture for each of a few fixed validation and target images.
+    """Write one picture for each of a few fixed validation and target images.
 
-    Validation images show where the method would ask at the end of training, target images where it did ask, coloured
-    by round; both show the prediction at the first evaluation (where there was one) and at the end.
+    Target images show what was revealed, coloured by round, validation images what the method would query at the end of
+    training. Both show the predictions at the first evaluation, if there was one, and at the end.
     """
-    folder = facts.run / "pictures"
+    folder, taxonomy = facts.run / "pictures", facts.scenes.taxonomy
     with writing(folder):
         folder.mkdir(exist_ok=True)
-    taxonomy = facts.scenes.taxonomy
     for name, scenes in (("val", facts.scenes.val), ("target", facts.scenes.target)):
         for index in evenly(len(scenes), facts.num_pictures):
-            image = scenes.read_image(index)
+            file = f"{name}-{index:05d}.png"
             size = scenes.label_size(index)
-            tiles = {"image": fit(image, size)}
+            image = fit(scenes.read_image(index), size)
+            tiles = {"image": image}
             if scenes.scenes[index].label is not None:
                 tiles["truth"] = taxonomy.colorize(scenes.read_label(index))
             if name == "target" and facts.store is not None:
                 revealed = facts.store.revealed_round(scenes.scenes[index].image_id)
-                tiles["revealed, by round"] = paint(dimmed(tiles["image"]), revealed, revealed != VOID, round_table())
+                tiles["revealed, by round"] = paint(dimmed(image), revealed, revealed != VOID, round_table())
             elif name == "val" and facts.engine is not None:
                 queried = would_ask(facts.module, facts.engine, scenes, index, facts.target_size)
-                tiles["queried next"] = paint(dimmed(tiles["image"]), queried, queried != VOID, round_table())
-            before = _kept_prediction(facts.run / "panel" / f"{name}-{index:05d}.png", size)
+                tiles["queried next"] = paint(dimmed(image), queried, queried != VOID, round_table())
+            before = _kept_prediction(facts.run / "panel" / file, size)
             if before is not None:
                 tiles["prediction before"] = taxonomy.colorize(before)
             tiles["prediction after"] = taxonomy.colorize(predict(facts.module, scenes, index, facts.target_size))
-            with writing(folder / f"{name}-{index:05d}.png"):
-                _sheet(tiles).save(folder / f"{name}-{index:05d}.png")
+            with writing(folder / file):
+                _sheet(tiles).save(folder / file)
 
 
 def _kept_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """A prediction of :class:`PredictionPanel`; None where there is none, or none that can be used."""
+    """A prediction of :class:`PredictionPanel`; None where there is none, or it cannot be used."""
     if not path.exists():
         return None
     try:
@@ -181,31 +195,13 @@ def _kept_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | N
         _log.warning("%s; the picture is made without it", error)
         return None
     if label.shape != size or label.dtype != np.uint8:
-        _log.warning("%s is no prediction of its image; the picture is made without it", path)
+        _log.warning("%s is not a prediction of its image; the picture is made without it", path)
         return None
     return label
 
 
-def would_ask(
-    module: RipuModule, engine: SelectionEngine, scenes: SceneDataset, index: int, target_size: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Where one more round would ask on an image outside the pool, as a map of rounds: (H, W) uint8, 255 = nowhere."""
-    size = scenes.label_size(index)
-    sample = EvalScenes(scenes, target_size, [index])[0]["image"]
-    with torch.no_grad(), evaluating(module):
-        logits = module(sample[None].to(module.device))
-    asked = np.full(size, VOID, dtype=np.uint8)
-    asked.ravel()[engine.would_ask(logits, sample, size)] = 0
-    return asked
-
-
-def fit(image: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An image (H, W, 3) at another size (height, width)."""
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-
-
 def _sheet(tiles: Mapping[str, NDArray[np.uint8]]) -> Image.Image:
-    """Tiles side by side in up to three columns, each under its name."""
+    """Tiles in up to three columns, each under its name."""
     height, width = next(iter(tiles.values())).shape[:2]
     scale = max(1.0, 320 / width) if width < 320 else min(1.0, 768 / width)
     size = (round(width * scale), round(height * scale))
@@ -214,11 +210,10 @@ def _sheet(tiles: Mapping[str, NDArray[np.uint8]]) -> Image.Image:
     bar, gap = 22, 6
     sheet = Image.new("RGB", (columns * (size[0] + gap) + gap, rows * (size[1] + bar + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(14)
     for number, (name, tile) in enumerate(tiles.items()):
         left = gap + (number % columns) * (size[0] + gap)
         top = gap + (number // columns) * (size[1] + bar + gap)
-        draw.text((left, top + 2), name, fill="black", font=font)
-        how = Image.Resampling.NEAREST if name not in ("image",) else Image.Resampling.BILINEAR
-        sheet.paste(Image.fromarray(tile).resize(size, how), (left, top + bar))
+        draw.text((left, top + 2), name, fill="black", font=ImageFont.load_default(14))
+        resampling = Image.Resampling.BILINEAR if name == "image" else Image.Resampling.NEAREST
+        sheet.paste(Image.fromarray(tile).resize(size, resampling), (left, top + bar))
     return sheet
