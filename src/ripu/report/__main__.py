@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        The exit status: 0; 2 where a report cannot be made; the reports of other runs are made.
+        The exit status: 0, or 2 if the report of a run cannot be made; those of other runs are made.
     """
     arguments = _parser().parse_args(argv)
     status = 0
@@ -39,15 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ripu.report",
-        description="Tables over runs (Markdown on the screen; --out also writes CSV and curves); or, with --html, the page of "
-        "each run; or, with --figures, Figs. 3 to 5, 7 and 8 of the paper for each run as PNG and PDF, and with --out also "
-        "Figs. 3 and 4 over all runs side by side and Fig. 6 where they differ in mode.radius.",
+        description="Tables over runs: Markdown on the screen; --out also writes CSV and curves. With --html, the page of each "
+        "run. With --figures, Figs. 3 to 5, 7 and 8 of the paper for each run as PNG and PDF; --out adds Figs. 3 and 4 over "
+        "all runs side by side, and Fig. 6 where they differ in mode.radius.",
     )
     parser.add_argument("dirs", metavar="DIR", type=Path, nargs="+", help="output folder of a run, or a parent of such")
     parser.add_argument("--html", action="store_true", help="write the round report of each run: RUN/report.html")
     parser.add_argument("--figures", action="store_true", help="draw the paper's figures: RUN/figures/")
-    parser.add_argument("--paper", action="store_true", help="tables in the paper's order, its figures beside ours")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="write there and not into the runs")
+    parser.add_argument(
+        "--paper", action="store_true", help="tables in the paper's order, with its figures beside ours"
+    )
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="write there instead of into the runs")
     return parser
 
 
@@ -61,10 +63,9 @@ def _records(dirs: Sequence[Path]) -> list[RunRecord]:
 def _pages(dirs: Sequence[Path], out: Path | None) -> int:
     from ripu.report.page import write_page
 
-    runs = [record.run for record in _records(dirs)]
-    where = dict(zip(runs, _names(runs), strict=True))
-    done = _each(runs, lambda run: [write_page(run, None if out is None else out / f"{where[run]}.html")])
-    return 0 if len(done) == len(runs) else 2
+    names = _names([record.run for record in _records(dirs)])
+    done = _each(names, lambda run, name: [write_page(run, None if out is None else out / f"{name}.html")])
+    return 0 if len(done) == len(names) else 2
 
 
 def _figures(dirs: Sequence[Path], out: Path | None) -> int:
@@ -73,16 +74,16 @@ def _figures(dirs: Sequence[Path], out: Path | None) -> int:
     from ripu.report.rows import make_rows
 
     records = _records(dirs)
-    runs = [record.run for record in records]
-    where = dict(zip(runs, _names(runs), strict=True))
-    done = _each(
-        runs, lambda run: write_figures(run, run / "figures" if out is None else out / where[run], open_network)
-    )
+    names = _names([record.run for record in records])
+
+    def draw(run: Path, name: str) -> list[str]:
+        return write_figures(run, run / "figures" if out is None else out / name, open_network)
+
+    done = _each(names, draw)
     if out is not None and len(done) > 1:
-        names = [where[run] for run in done]
-        for path in [*side_by_side(done, names, out), *window_sweep(make_rows(records)[0], out)]:
+        for path in [*side_by_side(done, out), *window_sweep(make_rows(records)[0], out)]:
             print(path)
-    return 0 if len(done) == len(runs) else 2
+    return 0 if len(done) == len(names) else 2
 
 
 def open_network(checkpoint: Path) -> tuple[Any, tuple[int, int]]:
@@ -93,26 +94,26 @@ def open_network(checkpoint: Path) -> tuple[Any, tuple[int, int]]:
     return module, (int(trained.data.target_size[0]), int(trained.data.target_size[1]))
 
 
-def _each(runs: Sequence[Path], write: Callable[[Path], Sequence[object]]) -> list[Path]:
-    """Write of every run and print what was written; one that cannot be is told, and the others go on."""
-    done = []
-    for run in runs:
+def _each(names: Mapping[Path, str], write: Callable[[Path, str], Sequence[object]]) -> dict[Path, str]:
+    """Report on every run and print what was written; name the runs that fail, and continue with the others."""
+    done = {}
+    for run, name in names.items():
         try:
-            for line in write(run):
+            for line in write(run, name):
                 print(line)
-            done.append(run)
+            done[run] = name
         except (ValueError, RuntimeError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
     return done
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
-    """A file name for each run: the last part of its path, with as many more as tell them apart."""
+def _names(runs: Sequence[Path]) -> dict[Path, str]:
+    """A file name for each run: as many of the last parts of its path as tell the runs apart."""
     for count in range(1, 1 + max(len(run.resolve().parts) for run in runs)):
         names = ["-".join(run.resolve().parts[-count:]).replace("/", "") for run in runs]
         if len(set(names)) == len(names):
-            return names
-    return [f"run{number}" for number in range(len(runs))]
+            return dict(zip(runs, names, strict=True))
+    return {run: f"run{number}" for number, run in enumerate(runs)}
 
 
 def _tables(dirs: Sequence[Path], out: Path | None, paper: bool) -> None:

@@ -5,7 +5,7 @@ All but Fig. 8 are drawn from what the run recorded. Fig. 8 also needs its last 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -264,12 +264,11 @@ def features(data: RunData, path: Path, open_network: OpenNetwork) -> list[Path]
     return save(figure, path)
 
 
-def side_by_side(runs: Sequence[Path], names: Sequence[str], folder: Path) -> list[Path]:
+def side_by_side(runs: Mapping[Path, str], folder: Path) -> list[Path]:
     """Draw Figs. 3 and 4 over several runs: the same images, predictions at the end and queries, a column a run.
 
     Args:
-        runs: Folders of runs.
-        names: A title for each.
+        runs: A title for the folder of each run.
         folder: Gets the files.
 
     Returns:
@@ -283,12 +282,12 @@ def side_by_side(runs: Sequence[Path], names: Sequence[str], folder: Path) -> li
     images = _chosen(shared)
     rows: list[list[Picture | None]] = []
     for image in images:
-        table = class_table(first.class_colors)
-        afters = [data.picture(f"target-{image.index:05d}-after.png") for data in every]
-        labels = [None if ids is None else table[ids] for ids in afters]
-        rows.append([_image(first, image), _label(first, image, "truth"), *labels])
-    written = sheet(folder / "fig3_predictions", ["image", "truth", *names], rows, _class_colors(first))
-    asking = [(data, name) for data, name in zip(every, names, strict=True) if data.store and data.store.num_rounds]
+        afters = [_label(data, image, "after") for data in every]
+        rows.append([_image(first, image), _label(first, image, "truth"), *afters])
+    written = sheet(folder / "fig3_predictions", ["image", "truth", *runs.values()], rows, _class_colors(first))
+    asking = [
+        (data, name) for data, name in zip(every, runs.values(), strict=True) if data.store and data.store.num_rounds
+    ]
     if asking:
         pictures = [[queried_picture(data, image) for data, _ in asking] for image in images]
         written += sheet(folder / "fig4_queried", [name for _, name in asking], pictures, _round_colors(asking[0][0]))
