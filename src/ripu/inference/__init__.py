@@ -1,1 +1,1 @@
-"""Inference: trained networks on images of any size, and the files that show the result."""
+"""Inference: trained networks on images of any size, and the files of the results."""

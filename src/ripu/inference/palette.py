@@ -1,9 +1,9 @@
-"""Colours of plots and pictures: one colour-blind-safe palette, one colour map for heat maps.
+"""Colours of plots and pictures: one palette that is safe for colour-blind readers, one colour map for heat maps.
 
 Plots and rounds use the eight colours of Okabe and Ito (Color Universal Design, 2008, https://jfly.uni-koeln.de/color/),
-which stay apart under the common kinds of colour blindness. Values in pictures (uncertainty, scores) use *viridis*
-(Smith and van der Walt, 2015), whose lightness grows with the value. Classes are no matter of this file: their colours
-are those of :attr:`ripu.datasets.taxonomy.Taxonomy.class_colors` (those of Cityscapes for the street data sets).
+which can be told apart under the common kinds of colour blindness. Values in pictures (uncertainty, scores) use *viridis*
+(Smith and van der Walt, 2015), whose lightness grows with the value. The colours of classes are
+:attr:`ripu.datasets.taxonomy.Taxonomy.class_colors`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ VERMILION: RGB = (213, 94, 0)
 PURPLE: RGB = (204, 121, 167)
 
 SERIES: tuple[RGB, ...] = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)
-"""Colours of the lines of a plot, in this order; yellow is left out, as it is hard to see on white."""
+"""Colours of the lines of a plot, in this order; without yellow, which is hard to see on white."""
 
 ROUNDS: tuple[RGB, ...] = (BLUE, SKY_BLUE, GREEN, YELLOW, ORANGE, VERMILION, PURPLE)
 """Colours of selection rounds, from cold to warm."""
 
 GRID: RGB = (153, 153, 153)
-"""Lines that should not be in the way."""
+"""Grey of grid lines."""
 
 HEAT_MAP = "viridis"
-"""Name of the colour map of heat maps in matplotlib."""
+"""Matplotlib's name of the colour map of heat maps."""
 
 
 def hex_color(color: RGB) -> str:
-    """A colour as matplotlib, CSS and W&B take it.
+    """Format a colour for matplotlib, CSS and W&B.
 
     Example:
         >>> hex_color(BLUE)
@@ -46,25 +46,21 @@ def hex_color(color: RGB) -> str:
 
 
 def round_color(index: int) -> RGB:
-    """The colour of a selection round; from the eighth on, colours come again.
-
-    Args:
-        index: Number of the round, from 0.
-    """
+    """Return the colour of a round, counted from 0; from the eighth round on, colours repeat."""
     return ROUNDS[index % len(ROUNDS)]
 
 
 def heat(values: NDArray[np.floating], largest: float) -> NDArray[np.uint8]:
-    """Paint values as a heat map.
+    """Paint a heat map.
 
     Args:
-        values: (H, W) finite numbers; below 0 counts as 0 and above ``largest`` as ``largest``.
+        values: (H, W) finite numbers; clipped to 0 .. ``largest``.
         largest: The value of the lightest colour; above 0.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    import matplotlib  # half a second: only where a heat map is painted
+    import matplotlib  # takes half a second
 
     table = matplotlib.colormaps[HEAT_MAP](np.arange(256), bytes=True)[:, :3]
     steps = np.clip(np.rint(np.asarray(values) * (255.0 / largest)), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Predictions as files: label ids and colours."""
+"""The callback that writes test predictions as label ids and in colour."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ripu.io.writing import writing
 
 
 def file_names(image_ids: Sequence[str]) -> list[str]:
-    """Names of files without ending: the last part of every id where no other ends so, else all of it in one word.
+    """Return names of files without suffix: the last part of each id if it is unique, else the whole id in one word.
 
     >>> file_names(["rome/day/7", "rome/night/7", "rome/day/8"])
     ['rome_day_7', 'rome_night_7', '8']
@@ -33,13 +33,13 @@ def file_names(image_ids: Sequence[str]) -> list[str]:
 
 
 def save_prediction(folder: Path, name: str, label: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
-    """Write a prediction as label ids (what the Cityscapes server and scripts take) and in colour.
+    """Write a prediction as label ids, as the Cityscapes server and scripts expect them, and in colour.
 
     Args:
         folder: Gets ``labelIds/`` and ``color/``.
-        name: Of the files, without ending; see :func:`file_names`.
+        name: Name of the files without suffix; see :func:`file_names`.
         label: (H, W) uint8 train ids.
-        taxonomy: Gives ids on disk and colours.
+        taxonomy: The ids on disk and the colours.
     """
     for kind, pixels in (("labelIds", taxonomy.to_disk_ids(label)), ("color", taxonomy.colorize(label))):
         path = folder / kind / f"{name}.png"
@@ -56,8 +56,8 @@ class PredictionWriter(pl.Callback):
 
         Args:
             folder: Gets ``labelIds/`` and ``color/``.
-            scenes: The scenes that are tested on, which name the files.
-            taxonomy: Gives ids on disk and colours.
+            scenes: The test scenes, which name the files.
+            taxonomy: The ids on disk and the colours.
         """
         self.folder = folder
         self.names = file_names([scene.image_id for scene in scenes.scenes])

@@ -19,12 +19,12 @@ class Predictor:
     """Labels and uncertainty of images of any size.
 
     Attributes:
-        network: Raw images (B, 3, h, w) uint8 to logits (B, C, h, w), in evaluation mode.
-        device: Where images are put.
-        tile: (height, width) that the network takes at once.
-        overlap: Share of a tile that neighbours have in common, in [0, 1).
-        batch: Tiles a forward.
-        flip: Whether the softmax is averaged with that of the mirrored image.
+        network: Maps raw images (B, 3, h, w) uint8 to logits (B, C, h, w), in evaluation mode.
+        device: Device of the network.
+        tile: (height, width) of the part of an image in one forward pass.
+        overlap: Fraction of a tile shared with its neighbour, in [0, 1).
+        batch: Tiles per forward pass.
+        flip: Average the softmax with that of the mirrored image.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -37,10 +37,10 @@ class Predictor:
     def __call__(
         self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
     ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-        """Predict images; tiles of one size share a forward.
+        """Predict images; tiles of one size share a forward pass.
 
         Args:
-            images: (3, h, w) uint8 RGB at network size, sizes may differ.
+            images: (3, h, w) uint8 RGB at network size; sizes may differ.
             sizes: (height, width) of the results.
 
         Yields:
@@ -85,12 +85,12 @@ class Predictor:
 def label_and_entropy(
     logits: Tensor, size: tuple[int, int], *, num_views: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Most probable class and entropy at label resolution, without ever holding the up-sampled logits.
+    """Return the most probable class and the entropy at label resolution, without ever holding the up-sampled logits.
 
     Args:
-        logits: (1, num_views * C, h, w), the logits of every view of an image after each other.
+        logits: (1, num_views * C, h, w), the logits of the views of an image, concatenated.
         size: (height, width) of the results.
-        num_views: Views whose softmax is averaged.
+        num_views: Number of views; their softmax is averaged.
 
     Returns:
         Train ids (height, width) uint8 and nats (height, width) float32.

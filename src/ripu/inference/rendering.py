@@ -1,4 +1,4 @@
-"""The files of a prediction: ids, colours, overlays, uncertainty, and the legend of the colours."""
+"""Rendering of predictions: ids, colours, overlays, uncertainty, and the legend of the colours."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ripu.inference.palette import heat
 
 @dataclass(frozen=True)
 class Painter:
-    """Makes the files of a prediction.
+    """Renders the files of a prediction.
 
     Attributes:
         taxonomy: The classes, their ids on disk and their colours.
-        opacity: Share of the colour in overlays, in [0, 1].
+        opacity: Opacity of the colours in overlays, in [0, 1].
     """
 
     taxonomy: Taxonomy
@@ -30,10 +30,10 @@ class Painter:
     def __call__(
         self, kind: str, picture: NDArray[np.uint8], label: NDArray[np.uint8], entropy: NDArray[np.float32]
     ) -> bytes:
-        """The bytes of one file.
+        """Return the bytes of one file.
 
         Args:
-            kind: One of ``labelIds``, ``trainIds``, ``color``, ``overlay`` (JPEG) and ``uncertainty``; PNG but for that one.
+            kind: ``labelIds``, ``trainIds``, ``color`` or ``uncertainty`` (PNG), or ``overlay`` (JPEG).
             picture: (H, W, 3) uint8 RGB, the image.
             label: (H, W) uint8 train ids.
             entropy: (H, W) float32 nats.
@@ -52,7 +52,7 @@ class Painter:
 
 
 def uncertainty_image(entropy: NDArray[np.float32], num_classes: int) -> Any:
-    """A palette image of pixel entropies: index 0 is 0 nats, 255 is log C; shown in the colours of heat maps.
+    """Render pixel entropies as a palette image: index 0 is 0 nats, 255 is log C; in the colours of heat maps.
 
     Args:
         entropy: (H, W) nats.
@@ -74,7 +74,7 @@ def _encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def legend(taxonomy: Taxonomy) -> bytes:
-    """A small picture that names the colours."""
+    """Render a small picture that names the colours."""
     line, font = 24, ImageFont.load_default(14)
     sheet = Image.new("RGB", (240, line * taxonomy.num_classes + 8), "white")
     draw = ImageDraw.Draw(sheet)

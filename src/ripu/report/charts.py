@@ -5,18 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.inference import palette
-
 WIDTH, HEIGHT = 440, 280
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 42
-
-ON_DARK = 0.88
-"""White text needs a cell at least this opaque to be legible on a light page."""
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -139,33 +133,3 @@ def reliability(named: Sequence[tuple[str, str, NDArray[np.float64]]]) -> Chart:
             dots.append((x.place(confidence), y.place(accuracy), 3 + 7 * math.sqrt(part), text))
         lines.append(Line(color, dots, opacity=0.8))
     return Chart("Reliability diagram", x, y, lines, [(x.start, y.start, x.end, y.end, "", "")])
-
-
-def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
-    """Lay out the shares of each true class by predicted class; a row adds up to 100 %.
-
-    Args:
-        counts: (C, C); rows are truth, columns prediction.
-        names: C names.
-    """
-    cell, left, top = 22, 92, 92
-    totals = counts.sum(axis=1)
-    cells = []
-    for row, column in zip(*np.nonzero(counts), strict=True):
-        share = counts[row, column] / totals[row]
-        if share < 0.0005:
-            continue
-        opacity = 0.08 + 0.92 * math.sqrt(share)
-        text = f"{names[row]} predicted as {names[column]}: {100 * share:.1f} % ({counts[row, column]:,} pixels)"
-        number = f"{100 * share:.0f}" if share >= 0.095 else ""
-        cells.append((left + cell * column, top + cell * row, opacity, text, number, opacity > ON_DARK))
-    return {
-        "cells": cells,
-        "cell": cell,
-        "left": left,
-        "top": top,
-        "names": names,
-        "color": palette.BLUE,
-        "width": left + cell * len(names) + 46,
-        "height": top + cell * len(names) + 4,
-    }

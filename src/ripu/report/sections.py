@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ripu.inference import palette
 from ripu.labelstore import LabelStoreError, all_planned_picks
-from ripu.report.charts import confusion_matrix, line_chart, reliability
+from ripu.report.charts import line_chart, reliability
 from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS
 from ripu.report.gallery import old_pictures, painted_url, picture_url
 from ripu.report.rundata import RunData
@@ -215,14 +215,18 @@ def confusion(data: RunData) -> Content | None:
     counts, names = data.evaluations[-1].confusion, data.class_names
     wrong: NDArray[np.int64] = counts.copy()
     np.fill_diagonal(wrong, 0)
-    total = max(int(counts.sum()), 1)
-    worst = [divmod(int(place), wrong.shape[0]) for place in np.argsort(wrong, axis=None)[::-1][:5]]
-    mistakes = [(names[row], names[column], wrong[row, column] / total) for row, column in worst if wrong[row, column]]
+    worst = [divmod(int(place), len(names)) for place in np.argsort(wrong, axis=None)[::-1][:5]]
+    part = 1 / max(int(counts.sum()), 1)
     return {
         "id": "confusion",
         "title": "Confusion matrix",
-        "mistakes": mistakes,
-        "matrix": confusion_matrix(counts, names),
+        "mistakes": [
+            (names[row], names[column], part * wrong[row, column]) for row, column in worst if wrong[row, column]
+        ],
+        "names": names,
+        "counts": counts.tolist(),
+        "shares": (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).tolist(),
+        "color": palette.BLUE,
     }
 
 
