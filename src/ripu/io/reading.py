@@ -72,7 +72,7 @@ def read_yaml(path: Path, most_bytes: int = 1 << 24) -> Any:
         raise UntrustedError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
 
 
-def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
     """Flatten a nested mapping to dotted keys; lists are values."""
     flat: dict[str, Any] = {}
     for key, value in node.items():

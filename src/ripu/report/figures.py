@@ -35,7 +35,7 @@ OpenNetwork = Callable[[Path], "tuple[nn.Module, tuple[int, int]]"]
 
 
 def write_figures(run: Path, folder: Path, open_network: OpenNetwork) -> list[str]:
-    """Draw every figure that a run has the data for.
+    """Draw every figure that a run has the data for; the others are named with the reason.
 
     Args:
         run: The run's folder.
@@ -43,7 +43,7 @@ def write_figures(run: Path, folder: Path, open_network: OpenNetwork) -> list[st
         open_network: Opens the last checkpoint for Fig. 8.
 
     Returns:
-        A line for every file, and one with the reason for every figure that cannot be drawn.
+        A line for every file and for every figure that cannot be drawn.
 
     Raises:
         RunError: The folder holds no run.
@@ -51,11 +51,11 @@ def write_figures(run: Path, folder: Path, open_network: OpenNetwork) -> list[st
     data = read_run(run)
     lines = []
     for name, draw in (
-        ("fig3_predictions", predictions),
-        ("fig4_queried", queried),
-        ("fig5_classes", class_frequencies),
-        ("fig7_edges", edges),
-        ("fig8_features", lambda data, path: features(data, path, open_network)),
+        ("fig3_predictions", _predictions),
+        ("fig4_queried", _queried),
+        ("fig5_classes", _class_frequencies),
+        ("fig7_edges", _edges),
+        ("fig8_features", lambda data, path: _features(data, path, open_network)),
     ):
         try:
             with of_known_form(run):
@@ -141,12 +141,8 @@ def _round_colors(data: RunData) -> dict[str, palette.RGB]:
 # ---- figures
 
 
-def predictions(data: RunData, path: Path) -> list[Path]:
-    """Draw Fig. 3: image, truth, prediction before the first round and at the end.
-
-    Raises:
-        FigureError: No prediction was recorded.
-    """
+def _predictions(data: RunData, path: Path) -> list[Path]:
+    """Fig. 3: image, truth, prediction before the first round and at the end."""
     rows: list[list[Picture | None]] = []
     for image in _chosen(data.gallery):
         maps = data.maps(image, 0)
@@ -159,12 +155,8 @@ def predictions(data: RunData, path: Path) -> list[Path]:
     return sheet(path, [names[one] for one in keep], [[row[one] for one in keep] for row in rows], _class_colors(data))
 
 
-def queried(data: RunData, path: Path) -> list[Path]:
-    """Draw Fig. 4: the queries by round and by class, beside the score and its factors at the first round.
-
-    Raises:
-        FigureError: Nothing was queried.
-    """
+def _queried(data: RunData, path: Path) -> list[Path]:
+    """Fig. 4: the queries by round and by class, beside the score and its factors at the first round."""
     images = _chosen(data.gallery)
     maps = [data.maps(image, 0) or {} for image in images]
     names = [name for name in MAP_NAMES if any(name in recorded for recorded in maps)]
@@ -176,12 +168,8 @@ def queried(data: RunData, path: Path) -> list[Path]:
     return sheet(path, columns, rows, _round_colors(data) | _class_colors(data))
 
 
-def class_frequencies(data: RunData, path: Path) -> list[Path]:
-    """Draw Fig. 5: class frequencies among the revealed pixels and among all labels, and the growth between the two.
-
-    Raises:
-        FigureError: Nothing was revealed, or the truth was not recorded.
-    """
+def _class_frequencies(data: RunData, path: Path) -> list[Path]:
+    """Fig. 5: class frequencies among the revealed pixels and among all labels, and the growth between the two."""
     truth = data.results.get("true_class_pixels")
     if not data.rounds:
         raise FigureError("the run queried nothing (a setting without rounds, or before the first)")
@@ -211,12 +199,8 @@ def class_frequencies(data: RunData, path: Path) -> list[Path]:
     return save(figure, path)
 
 
-def edges(data: RunData, path: Path) -> list[Path]:
-    """Draw Fig. 7: Canny edges of the image beside its queries.
-
-    Raises:
-        FigureError: Nothing was queried.
-    """
+def _edges(data: RunData, path: Path) -> list[Path]:
+    """Fig. 7: Canny edges of the image beside its queries."""
     import cv2
 
     rows: list[list[Picture | None]] = []
@@ -228,14 +212,8 @@ def edges(data: RunData, path: Path) -> list[Path]:
     return sheet(path, ["image", "Canny edges", f"queried by {name}"], rows, _round_colors(data))
 
 
-def features(data: RunData, path: Path, open_network: OpenNetwork) -> list[Path]:
-    """Draw Fig. 8: the last network's features on two images; triangles were queried, dots are other pixels.
-
-    Colours are true classes. The network reads the images as they were recorded (JPEG).
-
-    Raises:
-        FigureError: scikit-learn, the checkpoint, the recorded truth or the queries are missing.
-    """
+def _features(data: RunData, path: Path, open_network: OpenNetwork) -> list[Path]:
+    """Fig. 8: the last network's features on two recorded images (JPEG), in the colours of their true classes."""
     if find_spec("sklearn") is None:
         raise FigureError("scikit-learn is not installed; pip install 'ripu[figures]'")
     _store(data)
