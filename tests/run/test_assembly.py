@@ -349,7 +349,7 @@ def test_a_launcher_starts_as_many_processes_as_there_are(launcher: str, monkeyp
 
 def test_augmentations_that_cannot_be_made_leave_the_folder_free(data_root: Path, tmp_path: Path) -> None:
     words = ("data.transforms=[{_target_:albumentations.HorizontalFlip,p:2}]",)
-    with pytest.raises(ConfigError, match=r"albumentations\.HorizontalFlip refuses what it is given"):
+    with pytest.raises(ConfigError, match=r"albumentations\.HorizontalFlip refuses its arguments"):
         train_here(data_root, tmp_path / "run", *words)
     assert not (tmp_path / "run").exists()
 
