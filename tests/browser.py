@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 @contextmanager
 def start_browser() -> Iterator[Browser]:
-    """Start Chromium without a window; skip the test where none is installed."""
+    """Start Chromium without a window; where none is installed, skip the test, or fail it under RIPU_REQUIRE_BROWSER."""
     executable = next((found for name in NAMES if (found := shutil.which(name))), None)
     if executable is None:
-        pytest.skip(f"none of {', '.join(NAMES)} is on PATH; install Chromium to open the page")
+        missing = f"none of {', '.join(NAMES)} is on PATH; install Chromium to open the page"
+        pytest.fail(missing) if "RIPU_REQUIRE_BROWSER" in os.environ else pytest.skip(missing)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
