@@ -13,14 +13,14 @@ import grimp
 import pytest
 
 import ripu
-from running import TESTS, environment
+from running import ROOT, environment
 
-ROOT = Path(ripu.__file__).parent
-FILES = sorted(ROOT.rglob("*.py"))
+PACKAGE = Path(ripu.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -28,7 +28,7 @@ def lint_imports(sources: Path) -> subprocess.CompletedProcess[str]:
     """Check the contracts of pyproject.toml for the package in a folder."""
     code = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command(sys.argv[1:])"
     return subprocess.run(
-        [sys.executable, "-c", code, "--no-logo", "--no-cache", str(TESTS.parent / "pyproject.toml")],
+        [sys.executable, "-c", code, "--no-logo", "--no-cache", str(ROOT / "pyproject.toml")],
         cwd=sources,
         env={**environment(), "PYTHONPATH": str(sources)},
         capture_output=True,
@@ -52,7 +52,7 @@ def lint_imports(sources: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_planted_import_breaks_a_contract(file: str, planted: str, broken: str, tmp_path: Path) -> None:
-    shutil.copytree(ROOT, tmp_path / "ripu", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, tmp_path / "ripu", ignore=shutil.ignore_patterns("__pycache__"))
     assert broken not in lint_imports(tmp_path).stdout
     with (tmp_path / "ripu" / file).open("a") as module:
         module.write(f"\n\n{planted}\n")

@@ -1,4 +1,4 @@
-"""The command line of the label store; rounds come from the helpers of tests/labelstore."""
+"""The command line of the label store."""
 
 from __future__ import annotations
 

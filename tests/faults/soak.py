@@ -15,12 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-import kills  # noqa: E402
-from kills import Kill, Way  # noqa: E402
-
-import trees  # noqa: E402
+import kills
+import trees
+from kills import Kill, Way
 
 WAYS = tuple(Way(workers, ranks) for ranks in (1, 2) for workers in (0, 2))
 

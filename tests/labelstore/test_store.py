@@ -7,12 +7,12 @@ import sys
 from multiprocessing import get_context
 from pathlib import Path
 
-import ledger
 import numpy as np
 import pytest
-from ledger import BUDGET, CLASSES, IMAGES, begin, check_labels, contents, expected_label, make, records
 
+import ledger
 import ripu.labelstore
+from ledger import BUDGET, CLASSES, IMAGES, begin, check_labels, contents, expected_label, make, records
 from ripu.labelstore import (
     NO_ROUND,
     AnswerConflictError,

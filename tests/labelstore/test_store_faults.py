@@ -11,11 +11,11 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import ledger
 import numpy as np
 import pytest
-from ledger import IMAGES, begin, check_labels, contents, make, records
 
+import ledger
+from ledger import IMAGES, begin, check_labels, contents, make, records
 from ripu.labelstore import (
     Carried,
     CorruptStoreError,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger import IMAGES, check_labels, contents, make
 
+from ledger import IMAGES, check_labels, contents, make
 from ripu.labelstore import CorruptStoreError, LabelStore, LabelStoreError, StoreWriteError
 from ripu.labelstore.files import _FOOTER, MAGIC, AtomicFile, RecordFile, RecordWriter, canonical_json
 

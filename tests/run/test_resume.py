@@ -10,9 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "labelstore"))
 
-import ledger
 from test_checkpointing import FakeTrainer, save
 
+import ledger
 from ripu.labelstore import LabelStoreError
 from ripu.run.resume import pick_up
 from ripu.schedule import Plan

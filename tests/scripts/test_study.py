@@ -15,13 +15,10 @@ from typing import Any
 
 import pytest
 
-from running import TESTS
-
-sys.path.insert(0, str(TESTS.parent / "scripts"))
-
 import compare
 import study
 from compare import Record, Runs, folder_of, made_with, pair_table, paired, row_table
+from running import ROOT
 
 
 def result(miou: float, **more: Any) -> dict[str, Any]:
@@ -142,7 +139,7 @@ def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch
 
 
 def test_the_page_of_the_docs_is_what_the_study_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    docs = TESTS.parent / "docs"
+    docs = ROOT / "docs"
     words = ["--no-runs", "--out", tmp_path, "--report", tmp_path / "results.md", "--record", docs / "results.jsonl"]
     monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words)])
     monkeypatch.setattr(study, "command", lambda data_root: "python scripts/study.py --no-runs")
@@ -156,7 +153,7 @@ def test_the_commands_of_the_docs_are_understood(tmp_path: Path, monkeypatch: py
         Runs, "make", lambda self, jobs, threads: seen.append(self) or self.out.mkdir(parents=True) or []
     )
     monkeypatch.chdir(tmp_path)
-    page = (TESTS.parent / "docs" / "experiments.md").read_text()
+    page = (ROOT / "docs" / "experiments.md").read_text()
     commands = re.findall(r"^    python scripts/compare\.py (.*)$", page, re.MULTILINE)
     assert len(commands) >= 2
     for words in commands:
@@ -267,7 +264,7 @@ def test_a_stop_ends_the_runs_under_way_and_begins_no_other(tmp_path: Path, numb
         "--jobs",
         "2",
     ]
-    script = TESTS.parent / "scripts" / "compare.py"
+    script = ROOT / "scripts" / "compare.py"
     process = subprocess.Popen(
         [sys.executable, str(script), *map(str, words)],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},

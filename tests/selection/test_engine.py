@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+import rounds
 from reference import picking
 from ripu.acquisition import RandomScore, ripu_maps
 from ripu.labelstore import LabelStore, TargetImage
@@ -21,8 +22,7 @@ from ripu.selection.engine import SelectionEngine
 from ripu.selection.oracles import GroundTruthOracle
 from ripu.selection.ranks import SelectionError
 from ripu.selection.round_report import report_round
-from selection import rounds
-from selection.rounds import IDS, LABEL, NUM_CLASSES, NUM_IMAGES, make_engine, make_store, run_round, store_bytes, truth
+from rounds import IDS, LABEL, NUM_CLASSES, NUM_IMAGES, make_engine, make_store, run_round, store_bytes, truth
 
 PIXELS: dict[str, Any] = {"pixel": True, "radius": 2, "suppress_radius": 2, "budget": 15}
 

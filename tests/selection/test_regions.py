@@ -16,13 +16,13 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+import rounds
 from ripu import acquisition as scores
 from ripu.io.errors import ConfigError
 from ripu.regions import Rectangles, RegionShape, Square, Superpixels
 from ripu.run import assembly
 from ripu.selection.candidates import fixed_candidates, global_cut
 from running import compose, train_here
-from selection import rounds
 
 FILES = sorted(Path(assembly.config_dir(), "region").glob("*.yaml"))
 SIZE = (23, 31)

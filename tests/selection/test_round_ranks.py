@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import rounds
 from ripu.acquisition import CannyEntropy, RandomScore
 from ripu.labelstore import LabelStore, RoundOrderError
 from ripu.regions import Rectangles
 from ripu.selection.ranks import SelectionError
 from running import environment
-from selection import rounds
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "ra": {},
@@ -193,7 +193,7 @@ GLOO = """
 import sys, datetime, torch, torch.distributed as dist
 from pathlib import Path
 from ripu.labelstore import LabelStore
-from selection import rounds
+import rounds
 
 rank, folder, meeting = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", f"file://{meeting}", datetime.timedelta(seconds=20), rank=rank, world_size=2)

@@ -15,12 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FAULTS = Path(__file__).parent
-sys.path[:0] = [str(FAULTS.parent), str(FAULTS)]
-
-import strike  # noqa: E402
-
-from running import command, environment, label_bytes, tiny, weights  # noqa: E402
+import strike
+from running import command, environment, label_bytes, tiny, weights
 
 MAX_STEPS = 9
 ROUND_STEPS = (3, 6)
@@ -120,7 +116,7 @@ def _run(data_root: Path, run: Path, way: Way, more: dict[str, str]) -> tuple[in
     site.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text("import strike\n\nstrike.arm()\n")
     env = environment(**more)
-    env["PYTHONPATH"] = os.pathsep.join([str(site), str(FAULTS), env["PYTHONPATH"]])
+    env["PYTHONPATH"] = os.pathsep.join([str(site), env["PYTHONPATH"]])
     given = words(data_root, run, way)
     with (run.parent / f"{run.name}.log").open("a") as log:
         log.write(f"---- {more.get('STRIKE', 'to the end')}\n")

@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from ripu.run import assembly
 
-TESTS = Path(__file__).parent
+SUPPORT = Path(__file__).parent
+ROOT = SUPPORT.parents[1]
 
 
 def compose(*overrides: str, config_name: str = "train") -> DictConfig:
@@ -66,8 +67,8 @@ def command(module: str, *words: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a subprocess: finds this folder's modules and uses one thread."""
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    """Return the environment of a subprocess, which finds this folder's modules and uses one thread."""
+    path = os.pathsep.join([str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", **more}
 
 
