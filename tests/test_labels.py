@@ -250,7 +250,7 @@ def test_undo(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("verify", run) == 0
     with LabelStore.open(run / "labels", write=True):
         assert call("undo", run) == 2
-    assert "writes to the store already" in capsys.readouterr().err
+    assert "holds the lock already" in capsys.readouterr().err
 
 
 def test_the_real_command_needs_no_torch(run: Path) -> None:

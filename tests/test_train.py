@@ -455,10 +455,10 @@ def test_real_scenes(real_data: Path, tmp_path: Path) -> None:
 
 def test_first_predictions_that_were_broken_off_are_made_again(data_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    (run / "panel.tmp").mkdir(parents=True)
-    (run / "panel.tmp" / "val-00001.png").write_bytes(b"half a pic")
+    (run / ".tmp-panel").mkdir(parents=True)
+    (run / ".tmp-panel" / "val-00001.png").write_bytes(b"half a pic")
     train_here(data_root, run)
-    assert not (run / "panel.tmp").exists()
+    assert not (run / ".tmp-panel").exists()
     assert sorted(path.name for path in (run / "panel").iterdir()) == ["target-00001.png", "val-00001.png"]
     (run / "panel" / "val-00001.png").write_bytes(b"")  # a disk that lost it costs a tile, not the run
     train_here(data_root, run, "resume=true")
@@ -466,13 +466,13 @@ def test_first_predictions_that_were_broken_off_are_made_again(data_root: Path, 
 
 
 def test_two_processes_do_not_share_a_folder(data_root: Path, tmp_path: Path) -> None:
-    from ripu.labelstore import StoreLockedError
+    from ripu.io.lock import LockedError
     from ripu.run.frame import claim
 
     run = tmp_path / "run"
     lock = claim(run, {"seed": 0})
     assert lock is not None
-    with pytest.raises(StoreLockedError, match=r"run/\.lock: this process .* close that writer first"):
+    with pytest.raises(LockedError, match=r"run/\.lock: this process .* close that writer first"):
         claim(run, {"seed": 0})
     lock.release()
     again = claim(run, {"seed": 0})

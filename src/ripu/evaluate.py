@@ -8,7 +8,7 @@ are read.
 
 from __future__ import annotations
 
-from ripu.io.interrupt import guard_start
+from ripu.io.signals import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
@@ -39,7 +39,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     import pytorch_lightning as pl
 
     from ripu.inference.prediction_writer import PredictionWriter
-    from ripu.report.storage import write_json
+    from ripu.io.writing import write_json
     from ripu.report.summary import left_out, table
     from ripu.training.progress import EvaluationBar
     from ripu.training.skipped_files import SkippedFiles

@@ -34,24 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 where ``verify`` finds a fault; 2 where a command cannot be carried out.
     """
     arguments = _parser().parse_args(argv)
-    from ripu.labelstore import LabelStoreError
+    from ripu.io.errors import RipuError, print_error
 
     try:
         status: int = arguments.command(arguments)
         sys.stdout.flush()
         return status
-    except LabelStoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # the reader (head, less) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.filename is None:
-            raise
-        from ripu.io.writing import cause_and_remedy
-
-        print(f"error: {error.filename}: {cause_and_remedy(error)}", file=sys.stderr)
+    except (RipuError, OSError) as error:
+        print_error(error)
         return 2
 
 
@@ -228,8 +221,8 @@ def _export(arguments: argparse.Namespace) -> int:
     import numpy as np
     from PIL import Image
 
-    from ripu.labelstore import NO_ROUND, VOID, StoreWriteError
-    from ripu.labelstore.files import AtomicFile
+    from ripu.io.writing import write_bytes, write_json
+    from ripu.labelstore import NO_ROUND, VOID
 
     store = _open(arguments.run)
     num_rounds = store.num_rounds if arguments.rounds is None else arguments.rounds
@@ -237,29 +230,19 @@ def _export(arguments: argparse.Namespace) -> int:
     if arguments.colour or arguments.ids == "label" or arguments.taxonomy:
         taxonomy, known = _taxonomy(store, arguments.taxonomy, needs_ids=arguments.ids == "label")
     out: Path = arguments.out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreWriteError(f"{out}: the folder cannot be made ({error.strerror}); choose another") from error
-
-    def write(name: str, data: bytes) -> None:
-        # Renamed into place: a link of that name is replaced, not followed.
-        with AtomicFile(out, "export") as file:
-            file.write(data)
-            file.publish(name, durable=False)
-
+    # Files are renamed into place: a link of that name is replaced, not followed.
     names: dict[str, str] = {}
     for number, image in enumerate(store.images):
         label = store.revealed_label(image.image_id, num_rounds)
         name = export_name(number, image.image_id)
         names[f"{name}.png"] = image.image_id
         if taxonomy is not None and arguments.colour:
-            write(f"{name}_colour.png", _png(Image.fromarray(taxonomy.colorize(label))))
+            write_bytes(out / f"{name}_colour.png", _png(Image.fromarray(taxonomy.colorize(label))))
         if taxonomy is not None and arguments.ids == "label":
             is_revealed = store.revealed_round(image.image_id, num_rounds) != NO_ROUND
             label = np.where(is_revealed, _disk_ids(label, taxonomy, known), VOID).astype(np.uint8)
-        write(f"{name}.png", _png(Image.fromarray(label)))
-    write("images.json", (json.dumps(names, indent=1) + "\n").encode("ascii"))
+        write_bytes(out / f"{name}.png", _png(Image.fromarray(label)))
+    write_json(out / "images.json", names)
     print(f"{out}: {len(names)} labels as of {num_rounds} rounds; images.json says which image each one is")
     return 0
 

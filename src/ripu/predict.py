@@ -8,7 +8,7 @@ that training used, with the same ``flip``) predictions are those of ``ripu.eval
 
 from __future__ import annotations
 
-from ripu.io.interrupt import guard_start
+from ripu.io.signals import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from ripu.config.app import command
-from ripu.io.errors import ConfigError
+from ripu.io.errors import ConfigError, RipuError
 from ripu.run import assembly, restore
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is predicted
@@ -50,7 +50,7 @@ INCOMPLETE = 2
 """Exit status where some images could not be read."""
 
 
-class PictureSizeError(ValueError):
+class PictureSizeError(RipuError, ValueError):
     """An image is too large at the scale that was asked for."""
 
 
@@ -112,10 +112,11 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     source, output = Path(cfg.input), Path(cfg.output)
     path = restore.checkpoint_path(cfg.checkpoint)
     device = restore.make_device(cfg.accelerator)
-    from ripu.inference.image_folder import Finished, find_photos, write_whole
+    from ripu.inference.image_folder import Finished, find_photos
     from ripu.inference.predictor import Predictor
     from ripu.inference.rendering import Painter, legend
     from ripu.io.console import Progress
+    from ripu.io.writing import write_bytes
 
     photos, others = find_photos(source, output)
 
@@ -135,7 +136,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     finished = Finished(output, settings, overwrite=cfg.overwrite)
     files = {photo.name: {kind: finished.place(kind, photo, KINDS[kind]) for kind in cfg.write} for photo in photos}
     waiting = [photo for photo in photos if not finished.has(photo, list(files[photo.name].values()))]
-    write_whole(output / "legend.png", legend(taxonomy))
+    write_bytes(output / "legend.png", legend(taxonomy))
     predictor = Predictor(module, device, tile, cfg.overlap, cfg.batch, bool(cfg.flip))
     unreadable: dict[str, str] = {}
     done = 0
@@ -143,7 +144,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
 
     def write(photo: Photo, picture: Any, label: Any, entropy: Any) -> Photo:
         for kind, file in files[photo.name].items():
-            write_whole(file, paint(kind, picture, label, entropy))
+            write_bytes(file, paint(kind, picture, label, entropy))
         return photo
 
     with ThreadPoolExecutor(max(1, cfg.num_workers)) as pool, Progress("predicting", len(waiting)) as progress:

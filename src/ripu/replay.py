@@ -8,7 +8,7 @@ what each would have revealed, and how much of it the run has asked about as wel
 
 from __future__ import annotations
 
-from ripu.io.interrupt import guard_start
+from ripu.io.signals import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
@@ -65,9 +65,9 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     if (out / "replay.json").exists():
         raise ConfigError(f"paths.output_dir={out} holds a replay already; name another folder")
 
+    from ripu.io.writing import write_json
     from ripu.labelstore import LabelStore
     from ripu.labelstore.files import file_digest
-    from ripu.report.storage import write_json
     from ripu.report.summary import left_out
     from ripu.run.frame import provenance
     from ripu.selection.comparison import compare, summary

@@ -12,7 +12,7 @@ python -m ripu.train dataset=gtav dry_run=true     what it will do, ask, take an
 
 from __future__ import annotations
 
-from ripu.io.interrupt import guard_start, told
+from ripu.io.signals import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
@@ -25,7 +25,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from ripu.config.app import command, given_words
-from ripu.io import terminate
+from ripu.io import signals
 from ripu.run import assembly, restore
 
 
@@ -93,8 +93,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         frame.close(trainer, store)
         return results
     except Exception as error:
-        if terminate.was_told():  # it struck data workers as well
-            raise terminate.Terminated from error
+        if signals.is_stop_requested():  # it struck data workers as well
+            raise signals.Terminated from error
         raise
     finally:  # whoever goes on with the run in this process finds it free
         if store is not None:
@@ -118,8 +118,8 @@ def main(cfg: DictConfig) -> None:
             cfg.paths.output_dir = HydraConfig.get().runtime.output_dir
         elif is_sweep:
             cfg.paths.output_dir = str(Path(cfg.paths.output_dir) / HydraConfig.get().sweep.subdir)
-        cfg.resume = cfg.resume or terminate.is_requeued()
-    terminate.terminate_like_interrupt()
+        cfg.resume = cfg.resume or signals.is_requeued()
+    signals.stop_on_sigterm()
     began = time.time()
     words = given_words()
     try:
@@ -131,8 +131,8 @@ def main(cfg: DictConfig) -> None:
         SystemExit,
     ):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint was written
         line = None if cfg.dry_run else go_on(cfg, words, began)
-        status = told(f"stopped; {line or 'nothing was begun, start again with the same command'}")
-        raise SystemExit(terminate.status() or status) from None
+        status = signals.say_stopped(f"stopped; {line or 'nothing was begun, start again with the same command'}")
+        raise SystemExit(signals.stop_status() or status) from None
     except Exception as error:
         assembly.explain(error)
         if line := go_on(cfg, words, began):

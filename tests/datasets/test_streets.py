@@ -364,7 +364,7 @@ def test_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> Non
     folder = make(tmp_path)
     picture = next(folder.rglob("gtav/images/*.png"))
     before = picture.read_bytes()
-    half = picture.with_name(f".{picture.name}.4711.tmp")
+    half = picture.with_name(f".tmp-{picture.name}-4711")
     half.write_bytes(before[:100])
     picture.unlink()
     make(tmp_path)

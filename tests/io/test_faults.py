@@ -24,7 +24,7 @@ from ripu.io.writing import WriteError
 from ripu.labelstore import LabelStore, StoreWriteError
 from ripu.module import RipuModule
 from ripu.repeat import main, repeat
-from ripu.report import pictures, storage
+from ripu.report import pictures, record
 from ripu.run import frame
 from ripu.selection.ranks import SelectionError
 from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint
@@ -267,10 +267,10 @@ def no_file_larger_than(num_bytes: int) -> Iterator[None]:
     [
         (frame, "claim", "config.yaml", 1),
         (MetricsFile, "save", "metrics.csv", 2),
-        (LabelStore, "write_shard", "labels: writing", 2),
-        (LabelStore, "commit_round", "labels: writing", 2),
+        (LabelStore, "write_shard", "labels/picks cannot be written", 2),
+        (LabelStore, "commit_round", "labels/picks cannot be written", 2),
         (RunCheckpoint, "save", "checkpoints/step-00000005.ckpt", 3),
-        (storage, "write_bytes", "report/", 12),
+        (record, "write_bytes", "report/", 4),
         (frame, "save_final", "checkpoints/final.ckpt", 1),
         (pictures, "write_curve", "learning_curve.png", 1),
     ],
@@ -289,7 +289,7 @@ def test_a_full_disk_is_named_and_what_was_committed_stays(
 ) -> None:
     run, calls = tmp_path / "run", 0
     write = getattr(owner, writer)
-    gallery = () if owner is storage else ("evaluation.gallery=0",)  # whose maps are written in a round too
+    gallery = () if owner is record else ("evaluation.gallery=0",)  # whose maps are written in a round too
 
     def limited(*args: Any, **more: Any) -> Any:
         nonlocal calls

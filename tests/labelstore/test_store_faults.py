@@ -16,6 +16,7 @@ import pytest
 
 import ledger
 from ledger import IMAGES, begin, check_labels, contents, make, records
+from ripu.io.writing import AtomicFile
 from ripu.labelstore import (
     Carried,
     CorruptStoreError,
@@ -29,7 +30,6 @@ from ripu.labelstore import (
     mask_round,
     square_regions,
 )
-from ripu.labelstore.files import AtomicFile
 
 A = IMAGES[0].image_id
 
@@ -56,14 +56,14 @@ class Points:
         monkeypatch.setattr(Path, "unlink", self._guarded(Path.unlink))
         write = AtomicFile.write
 
-        def torn_write(file: AtomicFile, data: bytes) -> None:
+        def torn_write(file: AtomicFile, data: bytes) -> int:
             if self._is_reached():
                 write(file, data[: len(data) // 2])
                 assert file._handle is not None
                 file._handle.flush()
                 with file._explained():
                     self._interrupt()
-            write(file, data)
+            return write(file, data)
 
         monkeypatch.setattr(AtomicFile, "write", torn_write)
 
@@ -427,15 +427,14 @@ def test_a_manifest_that_another_process_wrote_is_not_written_over(tmp_path: Pat
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_without_locks_one_goes_on_and_is_warned_once(
-    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+def test_without_locks_writing_continues_after_one_warning(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(fcntl, "lockf", refused_with(code))
+    monkeypatch.setattr(fcntl, "flock", refused_with(code))
     folder = tmp_path / "labels"
     store = make(folder, 1)
-    assert [str(one.message).partition("; ")[0] for one in recwarn] == [
-        f"{folder / 'lock'}: no lock is to be had on this file system ({os.strerror(code)}), so that other writers are not "
-        "kept out"
+    assert [message.partition("; ")[0] for message in caplog.messages] == [
+        f"{folder / 'lock'}: this file system has no locks ({os.strerror(code)}), so other writers are not kept out"
     ]
     with pytest.raises(StoreLockedError, match="this process"):
         LabelStore.open(folder, write=True)
@@ -450,14 +449,16 @@ def test_without_locks_one_goes_on_and_is_warned_once(
     store.close()
     with LabelStore.open(folder, write=True) as store:
         commit_first(store)
-    assert len(recwarn) == 1
+    assert len(caplog.messages) == 1
 
 
-def test_without_locks_who_did_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcntl, "lockf", refused_with(errno.ENOLCK))
+def test_without_locks_a_holder_that_may_still_run_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refused_with(errno.ENOLCK))
     (tmp_path / "lock").write_text("pid 12 on elsewhere\n")
-    with pytest.warns(UserWarning, match="the file names pid 12 on elsewhere"):
-        make(tmp_path).close()
+    make(tmp_path).close()
+    assert "the file names pid 12 on elsewhere" in caplog.text
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EAGAIN])
@@ -466,16 +467,16 @@ def test_a_lock_that_another_process_holds_is_an_error(
 ) -> None:
     make(tmp_path).close()
     (tmp_path / "lock").write_text("pid 12 on elsewhere\n")
-    monkeypatch.setattr(fcntl, "lockf", refused_with(code))
+    monkeypatch.setattr(fcntl, "flock", refused_with(code))
     with pytest.raises(StoreLockedError, match="locked by pid 12 on elsewhere"):
         LabelStore.open(tmp_path, write=True)
 
 
 def refused_with(code: int) -> Callable[..., None]:
-    def lockf(*arguments: object) -> None:
+    def flock(*arguments: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    return lockf
+    return flock
 
 
 def test_the_memory_of_a_commit_does_not_grow_with_the_answers(tmp_path: Path) -> None:
@@ -511,7 +512,7 @@ def test_a_closed_store_has_the_same_bytes_wherever_it_was_written(tmp_path: Pat
 
 
 def no_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: AtomicFile, data: bytes) -> None:
+    def full(file: AtomicFile, data: bytes) -> int:
         with file._explained():
             raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -524,7 +525,7 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         no_space(patch)
         for work in (commit, append, undo):
-            with pytest.raises(StoreWriteError, match=r"is full; what was committed before is intact, free some space"):
+            with pytest.raises(StoreWriteError, match=r"is full; free some space; what was committed before is intact"):
                 work(store)
             assert contents(store.path) == before
             check_labels(store, 1)

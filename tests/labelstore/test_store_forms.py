@@ -15,7 +15,7 @@ import pytest
 
 from ledger import IMAGES, check_labels, contents, make
 from ripu.labelstore import CorruptStoreError, LabelStore, LabelStoreError, StoreWriteError
-from ripu.labelstore.files import _FOOTER, MAGIC, AtomicFile, RecordFile, RecordWriter, canonical_json
+from ripu.labelstore.files import _FOOTER, MAGIC, RecordFile, RecordWriter, StoreFile, canonical_json
 
 VALUES = (None, -1, 2**70, 1.5, True, "x", "../../etc/passwd", [], ["a"], {}, {"a": 1})
 
@@ -172,7 +172,7 @@ def test_a_header_that_is_none_is_named(header: bytes, tmp_path: Path) -> None:
 def test_held_answers_for_an_image_that_is_not_there_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "labels"
     make(folder, 1).close()
-    with AtomicFile(folder, "held") as file:
+    with StoreFile(folder / "held") as file:
         writer = RecordWriter(file, {"kind": "answers", "store": LabelStore.open(folder).header.sha256, "round": None})
         writer.add(99, bytes(12))
         name = f"held-{writer.finish('held').sha256[:16]}.dat"

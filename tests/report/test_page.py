@@ -237,7 +237,7 @@ def test_the_page_is_rewritten_after_every_round_and_names_are_harmless(run: Pat
     (copy / "report" / "gallery.json").write_text(json.dumps(gallery))
     text = write_page(copy).read_text()
     assert "<script>alert" not in text
-    assert not [path for path in (copy / "report").iterdir() if path.name.endswith(".tmp")]
+    assert not [path for path in (copy / "report").iterdir() if path.name.startswith(".tmp")]
 
 
 def test_the_report_does_not_change_what_is_learnt(run: Path, data_root: Path, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_without_locks_nothing_is_shared(
 ) -> None:
     errors = iter(codes)
 
-    def lockf(*arguments: object) -> None:
+    def flock(*arguments: object) -> None:
         raise OSError(code := next(errors), os.strerror(code))
 
     run, shared = tmp_path / "run", tmp_path / "shared"
@@ -134,11 +134,12 @@ def test_without_locks_nothing_is_shared(
     state.mkdir(parents=True)
     plan = Plan(4, 0, (2,))
     beginning = Beginning(shared, "key", plan, run)
-    monkeypatch.setattr(fcntl, "lockf", lockf)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with caplog.at_level("WARNING"):
         assert not beginning.take()
-    assert f"no lock is to be had on this file system ({os.strerror(codes[-1])})" in caplog.messages[-1]
-    assert len(caplog.messages) == len(codes)
+    assert f"this file system has no locks ({os.strerror(codes[-1])})" in caplog.messages[-2]
+    assert caplog.messages[-1].endswith("trains its beginning for itself and shares none")
+    assert len(caplog.messages) == len(codes) + 1
     trainer = SimpleNamespace(global_step=beginning.step)
     beginning.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
     beginning.close()

@@ -153,17 +153,17 @@ class Strike:
 
         owner._candidates = candidates
 
-    def watch_store_files(self, module: Any) -> None:
-        """Writes to a file of the label store."""
+    def watch_writes(self, module: Any) -> None:
+        """Writes to files that are renamed into place, those of the label store among them."""
         owner = module.AtomicFile
         write = owner.write
 
-        def torn(this: Any, data: bytes) -> None:
-            if self.point["kind"] == "half" and this._label == self.point["label"] and self.fits():
+        def torn(this: Any, data: bytes) -> int:
+            if self.point["kind"] == "half" and this.path.name == self.point["label"] and self.fits():
                 write(this, data[: len(data) // 2])
                 this._handle.flush()
                 self.now()
-            write(this, data)
+            return write(this, data)
 
         owner.write = torn
 
@@ -225,7 +225,7 @@ def arm() -> None:
     hooks = {
         "ripu.module": strike.watch_module,
         "ripu.labelstore.store": strike.watch_store,
-        "ripu.labelstore.files": strike.watch_store_files,
+        "ripu.io.writing": strike.watch_writes,
         "ripu.selection.engine": strike.watch_engine,
         "lightning_fabric.plugins.io.torch_io": strike.watch_checkpoints,
     }

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ripu.schedule import Plan
-from ripu.training import checkpoint as checkpoint_module
 from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint, remove_leftovers
 
 
@@ -158,13 +158,13 @@ def test_what_a_killed_process_left_half_done_goes_and_nothing_else(tmp_path: Pa
     (folder / "step-00000008.ckpt").write_text("not finished")
     (folder / "step-00000009.sha256").write_text("no checkpoint yet")
     (tmp_path / "report").mkdir()
-    half = ["config.yaml.tmp", "metrics.tmp", ".report.html.12.tmp", "report/.progress.json.12.tmp"]
-    half += ["checkpoints/step-00000009.tmp", "checkpoints/step-00000009.tmp256", "checkpoints/final.final"]
+    half = [".tmp-config.yaml-12", "report/.tmp-progress.json-12"]
+    half += ["checkpoints/step-00000009.tmp", "checkpoints/.tmp-step-00000009.sha256-12", "checkpoints/final.tmp"]
     kept = ["config.yaml", "notes.tmp", "report/progress.json", "checkpoints/final.ckpt"]
     for name in half + kept:
         (tmp_path / name).write_text(name)
-    (tmp_path / "panel.tmp").mkdir()
-    (tmp_path / "panel.tmp" / "val-00000.png").write_text("half")
+    (tmp_path / ".tmp-panel").mkdir()
+    (tmp_path / ".tmp-panel" / "val-00000.png").write_text("half")
     (tmp_path / ".ripu-12-0a1b2c3d").mkdir()
     remove_leftovers(tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
@@ -172,7 +172,7 @@ def test_what_a_killed_process_left_half_done_goes_and_nothing_else(tmp_path: Pa
         *(f"checkpoints/step-0000000{step}.{ending}" for step in (5, 7) for ending in ("ckpt", "sha256")),
         "checkpoints/step-00000008.ckpt",
     }
-    assert not (tmp_path / "panel.tmp").exists()
+    assert not (tmp_path / ".tmp-panel").exists()
     assert not (tmp_path / ".ripu-12-0a1b2c3d").exists()
 
 
@@ -193,7 +193,13 @@ def test_a_checkpoint_and_its_digest_are_on_the_disk_before_the_one_before_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
-    monkeypatch.setattr(checkpoint_module, "_sync", lambda path: synced.append(path.name))
+    fsync = os.fsync
+
+    def spy(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name.partition(".sha256-")[0])
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
     folder = tmp_path / "checkpoints"
     save(checkpoint(folder), FakeTrainer(folder), 3)
-    assert synced == ["step-00000003.tmp", "step-00000003.tmp256", "checkpoints"]
+    assert synced == ["step-00000003.tmp", ".tmp-step-00000003", "checkpoints", "checkpoints"]

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ripu.config.command_line import check_command_line, quote_texts
 from ripu.config.messages import explain
 from ripu.config.validate import config_dir
-from ripu.io import interrupt
+from ripu.io.signals import end_guard, say_stopped
 
 
 def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: None) -> Callable[[Any], Any]:
@@ -30,14 +30,14 @@ def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: 
 
         @functools.wraps(task)
         def main() -> Any:
-            interrupt.begin()
+            end_guard()
             try:
                 sys.argv[1:] = quote_texts(sys.argv[1:], config_name)
                 for line in check_command_line(sys.argv[1:], config_name, check):
                     print(f"warning: {line}", file=sys.stderr)
                 return run()
             except KeyboardInterrupt:
-                raise SystemExit(interrupt.told("stopped")) from None
+                raise SystemExit(say_stopped("stopped")) from None
             except BrokenPipeError:  # the reader has seen enough: python -m ripu.train --help | head
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(1) from None

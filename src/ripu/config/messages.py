@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 
-from ripu.io.errors import line_of
-from ripu.io.terminate import let_workers_die
+from ripu.io.errors import print_error
+from ripu.io.signals import ignore_dead_workers
 
 
 def explain(error: Exception) -> None:
     """Print an error that the user can do something about; raise any other again.
 
     Args:
-        error: What ended a command; see :func:`ripu.io.errors.line_of`.
+        error: What ended a command; see :func:`ripu.io.errors.print_error`.
     """
-    let_workers_die()
-    line = line_of(error)
-    if line is None:
-        raise error
-    print(f"\nerror: {line}", file=sys.stderr)
+    ignore_dead_workers()
+    print_error(error)
 
 
 def quiet_libraries() -> None:

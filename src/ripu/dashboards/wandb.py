@@ -24,6 +24,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment  # type: ignor
 from pytorch_lightning.utilities import rank_zero_only
 
 from ripu.dashboards.boards import Picture, fitted
+from ripu.io.writing import write_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -177,10 +178,7 @@ class WandbBoard(WandbLogger):
             return known
         made = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            self._folder.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(".tmp")
-            temporary.write_text(made + "\n")
-            os.replace(temporary, file)
+            write_bytes(file, f"{made}\n".encode())
         return made
 
     @property

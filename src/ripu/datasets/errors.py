@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from ripu.io.errors import RipuError
+
 _DATA_KEYS = ("dataset", "paths.", "resume", "start.", "data.cache", "model.checkpoint", "model.weights", "hydra")
 """Beginnings of command-line words that only fit the original data."""
 
 
-class DatasetNotFoundError(ValueError):
+class DatasetNotFoundError(RipuError, ValueError):
     """A data set is not where it was looked for; the message says where to get it and what to run without it."""
 
     def __init__(
@@ -58,7 +60,7 @@ class DatasetNotFoundError(ValueError):
         return self._again(words=kept)
 
 
-class SceneError(ValueError):
+class SceneError(RipuError, ValueError):
     """A file of a data set cannot be used; the message names the file, the cause and the remedy."""
 
 

@@ -7,7 +7,7 @@ Every file is read once. The exit status is 0 if training would be right, 1 if i
 
 from __future__ import annotations
 
-from ripu.io.interrupt import guard_start
+from ripu.io.signals import guard_start
 
 guard_start(__name__)  # before the slow imports
 

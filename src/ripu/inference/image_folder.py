@@ -12,13 +12,13 @@ from typing import Any
 
 from ripu.datasets.image_files import SUFFIXES
 from ripu.io.reading import read_json
-from ripu.labelstore.files import AtomicFile
+from ripu.io.writing import write_json
 
 RECORD = "predictions.json"
 LEDGER = "finished.jsonl"
 
 
-class PhotosError(ValueError):
+class PhotosError(RipuError, ValueError):
     """A folder that cannot be read from or written to as asked; names it, the cause and the remedy."""
 
 
@@ -112,11 +112,13 @@ class Finished:
             elif record.exists():
                 self._compare(record, settings)
                 self._read()
-            write_whole(record, (json.dumps(dict(settings), indent=1) + "\n").encode())
+            write_json(record, dict(settings))
             self._ledger = (output / LEDGER).open("a", encoding="ascii")
             self._ledger.write("\n")  # whatever a stopped process has left of a line ends here
         except OSError as error:
-            raise PhotosError(f"output={output} cannot be written ({error.strerror}); name another folder") from error
+            raise PhotosError(
+                f"output={output} cannot be written ({error.strerror or error}); name another folder"
+            ) from error
 
     def _compare(self, record: Path, settings: Mapping[str, Any]) -> None:
         try:
@@ -175,15 +177,3 @@ class Finished:
 def _entry(photo: Photo) -> dict[str, Any]:
     facts = photo.path.stat()
     return {"image": photo.name, "bytes": facts.st_size, "changed_ns": facts.st_mtime_ns, "stem": photo.stem}
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, in place of what has its name; folders are made.
-
-    Raises:
-        StoreWriteError: The operating system refuses (full disk, permissions).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with AtomicFile(path.parent, "result") as file:
-        file.write(data)
-        file.publish(path.name, durable=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,7 @@ from ripu.datasets.errors import Fault
 from ripu.io.console import Progress
 from ripu.io.errors import ConfigError
 from ripu.io.reading import UntrustedError, read_array, read_json
-from ripu.io.writing import writing
-from ripu.report.storage import write_json
+from ripu.io.writing import AtomicFile, write_json
 
 MEMORY_BYTES = 2 << 30
 """Without a cache, logits that take up to this much are kept in memory; others are computed again for every round."""
@@ -70,8 +68,6 @@ class LogitSource:
             differs = [key for key in facts if not isinstance(before, dict) or before.get(key) != facts[key]]
             if differs:
                 raise ConfigError(f"cache={folder} holds logits of another {', '.join(differs)}; name another folder")
-        with writing(record):
-            folder.mkdir(parents=True, exist_ok=True)
         write_json(record, facts)
         self._folder = folder
 
@@ -134,15 +130,9 @@ class LogitSource:
             if self._folder is None:
                 self._memory[image] = one.clone()
                 continue
-            file = _file(self._folder, image)
-            temporary = file.with_name(f".{file.stem}-{os.getpid()}.tmp")  # another replay may fill the same cache
-            try:
-                with writing(file):
-                    with open(temporary, "wb") as handle:
-                        np.save(handle, one.to(torch.float16).numpy())
-                    os.replace(temporary, file)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with AtomicFile(_file(self._folder, image)) as file:  # another replay may fill the same cache
+                np.save(file, one.to(torch.float16).numpy())
+                file.publish()
 
 
 def _file(folder: Path, image: int) -> Path:

@@ -1,13 +1,16 @@
-"""Errors that a person can do something about, said in a line: what happened, where, and what helps."""
+"""The base of every error that a user can act on, and the one place that prints errors."""
 
 from __future__ import annotations
 
+import errno
 import re
+import sys
 import traceback
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from ripu.io.writing import WriteError, cause_and_remedy
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a full disk, a spent quota and a limit on the size of files."""
 
 _CAUGHT = re.compile(r"^Caught (\w+) in .*?\n.*\n(?:[\w.]+\.)?\1: (.*)$", re.DOTALL)
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", re.DOTALL)
@@ -23,52 +26,38 @@ _FEWER_WORKERS = (
 
 
 class RipuError(Exception):
-    """Base of every error that a user can do something about; names the value, the cause and the remedy."""
+    """Base of every error that a user can act on; the message names the value, the cause and the remedy."""
 
 
 class ConfigError(RipuError, ValueError):
-    """A configuration that cannot be run."""
+    """A configuration that cannot be run, or an argument that cannot be used."""
 
 
-def message_of(error: BaseException) -> str:
-    """What an error says, without the trace of the loader process that it comes from.
+def print_error(error: BaseException) -> None:
+    """Print an error that the user can act on, in one line on stderr; raise any other again.
 
-    >>> message_of(ValueError("Caught ValueError in DataLoader worker process 0.\\nOriginal ...\\nx.ValueError: bad"))
-    'bad'
+    Args:
+        error: The error that ended a command; see :func:`line_of`.
     """
-    text = str(error)
-    caught = _CAUGHT.match(text)
-    return (caught[2] if caught else text).strip()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on a device or on the CPU."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"OutOfMemoryError", "MemoryError"}:
-        return True
-    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+    line = line_of(error)
+    if line is None:
+        raise error
+    print(f"\nerror: {line}", file=sys.stderr)  # below a progress bar that is still on the screen
 
 
 def line_of(error: BaseException) -> str | None:
-    """What to tell a person about an error.
+    """Return the line that explains an error and names the remedy.
 
     Args:
         error: Any error that ended a command.
 
     Returns:
-        The message with the remedy; None where it is a fault of the program, whose trace is needed.
+        The line; None for a fault of the program, whose traceback is needed.
     """
-    if is_out_of_memory(error) and type(error).__module__.partition(".")[0] != "ripu":
-        first = message_of(error).splitlines()[0] if message_of(error) else type(error).__name__
-        where = (
-            "the device" if re.search(r"cuda|hip|mps", f"{type(error).__module__} {first}", re.I) else "this machine"
-        )
-        return (
-            f"there is not enough memory on {where} ({first.rstrip('.')}). Smaller, as a run of its own (another "
-            "paths.output_dir): data.source_batch=1 data.target_batch=1 (with trainer.accumulate=2 a step sees as many images "
-            "as before), data.target_size and data.source_size; in the same run: trainer.precision=bf16-mixed on a GPU, and "
-            "data.num_workers=0 for less memory of the machine"
-        )
+    if isinstance(error, RipuError):
+        return message_of(error)
+    if is_out_of_memory(error):
+        return _out_of_memory(error)
     worker = _WORKER.search(str(error))
     if isinstance(error, RuntimeError) and worker:
         how = worker[2].splitlines()[0].strip().rstrip(".").removeprefix("is ")
@@ -82,11 +71,9 @@ def line_of(error: BaseException) -> str | None:
         )
     if _is_of_torch_distributed(error):
         return (
-            f"another process of this job has ended or cannot be reached ({message_of(error).splitlines()[0]}); look at what "
-            "it said, and go on with the same number of processes"
+            f"another process of this job has ended or cannot be reached ({message_of(error).splitlines()[0]}); see its "
+            "output, and resume with the same number of processes"
         )
-    if isinstance(error, WriteError):
-        return str(error)
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {cause_and_remedy(error)}"
     if is_of_package(error) and isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
@@ -94,11 +81,59 @@ def line_of(error: BaseException) -> str | None:
     return None
 
 
-def _is_of_lost_worker(error: BaseException) -> bool:
-    """Whether a loader lost its worker while the two were talking.
+def message_of(error: BaseException) -> str:
+    """Return the message of an error, without the traceback of the loader process that it comes from.
 
-    A dying process closes its sockets before the system counts it among the dead; PyTorch, which asks only about the
-    latter, then passes on the error of the socket.
+    >>> message_of(ValueError("Caught ValueError in DataLoader worker process 0.\\nOriginal ...\\nx.ValueError: bad"))
+    'bad'
+    """
+    text = str(error)
+    caught = _CAUGHT.match(text)
+    return (caught[2] if caught else text).strip()
+
+
+def cause_and_remedy(error: OSError) -> str:
+    """Return what the operating system refused and what to do about it, in a phrase each.
+
+    >>> cause_and_remedy(OSError(errno.ENOSPC, "No space left on device"))
+    'the disk (or a quota, or a limit on the size of files) is full; free some space'
+    """
+    if error.errno in FULL_DISK:
+        return "the disk (or a quota, or a limit on the size of files) is full; free some space"
+    if error.errno == errno.EROFS:
+        return "the file system is mounted read-only; name another folder"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "permission denied; make the folder writable, or name another"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return "a file is in the way of a folder; move it, or name another folder"
+    return f"{error.strerror or error}; check the disk"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out, on a device or on the CPU."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"OutOfMemoryError", "MemoryError"}:
+        return True
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+
+
+def _out_of_memory(error: BaseException) -> str:
+    said = message_of(error)
+    first = said.splitlines()[0] if said else type(error).__name__
+    is_device = re.search(r"cuda|hip|mps", f"{type(error).__module__} {first}", re.I)
+    return (
+        f"there is not enough memory on {'the device' if is_device else 'this machine'} ({first.rstrip('.')}). In a new run "
+        "(another paths.output_dir): data.source_batch=1 data.target_batch=1 (with trainer.accumulate=2 a step sees as many "
+        "images as before), or a smaller data.target_size and data.source_size. In the same run: trainer.precision=bf16-mixed "
+        "on a GPU, and data.num_workers=0 to save memory of the machine"
+    )
+
+
+def _is_of_lost_worker(error: BaseException) -> bool:
+    """Return whether a loader lost its worker while the two were talking.
+
+    A dying process closes its sockets before the system counts it as dead. PyTorch asks only about the latter, and then
+    passes on the error of the socket.
     """
     if not isinstance(error, (ConnectionError, EOFError, FileNotFoundError)):
         return False
@@ -108,15 +143,15 @@ def _is_of_lost_worker(error: BaseException) -> bool:
 
 
 def _is_of_torch_distributed(error: BaseException) -> bool:
-    """Whether processes of a job could not talk to each other."""
+    """Return whether processes of a job could not talk to each other."""
     if {"DistNetworkError", "DistStoreError", "DistBackendError"} & {kind.__name__ for kind in type(error).__mro__}:
         return True
-    return isinstance(error, RuntimeError) and bool(_PEER.search(str(error))) and not is_of_package(error)
+    return isinstance(error, RuntimeError) and bool(_PEER.search(str(error)))
 
 
 def is_of_package(error: BaseException) -> bool:
-    """Whether this package raised an error; it then names the value, the cause and the remedy."""
-    if type(error).__module__.partition(".")[0] == "ripu":
+    """Return whether this package raised an error."""
+    if isinstance(error, RipuError):
         return True
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:

@@ -1,110 +1,141 @@
-"""One writing process per store: a POSIX record lock that dies with its process.
-
-Some network file systems know no locks. There, one goes on without, after a warning.
-"""
+"""A lock between processes: a file that one process holds at a time, and that the system frees when the process ends."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import logging
 import os
 import socket
-import warnings
 from pathlib import Path
 
-from ripu.labelstore.errors import StoreLockedError, StoreWriteError
+from filelock import lock_descriptor
 
-_held: dict[str, int] = {}
-"""Locked file -> pid that locked it. A POSIX lock does not exclude its own process, this table does."""
+from ripu.io.errors import RipuError
+from ripu.io.writing import WriteError
 
-_told: set[str] = set()
-"""Files that have been told of: they lie where there are no locks."""
+_log = logging.getLogger(__name__)
+
+_held: dict[str, FileLock] = {}
+"""The locks of this process by file."""
+
+_warned: set[str] = set()
+"""Files on file systems without locks that were already warned of."""
 
 
-def is_taken(error: OSError) -> bool:
-    """Whether a lock was refused because another process holds it; any other error means that there is none to be had."""
-    return error.errno in (errno.EACCES, errno.EAGAIN)
+def _forget_in_child() -> None:
+    """Close a forked child's copies of the descriptors: the lock must not outlive the process that took it."""
+    for lock in _held.values():
+        with contextlib.suppress(OSError):
+            os.close(lock._descriptor)
+    _held.clear()
 
 
-class WriterLock:
-    """The exclusive right to write to a store.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
 
-    The lock is ``fcntl.lockf`` on a file that stays in place: the kernel drops it when the process ends, however it
-    ends, and forked children (data loader workers) do not inherit it. On a file system without locks it keeps out this
-    process alone, and says so once.
 
-    Args:
-        path: The lock file; created where it is missing.
+class LockedError(RipuError, RuntimeError):
+    """Another process holds a lock, or this one does already."""
 
-    Raises:
-        StoreLockedError: If another process, or this one, holds the lock; names its pid and host.
-        StoreWriteError: If the file cannot be opened.
+
+class FileLock:
+    """The exclusive right to what a lock file stands for.
+
+    The file stays in place, and the system drops the lock when the process ends, however it ends: there is never a file to
+    delete. Forked children (data loader workers) do not inherit the lock. On a file system without locks only other users in
+    this process are kept out, after a warning.
+
+    Attributes:
+        path: The lock file.
+        has_locks: False on a file system without locks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wait_for: str | None = None) -> None:
+        """Take the lock.
+
+        Args:
+            path: The lock file; created where it is missing.
+            wait_for: Wait for a lock that is taken, and log what for, e.g. ``"the run that trains the same beginning"``.
+
+        Raises:
+            LockedError: Another process or this one holds the lock, and ``wait_for`` is not given; names pid and host.
+            WriteError: The file cannot be opened.
+        """
         self.path = path
+        self.has_locks = True
         self._key = os.path.realpath(path)
         self._pid = os.getpid()
-        self._is_released = False
-        # Closing any handle of the file would drop this process's lock: look before opening.
-        if _held.get(self._key) == self._pid:
-            raise StoreLockedError(
-                f"{path}: this process (pid {self._pid}) writes to the store already; close that writer first"
-            )
+        if wait_for is None and self._key in _held:
+            raise LockedError(f"{path}: this process (pid {self._pid}) holds the lock already; close that writer first")
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+            self._descriptor = os.open(path, flags, 0o644)
         except OSError as error:
             cause = "it is a link" if error.errno == errno.ELOOP else error.strerror
-            raise StoreWriteError(
-                f"{path}: cannot be opened for writing ({cause}); make the folder writable, or remove what is there"
+            raise WriteError(
+                f"{path}: cannot be opened for writing ({cause}); make the folder writable, or remove the file"
             ) from error
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if is_taken(error):
-                holder = self._note() or "an unnamed process"
-                os.close(self._fd)
-                raise StoreLockedError(
-                    f"{path}: locked by {holder} ({error.strerror}); wait for it to end or stop it, "
-                    "there is no file to delete: the lock goes with its process"
-                ) from error
-            self._warn(error)
-        _held[self._key] = self._pid
-        try:
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"pid {self._pid} on {socket.gethostname()}\n".encode(), 0)
-        except OSError:  # a full disk: the note is for people, the lock holds without it
-            pass
+            self._take(wait_for)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        _held[self._key] = self
+        with contextlib.suppress(OSError):  # a full disk: the note is for people, the lock holds without it
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, f"pid {self._pid} on {socket.gethostname()}\n".encode())
 
-    def _note(self) -> str:
-        """Who wrote into the file that it holds the lock; empty where nobody did."""
-        try:
-            return os.pread(self._fd, 200, 0).decode("utf-8", "replace").strip()
-        except OSError:
-            return ""
+    def __enter__(self) -> FileLock:
+        return self
 
-    def _warn(self, error: OSError) -> None:
-        if self._key not in _told:
-            _told.add(self._key)
-            note = self._note()
-            warnings.warn(
-                f"{self.path}: no lock is to be had on this file system ({error.strerror}), so that other writers are not "
-                "kept out; see to it that one process at a time writes here"
-                + (f" (the file names {note}, which was not seen to end)" if note else ""),
-                stacklevel=4,
-            )
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
 
     @property
     def is_held(self) -> bool:
-        """Whether this object holds the lock (False in a forked child and after :meth:`release`)."""
-        return not self._is_released and self._pid == os.getpid()
+        """Whether this object holds the lock: False in a forked child and after :meth:`release`."""
+        return _held.get(self._key) is self
 
     def release(self) -> None:
         """Give the lock back; a second call does nothing."""
         if self.is_held:
-            self._is_released = True
-            with contextlib.suppress(OSError):  # the note names a holder, and there is none
-                os.ftruncate(self._fd, 0)
+            with contextlib.suppress(OSError):  # the note names a holder, and there is none now
+                os.ftruncate(self._descriptor, 0)
             del _held[self._key]
-            os.close(self._fd)
+            os.close(self._descriptor)
+
+    def _take(self, wait_for: str | None) -> None:
+        try:
+            if lock_descriptor(self._descriptor, blocking=False):
+                return
+            holder = self._note() or "an unnamed process"
+            if wait_for is None:
+                raise LockedError(
+                    f"{self.path}: locked by {holder}; wait for it to end or stop it: the lock goes with its process, there is "
+                    "no file to delete"
+                )
+            _log.warning("waiting for %s (%s; %s)", wait_for, self.path, holder)
+            lock_descriptor(self._descriptor)
+        except OSError as error:
+            self.has_locks = False
+            if self._key not in _warned:
+                _warned.add(self._key)
+                note = self._note()
+                _log.warning(
+                    "%s: this file system has no locks (%s), so other writers are not kept out; let one process at a time "
+                    "write here%s",
+                    self.path,
+                    error.strerror,
+                    f" (the file names {note}, which may still be running)" if note else "",
+                )
+
+    def _note(self) -> str:
+        """Return who wrote into the file that it holds the lock; empty where nobody did, or where it cannot be read."""
+        try:
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            note = os.read(self._descriptor, 200)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+        except OSError:  # on Windows the holder alone may read
+            return ""
+        return note.decode("utf-8", "replace").strip()

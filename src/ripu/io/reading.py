@@ -17,13 +17,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.io.errors import RipuError
+
 MOST_BYTES = 1 << 28
 """What a run records of an image or an evaluation is far below."""
 MOST_MEMBERS = 64
 _KINDS = {"bool": "b", "integer": "iu", "number": "biuf"}
 
 
-class UntrustedError(ValueError):
+class UntrustedError(RipuError, ValueError):
     """A file that is damaged, too large or of another form; names it and what is wrong."""
 
 

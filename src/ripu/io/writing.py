@@ -1,29 +1,33 @@
-"""Writing files of a run: what the operating system refuses is said with the path, the cause and the remedy."""
+"""Files and folders that appear whole or not at all: written under a temporary name, then renamed into place."""
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the operating system says of a full disk, a spent quota and a limit on the size of files."""
+from ripu.io.errors import RipuError, cause_and_remedy
+
+TMP_PREFIX = ".tmp-"
+"""Begins the names of unfinished files. Those of a process that was killed may be removed."""
 
 
-class WriteError(OSError):
-    """A file of a run could not be written; names the path, the cause and the remedy."""
+class WriteError(RipuError, OSError):
+    """The operating system refused a write; names the path, the cause and the remedy."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a refusal to write into an error that names the file.
+    """Turn a refused write into an error that names the file.
 
     Args:
-        path: What is being written.
+        path: The file or folder that is being written.
 
     Raises:
-        WriteError: The disk is full, or the folder may not be written to. Other errors pass through.
+        WriteError: The operating system refused; names the path, the cause and the remedy. Other errors pass through.
     """
     try:
         yield
@@ -31,31 +35,126 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {cause_and_remedy(error)}") from error
-    except RuntimeError as error:  # torch's archives tell of a failed write in words alone
+    except RuntimeError as error:  # torch's archives report a failed write in words alone
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
         if cause is not None:
             raise WriteError(f"{path} cannot be written: {cause_and_remedy(cause)}") from error
         if "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error):
-            raise WriteError(
-                f"{path} cannot be written: the write was cut off; free some space on the disk that it lies on"
-            ) from error
+            raise WriteError(f"{path} cannot be written: the write was cut off; free some space on its disk") from error
         raise
 
 
-def cause_and_remedy(error: OSError) -> str:
-    """What the operating system refused, and what to do, in a phrase each.
+class AtomicFile:
+    """A temporary file that :meth:`publish` renames into place; without that it is removed on leaving.
 
-    >>> cause_and_remedy(OSError(errno.ENOSPC, "No space left on device"))
-    'the disk (or a quota, or a limit on the size of files) is full; free some space'
+    Only refusals of the operating system become :class:`WriteError`. Errors of the code that produces the data pass through.
+    ``numpy.save`` and ``torch.save`` accept it as a file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "picks.dat"
+        >>> with AtomicFile(path) as file:
+        ...     _ = file.write(b"done")
+        ...     file.publish()
+        >>> path.read_bytes()
+        b'done'
     """
-    if error.errno in FULL:
-        return "the disk (or a quota, or a limit on the size of files) is full; free some space"
-    if error.errno == errno.EROFS:
-        return "the file system is mounted for reading only; name another folder"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "permission is denied; make the folder writable, or name another"
-    if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return "a file lies where a folder must be; move it, or name another folder"
-    return f"{error.strerror or error}; look at the disk that it lies on"
+
+    def __init__(self, path: Path) -> None:
+        """Prepare a file; its folder must exist."""
+        self.path = path
+        # Random and not the pid: ranks on two hosts may share one.
+        self._temporary = path.with_name(f"{TMP_PREFIX}{path.name[:40]}-{os.urandom(6).hex()}")
+        self._handle: BinaryIO | None = None
+
+    def __enter__(self) -> AtomicFile:
+        with self._explained():
+            self._handle = open(self._temporary, "xb")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        with contextlib.suppress(OSError):
+            if self._handle is not None:
+                self._handle.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+    def write(self, data: Any) -> int:
+        """Append bytes, or anything with the buffer protocol; returns their number.
+
+        Raises:
+            WriteError: The operating system refused.
+        """
+        assert self._handle is not None
+        with self._explained():
+            return self._handle.write(data)
+
+    def flush(self) -> None:
+        """Hand what is written to the operating system."""
+        assert self._handle is not None
+        with self._explained():
+            self._handle.flush()
+
+    def publish(self, name: str | None = None, *, durable: bool = False) -> None:
+        """Give the file its name, in place of a file of that name.
+
+        Args:
+            name: Another name in the same folder than that of ``path``.
+            durable: Sync the file and its folder to the disk, for what cannot be made again.
+
+        Raises:
+            WriteError: The operating system refused.
+        """
+        self.flush()
+        assert self._handle is not None
+        with self._explained():
+            if durable:
+                os.fsync(self._handle.fileno())
+            self._handle.close()  # Windows does not rename an open file
+            publish(self._temporary, self.path if name is None else self.path.with_name(name))
+            if durable:
+                sync(self.path.parent)
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return writing(self.path)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a finished file over another, or a finished folder to a name that is free."""
+    os.replace(temporary, path)
+
+
+def sync(path: Path) -> None:
+    """Write a file, or the names in a folder, to the disk itself; Windows has no such call for folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write a file, whole or not at all; make its folder.
+
+    Args:
+        path: The file; replaced where it exists.
+        data: Its content.
+        durable: Sync it to the disk, for what cannot be made again.
+
+    Raises:
+        WriteError: The operating system refused.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with AtomicFile(path) as file:
+        file.write(data)
+        file.publish(durable=durable)
+
+
+def write_json(path: Path, content: Any, *, durable: bool = False) -> None:
+    """Write a JSON file as :func:`write_bytes` does."""
+    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode(), durable=durable)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ripu.labelstore.encoding import encode_answers
 from ripu.labelstore.errors import AnswerConflictError
-from ripu.labelstore.files import AtomicFile, FileEntry, RecordWriter
+from ripu.labelstore.files import FileEntry, RecordWriter, StoreFile
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import ImagePicks, IntArray, LabelArray, Round, TargetImage
 
@@ -108,7 +108,7 @@ def write_answers(
         StoreWriteError: If the disk is full.
     """
     num_pixels = 0
-    with AtomicFile(store.path, "answers") as file:
+    with StoreFile(store.path / "answers") as file:
         out = RecordWriter(file, file_header(store, "answers", None))
         for number, (indices, labels) in fresh:
             out.add(number, encode_answers(indices, labels, store.images[number], squares(number)))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ripu.labelstore.answers import Pixels, file_header, merge, squares_of
 from ripu.labelstore.encoding import encode_answers, encode_picks
 from ripu.labelstore.errors import LabelStoreError
-from ripu.labelstore.files import AtomicFile, RecordWriter
+from ripu.labelstore.files import RecordWriter, StoreFile
 from ripu.labelstore.log import MANIFEST_FILE, AnswersEvent, CarriedEvent, Event
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import (
@@ -175,11 +175,11 @@ def write_carried(store: LabelReader, rounds: Sequence[Round], images: Iterable[
     """
     digests = [content_digest(spec) for spec in rounds]
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(AtomicFile(store.path, "picks")) for _ in rounds]
+        files = [stack.enter_context(StoreFile(store.path / "picks")) for _ in rounds]
         outs = [
             RecordWriter(file, file_header(store, "carried", spec)) for file, spec in zip(files, rounds, strict=True)
         ]
-        answers_file = stack.enter_context(AtomicFile(store.path, "answers"))
+        answers_file = stack.enter_context(StoreFile(store.path / "answers"))
         answers_out = RecordWriter(answers_file, file_header(store, "answers", None))
         has_answers = False
         for number, (image, carried) in enumerate(zip(store.images, images, strict=True)):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from ripu.io.errors import RipuError
+from ripu.io.lock import LockedError
+from ripu.io.writing import WriteError
 
-class LabelStoreError(ValueError):
+
+class LabelStoreError(RipuError, ValueError):
     """Base of every error that the label store raises for its user."""
 
 
@@ -19,11 +23,11 @@ class CorruptStoreError(LabelStoreError):
     """A file of the store is missing, truncated or does not match its checksum."""
 
 
-class StoreLockedError(LabelStoreError):
+class StoreLockedError(LabelStoreError, LockedError):
     """Another process writes to the store, or the store was opened for reading only."""
 
 
-class StoreWriteError(LabelStoreError):
+class StoreWriteError(LabelStoreError, WriteError):
     """A write failed, e.g. on a full disk; what was committed before is intact."""
 
 

@@ -7,7 +7,6 @@ and a footer that carries the checksum of header and index, so that one image is
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -21,10 +20,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ripu.io.writing import AtomicFile, WriteError
 from ripu.labelstore.errors import CorruptStoreError, StoreWriteError
 
 MAGIC = b"RIPULAB\x01"
-TMP_PREFIX = ".tmp-"
 MOST_RECORD_BYTES = 1 << 30
 """More than this is no record: the labels of one image, however large, are far below."""
 MOST_DOCUMENT_BYTES = 1 << 27
@@ -41,82 +40,20 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+class StoreFile(AtomicFile):
+    """A file of a store: durable once it is published; one that cannot be written leaves the store as it was."""
 
-
-class AtomicFile:
-    """A temporary file in a folder that :meth:`publish` renames; without that it goes away on leaving.
-
-    Only the operating system's refusals to write become :class:`StoreWriteError`; errors of the code that produces the
-    data pass through untouched.
-
-    Args:
-        folder: Where the file shall end up.
-        label: What is being written, for the name of the temporary file and for messages.
-
-    Raises:
-        StoreWriteError: On entering and in every method, if the operating system refuses (full disk, permissions).
-    """
-
-    def __init__(self, folder: Path, label: str) -> None:
-        self.folder = folder
-        self._label = label
-        # Not the pid: ranks on two hosts may share one.
-        self._path = folder / f"{TMP_PREFIX}{label}-{os.urandom(6).hex()}"
-        self._handle: BinaryIO | None = None
-
-    def __enter__(self) -> AtomicFile:
-        with self._explained():
-            self._handle = open(self._path, "xb")
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        with contextlib.suppress(OSError):
-            if self._handle is not None:
-                self._handle.close()
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
-
-    def write(self, data: bytes) -> None:
-        """Append bytes."""
-        assert self._handle is not None
-        with self._explained():
-            self._handle.write(data)
-
-    def publish(self, name: str, *, durable: bool = True) -> None:
-        """Flush, sync, rename to ``name`` and sync the folder: afterwards the file is whole and durable.
-
-        Args:
-            name: File name in the folder; what has this name is replaced.
-            durable: False to leave the syncs out, for files that can be made again.
-        """
-        assert self._handle is not None
-        with self._explained():
-            self._handle.flush()
-            if durable:
-                os.fsync(self._handle.fileno())
-            os.replace(self._path, self.folder / name)
-            if durable:
-                sync_folder(self.folder)
+    def publish(self, name: str | None = None, *, durable: bool = True) -> None:
+        """Give the file its name, see :class:`AtomicFile`; synced to the disk."""
+        super().publish(name, durable=durable)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
-            yield
-        except OSError as error:
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            cause = "the disk (or quota, or file size limit) is full" if is_full else (error.strerror or str(error))
-            remedy = "free some space" if is_full else "make the folder writable"
-            raise StoreWriteError(
-                f"{self.folder}: writing {self._label} failed: {cause}; what was committed before is intact, "
-                f"{remedy} and repeat"
-            ) from error
+            with super()._explained():
+                yield
+        except WriteError as error:
+            raise StoreWriteError(f"{error}; what was committed before is intact") from error
 
 
 def write_document(path: Path, body: dict[str, Any]) -> str:
@@ -126,9 +63,9 @@ def write_document(path: Path, body: dict[str, Any]) -> str:
         The SHA-256 (hex) of the body.
     """
     text, digest = _document(body)
-    with AtomicFile(path.parent, path.name) as file:
+    with StoreFile(path) as file:
         file.write(text)
-        file.publish(path.name)
+        file.publish()
     return digest
 
 
@@ -191,7 +128,7 @@ class RecordWriter:
         header: JSON object that goes to the front.
     """
 
-    def __init__(self, file: AtomicFile, header: dict[str, Any]) -> None:
+    def __init__(self, file: StoreFile, header: dict[str, Any]) -> None:
         self._file = file
         text = canonical_json(header)
         self._front = MAGIC + struct.pack("<I", len(text)) + text

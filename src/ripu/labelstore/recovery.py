@@ -9,16 +9,16 @@ the bytes that it would have had without the crash.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from ripu.io.writing import TMP_PREFIX, publish, sync
 from ripu.labelstore.answers import Pixels, check_agrees, file_header, merge
 from ripu.labelstore.encoding import decode_answers
 from ripu.labelstore.errors import AnswerConflictError, CorruptStoreError
-from ripu.labelstore.files import TMP_PREFIX, RecordFile, file_digest, sync_folder
+from ripu.labelstore.files import RecordFile, file_digest
 from ripu.labelstore.log import MANIFEST_FILE, held_files, held_name
 from ripu.labelstore.reader import LabelReader
 
@@ -74,8 +74,8 @@ def tidy(store: LabelReader) -> None:
             _warn_of(path, error)
             continue
         if answers and _is_news(store, answers):
-            os.replace(path, store.path / held_name(file_digest(path)))
-            sync_folder(store.path)
+            publish(path, store.path / held_name(file_digest(path)))
+            sync(store.path)
             store.look_again()
         else:
             _remove(path)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ripu.io.lock import WriterLock
+from ripu.io.lock import FileLock, LockedError
+from ripu.io.writing import WriteError, writing
 from ripu.labelstore.accounts import StoreStats, store_stats
 from ripu.labelstore.answers import (
     Pixels,
@@ -35,7 +36,7 @@ from ripu.labelstore.errors import (
     StoreLockedError,
     StoreWriteError,
 )
-from ripu.labelstore.files import AtomicFile, RecordFile, RecordWriter, canonical_json, write_document
+from ripu.labelstore.files import RecordFile, RecordWriter, StoreFile, canonical_json, write_document
 from ripu.labelstore.log import (
     LOCK_FILE,
     MANIFEST_FILE,
@@ -88,7 +89,7 @@ class LabelStore(LabelReader):
         1
     """
 
-    _lock: WriterLock | None = None
+    _lock: FileLock | None = None
     _own_events: tuple[Event, ...] = ()
 
     # ---- making and closing
@@ -126,11 +127,7 @@ class LabelStore(LabelReader):
         folder = Path(path)
         body = header_body(with_int_sizes(images), tuple(class_names), metadata or {}, planned_picks)
         check_header(folder, body)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreWriteError(f"{folder}: the folder cannot be made ({error.strerror})") from error
-        lock = WriterLock(folder / LOCK_FILE)
+        lock = _lock(folder)
         try:
             if not (folder / MANIFEST_FILE).exists():
                 check_never_used(folder)
@@ -168,7 +165,7 @@ class LabelStore(LabelReader):
         """
         store = cls(path)
         if write:
-            lock = WriterLock(store.path / LOCK_FILE)
+            lock = _lock(store.path)
             try:
                 store._hold(lock)
                 store._clean()
@@ -258,7 +255,7 @@ class LabelStore(LabelReader):
         self._check_order(spec)
         squares: dict[int, IntArray] = {}
         done: set[tuple[type, int]] = set()
-        with AtomicFile(self.path, "picks") as picks_file, AtomicFile(self.path, "answers") as answers_file:
+        with StoreFile(self.path / "picks") as picks_file, StoreFile(self.path / "answers") as answers_file:
             picks_out = RecordWriter(picks_file, file_header(self, "picks", spec))
             answers_out = RecordWriter(answers_file, file_header(self, "answers", None))
             for record in records:
@@ -312,7 +309,7 @@ class LabelStore(LabelReader):
         content = content_digest(spec)
         squares: dict[int, IntArray] = {}
         events: list[Event] = []
-        with AtomicFile(self.path, "picks") as target:
+        with StoreFile(self.path / "picks") as target:
             out = RecordWriter(target, file_header(self, "picks", spec))
             for number in sorted({number for file in picks_in for number in file.images}):
                 payloads = _payloads(picks_in, number)
@@ -453,7 +450,7 @@ class LabelStore(LabelReader):
 
     # ---- inside
 
-    def _hold(self, lock: WriterLock) -> None:
+    def _hold(self, lock: FileLock) -> None:
         self._lock = lock
         self._refresh()
         self._own_events = self._log.events
@@ -557,6 +554,18 @@ class LabelStore(LabelReader):
         self._refresh()
         self._commit_answers(asked_answers(self))
         tidy(self)
+
+
+def _lock(folder: Path) -> FileLock:
+    """Make the folder where it is missing and take the writer's lock."""
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / LOCK_FILE)
+    except LockedError as error:
+        raise StoreLockedError(str(error)) from error
+    except WriteError as error:
+        raise StoreWriteError(str(error)) from error
 
 
 def _payloads(files: Sequence[RecordFile], number: int) -> list[bytes]:

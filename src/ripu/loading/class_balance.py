@@ -28,8 +28,10 @@ from numpy.typing import NDArray
 from ripu.datasets.errors import Fault, SceneError, SkippedFileError
 from ripu.datasets.scenes import SceneDataset
 from ripu.io.console import track
+from ripu.io.lock import FileLock
 from ripu.io.reading import UntrustedError, read_array
 from ripu.io.workers import in_processes
+from ripu.io.writing import AtomicFile
 
 SUB_EPOCH = 3000
 """Number of draws after which the shares of the classes are counted afresh."""
@@ -237,33 +239,26 @@ def _kept(path: Path | None, scenes: SceneDataset) -> NDArray[np.bool_] | None:
 
 @contextlib.contextmanager
 def _alone(path: Path | None) -> Iterator[None]:
-    """Hold the lock beside a file; the kernel gives it back when a process ends, however it ends."""
+    """Hold the lock beside a file that is to be made; without a place to keep it, every process reads for itself."""
+    lock = None
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path.with_name(f".{path.name}.lock"), wait_for="the process that reads the same labels")
     try:
-        import fcntl
-
-        if path is None:
-            raise OSError("nothing is kept")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path.with_name(f".{path.name}.lock"), "w")  # noqa: SIM115
-    except (ImportError, OSError):  # no such locks, or nowhere to keep anything: every process reads for itself
         yield
-        return
-    with file:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def _keep(path: Path, index: NDArray[np.bool_]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with AtomicFile(path) as file:
             np.save(file, index)
-        os.replace(temporary, path)
+            file.publish()
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         _log.warning(
             "the class index cannot be kept in %s (%s); the next run reads the labels again", path.parent, error
         )

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import resize_image, resize_label
 from ripu.datasets.scenes import SceneDataset
+from ripu.io.writing import AtomicFile
 
 CACHE_VERSION = 3
 """Raised whenever the same inputs would give other pixels."""
@@ -142,11 +143,7 @@ def _write(entry: Path, stamp: bytes, pixels: Pixels) -> None:
     entry.parent.mkdir(exist_ok=True)
     body = np.ascontiguousarray(pixels).data.cast("B")
     height, width, channels = (*pixels.shape, 0)[:3]
-    temporary = entry.with_name(f".{entry.name[:16]}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(_HEAD.pack(_MAGIC, stamp, zlib.crc32(body), height, width, channels))
-            file.write(body)
-        os.replace(temporary, entry)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with AtomicFile(entry) as file:
+        file.write(_HEAD.pack(_MAGIC, stamp, zlib.crc32(body), height, width, channels))
+        file.write(body)
+        file.publish()

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ripu.io.errors import ConfigError
+from ripu.io.writing import AtomicFile, writing
 
 Layout = Literal["released", "torchvision", "project"]
 """The file layouts that :func:`load_weights` knows."""
@@ -220,14 +221,11 @@ def save_new(content: Mapping[str, Any], out: Path) -> None:
         out: The file; see :func:`check_new`.
 
     Raises:
-        OSError, RuntimeError: It cannot be written; nothing is left behind.
+        WriteError: It cannot be written; nothing is left behind.
     """
-    part = out.with_name(f"{out.name}.part")
-    try:
-        torch.save(dict(content), part)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    with AtomicFile(out) as file, writing(out):
+        torch.save(dict(content), file)  # type: ignore[arg-type]  # it writes and flushes alone
+        file.publish()
 
 
 def check_new(out: Path) -> None:

@@ -117,9 +117,9 @@ def _names(runs: Sequence[Path]) -> dict[Path, str]:
 
 
 def _tables(dirs: Sequence[Path], out: Path | None, paper: bool) -> None:
+    from ripu.io.writing import write_bytes
     from ripu.report import curves, tables
     from ripu.report.rows import make_rows
-    from ripu.report.storage import write_bytes
 
     rows, notes = make_rows(_records(dirs))
     parts = [tables.means_table(rows), tables.classes_table(rows)] if rows else ["No finished run.\n"]

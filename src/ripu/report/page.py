@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ripu.inference import palette
-from ripu.report import sections, storage
+from ripu.io.writing import write_bytes
+from ripu.report import sections
 from ripu.report.gallery import gallery_items
 from ripu.report.rundata import RunData, of_known_form, read_run
 
@@ -36,7 +37,7 @@ def write_page(run: Path, out: Path | None = None) -> Path:
     path = out or run / PAGE
     with of_known_form(run):
         page = make_page(read_run(run))
-    storage.write_bytes(path, page.encode())
+    write_bytes(path, page.encode())
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ripu.datasets.image_files import read_stored
 from ripu.datasets.scenes import SceneDataset, Scenes
 from ripu.datasets.taxonomy import VOID
 from ripu.inference import palette
-from ripu.io.writing import writing
+from ripu.io.writing import TMP_PREFIX, publish, writing
 from ripu.labelstore import LabelStore
 from ripu.loading.samples import EvalScenes, PoolScenes
 from ripu.module import RipuModule, evaluating
@@ -79,7 +78,7 @@ class PredictionPanel(pl.Callback):
         if not trainer.is_global_zero or self.folder.exists():
             return
         assert isinstance(pl_module, RipuModule)
-        half = self.folder.with_name(f"{self.folder.name}.tmp")  # whole or not at all: it is made once
+        half = self.folder.with_name(f"{TMP_PREFIX}{self.folder.name}")  # whole or not at all: it is made once
         with writing(self.folder):
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir(parents=True)
@@ -89,7 +88,7 @@ class PredictionPanel(pl.Callback):
                 with writing(self.folder):
                     Image.fromarray(label).save(half / f"{name}-{index:05d}.png")
         with writing(self.folder):
-            os.replace(half, self.folder)
+            publish(half, self.folder)
 
 
 def predict(module: RipuModule, scenes: SceneDataset, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:

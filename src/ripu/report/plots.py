@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.inference import palette
+from ripu.io.errors import RipuError
 
 KINDS = ("png", "pdf")
 _MARKERS = "osD^vP*X"
 
 
-class FigureError(ValueError):
+class FigureError(RipuError, ValueError):
     """A figure that cannot be drawn; names the cause and the remedy."""
 
 

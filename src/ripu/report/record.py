@@ -17,6 +17,7 @@ from torch import Tensor
 from ripu.acquisition import ScoreMaps
 from ripu.datasets.scenes import SceneDataset, Scenes
 from ripu.datasets.taxonomy import VOID
+from ripu.io.writing import write_bytes, write_json
 from ripu.module import RipuModule
 from ripu.report import storage
 from ripu.report.page import try_page
@@ -146,7 +147,7 @@ class ReportRecorder(pl.Callback):
             height, width = target.label_size(index)
             images.append({"index": index, "id": target.scenes[index].image_id, "height": height, "width": width})
             self._write_scene(target, index, f"target-{index:05d}")
-        storage.write_json(
+        write_json(
             self.folder / "gallery.json",
             {
                 "taxonomy": taxonomy.name,
@@ -160,8 +161,8 @@ class ReportRecorder(pl.Callback):
 
     def _write_scene(self, scenes: SceneDataset, index: int, name: str) -> None:
         if scenes.scenes[index].label is not None:
-            storage.write_bytes(self.folder / f"{name}-truth.png", storage.png(scenes.read_label(index)))
-        storage.write_bytes(self.folder / f"{name}-image.jpg", storage.jpeg(scenes.read_image(index)))
+            write_bytes(self.folder / f"{name}-truth.png", storage.png(scenes.read_label(index)))
+        write_bytes(self.folder / f"{name}-image.jpg", storage.jpeg(scenes.read_image(index)))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count."""
@@ -189,12 +190,12 @@ class ReportRecorder(pl.Callback):
         assert isinstance(pl_module, RipuModule)
         for _, index, prediction in tally.worst:
             self._write_scene(self.scenes.val, index, f"val-{index:05d}")
-            storage.write_bytes(self.folder / f"val-{index:05d}-after.png", storage.png(prediction))
+            write_bytes(self.folder / f"val-{index:05d}-after.png", storage.png(prediction))
         if trainer.is_global_zero:
             size = trainer.datamodule.target_size  # type: ignore[attr-defined]
             for index in self.indices:
                 label = predict(pl_module, self.scenes.target, index, size)
-                storage.write_bytes(self.folder / f"target-{index:05d}-after.png", storage.png(label))
+                write_bytes(self.folder / f"target-{index:05d}-after.png", storage.png(label))
 
     def _end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> EvaluationTally:
         assert isinstance(pl_module, RipuModule)
@@ -223,7 +224,7 @@ class ReportRecorder(pl.Callback):
 
     def _write_progress(self, trainer: pl.Trainer) -> None:
         selection = self.selection
-        storage.write_json(
+        write_json(
             self.folder / "progress.json",
             {
                 **self.facts,

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ripu.datasets.image_files import MAX_PIXELS, read_stored
 from ripu.datasets.taxonomy import TAXONOMIES
+from ripu.io.errors import RipuError
 from ripu.io.reading import UntrustedError, read_arrays, read_json
 from ripu.labelstore import LabelReader, LabelStoreError, StoreMissingError
 from ripu.report import storage
@@ -29,7 +30,7 @@ _SCORES = ("score", "impurity", "uncertainty")
 _MAPS = dict.fromkeys(("prediction", *_SCORES), ("integer", 2)) | {f"{n}_largest": ("number", 0) for n in _SCORES}
 
 
-class RunError(ValueError):
+class RunError(RipuError, ValueError):
     """A folder that no report can be made from; names it, the cause and the remedy."""
 
 

@@ -14,11 +14,7 @@ Labels and predictions are grey PNGs of train ids. Every file is replaced whole.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ripu.io.writing import WriteError, writing
+from ripu.io.writing import write_bytes
 
 FOLDER = "report"
 MOST_WIDTH = 768
 MAP_WIDTH = 320
 JPEG_QUALITY = 82
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Put a file in the place of another, whole or not at all; makes its folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-    except WriteError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from omegaconf import OmegaConf
 
 from ripu.config.migrate import upgrade
 from ripu.io.errors import ConfigError
-from ripu.io.lock import WriterLock
+from ripu.io.lock import FileLock
 from ripu.io.reading import UntrustedError, leaves, read_yaml
-from ripu.io.writing import writing
+from ripu.io.writing import write_bytes, writing
 from ripu.run import initial_labels
 from ripu.run.processes import early_rank
 from ripu.training.checkpoint import remove_leftovers
@@ -73,7 +72,7 @@ def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     _check_same(OmegaConf.create(upgrade(old)), OmegaConf.create({**config}), run)
 
 
-def claim(run: Path, config: Mapping[str, Any]) -> WriterLock | None:
+def claim(run: Path, config: Mapping[str, Any]) -> FileLock | None:
     """Make the folder of a run, take it for this process alone, and write its configuration, which marks it as a run.
 
     Args:
@@ -84,19 +83,16 @@ def claim(run: Path, config: Mapping[str, Any]) -> WriterLock | None:
         What holds the folder, to be released; None on ranks other than 0.
 
     Raises:
-        StoreLockedError: Another process is at work in it.
+        LockedError: Another process is at work in it.
     """
     if early_rank() != 0:
         return None
     with writing(run):
         run.mkdir(parents=True, exist_ok=True)
-        lock = WriterLock(run / LOCK_FILE)
+        lock = FileLock(run / LOCK_FILE)
     try:
         remove_leftovers(run)
-        temporary = run / f"{CONFIG_FILE}.tmp"
-        with writing(run / CONFIG_FILE):
-            temporary.write_text(OmegaConf.to_yaml(OmegaConf.create({**config})))
-            os.replace(temporary, run / CONFIG_FILE)
+        write_bytes(run / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create({**config})).encode())
     except BaseException:
         lock.release()
         raise

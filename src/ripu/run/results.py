@@ -17,10 +17,10 @@ from ripu import __version__
 from ripu.config.app import given_words
 from ripu.dashboards.callback import keep_final
 from ripu.datasets.scenes import Scenes
+from ripu.io.writing import write_json
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule
 from ripu.report.pictures import RunFacts, write_report
-from ripu.report.storage import write_json
 from ripu.run.assembly import make_plan
 from ripu.run.processes import num_processes
 from ripu.selection.callback import SelectionCallback

@@ -10,12 +10,10 @@ it computes with, and the machine's numerics (torch, device, kinds of instructio
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,8 +23,8 @@ import pytorch_lightning as pl
 import torch
 
 from ripu.datasets.scenes import SceneDataset
-from ripu.io.lock import is_taken
-from ripu.io.writing import writing
+from ripu.io.lock import FileLock
+from ripu.io.writing import TMP_PREFIX, publish, writing
 from ripu.run import initial_labels
 from ripu.schedule import Plan
 from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint
@@ -160,7 +158,7 @@ class Beginning(pl.Callback):
         self.plan = plan
         self.run = run
         self.step = plan.selection_steps[0] - 1
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
 
     def take(self) -> bool:
         """Put the state into this run's folder, if it is there; else this run is the one that leaves it.
@@ -171,8 +169,10 @@ class Beginning(pl.Callback):
             Whether the run goes on from the state.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = self._locked()
-        if lock is None:
+        lock = FileLock(self.folder / "lock", wait_for="the run that trains the same beginning")
+        if not lock.has_locks:
+            _log.warning("%s: this run trains its beginning for itself and shares none", self.folder)
+            lock.release()
             return False
         found = newest_checkpoint(self.folder / "state" / "checkpoints")
         if found is None:
@@ -182,29 +182,8 @@ class Beginning(pl.Callback):
             with writing(self.run):
                 shutil.copytree(self.folder / "state", self.run, dirs_exist_ok=True)
         finally:
-            os.close(lock)
+            lock.release()
         return True
-
-    def _locked(self) -> int | None:
-        """The lock, when this run has it; None where there are no locks: two runs could then write one state."""
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if not is_taken(error):
-                    raise
-                _log.warning("waiting for another run that trains the same beginning (%s)", self.folder)
-                fcntl.lockf(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            os.close(lock)
-            _log.warning(
-                "%s: no lock is to be had on this file system (%s); this run trains its beginning for itself and shares none",
-                self.folder,
-                error.strerror,
-            )
-            return None
-        return lock
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -232,15 +211,15 @@ class Beginning(pl.Callback):
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir()
         for path in sorted(self.run.iterdir()):
-            if path.name in _OWN or path.name.endswith((".tmp", ".lock")):
+            if path.name in _OWN or path.name.startswith(TMP_PREFIX) or path.name.endswith(".lock"):
                 continue
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, half / path.name)
         RunCheckpoint(half / "checkpoints", self.plan).save(trainer)
         shutil.rmtree(self.folder / "state", ignore_errors=True)
-        os.replace(half, self.folder / "state")
+        publish(half, self.folder / "state")
 
     def close(self) -> None:
         """Give the lock back, if it is still held; the next run that waits for it trains the state."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None

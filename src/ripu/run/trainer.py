@@ -13,7 +13,7 @@ from ripu.dashboards.callback import Dashboard
 from ripu.datasets.scenes import Scenes
 from ripu.inference.prediction_writer import PredictionWriter
 from ripu.io.errors import ConfigError
-from ripu.io.terminate import die_with_parent
+from ripu.io.signals import die_with_parent
 from ripu.labelstore import LabelStore
 from ripu.report.pictures import PredictionPanel
 from ripu.report.record import ReportRecorder

@@ -9,14 +9,14 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.io.errors import line_of
-from ripu.labelstore.files import TMP_PREFIX
+from ripu.io.errors import RipuError, line_of
+from ripu.io.writing import TMP_PREFIX
 from ripu.selection.candidates import Candidates
 
 _T = TypeVar("_T")
 
 
-class SelectionError(RuntimeError):
+class SelectionError(RipuError, RuntimeError):
     """A round failed; nothing of it was committed."""
 
 

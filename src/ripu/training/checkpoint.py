@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from ripu.io.terminate import let_workers_die
-from ripu.io.writing import WriteError, writing
+from ripu.io.signals import ignore_dead_workers
+from ripu.io.writing import TMP_PREFIX, AtomicFile, publish, sync, writing
 from ripu.schedule import Plan
 
 _log = logging.getLogger(__name__)
@@ -66,9 +66,8 @@ def remove_leftovers(run: Path) -> None:
         run: The folder; no other process may be writing to it.
     """
     checkpoints = run / "checkpoints"
-    half = [run / name for name in ("config.yaml.tmp", "metrics.tmp", "panel.tmp")]
-    half += [*run.glob(".*.tmp"), *(run / "report").glob(".*.tmp")]
-    half += [path for ending in ("tmp", "tmp256", "final") for path in checkpoints.glob(f"*.{ending}")]
+    half = [path for folder in (run, run / "report", checkpoints) for path in folder.glob(f"{TMP_PREFIX}*")]
+    half += checkpoints.glob("*.tmp")
     found = sorted(checkpoints.glob("step-*.ckpt"))
     last = max((step_of(path) for path in found if path.with_suffix(".sha256").exists()), default=-1)
     # Later ones without a record were not finished, or are damaged: they are told of, not removed.
@@ -167,7 +166,7 @@ class RunCheckpoint(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save what can be saved, where this process can do so alone; a step that was broken off is undone for it."""
-        let_workers_die()
+        ignore_dead_workers()
         step = trainer.global_step
         is_whole = getattr(pl_module, "undo_step", lambda: True)()
         if trainer.world_size == 1 and is_whole and step > 0 and step not in self.plan.boundaries:
@@ -185,17 +184,9 @@ class RunCheckpoint(pl.Callback):
         for logger in trainer.loggers:
             logger.save()  # a run that is picked up here does not measure again what came before
         path = self.folder / f"step-{step:08d}.ckpt"
-        temporary = path.with_suffix(".tmp")
-        try:
-            with writing(path):
-                trainer.save_checkpoint(temporary, weights_only=False)
-                if trainer.is_global_zero:
-                    self._publish(temporary, path)
-        except BaseException:
-            for half in (temporary, path.with_suffix(".tmp256")):
-                with contextlib.suppress(OSError):
-                    half.unlink(missing_ok=True)
-            raise
+        with _saved(trainer, path, weights_only=False) as temporary:
+            if trainer.is_global_zero:
+                self._publish(temporary, path)
         if trainer.is_global_zero:
             found = sorted(self.folder.glob("step-*.ckpt"))
             done = [one for one in found if one <= path]
@@ -207,38 +198,36 @@ class RunCheckpoint(pl.Callback):
 
     def _publish(self, temporary: Path, path: Path) -> None:
         """Put a written checkpoint and its digest in their places; where that is broken off, the one before counts."""
-        _sync(temporary)
-        record = path.with_suffix(".sha256")
-        record.with_suffix(".tmp256").write_text(_digest(temporary) + "\n")
-        _sync(record.with_suffix(".tmp256"))
-        path.unlink(missing_ok=True)  # a damaged one of the same step
-        os.replace(record.with_suffix(".tmp256"), record)
-        os.replace(temporary, path)
-        _sync(self.folder)
+        sync(temporary)
+        with AtomicFile(path.with_suffix(".sha256")) as record:
+            record.write(f"{_digest(temporary)}\n".encode())
+            path.unlink(missing_ok=True)  # a damaged one of the same step
+            record.publish(durable=True)
+        publish(temporary, path)
+        sync(self.folder)
 
 
 def save_final(trainer: pl.Trainer, path: Path) -> None:
     """Write the weights that a run ends with, whole or not at all (all ranks call this; rank 0 writes).
 
     Raises:
-        WriteError: The disk is full; the run can be picked up at its last checkpoint.
+        WriteError: The disk is full; the run can be resumed from its last checkpoint.
     """
-    temporary = path.with_suffix(".final")
+    with _saved(trainer, path, weights_only=True) as temporary:
+        if trainer.is_global_zero:
+            sync(temporary)
+            publish(temporary, path)
+
+
+@contextlib.contextmanager
+def _saved(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> Iterator[Path]:
+    """Save a checkpoint beside its place, under a name that all ranks know; it goes where it is not published."""
+    temporary = path.with_suffix(".tmp")
     try:
         with writing(path):
-            trainer.save_checkpoint(temporary, weights_only=True)
-            if trainer.is_global_zero:
-                _sync(temporary)
-                os.replace(temporary, path)
-    except WriteError:
+            trainer.save_checkpoint(temporary, weights_only=weights_only)
+            yield temporary
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from ripu.io.writing import WriteError, writing
+from ripu.io.writing import write_bytes
 
 
 class MetricsFile(Logger):
@@ -65,19 +65,12 @@ class MetricsFile(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Write the file."""
-        temporary = self.path.with_suffix(".tmp")
-        try:
-            with writing(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with temporary.open("w", newline="") as file:
-                    writer = csv.DictWriter(file, ["step", *self._columns])
-                    writer.writeheader()
-                    for step in sorted(self._rows):
-                        writer.writerow({"step": step, **self._rows[step]})
-                os.replace(temporary, self.path)
-        except WriteError:
-            temporary.unlink(missing_ok=True)
-            raise
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, ["step", *self._columns])
+        writer.writeheader()
+        for step in sorted(self._rows):
+            writer.writerow({"step": step, **self._rows[step]})
+        write_bytes(self.path, table.getvalue().encode())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

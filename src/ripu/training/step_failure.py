@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ripu.io.errors import RipuError
 from ripu.io.writing import WriteError, writing
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 FOLDER = "nonfinite"
 
 
-class NonFiniteError(FloatingPointError):
+class NonFiniteError(RipuError, FloatingPointError):
     """Training met a loss or a gradient that is not finite; nothing of the step was learnt."""
 
 

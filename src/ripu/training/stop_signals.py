@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import SLURMEnvironment  # type: ignore[attr-defined]
 
-from ripu.io.terminate import leave, note
+from ripu.io.signals import request_stop, stop_now
 from ripu.training.checkpoint import RunCheckpoint
 from ripu.training.lightning_bridge import cluster_environment, replace_sigterm_notifier
 
@@ -57,7 +57,7 @@ class StopSignals(pl.Callback):
         last evaluation, or in it, the processes would wait for each other for ever.
         """
         has_own = signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_DFL)
-        replace_sigterm_notifier(trainer, _nothing if has_own else leave)
+        replace_sigterm_notifier(trainer, _nothing if has_own else stop_now)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which has set its handlers by now."""
@@ -81,8 +81,8 @@ class StopSignals(pl.Callback):
 
     def _on_stop(self, number: int, frame: Any) -> None:
         if not self._is_training or self._wanted == _STOP:
-            leave(number, frame)
-        note(number)
+            stop_now(number, frame)
+        request_stop(number)
         self._wanted = _STOP
         self._number = signal.Signals(number)
 
@@ -111,7 +111,7 @@ class StopSignals(pl.Callback):
     def _leave_training(self) -> None:
         self._is_training = False
         if self._wanted == _STOP:
-            leave(self._number, None)
+            stop_now(self._number, None)
 
     def _act(self, trainer: pl.Trainer) -> None:
         wanted = self._wanted
@@ -123,7 +123,7 @@ class StopSignals(pl.Callback):
         if trainer.global_step > 0:
             self.checkpoint.save(trainer)
         if wanted == _STOP:
-            leave(self._number, None)
+            stop_now(self._number, None)
         self._wanted = _NOTHING
         if self._requeue is not None:
             self._requeue(self._requeue_number, None)

@@ -7,6 +7,7 @@ import inspect
 import sys
 
 from ripu.datasets.streets import generate, write_preview
+from ripu.io.errors import print_error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.preview is not None:
             sets = (*options.layouts, "cityscapes_train")
             print(write_preview(options.preview, options.seed, options.height, options.width, sets))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print_error(error)
         return 2
     return 0
 

@@ -7,15 +7,13 @@ A set is complete when `streets.json` lists it; that file is written last, and a
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import itertools
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,8 +30,10 @@ from ripu.datasets.streets.stage import ID
 from ripu.datasets.streets.styles import SOURCE, SYNTHIA, TARGET, Style
 from ripu.datasets.taxonomy import CITYSCAPES19, SYNTHIA16
 from ripu.io.console import track
+from ripu.io.lock import FileLock
 from ripu.io.reading import UntrustedError, read_json
 from ripu.io.workers import in_processes
+from ripu.io.writing import TMP_PREFIX, write_bytes, write_json
 
 GENERATOR_VERSION = 1
 """Raised whenever a pixel of any scene changes."""
@@ -154,8 +154,9 @@ def generate(
     head = {"generator_version": GENERATOR_VERSION, "seed": seed, "height": height, "width": width}
     if not _is_complete(folder, head, counts):
         Path(root).mkdir(parents=True, exist_ok=True)
-        with _only_writer(Path(root) / f".seed{seed}.lock", folder):
-            for half in folder.rglob(".*.tmp"):  # of a process that was killed
+        # A second process waits, and then finds the scenes that the first has made.
+        with FileLock(Path(root) / f".seed{seed}.lock", wait_for=f"the process that makes the scenes of {folder}"):
+            for half in folder.rglob(f"{TMP_PREFIX}*"):  # of a process that was killed
                 with contextlib.suppress(OSError):
                     half.unlink()
             _make_missing(folder, head, counts, num_workers, progress)
@@ -195,23 +196,6 @@ def _known(folder: Path, head: Mapping[str, int], counts: Mapping[str, int]) -> 
     return known
 
 
-@contextlib.contextmanager
-def _only_writer(lock: Path, folder: Path) -> Iterator[None]:
-    """Hold the folder's lock: who comes second waits, and then finds the scenes that the first has made."""
-    with open(lock, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"streets: another process makes the scenes of {folder}, waiting for it", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # a file system without locks; files are put in place whole
-            print(
-                f"streets: {lock} cannot be locked ({error.strerror}); let one process at a time make them",
-                file=sys.stderr,
-            )
-        yield
-
-
 def _make_missing(
     folder: Path, head: Mapping[str, int], counts: Mapping[str, int], num_workers: int | None, progress: bool
 ) -> None:
@@ -233,7 +217,7 @@ def _make_missing(
         print(f"streets: {folder} has files but no record of them, making all scenes again", file=sys.stderr)
 
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / _PARTIAL, head)
+    write_json(folder / _PARTIAL, head, durable=True)
     jobs = [
         _Job(
             str(folder),
@@ -250,7 +234,7 @@ def _make_missing(
     scenes = itertools.chain.from_iterable(in_processes(_make, jobs, num_workers, partial(cv2.setNumThreads, 1)))
     for made in track(scenes, "streets", total, "scenes", is_enabled=progress and total > 0):
         known.setdefault(made.set_name, {})[str(made.index)] = [made.sha256, *made.num_bytes]
-    _write_json(folder / MANIFEST, {**head, **_summary(known)})
+    write_json(folder / MANIFEST, {**head, **_summary(known)}, durable=True)
     (folder / _PARTIAL).unlink(missing_ok=True)
 
 
@@ -336,8 +320,7 @@ def _make_scene(job: _Job, index: int) -> _Made:
     stored, encoded = _encode_label(job.set_name, label, instance)
     data = (_encode(np.ascontiguousarray(image[..., ::-1])), encoded)
     for path, content in zip(paths, data, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _put(path, content)
+        write_bytes(path, content)
     return _Made(job.set_name, index, _digest(image, stored), (len(data[0]), len(data[1])))
 
 
@@ -395,21 +378,6 @@ def _encode(array: NDArray[Any]) -> bytes:
     done, buffer = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     assert done
     return buffer.tobytes()
-
-
-def _put(path: Path, content: bytes, sync: bool = False) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    _put(path, (json.dumps(content, indent=1) + "\n").encode(), sync=True)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,115 @@
+"""Stop signals: Ctrl-C and SIGTERM end a command with one line and the exit status of shells. Imports next to nothing.
+
+A command that is still importing has nothing to save and ends at once (:func:`guard_start`). After :func:`end_guard`, Ctrl-C
+raises :class:`KeyboardInterrupt`, and after :func:`stop_on_sigterm` SIGTERM raises :class:`Terminated`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+STOPPED = 130
+"""Exit status of a command that Ctrl-C stopped, as in shells."""
+
+_PR_SET_PDEATHSIG = 1
+_requested: list[int] = []
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM stopped a run: treated like Ctrl-C, except for the exit status."""
+
+
+def guard_start(name: str) -> None:
+    """Let Ctrl-C end this process quietly until :func:`end_guard`; helper processes of a command ignore it.
+
+    Args:
+        name: ``__name__`` of the module that is a command. Does nothing where it is imported by another.
+    """
+    if not _is_main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # e.g. a shell's background job
+        return
+    if name == "__main__":
+        signal.signal(signal.SIGINT, _exit_at_once)
+    elif name == "__mp_main__":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def end_guard() -> None:
+    """Let Ctrl-C raise :class:`KeyboardInterrupt` from here on."""
+    if _is_main_thread() and signal.getsignal(signal.SIGINT) is _exit_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def stop_on_sigterm() -> None:
+    """Let SIGTERM raise :class:`Terminated` from here on."""
+    _requested.clear()
+    if _is_main_thread():
+        signal.signal(signal.SIGTERM, stop_now)
+
+
+def stop_now(number: int, frame: Any) -> None:
+    """Handle a stop signal: raise :class:`KeyboardInterrupt` or :class:`Terminated`, once."""
+    request_stop(number)
+    signal.signal(number, signal.SIG_IGN)  # a second one must not break off the way out
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def request_stop(number: int) -> None:
+    """Remember a stop signal that has to wait for a moment; data workers may die of the same signal."""
+    _requested.append(number)
+    ignore_dead_workers()
+
+
+def is_stop_requested() -> bool:
+    """Return whether a signal has asked for a stop.
+
+    Where all processes of a job get the signal, a data worker may die of it, and the error that follows is not a fault.
+    """
+    return bool(_requested)
+
+
+def stop_status() -> int | None:
+    """Return the exit status that belongs to the signal, as in shells; None where there was none."""
+    return 128 + _requested[-1] if _requested else None
+
+
+def say_stopped(line: str) -> int:
+    """Print that a command was stopped; return the exit status of Ctrl-C."""
+    ignore_dead_workers()
+    print(f"\n{line}", file=sys.stderr)
+    return STOPPED
+
+
+def ignore_dead_workers() -> None:
+    """Let PyTorch ignore the death of data workers from here on, in this process.
+
+    Its handler raises an error at any place whenever a child ends after a worker has died. That would break off the step,
+    the checkpoint or the message about the death. Where data are missed, the loader still says so.
+    """
+    if _is_main_thread() and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def is_requeued() -> bool:
+    """Return whether SLURM has put this job back into its queue: it then resumes."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+
+
+def die_with_parent() -> None:
+    """On Linux, let the further processes that Lightning starts on a machine end when their parent does."""
+    if os.environ.get("LOCAL_RANK", "0") == "0" or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _exit_at_once(number: int, frame: Any) -> None:
+    os.write(2, b"\nstopped before anything was begun\n")
+    os._exit(STOPPED)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
