@@ -241,17 +241,17 @@ def test_interrupted_generation_is_incomplete_and_can_be_resumed(
 
     before = file_digests(folder)
     other = folder.parent / "other"
-    real_put = write._put
-    left = 7
+    write_bytes = write.write_bytes
+    left = 6
 
-    def failing_put(path: Path, content: bytes, sync: bool = False) -> None:
+    def failing_write(path: Path, content: bytes) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        real_put(path, content, sync)
+        write_bytes(path, content)
 
-    monkeypatch.setattr(write, "_put", failing_put)
+    monkeypatch.setattr(write, "write_bytes", failing_write)
     with pytest.raises(KeyboardInterrupt):
         make(other)
     monkeypatch.undo()
@@ -289,13 +289,13 @@ def test_second_source_leaves_the_first_alone(folder: Path, both: Path) -> None:
 
 
 def test_concurrent_processes_make_each_scene_once(
-    tmp_path: Path, both: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, both: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ThreadPoolExecutor(3) as pool:
         layouts = [("gtav",), ("synthia",), ("gtav", "synthia")]
         made = [pool.submit(make, tmp_path, layouts=layout) for layout in layouts]
         folders = {one.result() for one in made}
-    assert "another process makes the scenes" in capsys.readouterr().err
+    assert "waiting for the process that makes the scenes" in caplog.text
     assert record(folders.pop())["sha256"] == record(both)["sha256"]
 
 

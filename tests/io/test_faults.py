@@ -267,8 +267,8 @@ def no_file_larger_than(num_bytes: int) -> Iterator[None]:
     [
         (frame, "claim", "config.yaml", 1),
         (MetricsFile, "save", "metrics.csv", 2),
-        (LabelStore, "write_shard", "labels/picks cannot be written", 2),
-        (LabelStore, "commit_round", "labels/picks cannot be written", 2),
+        (LabelStore, "write_shard", "labels/answers cannot be written", 2),
+        (LabelStore, "commit_round", "labels/answers cannot be written", 2),
         (RunCheckpoint, "save", "checkpoints/step-00000005.ckpt", 3),
         (record, "write_bytes", "report/", 4),
         (frame, "save_final", "checkpoints/final.ckpt", 1),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ripu.datasets.image_files import SUFFIXES
+from ripu.io.errors import RipuError
 from ripu.io.reading import read_json
 from ripu.io.writing import write_json
 

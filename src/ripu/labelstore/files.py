@@ -128,7 +128,7 @@ class RecordWriter:
         header: JSON object that goes to the front.
     """
 
-    def __init__(self, file: StoreFile, header: dict[str, Any]) -> None:
+    def __init__(self, file: AtomicFile, header: dict[str, Any]) -> None:
         self._file = file
         text = canonical_json(header)
         self._front = MAGIC + struct.pack("<I", len(text)) + text
