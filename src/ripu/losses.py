@@ -1,8 +1,8 @@
 """The training objective (Eq. 7-12): supervised, consistency and negative learning losses.
 
-Notation: B batch, C classes, H height, W width; ``logits_BCHW`` are raw network outputs, ``label_BHW`` integer
-train ids with 255 = no label. Every function returns a float32 scalar; an empty set of pixels gives exactly 0 with a
-zero gradient, never NaN. All arithmetic is in float32 whatever the precision of the logits.
+Legend: B batch, C classes, H W size. ``logits`` are (B, C, H, W) raw network outputs, ``label`` (B, H, W) integer train ids
+with 255 = no label. Every loss is a float32 scalar; an empty set of pixels gives exactly 0 with a zero gradient, never NaN.
+All arithmetic is in float32, whatever the precision of the logits.
 """
 
 from __future__ import annotations
@@ -16,24 +16,15 @@ from torch import Tensor
 IGNORE = 255
 
 
-def _check(logits_BCHW: Tensor, label_BHW: Tensor) -> None:
-    batch, _, height, width = logits_BCHW.shape
-    if label_BHW.shape != (batch, height, width):
-        raise ValueError(
-            f"label of shape {tuple(label_BHW.shape)} does not fit logits of shape {tuple(logits_BCHW.shape)}; "
-            f"resize the label to {(batch, height, width)} first"
-        )
-
-
 def supervised_loss(logits: Tensor, label: Tensor, *, average: Literal["labelled", "all"] = "labelled") -> Tensor:
-    """Cross-entropy over the labelled pixels (Eq. 8), for source and target alike.
+    """Return the cross-entropy over the labelled pixels (Eq. 8), for source and target alike.
 
     ``L_CE = -1/|I| * sum_ij sum_c Y_ijc log P_ijc``
 
     Args:
         logits: (B, C, H, W) float.
         label: (B, H, W) integer train ids, 255 = no label.
-        average: What ``|I|`` counts: the ``labelled`` pixels (the released code) or ``all`` pixels (the paper's text).
+        average: The pixels that ``|I|`` counts: ``labelled`` (the released code) or ``all`` (the paper's text).
 
     Returns:
         float32 scalar in nats. With no labelled pixel it is 0 and its gradient is 0.
@@ -41,17 +32,17 @@ def supervised_loss(logits: Tensor, label: Tensor, *, average: Literal["labelled
     Raises:
         ValueError: The shapes do not fit, or ``average`` is unknown.
     """
-    _check(logits, label)
+    _check_shapes(logits, label)
     if average not in ("labelled", "all"):
         raise ValueError(f"average={average!r} is unknown; use 'labelled' or 'all'")
-    # summed here: the summing kernel is none of those that trainer.deterministic allows on a GPU
-    total = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="none").sum()
+    # Summed here, because trainer.deterministic forbids the kernel that sums on a GPU.
+    loss_BHW = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="none")
     count = (label != IGNORE).sum() if average == "labelled" else torch.tensor(label.numel(), device=logits.device)
-    return total / count.clamp(min=1)
+    return loss_BHW.sum() / count.clamp(min=1)
 
 
 def label_boundary(label: Tensor, *, detector: Literal["neighbors", "laplacian"] = "neighbors") -> Tensor:
-    """Pixels that lie on a boundary between labels.
+    """Return the pixels that lie on a boundary between labels.
 
     Args:
         label: (B, H, W) integer train ids, 255 = no label.
@@ -69,19 +60,19 @@ def label_boundary(label: Tensor, *, detector: Literal["neighbors", "laplacian"]
         >>> label_boundary(torch.tensor([[[0, 0, 0, 1]]]))
         tensor([[[False, False,  True,  True]]])
     """
+    ids_B1HW = label.float().unsqueeze(1)
     if detector == "neighbors":
-        ids = label.float().unsqueeze(1)
         # The padding of max_pool2d never wins, so windows are clipped at the image border.
-        largest = F.max_pool2d(ids, 3, stride=1, padding=1)
-        smallest = -F.max_pool2d(-ids, 3, stride=1, padding=1)
-        boundary = (largest != smallest).squeeze(1)
+        largest_B1HW = F.max_pool2d(ids_B1HW, 3, stride=1, padding=1)
+        smallest_B1HW = -F.max_pool2d(-ids_B1HW, 3, stride=1, padding=1)
+        boundary_B1HW = largest_B1HW != smallest_B1HW
     elif detector == "laplacian":
         kernel = torch.full((1, 1, 3, 3), -1.0, device=label.device)
         kernel[0, 0, 1, 1] = 8.0
-        boundary = F.conv2d(label.float().unsqueeze(1), kernel, padding=1).squeeze(1).round() != 0
+        boundary_B1HW = F.conv2d(ids_B1HW, kernel, padding=1).round() != 0
     else:
         raise ValueError(f"boundary detector {detector!r} is unknown; use 'neighbors' or 'laplacian'")
-    return boundary & (label != IGNORE)
+    return boundary_B1HW.squeeze(1) & (label != IGNORE)
 
 
 def consistency_loss(
@@ -92,13 +83,13 @@ def consistency_loss(
     boundary_detector: Literal["neighbors", "laplacian"] = "neighbors",
     border: Literal["clip", "replicate"] = "clip",
 ) -> Tensor:
-    """Distance of every prediction to the mean prediction of its 3x3 neighbourhood (Eq. 9), on source images.
+    """Return the mean distance of a prediction to the mean prediction of its 3x3 window (Eq. 9), on source images.
 
     ``L_cr = 1/|I| * sum_ij || P_ij - mean_{uv in N_1(ij)} P_uv ||_1``
 
     Args:
         logits: (B, C, H, W) float.
-        label: (B, H, W) integer train ids, 255 = no label; only used where ``boundary_only``.
+        label: (B, H, W) integer train ids, 255 = no label; only used with ``boundary_only``.
         boundary_only: Average over the labelled pixels on a label boundary (the released code), or over all pixels
             (the paper's text).
         boundary_detector: See :func:`label_boundary`.
@@ -110,26 +101,26 @@ def consistency_loss(
     Raises:
         ValueError: The shapes do not fit, or an option is unknown.
     """
-    _check(logits, label)
-    probs = torch.softmax(logits.float(), dim=1)
+    _check_shapes(logits, label)
+    probs_BCHW = torch.softmax(logits.float(), dim=1)
     if border == "clip":
-        mean = F.avg_pool2d(probs, 3, stride=1, padding=1, count_include_pad=False)
+        mean_BCHW = F.avg_pool2d(probs_BCHW, 3, stride=1, padding=1, count_include_pad=False)
     elif border == "replicate":
-        mean = F.avg_pool2d(F.pad(probs, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+        mean_BCHW = F.avg_pool2d(F.pad(probs_BCHW, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     else:
         raise ValueError(f"border={border!r} is unknown; use 'clip' or 'replicate'")
-    distance_BHW = (probs - mean).abs().sum(dim=1)
+    distance_BHW = (probs_BCHW - mean_BCHW).abs().sum(dim=1)
     if not boundary_only:
         return distance_BHW.mean()
-    mask = label_boundary(label, detector=boundary_detector)
-    return (distance_BHW * mask).sum() / mask.sum().clamp(min=1)
+    boundary_BHW = label_boundary(label, detector=boundary_detector)
+    return (distance_BHW * boundary_BHW).sum() / boundary_BHW.sum().clamp(min=1)
 
 
 def negative_learning_loss(logits: Tensor, threshold: float = 0.05, *, epsilon: float = 0.0) -> Tensor:
-    """Push down the classes that a pixel surely is not (Eq. 10-11), on target images.
+    """Return the loss that pushes down the classes a pixel surely is not (Eq. 10-11), on target images.
 
-    ``L_nl = -1/Lambda * sum_ij sum_c [P_ijc < tau] log(1 - P_ijc)`` with ``Lambda`` the number of (pixel, class) pairs
-    below tau. Which pairs are below tau is a constant for the gradient.
+    ``L_nl = -1/Lambda * sum_ij sum_c [P_ijc < tau] log(1 - P_ijc)``, where ``Lambda`` is the number of (pixel, class) pairs
+    below tau. The gradient treats the choice of these pairs as constant.
 
     Args:
         logits: (B, C, H, W) float.
@@ -144,9 +135,18 @@ def negative_learning_loss(logits: Tensor, threshold: float = 0.05, *, epsilon: 
     """
     if not 0.0 < threshold < 1.0:
         raise ValueError(f"negative threshold tau = {threshold} is outside (0, 1); the paper uses 0.05")
-    probs = torch.softmax(logits.float(), dim=1)
-    below = ~(probs.detach() >= threshold)  # NaN, too: it must reach the loss, where it is found
+    probs_BCHW = torch.softmax(logits.float(), dim=1)
+    below_BCHW = ~(probs_BCHW.detach() >= threshold)  # includes NaN, which must reach the loss to be found
     # Classes at or above tau are masked before the logarithm: log(1 - 1) would put NaN into the gradient.
-    kept = torch.where(below, probs, 0.0)
-    log_complement = torch.log1p(-kept) if epsilon == 0.0 else torch.log(1.0 - kept + epsilon)
-    return -(log_complement * below).sum() / below.sum().clamp(min=1)
+    kept_BCHW = torch.where(below_BCHW, probs_BCHW, 0.0)
+    log_complement_BCHW = torch.log1p(-kept_BCHW) if epsilon == 0.0 else torch.log(1.0 - kept_BCHW + epsilon)
+    return -(log_complement_BCHW * below_BCHW).sum() / below_BCHW.sum().clamp(min=1)
+
+
+def _check_shapes(logits: Tensor, label: Tensor) -> None:
+    batch, _, height, width = logits.shape
+    if label.shape != (batch, height, width):
+        raise ValueError(
+            f"label of shape {tuple(label.shape)} does not fit logits of shape {tuple(logits.shape)}; "
+            f"resize the label to {(batch, height, width)} first"
+        )

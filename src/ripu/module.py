@@ -2,102 +2,36 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
-import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
-from ripu.datasets.errors import SceneError
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.loading.order import seed_of
 from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss
+from ripu.models.protocol import keeping_statistics
 from ripu.schedule import Plan
-from ripu.training import step_failure
-from ripu.training.metrics import ConfusionMatrix, SegmentationScores, scores_from_confusion
-from ripu.training.step_guard import StepGuard
-
-
-class SegmentationNetwork(Protocol):
-    """What a network of this package offers; any ``nn.Module`` with these members will do.
-
-    Attributes:
-        num_classes: Number of classes C.
-        mean: RGB mean (0..1 scale) that inputs are normalised with.
-        std: RGB standard deviation (0..1 scale) that inputs are normalised with.
-    """
-
-    num_classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
-
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Trainable parameters of the backbone and of the head."""
+from ripu.training.evaluation import EvaluationModule
+from ripu.training.step_failure import StepGuard, keep_failed_step, largest_gradients
 
 
 def poly_factor(step: int, horizon: int, power: float) -> float:
-    """Poly learning-rate factor ``(1 - step / horizon) ** power``; 0 past the horizon."""
+    """Return the poly learning-rate factor ``(1 - step / horizon) ** power``; 0 past the horizon."""
     return float(max(0.0, 1.0 - step / horizon) ** power)
 
 
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Put modules into evaluation mode; afterwards every submodule has exactly the mode that it had."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-
-
-@contextmanager
-def keeping_statistics(module: nn.Module) -> Iterator[None]:
-    """Let batch norms in training mode normalise by the batch, but leave their running statistics as they are."""
-    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-
-
-class OnPrediction(Protocol):
-    """Somebody who looks at every prediction of an evaluation, e.g. for a report."""
-
-    def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
-        """Be shown an image of this rank.
-
-        Args:
-            index: Position of the image.
-            prediction: (H, W) int64 train ids.
-            logits: (C, H, W) floating; log-probabilities up to a constant a pixel.
-            label: (H, W) uint8 train ids, 255 = void.
-        """
-
-
-class RipuModule(pl.LightningModule):
+class RipuModule(EvaluationModule):
     """Trains a segmentation net with the objective of Eq. 12 and measures it.
 
-    One optimiser step is the sum of a source part (cross-entropy + alpha1 x consistency) and a target part
-    (cross-entropy on what is revealed + alpha2 x negative learning). Their backward passes run one after the other, so
-    that two graphs are never held at once; the gradients are those of the sum, and several processes exchange them once
-    a step. Batch norms that are not frozen normalise each domain by its own batch; their running statistics follow the
-    target as soon as target images are read.
+    The loss is the sum of a source part (cross-entropy + alpha1 x consistency) and a target part (cross-entropy on revealed
+    labels + alpha2 x negative learning). Their backward passes run one after the other, so that memory never holds two
+    graphs. The gradients are those of the sum; several processes exchange them once a step. Batch norms that are not frozen
+    normalise each domain by its own batch, and their running statistics follow the target once target images are read.
 
     Attributes:
         step_losses: The terms of the last step and their sum ``loss``, means over its micro-batches.
@@ -133,9 +67,9 @@ class RipuModule(pl.LightningModule):
         """Assemble the module.
 
         Args:
-            network: A :class:`SegmentationNetwork`.
+            network: A :class:`ripu.models.protocol.SegmentationNetwork`.
             taxonomy: The classes.
-            plan: When pre-training ends and training stops.
+            plan: The schedule.
             seed: Seed of dropout.
             learning_rate: Initial learning rate of the backbone.
             head_lr_factor: Learning rate of the head over that of the backbone.
@@ -151,19 +85,15 @@ class RipuModule(pl.LightningModule):
             boundary_detector: See :func:`ripu.losses.label_boundary`.
             consistency_border: ``border`` of :func:`ripu.losses.consistency_loss`.
             loss_epsilon: ``epsilon`` of :func:`ripu.losses.negative_learning_loss`.
-            accumulate: Micro-batches an optimiser step.
+            accumulate: Micro-batches in an optimiser step.
             flip: Average the softmax with that of the mirrored image in evaluation.
             channels_last: Keep the network in channels-last memory format.
             compile_network: Run the network through ``torch.compile``.
-            config: The resolved configuration as a plain container; kept in every checkpoint.
+            config: The resolved configuration as a plain container; stored in every checkpoint.
         """
-        super().__init__()
+        super().__init__(network, taxonomy, flip=flip, channels_last=channels_last, compile_network=compile_network)
         self.save_hyperparameters({"config": dict(config)} if config is not None else {})
         self.automatic_optimization = False
-        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
-        if compile_network:
-            self.network.compile()
-        self.taxonomy = taxonomy
         self.plan = plan
         self.seed = seed
         self.learning_rate, self.head_lr_factor = learning_rate, head_lr_factor
@@ -177,42 +107,15 @@ class RipuModule(pl.LightningModule):
         self.consistency_border: Any = consistency_border
         self.loss_epsilon = loss_epsilon
         self.accumulate = accumulate
-        self.flip = flip
-        self.channels_last = channels_last
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(network.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(network.std).view(1, 3, 1, 1), persistent=False)
-        self.confusion = ConfusionMatrix(taxonomy.num_classes)
-        self.scores: SegmentationScores | None = None
-        self.counts: Tensor | None = None
-        self.on_prediction: OnPrediction | None = None
         self.step_losses: dict[str, Tensor] = {}
         self._step = StepGuard()
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits of raw images.
-
-        Args:
-            image: (B, 3, H, W) uint8 RGB.
-
-        Returns:
-            (B, C, H, W) float logits.
-        """
-        normalised = (image.float() / 255.0 - self.mean) / self.std
-        if self.channels_last:
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.network(normalised)
-        return logits
-
-    # ---------------------------------------------------------------- training
-
     def source_loss(self, batch: Mapping[str, Tensor], *, with_consistency: bool) -> dict[str, Tensor]:
-        """The terms of Eq. 12 on a source batch, weights included.
+        """Return the weighted terms of Eq. 12 on a source batch.
 
         Args:
             batch: ``image`` (B, 3, H, W) uint8 and ``label`` (B, H, W) uint8 train ids.
-            with_consistency: Whether the consistency term counts; it does not in pre-training.
+            with_consistency: Include the consistency term; False in pre-training.
         """
         logits = self(batch["image"])
         terms = {"source_ce": supervised_loss(logits, batch["label"], average=self.supervised_average)}
@@ -227,7 +130,7 @@ class RipuModule(pl.LightningModule):
         return terms
 
     def target_loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The terms of Eq. 12 on a target batch, weights included.
+        """Return the weighted terms of Eq. 12 on a target batch.
 
         Args:
             batch: ``image`` (B, 3, H, W) uint8 and ``label`` (B, H, W) uint8 train ids, 255 where not revealed.
@@ -243,88 +146,88 @@ class RipuModule(pl.LightningModule):
     def domain_loss(
         self, batch: Mapping[str, Mapping[str, Tensor]], domain: str, *, with_consistency: bool
     ) -> dict[str, Tensor]:
-        """The terms of Eq. 12 on one domain of a batch, weights included.
+        """Return the weighted terms of Eq. 12 on one domain of a batch.
 
         Args:
             batch: The batches of both domains, or of one.
             domain: ``source`` or ``target``.
-            with_consistency: Whether the consistency term counts; it does not in pre-training.
+            with_consistency: Include the consistency term; False in pre-training.
         """
         if domain != "source":
             return self.target_loss(batch[domain])
-        # Evaluation and selection see target images: where both are read, the target's statistics count.
+        # Evaluation and selection see target images: if both domains are read, the target's statistics count.
         with keeping_statistics(self.network) if "target" in batch else nullcontext():
             return self.source_loss(batch[domain], with_consistency=with_consistency)
 
     def seed_step(self, step: int, micro_batch: int, rank: int) -> None:
-        """Seed what is random in a step (dropout) from (seed, step, micro-batch, rank), so that it can be repeated."""
+        """Seed dropout from (seed, step, micro-batch, rank), so that the step can be repeated."""
         torch.manual_seed(seed_of(self.seed, step, micro_batch, rank))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step, and remember what is needed to undo it."""
+        """Seed the step, and remember the state before it."""
         micro_batch = batch_idx % self.accumulate
         if micro_batch == 0:
             self._step.begin(self.network)
         self.seed_step(self.global_step, micro_batch, self.global_rank)
 
     def undo_step(self) -> bool:
-        """Go back to the beginning of a step that an error broke off.
+        """Restore the state before an unfinished step.
 
         Returns:
-            Whether weights, statistics and optimiser are now those of :attr:`global_step`; False where the error struck
-            while the optimiser was changing them.
+            Whether weights, statistics and optimiser are now those of :attr:`global_step`; False if the optimiser was
+            changing them when the step failed.
         """
         return self._step.undo()
 
     def training_step(self, batch: dict[str, dict[str, Tensor]], batch_idx: int) -> None:
-        """One micro-batch: source backward, then target backward, then (when accumulated) the optimiser."""
+        """Train on a micro-batch: source backward, then target backward, then (after the last one) the optimiser."""
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
-        is_adapting = not self.plan.is_pretraining(self.global_step)
-        is_last_micro = (batch_idx + 1) % self.accumulate == 0
-        terms: dict[str, Tensor] = {}
-        for domain in batch:  # a forward each, right before its backward
-            is_last = is_last_micro and domain == next(reversed(batch))
-            part_terms = self.domain_loss(batch, domain, with_consistency=is_adapting)
-            total = torch.stack(list(part_terms.values())).sum() / self.accumulate
-            with nullcontext() if is_last else self._unshared():
-                self.manual_backward(total)
-            terms |= {name: term.detach() for name, term in part_terms.items()}
+        micro_batch = batch_idx % self.accumulate
+        is_last_micro = micro_batch == self.accumulate - 1
+        terms = self._backward(batch, is_last_micro=is_last_micro)
         loss = torch.stack(list(terms.values())).sum()
-        checked = [loss.float(), *self._largest_gradients(loss.device)]
-        if not torch.isfinite(torch.stack(checked)).all():  # the device is waited for once, for loss and gradients
+        checked = [loss.float()]
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # a scaler skips infinite gradients itself
+            checked += largest_gradients(self.network, loss.device)
+        if not torch.isfinite(torch.stack(checked)).all():  # one wait for the device, for loss and gradients together
             self._step.undo()
-            shared = (
-                f" (on this or another of {self.trainer.world_size} processes)" if self.trainer.world_size > 1 else ""
-            )
-            what = f"the gradient is not finite{shared}" if torch.isfinite(loss) else f"the loss is {loss.item()}"
-            raise step_failure.fail(self, what, batch, batch_idx % self.accumulate, terms)
-        self._count_losses({**terms, "loss": loss}, is_first=batch_idx % self.accumulate == 0)
+            world = self.trainer.world_size
+            shared = f" (on this or another of {world} processes)" if world > 1 else ""
+            cause = f"the gradient is not finite{shared}" if torch.isfinite(loss) else f"the loss is {loss.item()}"
+            raise keep_failed_step(self, cause, batch, micro_batch, terms)
+        self._add_losses({**terms, "loss": loss}, is_first=micro_batch == 0)
         if is_last_micro:
             with self._step.changing():
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
                 scheduler.step()  # type: ignore[union-attr]
 
-    def _count_losses(self, terms: Mapping[str, Tensor], *, is_first: bool) -> None:
+    def _backward(self, batch: dict[str, dict[str, Tensor]], *, is_last_micro: bool) -> dict[str, Tensor]:
+        """Run a forward and a backward pass for each domain in turn; return the detached terms of the loss."""
+        is_adapting = not self.plan.is_pretraining(self.global_step)
+        terms: dict[str, Tensor] = {}
+        for domain in batch:
+            is_last = is_last_micro and domain == next(reversed(batch))
+            part_terms = self.domain_loss(batch, domain, with_consistency=is_adapting)
+            total = torch.stack(list(part_terms.values())).sum() / self.accumulate
+            with nullcontext() if is_last else self._unshared():
+                self.manual_backward(total)
+            terms |= {name: term.detach() for name, term in part_terms.items()}
+        return terms
+
+    def _unshared(self) -> AbstractContextManager[None]:
+        """Keep the gradients of a backward pass on this rank; ranks add theirs up once a step, in the last pass."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def _add_losses(self, terms: Mapping[str, Tensor], *, is_first: bool) -> None:
         """Add a micro-batch's share to the losses of its step."""
         before = {} if is_first else self.step_losses
         shares = {name: term / self.accumulate for name, term in terms.items()}
         self.step_losses = {name: before[name] + share if name in before else share for name, share in shares.items()}
 
-    def _largest_gradients(self, device: torch.device) -> list[Tensor]:
-        """The largest magnitude in each gradient, float32; none with a scaler, which leaves infinite ones out by itself."""
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            return []
-        gradients = [one.grad for one in self.network.parameters() if one.grad is not None]
-        return [one.to(device, torch.float32) for one in torch._foreach_norm(gradients, math.inf)] if gradients else []
-
-    def _unshared(self) -> AbstractContextManager[None]:
-        """A backward pass whose gradients stay on this rank: ranks add theirs up once a step, in the last one."""
-        strategy = self.trainer.strategy
-        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
-
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """SGD with one group for the backbone and one for the head, and the poly schedule."""
+        """Return SGD with a group each for backbone and head, and the poly schedule."""
         backbone, head = self.network.parameter_groups()  # type: ignore[operator]
         groups = [
             {"params": backbone, "lr": self.learning_rate, "name": "backbone"},
@@ -339,10 +242,10 @@ class RipuModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on at the checkpoint's step with a fresh epoch.
+        """Resume at the checkpoint's step with a fresh epoch.
 
-        Everything that training reads depends on the step alone, so of Lightning's loop state only the number of
-        steps is taken over: the place inside an epoch is found again from it.
+        Everything that training reads depends on the step alone. So only the number of steps is restored of Lightning's
+        loop state; the place inside an epoch follows from it.
         """
         trainer = self._trainer
         if trainer is None or trainer.state.fn != "fit":
@@ -350,112 +253,3 @@ class RipuModule(pl.LightningModule):
         checkpoint["loops"] = None
         epoch_loop = trainer.fit_loop.epoch_loop
         epoch_loop.manual_optimization.optim_step_progress.total.completed = checkpoint["global_step"]
-
-    # -------------------------------------------------------------- evaluation
-
-    def predict_probs(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Softmax at label resolution, averaged with the mirrored image where ``flip`` is set.
-
-        Args:
-            image: (1, 3, h, w) uint8 RGB at network size.
-            size: (height, width) of the result.
-
-        Returns:
-            (1, C, height, width) float32 probabilities.
-        """
-
-        def probs(pixels: Tensor) -> Tensor:
-            logits = self(pixels).float()
-            return F.interpolate(logits, size, mode="bilinear", align_corners=True).softmax(dim=1)
-
-        result = probs(image)
-        if self.flip:
-            result = (result + probs(image.flip(-1)).flip(-1)) / 2
-        return result
-
-    def predict_label(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Most probable class at label resolution.
-
-        Args:
-            image: (1, 3, h, w) uint8 RGB at network size.
-            size: (height, width) of the result.
-
-        Returns:
-            (1, height, width) int64 train ids.
-        """
-        return self._predict_scores(image, size).argmax(dim=1)  # the softmax does not change which logit is largest
-
-    def _predict_scores(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """(1, C, height, width): what :meth:`predict_label` takes the largest of."""
-        if self.flip:
-            return self.predict_probs(image, size)
-        return F.interpolate(self(image).float(), size, mode="bilinear", align_corners=True)
-
-    def _evaluate_batch(self, batch: Mapping[str, Any]) -> list[Tensor]:
-        predictions = []
-        for index, image, label in zip(batch["index"], batch["image"], batch["label"], strict=True):
-            scores = self._predict_scores(image[None], (int(label.shape[0]), int(label.shape[1])))
-            if not bool(scores.sum().isfinite()):
-                raise FloatingPointError(
-                    f"the network's output for image {int(index)} of the evaluation (from 0) is NaN or infinite and cannot be "
-                    "measured: the weights have diverged or are damaged, or 16 bits are too few; lower optimizer.learning_rate "
-                    "(in a run of its own), use another checkpoint, or trainer.precision=32-true (evaluate: precision=32-true)"
-                )
-            prediction = scores.argmax(dim=1)
-            if self.on_prediction is not None:
-                self.on_prediction(int(index), prediction[0], scores[0].log() if self.flip else scores[0], label)
-            self.confusion.update(prediction, label[None])
-            predictions.append(prediction[0])
-        return predictions
-
-    def _finish_evaluation(self, stage: str) -> None:
-        self.counts = self.confusion.compute()
-        if not int(self.counts.sum()):
-            raise SceneError(
-                "nothing could be measured: no validation image that can be read has a labelled pixel; restore the files "
-                "(python -m ripu.doctor lists them), or name others"
-            )
-        self.scores = scores_from_confusion(self.counts, self.taxonomy)
-        self.confusion.reset()
-        values = {"mIoU": self.scores.miou, "pixel_accuracy": self.scores.pixel_accuracy, **self.scores.subsets}
-        values |= {f"iou/{name}": iou for name, iou in self.scores.per_class_iou.items() if iou is not None}
-        if self.scores.subsets:  # where there are several means, that over all classes is also called by their number
-            values[f"mIoU{self.taxonomy.num_classes}"] = self.scores.miou
-        if self._trainer is not None:  # else Lightning counts micro-batches
-            self.log("step", float(self.trainer.global_step), rank_zero_only=True)
-        # The last evaluation is of the same images, so it is also the end of the curves of those on the way.
-        for name in dict.fromkeys((stage, "val")):
-            self.log_dict({f"{name}/{key}": value for key, value in values.items()}, rank_zero_only=True)
-
-    def on_validation_start(self) -> None:
-        """Measure one network on all ranks; the round that may follow reads it too."""
-        self._share_statistics()
-
-    def on_test_start(self) -> None:
-        """Measure one network on all ranks."""
-        self._share_statistics()
-
-    def _share_statistics(self) -> None:
-        """Give every rank the running statistics of rank 0, which are those that checkpoints hold.
-
-        Each rank follows the batches that it sees, and DDP shares buffers in forwards alone, not with manual optimisation.
-        """
-        if self._trainer is not None and self._trainer.world_size > 1:
-            for buffer in self.network.buffers():
-                torch.distributed.broadcast(buffer, src=0)
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Add a batch to the confusion matrix."""
-        self._evaluate_batch(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Turn the confusion matrix into ``val/mIoU`` and its parts."""
-        self._finish_evaluation("val")
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:  # type: ignore[override]
-        """Add a batch to the confusion matrix; returns the predictions, (H, W) int64 each."""
-        return self._evaluate_batch(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Turn the confusion matrix into ``test/mIoU`` and its parts."""
-        self._finish_evaluation("test")

@@ -15,7 +15,7 @@ from ripu.run import assembly, restore
 
 
 def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
-    """Compute the step that a file of :func:`ripu.training.step_failure.fail` holds again.
+    """Compute the step that a file of :func:`ripu.training.step_failure.keep_failed_step` holds again.
 
     Args:
         path: The file.

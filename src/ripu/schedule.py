@@ -1,4 +1,4 @@
-"""When things happen in a run: pre-training, selection rounds, the end."""
+"""The schedule of a run: pre-training, selection rounds, the end."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from itertools import pairwise
 class Plan:
     """The schedule of a run in optimiser steps, counted from 0.
 
-    A run is cut into phases at its boundaries: the end of pre-training, every selection step and the end. Within a
-    phase the labels that training sees do not change.
+    Its boundaries (the end of pre-training, every selection step and the end) cut a run into phases. The labels that
+    training sees do not change within a phase.
 
     Attributes:
         max_steps: Length of the run, pre-training included.
         pretrain_steps: Steps at the beginning that see source images alone (Algorithm 1, line 3).
-        selection_steps: A round takes place when this many steps are done; strictly increasing.
+        selection_steps: Numbers of finished steps at which a round takes place; strictly increasing.
     """
 
     max_steps: int
@@ -33,11 +33,11 @@ class Plan:
             )
         steps = self.selection_steps
         if any(later <= earlier for earlier, later in pairwise(steps)):
-            raise ValueError(f"selection_steps={list(steps)} must increase; a round takes place once at a step")
+            raise ValueError(f"selection_steps={list(steps)} must increase; a step has at most one round")
         if steps and (steps[0] < 0 or steps[-1] >= self.max_steps):
             raise ValueError(
                 f"selection_steps={list(steps)} must lie in 0..{self.max_steps - 1}: a round at or after "
-                f"trainer.max_steps={self.max_steps} would ask for labels that nothing is trained on"
+                f"trainer.max_steps={self.max_steps} would ask for labels that are never trained on"
             )
         if steps and steps[0] < self.pretrain_steps:
             raise ValueError(
@@ -51,21 +51,21 @@ class Plan:
         return tuple(sorted({0, self.pretrain_steps, *self.selection_steps, self.max_steps}))
 
     def phase(self, step: int) -> tuple[int, int]:
-        """First step and end (exclusive) of the phase in which training step ``step`` lies."""
+        """Return the first step and the end (exclusive) of the phase of training step ``step``."""
         start = max(boundary for boundary in self.boundaries if boundary <= step)
         stop = min((boundary for boundary in self.boundaries if boundary > step), default=self.max_steps)
         return start, stop
 
     def num_rounds(self, step: int) -> int:
-        """How many rounds are over when training step ``step`` is taken."""
-        return sum(1 for boundary in self.selection_steps if boundary <= step)
+        """Return the number of rounds that are over when training step ``step`` begins."""
+        return sum(boundary <= step for boundary in self.selection_steps)
 
     def is_pretraining(self, step: int) -> bool:
-        """Whether training step ``step`` sees source images alone."""
+        """Return whether training step ``step`` sees source images alone."""
         return step < self.pretrain_steps
 
     def describe(self, step: int) -> str:
-        """Name of the phase of training step ``step``, for people."""
+        """Return the name of the phase of training step ``step`` for progress messages."""
         if self.is_pretraining(step):
             return "pre-training on source"
         rounds = len(self.selection_steps)
@@ -73,5 +73,9 @@ class Plan:
 
 
 def scheduled_steps(fractions: list[float], max_steps: int) -> tuple[int, ...]:
-    """Turn fractions of a run into steps, e.g. 0.25 of 40,000 into 10,000 (rounded to the nearest step)."""
+    """Turn fractions of a run into steps, rounded to the nearest one.
+
+    >>> scheduled_steps([0.25, 0.3], max_steps=40_000)
+    (10000, 12000)
+    """
     return tuple(round(fraction * max_steps) for fraction in fractions)

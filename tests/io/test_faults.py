@@ -88,7 +88,7 @@ def test_a_loss_that_is_not_finite_can_be_repeated(
 
 def test_the_state_of_a_diverged_run_repeats_the_loss(data_root: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        FloatingPointError, match=r"python -m ripu\.repeat .*step-00000001-rank-0\.pt computes it again"
+        FloatingPointError, match=r"python -m ripu\.repeat .*step-00000001-rank-0\.pt computes the step again"
     ):
         train_here(data_root, tmp_path / "run", "optimizer.learning_rate=1e30")
     found = repeat(tmp_path / "run" / "nonfinite" / "step-00000001-rank-0.pt", "cpu")

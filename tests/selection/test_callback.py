@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ripu.module import evaluating, keeping_statistics
+from ripu.models.protocol import evaluating, keeping_statistics
 from ripu.run import assembly
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine

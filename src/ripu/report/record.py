@@ -81,7 +81,7 @@ class EvaluationTally:
         self.worst: list[tuple[float, int, NDArray[np.uint8]]] = []
 
     def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
-        """Count an image; see :class:`ripu.module.OnPrediction`. Calibration takes every other pixel, both ways."""
+        """Count an image (:class:`ripu.training.evaluation.OnPrediction`). Calibration takes every other pixel, both ways."""
         is_known = label != VOID
         pairs = label[is_known].long() * self.num_classes + prediction[is_known]
         counts = torch.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, -1).double()

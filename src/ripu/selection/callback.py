@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ripu.datasets.errors import Fault
 from ripu.labelstore import LabelStore
-from ripu.module import RipuModule, evaluating
+from ripu.models.protocol import evaluating
+from ripu.module import RipuModule
 from ripu.schedule import Plan
 from ripu.selection.engine import SelectionEngine, Watch
 from ripu.selection.round_report import carried_fraction, report_round

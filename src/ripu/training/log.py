@@ -1,33 +1,45 @@
-"""What is logged of training itself: the terms of the loss, learning rates, speed and memory."""
+"""Metrics of training itself: the terms of the loss, learning rates, speed and memory."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
-from ripu.module import RipuModule
+
+@runtime_checkable
+class HasStepLosses(Protocol):
+    """A LightningModule that takes a step after several micro-batches and keeps its losses.
+
+    Attributes:
+        accumulate: Micro-batches in an optimiser step.
+        step_losses: The terms of the last step and their sum ``loss``.
+    """
+
+    accumulate: int
+    step_losses: dict[str, Tensor]
 
 
 class TrainingLog(pl.Callback):
     """Logs every ``trainer.log_every_n_steps`` optimiser steps, under the number of the step before (the first is 0).
 
-    Losses are means over the micro-batches of the step, learning rates those that it was taken with, images a second
-    those of all ranks since the last time.
+    Losses are means over the micro-batches of the step. Learning rates are those of the step. Images per second count all
+    ranks since the last entry.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing counted."""
+        """Start with nothing counted."""
         self._since = time.monotonic()
         self._images = 0
         self._rates: dict[str, float] = {}
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave out what is not training."""
+        """Restart the clock, so that evaluations and rounds do not count."""
         self._since, self._images = time.monotonic(), 0
 
     def on_train_batch_start(
@@ -39,8 +51,8 @@ class TrainingLog(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count, and log now and then."""
-        assert isinstance(pl_module, RipuModule)
+        """Count images, and log when it is time."""
+        assert isinstance(pl_module, HasStepLosses)
         self._images += trainer.world_size * sum(len(part["image"]) for part in batch.values())
         step = trainer.global_step
         is_due = (batch_idx + 1) % pl_module.accumulate == 0 and step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
@@ -60,8 +72,8 @@ class TrainingLog(pl.Callback):
 
 
 def memory(device: torch.device) -> dict[str, float]:
-    """The most memory that was in use so far, in GiB: of this process, and of the device where it is a GPU."""
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere
+    """Return the peak memory so far in GiB: of this process, and of the device if it is a GPU."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes on macOS, KiB elsewhere
     values = {"system/memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
     if device.type == "cuda":
         values["system/device_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30

@@ -15,22 +15,18 @@ from ripu.datasets.taxonomy import VOID, Taxonomy
 class ConfusionMatrix(Metric):
     """Counts of (truth, prediction) over all images and ranks.
 
-    torchmetrics' own counts by comparing every pixel with every cell where PyTorch is told to be deterministic, which takes
-    12 GB for one image of 2048 x 1024; this one counts whole numbers without weights, which is deterministic anyway.
+    Under ``trainer.deterministic``, torchmetrics' own compares every pixel with every cell, which takes 12 GB for one image of
+    2048 x 1024. This one counts whole numbers without weights, which is deterministic anyway.
 
     Attributes:
-        counts: (C, C) int64; rows are truth, columns prediction; void pixels are not in it.
+        counts: (C, C) int64 without void pixels; rows are truth, columns prediction.
     """
 
     full_state_update = False
     counts: Tensor
 
     def __init__(self, num_classes: int) -> None:
-        """Begin with nothing.
-
-        Args:
-            num_classes: C.
-        """
+        """Start with zero counts of ``num_classes`` classes."""
         super().__init__()
         self.num_classes = num_classes
         self.add_state("counts", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
@@ -47,13 +43,13 @@ class ConfusionMatrix(Metric):
         self.counts += torch.bincount(cells, minlength=self.num_classes**2).view(self.num_classes, -1)
 
     def compute(self) -> Tensor:
-        """(C, C) int64 counts."""
+        """Return the (C, C) int64 counts."""
         return self.counts.clone()
 
 
 @dataclass(frozen=True)
 class SegmentationScores:
-    """What a confusion matrix says.
+    """Scores of a confusion matrix.
 
     Attributes:
         miou: Mean IoU in percent over the classes that occur.
@@ -67,12 +63,21 @@ class SegmentationScores:
     pixel_accuracy: float
     subsets: Mapping[str, float]
 
+    def to_metrics(self) -> dict[str, float]:
+        """Return the scores by the names under which they are logged.
+
+        With subsets there are several means; then the mean over all C classes is also called ``mIoUC``, e.g. ``mIoU16``.
+        """
+        values = {"mIoU": self.miou, "pixel_accuracy": self.pixel_accuracy, **self.subsets}
+        values |= {f"iou/{name}": iou for name, iou in self.per_class_iou.items() if iou is not None}
+        return values | ({f"mIoU{len(self.per_class_iou)}": self.miou} if self.subsets else {})
+
 
 def scores_from_confusion(confusion: Tensor, taxonomy: Taxonomy) -> SegmentationScores:
-    """IoU of every class, ``TP / (TP + FP + FN)``, and their mean.
+    """Return the IoU of every class, ``TP / (TP + FP + FN)``, and their mean.
 
     Args:
-        confusion: (C, C) integer counts; rows are truth, columns prediction; void pixels are not in it.
+        confusion: (C, C) integer counts without void pixels; rows are truth, columns prediction.
         taxonomy: Names of the classes, and the subsets to average over.
 
     Returns:

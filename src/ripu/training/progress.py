@@ -11,8 +11,8 @@ from pytorch_lightning.callbacks import ProgressBar as LightningProgressBar
 from tqdm import tqdm
 
 from ripu.io.console import PLAIN_SECONDS, Progress, is_terminal, time_left
-from ripu.module import RipuModule
 from ripu.schedule import Plan
+from ripu.training.log import HasStepLosses
 
 BAR_FORMAT = "{desc}{percentage:3.0f}%|{bar}|{n_fmt}/{total_fmt}, {remaining} left{postfix}"
 """All of it, and a run of 40,000 steps, in 80 columns."""
@@ -65,7 +65,7 @@ class ProgressBar(LightningProgressBar):
     ) -> None:
         """Move on to the trainer's step."""
         step = trainer.global_step
-        if isinstance(pl_module, RipuModule) and (batch_idx + 1) % pl_module.accumulate == 0:
+        if isinstance(pl_module, HasStepLosses) and (batch_idx + 1) % pl_module.accumulate == 0:
             self._loss = f"loss {float(pl_module.step_losses['loss']):.2f}"
         facts = [fact for fact in (self._loss, self._miou) if fact]
         if self._bar is not None:

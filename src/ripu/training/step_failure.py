@@ -1,44 +1,96 @@
-"""A loss or gradient that is not finite: the state that repeats the step is kept, and what it was made of is named."""
+"""Training steps that fail: the state before the step is restored, and a file keeps everything that repeats the step."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ripu.io.errors import RipuError
 from ripu.io.writing import WriteError, writing
 
-if TYPE_CHECKING:
-    from ripu.module import RipuModule
-
 FOLDER = "nonfinite"
+"""Folder in the run for the states of failed steps."""
 
 
 class NonFiniteError(RipuError, FloatingPointError):
-    """Training met a loss or a gradient that is not finite; nothing of the step was learnt."""
+    """A loss, gradient or output that is not finite; training has learnt nothing from the step."""
 
 
-def fail(
-    module: RipuModule, what: str, batch: Mapping[str, Any], micro_batch: int, terms: Mapping[str, Tensor]
+class StepGuard:
+    """Can undo a step until the optimiser acts: up to there, only running statistics have changed."""
+
+    def __init__(self) -> None:
+        """Start between two steps."""
+        self._statistics: list[Tensor] = []
+        self._copies: list[Tensor] = []
+        self._is_open = False
+        self._is_changing = False
+
+    def begin(self, network: nn.Module) -> None:
+        """Copy the running statistics that the forward passes of a step will change."""
+        self._statistics = [
+            buffer
+            for part in network.modules()
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
+            for buffer in part.buffers(recurse=False)
+        ]
+        with torch.no_grad():
+            self._copies = [buffer.clone() for buffer in self._statistics]
+        self._is_open = True
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Mark the time in which the optimiser changes weights; afterwards the step is over."""
+        self._is_changing = True
+        yield  # an error in here leaves the state between two steps
+        self._is_open = self._is_changing = False
+
+    def undo(self) -> bool:
+        """Restore the running statistics if a step is unfinished.
+
+        Returns:
+            Whether the state is that of a whole step; False if the optimiser was changing it.
+        """
+        if self._is_changing:
+            return False
+        if self._is_open:
+            with torch.no_grad():
+                for buffer, copy in zip(self._statistics, self._copies, strict=True):
+                    buffer.copy_(copy)
+        self._is_open = False
+        return True
+
+
+def largest_gradients(network: nn.Module, device: torch.device) -> list[Tensor]:
+    """Return the largest magnitude in each gradient of a network, float32 scalars on ``device``."""
+    gradients = [one.grad for one in network.parameters() if one.grad is not None]
+    return [one.to(device, torch.float32) for one in torch._foreach_norm(gradients, math.inf)] if gradients else []
+
+
+def keep_failed_step(
+    module: pl.LightningModule, cause: str, batch: Mapping[str, Any], micro_batch: int, terms: Mapping[str, Tensor]
 ) -> NonFiniteError:
-    """Keep the state of a step that failed, and make the error that tells of it.
+    """Write the state of a step that failed to a file, and return the error to raise.
 
-    The state holds weights as they were before the step, the batch and the place in the stream of random numbers:
+    The state holds the weights before the step, the batch and the place in the stream of random numbers:
     ``python -m ripu.repeat FILE`` computes the step again.
 
     Args:
         module: The module; its network as before the step.
-        what: What is not finite.
+        cause: The value that is not finite, e.g. ``the loss is nan``.
         batch: The micro-batch by domain: image, label, position, index.
         micro_batch: Number of the micro-batch in the step.
         terms: The terms of the loss.
     """
     step, rank = module.global_step, module.global_rank
-    names = {domain: _names(module, domain, part) for domain, part in batch.items()}
+    names = {domain: _image_ids(module, domain, part) for domain, part in batch.items()}
     values = {name: float(term) for name, term in terms.items()}
     state = {
         "hyper_parameters": dict(module.hparams),
@@ -47,7 +99,7 @@ def fail(
         "micro_batch": micro_batch,
         "rank": rank,
         "threads": torch.get_num_threads(),
-        "what": what,
+        "what": cause,
         "terms": values,
         "images": names,
         "batch": {
@@ -56,23 +108,23 @@ def fail(
         },
     }
     path = Path(module.trainer.default_root_dir) / FOLDER / f"step-{step:08d}-rank-{rank}.pt"
-    kept = f"python -m ripu.repeat {path} computes it again"
+    kept = f"python -m ripu.repeat {path} computes the step again"
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(state, path)
     except WriteError as error:
-        kept = f"the state that repeats it was not kept ({error})"
+        kept = f"the state that repeats the step was not kept ({error})"
     shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     images = "; ".join(f"{domain} {', '.join(some)}" for domain, some in names.items())
     positions = {domain: part["position"].tolist() for domain, part in batch.items()}
     return NonFiniteError(
-        f"{what} at step {step} ({shown}; images: {images}; positions {positions}); {kept}. A lower optimizer.learning_rate "
-        "(in a run of its own) or trainer.precision=32-true (with resume=true) is what helps most often"
+        f"{cause} at step {step} ({shown}; images: {images}; positions {positions}); {kept}. The remedy is usually a lower "
+        "optimizer.learning_rate (in a new run) or trainer.precision=32-true (with resume=true)"
     )
 
 
-def _names(module: RipuModule, domain: str, part: Mapping[str, Any]) -> list[str]:
+def _image_ids(module: pl.LightningModule, domain: str, part: Mapping[str, Any]) -> list[str]:
     scenes = getattr(getattr(module.trainer, "datamodule", None), domain, None)
     indices = part["index"].tolist() if "index" in part else []
     return [str(index) if scenes is None else scenes.scenes[index].image_id for index in indices]

@@ -20,7 +20,7 @@ INITIAL_WEIGHTS = 7
 
 
 def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
-    """The network of a run, a :class:`ripu.module.SegmentationNetwork`, with the weights that it starts from.
+    """The network of a run, a :class:`ripu.models.protocol.SegmentationNetwork`, with the weights that it starts from.
 
     Random weights depend on ``seed`` alone.
 
@@ -158,7 +158,7 @@ def _check_single_images(cfg: DictConfig, network: Any) -> None:
     """
     import torch
 
-    from ripu.module import keeping_statistics
+    from ripu.models.protocol import keeping_statistics
 
     keys = ["source_batch"] if uses_source(cfg) else []
     keys += ["target_batch"] if cfg.setting.target_labels != "none" else []

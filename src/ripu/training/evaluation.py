@@ -1,0 +1,185 @@
+"""A network that predicts raw images and measures its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ripu.datasets.errors import SceneError
+from ripu.datasets.taxonomy import Taxonomy
+from ripu.training.metrics import ConfusionMatrix, SegmentationScores, scores_from_confusion
+from ripu.training.step_failure import NonFiniteError
+
+
+class OnPrediction(Protocol):
+    """A callable that receives every prediction of an evaluation, e.g. for a report."""
+
+    def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
+        """Receive an image of this rank.
+
+        Args:
+            index: Position of the image.
+            prediction: (H, W) int64 train ids.
+            logits: (C, H, W) floating; log-probabilities up to a constant per pixel.
+            label: (H, W) uint8 train ids, 255 = void.
+        """
+
+
+class EvaluationModule(pl.LightningModule):
+    """The part of the LightningModule that predicts and evaluates.
+
+    Attributes:
+        counts: (C, C) confusion matrix of the last evaluation over all ranks; rows are truth, columns prediction.
+        scores: The scores of the last evaluation.
+        on_prediction: Receives every prediction of an evaluation.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        taxonomy: Taxonomy,
+        *,
+        flip: bool = False,
+        channels_last: bool = False,
+        compile_network: bool = False,
+    ) -> None:
+        """Take the network; see :class:`ripu.module.RipuModule`."""
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        if compile_network:
+            self.network.compile()
+        self.taxonomy = taxonomy
+        self.flip = flip
+        self.channels_last = channels_last
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(network.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(network.std).view(1, 3, 1, 1), persistent=False)
+        self.confusion = ConfusionMatrix(taxonomy.num_classes)
+        self.scores: SegmentationScores | None = None
+        self.counts: Tensor | None = None
+        self.on_prediction: OnPrediction | None = None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logits of raw images.
+
+        Args:
+            image: (B, 3, H, W) uint8 RGB.
+
+        Returns:
+            (B, C, H, W) float logits.
+        """
+        normalised = (image.float() / 255.0 - self.mean) / self.std
+        if self.channels_last:
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.network(normalised)
+        return logits
+
+    def predict_probs(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the softmax at label resolution, averaged with the mirrored image if ``flip`` is set.
+
+        Args:
+            image: (1, 3, h, w) uint8 RGB at network size.
+            size: (height, width) of the result.
+
+        Returns:
+            (1, C, height, width) float32 probabilities.
+        """
+
+        def probs(pixels: Tensor) -> Tensor:
+            logits = self(pixels).float()
+            return F.interpolate(logits, size, mode="bilinear", align_corners=True).softmax(dim=1)
+
+        result = probs(image)
+        if self.flip:
+            result = (result + probs(image.flip(-1)).flip(-1)) / 2
+        return result
+
+    def predict_label(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the most probable class at label resolution.
+
+        Args:
+            image: (1, 3, h, w) uint8 RGB at network size.
+            size: (height, width) of the result.
+
+        Returns:
+            (1, height, width) int64 train ids.
+        """
+        return self._predict_scores(image, size).argmax(dim=1)
+
+    def _predict_scores(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return (1, C, height, width) logits, or probabilities if ``flip`` is set; their largest is the prediction."""
+        if self.flip:
+            return self.predict_probs(image, size)
+        return F.interpolate(self(image).float(), size, mode="bilinear", align_corners=True)
+
+    def _evaluate_batch(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        predictions = []
+        for index, image, label in zip(batch["index"], batch["image"], batch["label"], strict=True):
+            scores = self._predict_scores(image[None], (int(label.shape[0]), int(label.shape[1])))
+            if not bool(scores.sum().isfinite()):
+                raise NonFiniteError(
+                    f"the network's output for image {int(index)} of the evaluation (from 0) is NaN or infinite and cannot be "
+                    "measured: the weights have diverged or are damaged, or 16 bits are too few; lower optimizer.learning_rate "
+                    "(in a new run), use another checkpoint, or trainer.precision=32-true (evaluate: precision=32-true)"
+                )
+            prediction = scores.argmax(dim=1)
+            if self.on_prediction is not None:
+                self.on_prediction(int(index), prediction[0], scores[0].log() if self.flip else scores[0], label)
+            self.confusion.update(prediction, label[None])
+            predictions.append(prediction[0])
+        return predictions
+
+    def _finish_evaluation(self, stage: str) -> None:
+        self.counts = self.confusion.compute()
+        if not int(self.counts.sum()):
+            raise SceneError(
+                "nothing could be measured: no readable validation image has a labelled pixel; restore the files "
+                "(python -m ripu.doctor lists them), or name others"
+            )
+        self.scores = scores_from_confusion(self.counts, self.taxonomy)
+        self.confusion.reset()
+        if self._trainer is not None:  # else Lightning counts micro-batches
+            self.log("step", float(self.trainer.global_step), rank_zero_only=True)
+        # The final test uses the same images as the evaluations on the way, so it also ends their curves.
+        for name in dict.fromkeys((stage, "val")):
+            values = {f"{name}/{key}": value for key, value in self.scores.to_metrics().items()}
+            self.log_dict(values, rank_zero_only=True)
+
+    def on_validation_start(self) -> None:
+        """Measure one network on all ranks; a round that follows uses it too."""
+        self._share_statistics()
+
+    def on_test_start(self) -> None:
+        """Measure one network on all ranks."""
+        self._share_statistics()
+
+    def _share_statistics(self) -> None:
+        """Give every rank the running statistics of rank 0, which checkpoints contain.
+
+        Each rank's statistics follow its own batches; with manual optimisation, DDP does not share buffers.
+        """
+        if self._trainer is not None and self._trainer.world_size > 1:
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Add a batch to the confusion matrix."""
+        self._evaluate_batch(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/mIoU`` and its parts."""
+        self._finish_evaluation("val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:  # type: ignore[override]
+        """Add a batch to the confusion matrix, and return the predictions, (H, W) int64 each."""
+        return self._evaluate_batch(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/mIoU`` and its parts."""
+        self._finish_evaluation("test")
