@@ -22,13 +22,6 @@ from running import train_here
 NAMES = ("fig3_predictions", "fig4_queried", "fig5_classes", "fig7_edges", "fig8_features")
 
 
-@pytest.fixture(scope="module")
-def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("figures") / "run"
-    train_here(data_root, folder, "budget=0.2", "evaluation.gallery=2")
-    return folder
-
-
 def test_every_figure_is_drawn_as_png_and_pdf(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tsne, "MOST_QUERIED", 20)
     monkeypatch.setattr(tsne, "MOST_OTHERS", 40)
@@ -52,7 +45,7 @@ def test_the_same_run_gives_the_same_files(run: Path, tmp_path: Path, monkeypatc
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
 
 
-def test_what_was_asked_is_painted_in_the_colour_of_its_round(run: Path) -> None:
+def test_queries_have_the_colour_of_their_round_or_class(run: Path) -> None:
     data = read_run(run)
     assert data.store is not None
     image = data.gallery[0]
@@ -79,7 +72,7 @@ def test_features_are_what_the_logits_are_linear_in(run: Path) -> None:
         assert torch.allclose(logits, module(image), atol=1e-5)
 
 
-def test_truth_and_questions_stay_together_at_another_size(run: Path) -> None:
+def test_truth_and_queries_stay_together_at_another_size(run: Path) -> None:
     data = read_run(run)
     assert data.store is not None
     image = data.gallery[1]
@@ -103,7 +96,7 @@ def test_truth_and_questions_stay_together_at_another_size(run: Path) -> None:
             assert one == whole[middle]
 
 
-def test_what_cannot_be_drawn_is_left_out_with_its_reason(run: Path, data_root: Path, tmp_path: Path) -> None:
+def test_a_figure_that_cannot_be_drawn_is_left_out_with_the_reason(run: Path, data_root: Path, tmp_path: Path) -> None:
     copy = tmp_path / "older"
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "report")

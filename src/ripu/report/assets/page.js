@@ -257,7 +257,7 @@
         text.push(`${name} ${((all.data[4 * (row * all.width + column)] / 255) * part.largest[number]).toFixed(2)}`);
       });
     }
-    if (now.asked) { const number = at(await ids(k, "asked", now.asked)); if (number) text.push(`asked in round ${number}`); }
+    if (now.asked) { const number = at(await ids(k, "asked", now.asked)); if (number) text.push(`queried in round ${number}`); }
     if (k === shown) readout.textContent = `${scripts[k].dataset.name}: ${text.join(" · ")}`;
   };
   viewer.addEventListener("click", (event) => {
