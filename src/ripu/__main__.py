@@ -1,32 +1,34 @@
-"""``python -m ripu``: what commands there are; ``python -m ripu COMMAND ...`` runs one."""
+"""``python -m ripu`` lists the commands; ``python -m ripu COMMAND ...`` runs one."""
 
 from __future__ import annotations
 
-import difflib
 import runpy
 import sys
 
+from ripu.config.suggest import near
+from ripu.io.errors import ConfigError, print_error
+
 COMMANDS = {
-    "train": "pre-train, ask in rounds, adapt, evaluate",
-    "evaluate": "mIoU and predictions of a checkpoint",
-    "predict": "labels and uncertainty of a folder of images",
-    "replay": "ask again under other scores, without training",
-    "doctor": "is a data set fit for training?",
-    "labels": "verify, count, compare, export, undo labels",
-    "report": "pages, figures and tables from runs",
-    "repeat": "compute a step whose loss was not finite again",
+    "train": "pre-train, query labels in rounds, adapt, evaluate",
+    "evaluate": "measure a checkpoint and write its predictions",
+    "predict": "label a folder of images, with uncertainty maps",
+    "replay": "repeat the rounds of a run under other scores",
+    "doctor": "check that a data set is fit for training",
+    "labels": "verify, count, compare, export or undo labels",
+    "report": "make pages, figures and tables of runs",
+    "repeat": "repeat a step whose loss was not finite",
     "datasets.streets": "generate the street scenes by hand",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the commands of the package, a line each, or run one.
+    """List the commands of the package, or run one.
 
     Args:
-        arguments: Command and its arguments; those of the process by default.
+        arguments: The command and its arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, or 2 where there is no such command.
+        The exit status: 0, or 2 if there is no such command.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help"):
@@ -36,9 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("\nEach command explains itself with --help.")
         return 0
     if words[0] not in COMMANDS:
-        near = difflib.get_close_matches(words[0], COMMANDS, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"error: there is no command {words[0]!r}{hint} (python -m ripu lists them)", file=sys.stderr)
+        hint = near(words[0], COMMANDS)
+        print_error(ConfigError(f"there is no command {words[0]!r}{hint} (python -m ripu lists them)"))
         return 2
     sys.argv = [f"ripu.{words[0]}", *words[1:]]
     # As `python -m ripu.COMMAND` would: further processes of a job are started by the name of the main module.

@@ -1,4 +1,4 @@
-"""What the commands say, and what the libraries below them do not get to say."""
+"""Output of the commands: errors in one line, and silence of the libraries below."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ripu.io.signals import ignore_dead_workers
 
 
 def explain(error: Exception) -> None:
-    """Print an error that the user can do something about; raise any other again.
+    """Print an error that the user can do something about in one line; raise any other again.
 
     Args:
-        error: What ended a command; see :func:`ripu.io.errors.print_error`.
+        error: The error that ended a command; see :func:`ripu.io.errors.print_error`.
     """
     ignore_dead_workers()
     print_error(error)
 
 
 def quiet_libraries() -> None:
-    """Silence what the libraries below say about themselves; what this package says stays."""
+    """Silence the notes of Lightning and PyTorch about themselves; warnings and this package's own notes stay."""
     noisy = ("pytorch_lightning", "lightning_utilities", "lightning_fabric", "lightning")
 
     def is_wanted(record: logging.LogRecord) -> bool:

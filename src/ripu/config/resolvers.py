@@ -1,31 +1,54 @@
-"""What configurations compute from one another: resolvers that Hydra's yaml files call as ``${ripu.NAME:...}``."""
+"""Values that yaml files compute as ``${ripu.NAME:...}``."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from ripu.config.run_folder import run_folder
+_DRY_RUN = "RIPU_DRY_RUN"
+"""Environment variable that names the temporary folder of a dry run to jobs in other processes."""
 
-OmegaConf.register_new_resolver("ripu.len", len, replace=True)
-OmegaConf.register_new_resolver("ripu.run_folder", run_folder, replace=True)
-OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)
+_SWEEP = "RIPU_SWEEP"
+"""Environment variable that holds the command line of a sweep for jobs in other processes."""
+
+
+def run_folder(folder: str, is_dry: bool) -> str:
+    """Return the folder that Hydra makes for a run and logs to.
+
+    Args:
+        folder: ``paths.output_dir``.
+        is_dry: Return a temporary folder instead, which is removed when this process ends.
+    """
+    if not is_dry:
+        return folder
+    if _DRY_RUN not in os.environ:
+        made = os.environ[_DRY_RUN] = tempfile.mkdtemp(prefix="ripu-dry-run-")
+
+        def remove(owner: int = os.getpid()) -> None:
+            if os.getpid() == owner:  # not in loader processes that were forked from it
+                shutil.rmtree(made, ignore_errors=True)
+
+        atexit.register(remove)
+    return os.environ[_DRY_RUN]
 
 
 def started(form: str) -> str:
-    """What tells the folder of a command from those of others: when it began.
+    """Return a name for the folder of a command: the time when it began.
 
-    Under SLURM it is the number of the job and a digest of the command: the same on all of its processes, and when the job
-    is put back into the queue.
+    Under SLURM it is the number of the job with a digest of the command: the same on all processes of the job, and when it
+    is requeued.
 
     Args:
-        form: As for ``time.strftime``.
+        form: The format of ``time.strftime``.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
@@ -33,14 +56,11 @@ def started(form: str) -> str:
     return f"slurm-{job}-{zlib.crc32(repr(sys.argv[1:]).encode()):08x}"
 
 
-OmegaConf.register_new_resolver("ripu.started", started, replace=True, use_cache=True)
-
-
 def quotient(whole: int, part: int) -> int:
-    """How many times a batch goes into another.
+    """Return the number of micro-batches of ``part`` images in a batch of ``whole`` images.
 
     Raises:
-        ValueError: Not a whole number of times.
+        ValueError: It is not a whole number.
 
     >>> quotient(4, 2)
     2
@@ -50,27 +70,12 @@ def quotient(whole: int, part: int) -> int:
     return whole // part
 
 
-OmegaConf.register_new_resolver("ripu.quotient", quotient, replace=True)
-
-
-_SWEEP = "RIPU_SWEEP"
-"""Environment variable that brings a sweep's command line to jobs in other processes."""
-
-
-def _is_sweep(words: Sequence[str]) -> bool:
-    return "-m" in words or "--multirun" in words
-
-
-if _is_sweep(sys.argv):
-    os.environ[_SWEEP] = "\n".join(sys.argv[1:])
-
-
 def sweep_name(overrides: Sequence[str], number: int) -> str:
-    """Name of a job of a multirun: those of its overrides that the command line gives several values.
+    """Return the name of a job of a sweep: its overrides that have several values on the command line.
 
     Args:
         overrides: The overrides of the job, ``key=value``.
-        number: Its number, the name where nothing can be told apart.
+        number: Its number, which is the name where no override tells jobs apart.
 
     Example:
         >>> import sys
@@ -88,4 +93,15 @@ def sweep_name(overrides: Sequence[str], number: int) -> str:
     return ",".join(parts)[:200] or str(number)
 
 
-OmegaConf.register_new_resolver("ripu.sweep_name", sweep_name, replace=True)
+def _is_sweep(words: Sequence[str]) -> bool:
+    return "-m" in words or "--multirun" in words
+
+
+if _is_sweep(sys.argv):
+    os.environ[_SWEEP] = "\n".join(sys.argv[1:])
+
+for _resolver in (run_folder, quotient, sweep_name):
+    OmegaConf.register_new_resolver(f"ripu.{_resolver.__name__}", _resolver, replace=True)
+OmegaConf.register_new_resolver("ripu.started", started, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("ripu.len", len, replace=True)
+OmegaConf.register_new_resolver("ripu.product", lambda one, other: one * other, replace=True)

@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from ripu.config import keys
+from ripu.config import keys, resolvers  # noqa: F401  conf/ needs the resolvers
 from ripu.config.suggest import near
 from ripu.io.errors import ConfigError
 
