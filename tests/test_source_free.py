@@ -1,4 +1,4 @@
-"""Rounds before the first step, and adaptation that opens no source data."""
+"""Rounds at step 0, and source-free adaptation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ FIRST = ("selection_steps=[0,3]", "pretrain_steps=0")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_round_at_step_0_is_trained_on_from_the_first_step(workers: int, data_root: Path, tmp_path: Path) -> None:
+def test_labels_of_a_round_at_step_0_are_trained_on_from_the_first_step(
+    workers: int, data_root: Path, tmp_path: Path
+) -> None:
     results = train_here(data_root, tmp_path / "run", *FIRST, f"data.num_workers={workers}")
     assert [one["step"] for one in results["rounds"]] == [0, 3]
     assert [one["step"] for one in results["evaluations"]] == [0, 3]
@@ -31,7 +33,7 @@ def test_a_round_at_step_0_is_trained_on_from_the_first_step(workers: int, data_
     assert all(float(loss) > 0 for loss in losses)
 
 
-def test_a_run_lost_before_its_first_checkpoint_keeps_the_round_of_step_0(data_root: Path, tmp_path: Path) -> None:
+def test_resuming_without_a_checkpoint_keeps_the_round_at_step_0(data_root: Path, tmp_path: Path) -> None:
     whole, lost = tmp_path / "whole", tmp_path / "lost"
     train_here(data_root, whole, *FIRST)
     train_here(data_root, lost, *FIRST)
@@ -41,7 +43,7 @@ def test_a_run_lost_before_its_first_checkpoint_keeps_the_round_of_step_0(data_r
     assert label_bytes(whole) == label_bytes(lost)
 
 
-def test_adaptation_begins_with_a_network_and_opens_no_source_file(data_root: Path, tmp_path: Path) -> None:
+def test_adaptation_starts_from_a_network_and_opens_no_source_file(data_root: Path, tmp_path: Path) -> None:
     train_here(data_root, tmp_path / "source", "setting=source_only")
     network = tmp_path / "source" / "checkpoints" / "final.ckpt"
     own = tmp_path / "data"

@@ -1,7 +1,7 @@
-"""Kills runs at points drawn by chance, picks them up and counts what differs in the end: ``make soak ARGS="--seed 1"``.
+"""Kill runs at random points, resume them, and count the differences at the end: ``make soak ARGS="--seed 1"``.
 
-Every kind of point is struck in every way of running (num_workers 0 and 2, one process and two). Runs are killed several
-times, one kill after the other, before they may finish.
+Every kind of point is hit with 0 and 2 loader workers and with one and two processes. A run is killed several times
+before it may finish.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ WAYS = tuple(Way(workers, ranks) for ranks in (1, 2) for workers in (0, 2))
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="draws places and order")
-    parser.add_argument("--kills", type=int, help="how many; without, each kind of point in each way of running")
-    parser.add_argument("--chain", type=int, default=4, help="most kills of one run")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further run after so long")
-    parser.add_argument("--out", type=Path, help="folder for runs and soak.json; a temporary one without")
+    parser.add_argument("--seed", type=int, default=0, help="seed of points and order")
+    parser.add_argument(
+        "--kills", type=int, help="number of kills (default: every kind of point in every way of running)"
+    )
+    parser.add_argument("--chain", type=int, default=4, help="maximum number of kills per run")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further run after this time")
+    parser.add_argument("--out", type=Path, help="folder for runs and soak.json (default: a temporary one)")
     parser.add_argument(
         "--fork", action="store_true", help="fork the command from a process that has imported torch: faster"
     )
@@ -43,7 +45,7 @@ def main() -> int:
 
 
 def soak(out: Path, seed: int, count: int | None, chain: int, minutes: float) -> int:
-    """Do it; returns the exit status."""
+    """Kill, resume and compare; return the exit status."""
     chance = random.Random(seed)
     drawn = [(way, one) for way in WAYS for one in kills.kinds(chance, way)]
     chance.shuffle(drawn)
@@ -54,7 +56,7 @@ def soak(out: Path, seed: int, count: int | None, chain: int, minutes: float) ->
     for ranks in sorted({way.ranks for way, _ in drawn}):
         references[ranks] = out / f"whole-{ranks}"
         kills.finish(out / "data", references[ranks], Way(0, ranks))
-        say(began, f"ran with {ranks} ranks, never stopped")
+        say(began, f"undisturbed run, {ranks} ranks: done")
     jobs = [
         (way, run)
         for way in WAYS
@@ -64,7 +66,7 @@ def soak(out: Path, seed: int, count: int | None, chain: int, minutes: float) ->
     entries: list[dict[str, Any]] = []
     for number, (way, run) in enumerate(jobs):
         if time.monotonic() - began > 60 * minutes:
-            say(began, f"{len(jobs) - number} of the {len(jobs)} runs are left out, the time is over")
+            say(began, f"time is up; {len(jobs) - number} of {len(jobs)} runs are left out")
             break
         entries.append(one_run(out, number, way, run, references[way.ranks]))
         say(began, f"run {number + 1} of {len(jobs)}, {way}: {len(run)} kills, {entries[-1]['result']}")
@@ -73,7 +75,7 @@ def soak(out: Path, seed: int, count: int | None, chain: int, minutes: float) ->
 
 
 def one_run(out: Path, number: int, way: Way, run: list[Kill], reference: Path) -> dict[str, Any]:
-    """Kill a run at its points, let it finish and compare; errors are a part of the result."""
+    """Kill a run at its points, let it finish, and compare; errors become part of the result."""
     folder = out / f"run-{number:03d}"
     struck: list[str] = []
     result: Any
@@ -92,7 +94,7 @@ def one_run(out: Path, number: int, way: Way, run: list[Kill], reference: Path) 
 
 
 def summary(entries: list[dict[str, Any]], began: float) -> int:
-    """Print the table; 1 where anything differs or failed."""
+    """Print the table; return 1 if anything differs or failed."""
     compared = [entry["result"] for entry in entries if isinstance(entry["result"], dict)]
     failed = [entry for entry in entries if not isinstance(entry["result"], dict) or any(entry["result"].values())]
     by_kind: dict[str, int] = {}
@@ -106,7 +108,7 @@ def summary(entries: list[dict[str, Any]], began: float) -> int:
         mine = [entry for entry in entries if entry["way"] == way]
         print(f"{way:40s} {sum(len(entry['struck']) for entry in mine):5d} in {len(mine)} runs")
     print(
-        f"\n{sum(by_kind.values())} kills in {len(entries)} runs, {len(compared)} compared with runs that were never stopped: "
+        f"\n{sum(by_kind.values())} kills in {len(entries)} runs, {len(compared)} compared with undisturbed runs: "
         + ", ".join(
             f"{sum(one[what] for one in compared)} {what} differing" for what in (compared[0] if compared else ())
         )

@@ -1,4 +1,4 @@
-"""Killed six times and picked up: the same bytes as a run that was never stopped. ``make soak`` does many more."""
+"""A run that is killed six times and resumed ends with the bytes of an undisturbed run. ``make soak`` kills many more."""
 
 from __future__ import annotations
 

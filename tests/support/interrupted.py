@@ -14,7 +14,7 @@ def strike(*args: Any) -> None:
 
 
 def before(owner: Any, name: str, call: int = 1) -> None:
-    """Strike when a function is called for the n-th time, before it does anything."""
+    """Strike at the n-th call of a function, before it does anything."""
     act, calls = getattr(owner, name), 0
 
     def struck(*args: Any, **more: Any) -> Any:
@@ -28,7 +28,7 @@ def before(owner: Any, name: str, call: int = 1) -> None:
 
 
 class AtImport:
-    """Strikes when a module is looked for."""
+    """An import hook that strikes when Hydra is imported."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         if name == "hydra":

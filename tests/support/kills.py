@@ -1,4 +1,4 @@
-"""Runs of the real command that are killed at chosen points, picked up, and held against a run that was never stopped."""
+"""Runs of the real command that are killed at chosen points, resumed, and compared with an undisturbed run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MAX_STEPS = 9
 ROUND_STEPS = (3, 6)
 PRETRAIN = 2
 TIMES = ("seconds", "images_per_second", "provenance")
-"""Keys of results.json that tell of times, the machine and the command line."""
+"""Keys of results.json that depend on the clock, the machine or the command line."""
 TIMED_COLUMNS = ("train/images_per_second", "system/", "al/seconds", "al/images_per_second")
-"""Beginnings of the columns of metrics.csv that tell of times and memory."""
+"""Prefixes of the columns of metrics.csv that depend on the clock and on memory."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a run is carried out; not a part of what it computes, but for the number of ranks."""
+    """A way to carry out a run; of it, only the number of ranks changes what is computed."""
 
     workers: int = 0
     ranks: int = 1
@@ -43,8 +43,8 @@ class Kill:
     """A point of a run.
 
     Attributes:
-        kind: What the process is doing there, for people.
-        tick: Orders points in time: the training step before or after which it lies.
+        kind: The activity that is interrupted, in words.
+        tick: The training step at which it lies; orders points in time.
         point: See :mod:`strike`.
     """
 
@@ -57,7 +57,7 @@ class Kill:
 
 
 def words(data_root: Path, run: Path, way: Way) -> list[str]:
-    """The command line of a run of two rounds with a checkpoint after every step."""
+    """Return the overrides of a run of two rounds with a checkpoint after every step."""
     given = tiny(
         data_root,
         run,
@@ -83,17 +83,17 @@ def finish(data_root: Path, run: Path, way: Way) -> None:
     """Run to the end.
 
     Raises:
-        AssertionError: The command failed; with what it printed.
+        AssertionError: The command failed; the message has the end of its output.
     """
     _, code = _run(data_root, run, way, {})
     assert code == 0, f"{run} ended with {code}:\n{_tail(run)}"
 
 
 def kill(data_root: Path, run: Path, way: Way, one: Kill) -> int:
-    """Run until the point and die there; returns the process group, see :func:`check_gone`.
+    """Run until the process is killed at a point; return its process group, see :func:`check_gone`.
 
     Raises:
-        AssertionError: The process ended in another way, or elsewhere.
+        AssertionError: The process ended differently or at another point.
     """
     marker = run.parent / f"{run.name}.struck"
     marker.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ def kill(data_root: Path, run: Path, way: Way, one: Kill) -> int:
 
 
 def _run(data_root: Path, run: Path, way: Way, more: dict[str, str]) -> tuple[int, int]:
-    """The process and how it ended; what it prints is added to a file beside the run."""
+    """Run the command, append its output to a file beside the run, and return process id and exit status."""
     run.parent.mkdir(parents=True, exist_ok=True)
     site = run.parent / "site"
     site.mkdir(exist_ok=True)
@@ -131,9 +131,9 @@ def _run(data_root: Path, run: Path, way: Way, more: dict[str, str]) -> tuple[in
 
 
 FORK = False
-"""Fork the command from this process, which has imported the libraries, instead of starting it: much faster.
+"""Fork the command from this process, which has imported the libraries: much faster than starting it.
 
-Other ranks of a job are started as always, by Lightning.
+Lightning starts the other ranks of a job as usual.
 """
 
 
@@ -176,14 +176,14 @@ def _fork(given: list[str], folder: Path, env: dict[str, str], log: int) -> int:
 
 
 def check_gone(group: int, seconds: float = 60.0) -> None:
-    """Find that every process of a killed job ends by itself.
+    """Check that every process of a killed job ends.
 
     Raises:
-        AssertionError: Some are still there.
+        AssertionError: Some are still running.
     """
     deadline = time.monotonic() + seconds
     while left := _members(group):
-        assert time.monotonic() < deadline, f"processes of a killed job live on: {left}"
+        assert time.monotonic() < deadline, f"processes of a killed job are still running: {left}"
         time.sleep(0.2)
 
 
@@ -201,7 +201,7 @@ def _members(group: int) -> list[str]:
 
 
 def differences(reference: Path, run: Path) -> dict[str, int]:
-    """Bytes (of weights and label store) and entries (of results.json and metrics.csv) that differ."""
+    """Count the bytes of weights and label store, and the entries of results.json and metrics.csv, that differ."""
     one, other = weights(reference), weights(run)
     first_bytes, second_bytes = (
         {name: tensor.numpy().tobytes() for name, tensor in state.items()} for state in (one, other)
@@ -217,7 +217,7 @@ def differences(reference: Path, run: Path) -> dict[str, int]:
 
 
 def _differing(one: dict[str, bytes], other: dict[str, bytes]) -> int:
-    """Bytes that differ; all of what only one has, and 1 for an empty one."""
+    """Count differing bytes; a file that only one has counts in full, and as 1 if it is empty."""
     total = 0
     for name in one.keys() | other.keys():
         first, second = one.get(name), other.get(name)
@@ -259,7 +259,7 @@ def _tail(run: Path) -> str:
 
 
 def kinds(chance: random.Random, way: Way) -> list[Kill]:
-    """A point of every kind, at places drawn by chance."""
+    """Draw one point of every kind at random."""
     last = way.ranks - 1
     steps = [step for step in range(2, MAX_STEPS) if step + 1 not in (PRETRAIN, *ROUND_STEPS)]
 
@@ -312,7 +312,7 @@ def kinds(chance: random.Random, way: Way) -> list[Kill]:
 
 
 def chains(kills: list[Kill], most: int, chance: random.Random) -> list[list[Kill]]:
-    """Deal kills into runs, so that each run meets its kills one after the other."""
+    """Distribute kills over runs so that the kills of a run follow one another."""
     runs: list[list[Kill]] = []
     order = kills[:]
     chance.shuffle(order)

@@ -1,4 +1,4 @@
-"""Composing configurations and running tiny trainings, here or in a process of their own."""
+"""Composed configurations and tiny training runs, in this process or in a subprocess."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ROOT = SUPPORT.parents[1]
 
 
 def compose(*overrides: str, config_name: str = "train") -> DictConfig:
-    """The configuration of a command line."""
+    """Compose the configuration of a command line."""
     with initialize_config_dir(assembly.config_dir(), version_base="1.3"):
         return hydra_compose(config_name, list(overrides))
 
 
 def tiny(data_root: Path, run: Path, *extra: str, dataset: str = "camvid") -> list[str]:
-    """Overrides of a run of 7 steps and two rounds that takes seconds."""
+    """Return the overrides of a run of 7 steps that takes seconds."""
     return [
         f"dataset={dataset}",
         f"paths.data_root={data_root}",
@@ -47,7 +47,7 @@ ROUNDS = ("selection_steps=[3,5]", "pretrain_steps=2")
 
 
 def train_here(data_root: Path, run: Path, *extra: str, dataset: str = "camvid") -> dict[str, Any]:
-    """Train in this process on one thread, as the subprocesses do; two rounds unless the setting has none."""
+    """Train in this process, on one thread like the subprocesses; two rounds unless ``setting=`` is given."""
     import torch
 
     from ripu.train import train
@@ -86,7 +86,7 @@ def call(module: str, *words: str, cwd: Path, **more: str) -> subprocess.Complet
 
 
 def weights(run: Path, name: str = "final.ckpt") -> dict[str, Any]:
-    """The tensors of a run's checkpoint."""
+    """Load the tensors of a run's checkpoint."""
     import torch
 
     state: dict[str, Any] = torch.load(run / "checkpoints" / name, map_location="cpu", weights_only=True)["state_dict"]
@@ -94,7 +94,7 @@ def weights(run: Path, name: str = "final.ckpt") -> dict[str, Any]:
 
 
 def same_weights(first: Path, second: Path) -> bool:
-    """Whether two runs ended with bit-identical tensors."""
+    """Compare the final tensors of two runs, bit by bit."""
     import torch
 
     one, other = weights(first), weights(second)
@@ -102,5 +102,5 @@ def same_weights(first: Path, second: Path) -> bool:
 
 
 def label_bytes(run: Path) -> dict[str, bytes]:
-    """Every file of a run's label store but the lock."""
+    """Read every file of a run's label store except the lock."""
     return {path.name: path.read_bytes() for path in sorted((run / "labels").iterdir()) if path.name != "lock"}

@@ -1,20 +1,20 @@
-"""Kills its process at a chosen point of a run, for tests; loaded into the real command by a ``sitecustomize`` module.
+"""Self-kill at a chosen point of a run, loaded into the real command by a ``sitecustomize`` module.
 
-Nothing of the package knows of this. ``STRIKE`` (environment) is a JSON object that says where, ``STRIKE_MARKER`` a file
-that is written and synced right before the blow, so that whoever waits for the process knows that it struck there.
+The package knows nothing of this. The environment variable ``STRIKE`` is a JSON object that describes the point.
+``STRIKE_MARKER`` names a file that is written and synced just before the kill, as proof that the point was reached.
 
-``kind`` of a point, and what else it holds:
+Each ``kind`` of point has further keys:
 
 step        ``step``, ``when``: before or after a training step (after: the optimiser has acted, no callback has)
 validate    ``step``: in the first batch of the evaluation at a step
-test        in the first batch of the last evaluation
-score       ``round``, ``images``: when so many images of a round are scored
-half        ``label``, ``round``, ``count``: half-way through the count-th write of a label store's file
-committed   ``round``, right after its commit
-checkpoint  ``name``: when half of a checkpoint's bytes are written (``when``: before, half or after)
-fsync, replace, unlink   ``name`` (of the target, a pattern), ``when``: before or after; ``round``: only in that round
+test        in the first batch of the final evaluation
+score       ``round``, ``images``: when this many images of a round have been scored
+half        ``label``, ``round``, ``count``: halfway through a write to a file of the label store, after ``count`` others
+committed   ``round``: right after its commit
+checkpoint  ``name``, ``when``: before, halfway through (half) or after writing a checkpoint
+fsync, replace, unlink   ``name``: pattern of the target; ``when``: before or after; ``round``: only in that round
 
-``rank`` is the process of a job that is struck, 0 unless given.
+``rank`` selects the process of a job; the default is 0.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 
 
 class Strike:
-    """Waits for a point and kills this process there."""
+    """Wait for a point and kill this process there."""
 
     def __init__(self, point: dict[str, Any], marker: Path) -> None:
         self.point = point
@@ -44,7 +44,7 @@ class Strike:
         self._seen = 0
 
     def now(self) -> None:
-        """Strike, unless this is a forked helper or the wrong rank."""
+        """Strike, unless this is a forked worker."""
         if os.getpid() != self.pid:
             return
         fd = os.open(self.marker, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -55,7 +55,7 @@ class Strike:
         signal.pause()
 
     def fits(self, **found: Any) -> bool:
-        """Whether what happens is what the point describes; counts where the point has a ``count``."""
+        """Compare an event with the point; skip the first ``count`` matches."""
         for key, value in found.items():
             wanted = self.point.get(key)
             if key == "name":
@@ -71,7 +71,7 @@ class Strike:
     # ---- what is watched
 
     def watch_files(self) -> None:
-        """Renames, syncs and removals."""
+        """Watch renames, syncs and removals."""
 
         def guarded(kind: str, work: Callable[..., Any], name_of: Callable[..., str]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
@@ -94,7 +94,7 @@ class Strike:
         Path.unlink = guarded("unlink", Path.unlink, lambda path, *_: path.name)  # type: ignore[method-assign]
 
     def watch_module(self, module: Any) -> None:
-        """Training steps and evaluations."""
+        """Watch training steps and evaluations."""
         owner = module.RipuModule
         step, validate, test = owner.training_step, owner.validation_step, owner.test_step
 
@@ -120,7 +120,7 @@ class Strike:
         owner.training_step, owner.validation_step, owner.test_step = training_step, validation_step, test_step
 
     def watch_store(self, module: Any) -> None:
-        """Rounds begun and committed."""
+        """Watch the beginning and the commit of rounds."""
         owner = module.LabelStore
         begin, commit = owner.begin_round, owner.commit_round
 
@@ -138,7 +138,7 @@ class Strike:
         owner.begin_round, owner.commit_round = begin_round, commit_round
 
     def watch_engine(self, module: Any) -> None:
-        """Images scored in a round."""
+        """Watch the scoring of images."""
         owner = module.SelectionEngine
         score = owner._candidates
         done = [0]
@@ -154,7 +154,7 @@ class Strike:
         owner._candidates = candidates
 
     def watch_writes(self, module: Any) -> None:
-        """Writes to files that are renamed into place, those of the label store among them."""
+        """Watch writes to files that are renamed into place, such as those of the label store."""
         owner = module.AtomicFile
         write = owner.write
 
@@ -168,7 +168,7 @@ class Strike:
         owner.write = torn
 
     def watch_checkpoints(self, module: Any) -> None:
-        """Checkpoints, which Lightning writes in one go."""
+        """Watch checkpoints, which Lightning writes in one call."""
         save = module._atomic_save
 
         def torn(checkpoint: Any, path: Any) -> None:
@@ -190,7 +190,7 @@ class Strike:
 
 
 class _Hooks(importlib.abc.MetaPathFinder):
-    """Calls a function when a module has been imported."""
+    """Call a function once a module has been imported."""
 
     def __init__(self, hooks: dict[str, Callable[[Any], None]]) -> None:
         self._hooks = hooks
@@ -213,7 +213,7 @@ class _Hooks(importlib.abc.MetaPathFinder):
 
 
 def arm() -> None:
-    """Wait for the point that the environment names, where it names one for this rank."""
+    """Wait for the point that the environment names, if it names one for this rank."""
     text = os.environ.get("STRIKE")
     if not text:
         return

@@ -1,4 +1,4 @@
-"""A network small enough for tests that train; ``model._target_=tiny.TinyNetwork`` in a configuration."""
+"""Networks small enough to train in tests, such as ``model._target_=tiny.TinyNetwork``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class TinyNetwork(nn.Module):
-    """Two convolutions, one batch norm that learns and one that is frozen, dropout. Ignores other networks' options."""
+    """Two convolutions, a trainable and a frozen batch norm, and dropout; ignores the options of other networks."""
 
     mean = (0.5, 0.5, 0.5)
     std = (0.25, 0.25, 0.25)
@@ -44,14 +44,14 @@ class TinyNetwork(nn.Module):
 
 
 class TinyDeepLab(nn.Module):
-    """A network with the names of the published ones: a ``backbone`` that looks like a ResNet, and a ``head``."""
+    """A network with the parameter names of the published ones: a ResNet-like ``backbone`` and a ``head``."""
 
     mean = TinyNetwork.mean
     std = TinyNetwork.std
 
     def __init__(self, num_classes: int, weights: str | None = None, pretrained: bool = True, **_: Any) -> None:
         super().__init__()
-        assert weights is None or not pretrained, "weights are fetched although a checkpoint brings them"
+        assert weights is None or not pretrained, "weights are fetched although a checkpoint provides them"
         self.num_classes = num_classes
         block = nn.ModuleDict({"conv1": nn.Conv2d(8, 8, 1, bias=False)})
         self.backbone = nn.ModuleDict({"conv1": nn.Conv2d(3, 8, 3, padding=1), "layer1": nn.ModuleList([block])})

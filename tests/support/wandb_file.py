@@ -1,4 +1,4 @@
-"""Reads what an offline W&B run has written: records of the log format of LevelDB, each a protocol buffer."""
+"""Reader of the log of an offline W&B run: protocol buffers in the record format of LevelDB."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def chunks(data: bytes) -> Iterator[bytes]:
-    """The records of a ``.wandb`` file."""
+    """Yield the records of a ``.wandb`` file."""
     assert data[:4] == b":W&B"
     place, pieces = HEADER, b""
     while place + HEADER <= len(data):
-        if BLOCK - place % BLOCK < HEADER:  # no header fits into what is left of the block
+        if BLOCK - place % BLOCK < HEADER:  # the rest of the block is too short for a header
             place += BLOCK - place % BLOCK
             continue
         _, length, kind = struct.unpack("<IHB", data[place : place + HEADER])
@@ -32,15 +32,15 @@ def chunks(data: bytes) -> Iterator[bytes]:
 
 @dataclass
 class Content:
-    """What was logged.
+    """The content of a log.
 
     Attributes:
-        history: One mapping a call of ``log``.
-        axes: By name of a metric, the name of its axis.
+        history: One mapping per call of ``log``.
+        axes: The axis of each metric.
         config: The configuration.
         run: Id, group and tags.
         artifacts: Artifacts in order.
-        is_closed: Whether the run ended properly, and with which status.
+        exit_code: The exit status of the run; None if it did not end properly.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Content:
     exit_code: int | None = None
 
     def rows(self, key: str) -> list[dict[str, Any]]:
-        """Rows that hold a key."""
+        """Return the rows that contain a key."""
         return [row for row in self.history if key in row]
 
 
@@ -84,6 +84,6 @@ def read(file: Path) -> Content:
 
 
 def only(run: Path) -> Path:
-    """The one W&B log below a run's folder."""
+    """Return the only W&B log below a run's folder."""
     (found,) = run.glob("wandb/*run-*/run-*.wandb")
     return found
