@@ -1,4 +1,4 @@
-"""A folder of images to work through: what is in it, what its results are called, and which of them are finished."""
+"""A folder of images to predict: its images, the names of their results, and those that are finished."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ LEDGER = "finished.jsonl"
 
 
 class PhotosError(RipuError, ValueError):
-    """A folder that cannot be read from or written to as asked; names it, the cause and the remedy."""
+    """An input or output folder that cannot be used; names it, the cause and the remedy."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One image to work on.
+    """One image to predict.
 
     Attributes:
         path: The file.
-        name: Its place below the input folder, with ``/`` and its ending.
-        stem: Name of its results below a folder of the output, with ``/`` and without ending.
+        name: Its path below the input folder, with ``/`` and its suffix.
+        stem: Path of its results below a folder of the output, with ``/`` and without suffix.
     """
 
     path: Path
@@ -39,20 +39,19 @@ class Photo:
 
 
 def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
-    """The images of a folder and of the folders below it, in the order of their names.
+    """Find the images in and below a folder, in the order of their names.
 
-    Links to folders are not followed, hidden files and folders and the output folder are passed over.
+    Links to folders are not followed. Hidden files and folders, and the output folder, are skipped.
 
     Args:
         source: A folder, or one image.
-        output: Where results go.
+        output: The output folder.
 
     Returns:
-        The images, and how many other files there are. The ending is kept in ``stem`` where two images differ in
-        nothing else.
+        The images, and the number of other files. ``stem`` keeps the suffix where two images differ only in it.
 
     Raises:
-        PhotosError: There is no such folder or no image in it, or it is the output folder.
+        PhotosError: The folder does not exist, holds no image, or is the output folder.
     """
     if source.is_file():
         names, others, root = [source.name], 0, source.parent
@@ -86,19 +85,18 @@ def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
 
 
 class Finished:
-    """What is finished in an output folder, and the settings that it was made with.
+    """The finished images of an output folder, and the settings that they were predicted with.
 
-    A line is added to ``finished.jsonl`` when all files of an image are in place, so that a run that is stopped at any
-    moment goes on where it was.
+    When all files of an image are in place, ``finished.jsonl`` gets a line, so that an interrupted prediction can resume.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
-        """Open an output folder, or begin one.
+        """Open an output folder, or create one.
 
         Args:
             output: The folder.
-            settings: What results depend on; those of files that are there already must be the same.
-            overwrite: Whether what is finished is forgotten.
+            settings: Settings that results depend on; existing results must have been made with the same ones.
+            overwrite: Predict finished images again.
 
         Raises:
             PhotosError: The folder holds results of other settings, or cannot be written.
@@ -115,7 +113,7 @@ class Finished:
                 self._read()
             write_json(record, dict(settings))
             self._ledger = (output / LEDGER).open("a", encoding="ascii")
-            self._ledger.write("\n")  # whatever a stopped process has left of a line ends here
+            self._ledger.write("\n")  # ends a line that was cut off by an interruption
         except OSError as error:
             raise PhotosError(
                 f"output={output} cannot be written ({error.strerror or error}); name another folder"
@@ -131,7 +129,7 @@ class Finished:
         if differ:
             raise PhotosError(
                 f"output={self.output} holds predictions with another {', '.join(differ)}; name another folder, or add "
-                "overwrite=true to do them again"
+                "overwrite=true to predict them again"
             )
 
     def _read(self) -> None:
@@ -140,27 +138,22 @@ class Finished:
             try:
                 entry = json.loads(line)
                 self._done[entry["image"]] = entry
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                RecursionError,
-            ):  # the line that was being written when the power went out
+            except (ValueError, KeyError, TypeError, RecursionError):  # cut off by an interruption
                 continue
 
     def has(self, photo: Photo, files: list[Path]) -> bool:
-        """Whether an image is finished: its file is the one it was, and every result is there."""
+        """Return True if an image is finished: its file has not changed since, and all results exist."""
         entry = self._done.get(photo.name)
         return entry is not None and entry == _entry(photo) and all(file.is_file() for file in files)
 
     def add(self, photo: Photo) -> None:
-        """Remember that all files of an image are in place."""
+        """Record that all files of an image are in place."""
         self._ledger.write(json.dumps(_entry(photo)) + "\n")
         self._ledger.flush()
         self._done[photo.name] = _entry(photo)
 
     def place(self, kind: str, photo: Photo, suffix: str = ".png") -> Path:
-        """Where a result goes: always inside the output folder.
+        """Return the path of a result, which is always inside the output folder.
 
         Raises:
             PhotosError: A link in the output folder leads elsewhere.

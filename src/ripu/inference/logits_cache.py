@@ -1,4 +1,4 @@
-"""The logits of a run's network on its target images, computed once for many rounds of selection."""
+"""A cache of the logits of a run's network on its target images, for many rounds of selection."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ripu.io.reading import UntrustedError, read_array, read_json
 from ripu.io.writing import AtomicFile, write_json
 
 MEMORY_BYTES = 2 << 30
-"""Without a cache, logits that take up to this much are kept in memory; others are computed again for every round."""
+"""Without a folder, logits up to this size are kept in memory; larger ones are computed again for every round."""
 
 
 class LogitSource:
-    """Logits of the target images of a run: computed once where they can be kept.
+    """The logits of a run's target images, computed once if they can be kept.
 
-    They are kept in a folder where one is named (:meth:`keep_in`), else in memory where they fit, else not at all.
+    They are kept in a folder if one is named (:meth:`keep_in`), else in memory if they fit, else not at all.
     """
 
     def __init__(self, module: Any, datamodule: RipuDataModule, device: torch.device, num_classes: int) -> None:
@@ -37,17 +37,17 @@ class LogitSource:
         self.device = device
         height, width = datamodule.target_size
         self._images = list(range(len(datamodule.target)))
-        # An estimate: networks whose output is smaller need less.
+        # An upper bound: networks with a smaller output need less.
         self._fits = 4 * num_classes * height * width * len(self._images) <= MEMORY_BYTES
         self._memory: dict[int, Tensor] = {}
         self._faults: dict[int, Fault] = {}
         self._folder: Path | None = None
 
     def keep_in(self, folder: Path, checkpoint: str) -> None:
-        """Keep logits in a folder, one ``.npy`` an image, float16; use those that are there already.
+        """Keep logits in a folder, one float16 ``.npy`` per image; use those that exist.
 
         Args:
-            folder: Made where it is missing.
+            folder: The folder; created if missing.
             checkpoint: A digest of the weights.
 
         Raises:
@@ -72,15 +72,15 @@ class LogitSource:
         self._folder = folder
 
     def network(self, image: Tensor) -> Tensor:
-        """Logits of raw images."""
+        """Return the logits of raw images."""
         logits: Tensor = self._module(image)
         return logits
 
     def pool(self, *, with_images: bool) -> Callable[[list[int]], Any]:
-        """A maker of loaders for :meth:`ripu.selection.engine.SelectionEngine.run`.
+        """Return a function that makes the loaders of :meth:`ripu.selection.engine.SelectionEngine.run`.
 
         Args:
-            with_images: Whether batches must hold the images where their logits are known.
+            with_images: Batches hold images even if their logits are known.
         """
         if self._folder is None and not self._fits:
             return self._data.pool_loader
@@ -99,7 +99,7 @@ class LogitSource:
         return loader
 
     def _fill(self) -> None:
-        """Compute what is not known yet; images that cannot be read are noted, and not tried again."""
+        """Compute missing logits; unreadable images are recorded and not tried again."""
         missing = [
             image
             for image in self._images
@@ -108,7 +108,7 @@ class LogitSource:
         ]
         if not missing:
             return
-        # Whole batches as in a round, so that an image is in the same one whatever is missing.
+        # Whole batches as in a round: an image is in the same batch whatever is missing.
         size = self._data.eval_batch
         wanted = {image // size for image in missing}
         images = [image for image in self._images if image // size in wanted]
@@ -141,7 +141,7 @@ def _file(folder: Path, image: int) -> Path:
 
 @dataclass(frozen=True)
 class _KnownLogits:
-    """A data set of logits that were computed before, with the images where they are needed."""
+    """A data set of cached logits, with the images if they are needed."""
 
     images: Any
     indices: Sequence[int]
@@ -155,7 +155,7 @@ class _KnownLogits:
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         index = self.indices[item]
-        if index in self.faults:  # left out when samples are put together, where it needs the keys of the others
+        if index in self.faults:  # dropped when samples are collated, which needs the keys of the others
             return {"index": index, "image": torch.empty(0), "logits": torch.empty(0), "fault": self.faults[index]}
         sample = self.images[item] if self.with_images else {"index": index, "image": torch.empty(0)}
         if self.folder is None:
@@ -164,5 +164,5 @@ class _KnownLogits:
         try:
             logits = read_array(path, "number", 3, most_bytes=1 << 32)
         except UntrustedError as error:
-            raise ConfigError(f"cache={self.folder}: {error}; remove it, and it is computed again") from error
+            raise ConfigError(f"cache={self.folder}: {error}; remove it to compute it again") from error
         return {**sample, "logits": torch.from_numpy(logits).float()}

@@ -1,1 +1,1 @@
-"""What a person looks at: tables, pictures and pages made from runs. ``python -m ripu.report`` is the command."""
+"""Reports of runs: pages, tables, figures and pictures. ``python -m ripu.report`` is the command."""
