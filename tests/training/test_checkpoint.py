@@ -186,7 +186,7 @@ def test_another_number_of_processes_is_told(tmp_path: Path, caplog: pytest.LogC
     assert not caplog.records
     trainer.world_size, trainer.global_step = 2, 5
     again.on_train_start(trainer, None)  # type: ignore[arg-type]
-    assert "was on 1 processes until step 5 and goes on with 2" in caplog.text
+    assert "used 1 processes until step 5 and now resumes with 2" in caplog.text
 
 
 def test_a_checkpoint_and_its_digest_are_on_the_disk_before_the_one_before_goes(

@@ -1,1 +1,1 @@
-"""Training: metrics, step failures and the Lightning callbacks of a run."""
+"""The training loop: evaluation, metrics, failed steps and the Lightning callbacks of a run."""

@@ -1,4 +1,4 @@
-"""Checkpoints that a run can be picked up from: whole or not there, and checked before they are believed."""
+"""Checkpoints to resume from: written whole or not at all, and verified by a digest before they are used."""
 
 from __future__ import annotations
 
@@ -20,32 +20,20 @@ from ripu.schedule import Plan
 _log = logging.getLogger(__name__)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow(file)
-
-
-def _slow(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
-
-
 def step_of(path: Path) -> int:
-    """The training step of a checkpoint, from its name ``step-00000012.ckpt``."""
+    """Return the training step of a checkpoint, from its name ``step-00000012.ckpt``."""
     return int(path.stem.partition("-")[2])
 
 
 def newest_checkpoint(folder: Path, below: int | None = None) -> Path | None:
-    """The newest whole checkpoint of a run.
+    """Return the newest whole checkpoint of a run; skip damaged ones with a warning.
 
     Args:
         folder: The run's ``checkpoints`` folder.
-        below: Only those of steps below this one; None for all.
+        below: Consider only steps below this one; None for all.
 
     Returns:
-        Its path; None where there is none. Damaged ones are named in a warning and passed over.
+        Its path; None if there is none.
     """
     for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
         if below is not None and step_of(path) >= below:
@@ -58,9 +46,9 @@ def newest_checkpoint(folder: Path, below: int | None = None) -> Path | None:
 
 
 def remove_leftovers(run: Path) -> None:
-    """Remove what a process that was killed has left half done in a run's folder; the label store sees to its own.
+    """Remove the unfinished files of a killed process from a run's folder; the label store removes its own.
 
-    These are files that were not renamed into their places, and checkpoints whose removal was broken off.
+    These are temporary files that were never renamed, and checkpoints whose removal was interrupted.
 
     Args:
         run: The folder; no other process may be writing to it.
@@ -70,10 +58,10 @@ def remove_leftovers(run: Path) -> None:
     half += checkpoints.glob("*.tmp")
     found = sorted(checkpoints.glob("step-*.ckpt"))
     last = max((step_of(path) for path in found if path.with_suffix(".sha256").exists()), default=-1)
-    # Later ones without a record were not finished, or are damaged: they are told of, not removed.
+    # Later ones without a record are unfinished or damaged; newest_checkpoint warns of them, so they stay.
     half += [path for path in found if step_of(path) < last and not path.with_suffix(".sha256").exists()]
     half += [path for path in checkpoints.glob("step-*.sha256") if not path.with_suffix(".ckpt").exists()]
-    for path in run.glob(".ripu-*"):  # whether the folder can be written to was being tried
+    for path in run.glob(".ripu-*"):  # from a test that the folder is writable
         with contextlib.suppress(OSError):
             path.rmdir()
     for path in half:
@@ -87,24 +75,23 @@ def remove_leftovers(run: Path) -> None:
 class RunCheckpoint(pl.Callback):
     """Saves every N steps, every M minutes, at the end of every phase and on errors; keeps the newest ones.
 
-    A checkpoint at a step where a round is due is written after the round is committed, so that a run that is picked
-    up never misses one.
+    At a step with a round, the checkpoint is written after the round is committed, so that a resumed run never misses one.
     """
 
     def __init__(
         self, folder: Path, plan: Plan, *, every_steps: int | None = None, every_minutes: float = 15.0, keep: int = 2
     ) -> None:
-        """Set up.
+        """Save into a folder.
 
         Args:
-            folder: Where checkpoints go.
+            folder: The folder of the checkpoints.
             plan: The phases of the run.
             every_steps: Save after this many steps; None for no such saves.
-            every_minutes: Save when the last one is this old.
-            keep: How many to keep.
+            every_minutes: Save when the last checkpoint is this old.
+            keep: Number of checkpoints to keep.
 
         Raises:
-            ValueError: A number that makes no sense.
+            ValueError: A number is not positive.
         """
         if keep < 1 or every_minutes <= 0 or (every_steps is not None and every_steps < 1):
             raise ValueError(
@@ -121,20 +108,20 @@ class RunCheckpoint(pl.Callback):
         self._processes = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of processes, which decides what images a step sees."""
+        """Return the number of processes, which decides the images that a step sees."""
         return {"processes": self._processes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See :meth:`state_dict`."""
+        """Restore :meth:`state_dict`."""
         self._processes = int(state_dict["processes"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The step that training begins with has its checkpoint, where it was picked up."""
+        """Remember the first step, which needs no checkpoint, and warn if the number of processes has changed."""
         self._begun = trainer.global_step
         if self._processes not in (0, trainer.world_size):
             _log.warning(
-                "the run was on %d processes until step %d and goes on with %d: a step now sees other images, and others than "
-                "it would have seen; its figures are not those of a run on either number (trainer.devices, trainer.num_nodes)",
+                "the run used %d processes until step %d and now resumes with %d: a step sees different images, so the results "
+                "will match neither a run on the old nor on the new number (trainer.devices, trainer.num_nodes)",
                 self._processes,
                 trainer.global_step,
                 trainer.world_size,
@@ -144,10 +131,10 @@ class RunCheckpoint(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save where a number of steps or minutes has passed.
+        """Save if enough steps or minutes have passed.
 
-        At the beginning of a step, not at the end of the one before: by now Lightning has logged what that one measured,
-        and among accumulated micro-batches only the first finds the state of a whole step.
+        This happens at the beginning of a step rather than at the end of the one before: Lightning has logged the metrics
+        of that one by now, and among accumulated micro-batches only the first sees the state of a whole step.
         """
         step = trainer.global_step
         if step == self._begun:
@@ -165,14 +152,14 @@ class RunCheckpoint(pl.Callback):
         self.save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save what can be saved, where this process can do so alone; a step that was broken off is undone for it."""
+        """Undo the unfinished step and save the state before it, if this process can do so alone."""
         ignore_dead_workers()
         step = trainer.global_step
         is_whole = getattr(pl_module, "undo_step", lambda: True)()
         if trainer.world_size == 1 and is_whole and step > 0 and step not in self.plan.boundaries:
             try:
                 self.save(trainer)
-            except OSError as error:  # the error that stopped the run is the one to tell of
+            except OSError as error:  # the error that stopped the run is the one to report
                 _log.warning("no checkpoint of step %d: %s", step, error)
 
     def save(self, trainer: pl.Trainer) -> None:
@@ -182,7 +169,7 @@ class RunCheckpoint(pl.Callback):
         if step == self._settled:
             return
         for logger in trainer.loggers:
-            logger.save()  # a run that is picked up here does not measure again what came before
+            logger.save()  # a run resumed here does not log the steps before it again
         path = self.folder / f"step-{step:08d}.ckpt"
         with _saved(trainer, path, weights_only=False) as temporary:
             if trainer.is_global_zero:
@@ -190,25 +177,25 @@ class RunCheckpoint(pl.Callback):
         if trainer.is_global_zero:
             found = sorted(self.folder.glob("step-*.ckpt"))
             done = [one for one in found if one <= path]
-            # What lies behind this step was damaged when the run was picked up, and must not count as kept.
+            # Later checkpoints were damaged when the run was resumed, and must not count as kept.
             for old in done[: -self.keep] + found[len(done) :]:
                 old.with_suffix(".sha256").unlink(missing_ok=True)
                 old.unlink()
         self._settled = step
 
     def _publish(self, temporary: Path, path: Path) -> None:
-        """Put a written checkpoint and its digest in their places; where that is broken off, the one before counts."""
+        """Move a written checkpoint and its digest to their places; if interrupted, the checkpoint before stays valid."""
         sync(temporary)
         with AtomicFile(path.with_suffix(".sha256")) as record:
             record.write(f"{_digest(temporary)}\n".encode())
-            path.unlink(missing_ok=True)  # a damaged one of the same step
+            path.unlink(missing_ok=True)  # a damaged checkpoint of the same step
             record.publish(durable=True)
         publish(temporary, path)
         sync(self.folder)
 
 
 def save_final(trainer: pl.Trainer, path: Path) -> None:
-    """Write the weights that a run ends with, whole or not at all (all ranks call this; rank 0 writes).
+    """Write the final weights of a run, whole or not at all (all ranks call this; rank 0 writes).
 
     Raises:
         WriteError: The disk is full; the run can be resumed from its last checkpoint.
@@ -221,7 +208,7 @@ def save_final(trainer: pl.Trainer, path: Path) -> None:
 
 @contextlib.contextmanager
 def _saved(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> Iterator[Path]:
-    """Save a checkpoint beside its place, under a name that all ranks know; it goes where it is not published."""
+    """Save a checkpoint under a temporary name that all ranks know; remove it after an error."""
     temporary = path.with_suffix(".tmp")
     try:
         with writing(path):
@@ -231,3 +218,11 @@ def _saved(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> Iterator[P
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

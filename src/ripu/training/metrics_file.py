@@ -1,4 +1,4 @@
-"""``metrics.csv``: one row a step, one column a metric, appended to as the run goes on."""
+"""``metrics.csv``: one row per step, one column per metric."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from ripu.io.writing import write_bytes
 class MetricsFile(Logger):
     """Writes ``metrics.csv`` in the run's folder.
 
-    Columns may appear at any time (the file is rewritten then); a run that is picked up replaces the rows
-    behind its step.
+    New columns may appear at any time. A resumed run replaces the rows after its step.
     """
 
     def __init__(self, run: Path) -> None:
-        """Log into a run's folder."""
+        """Continue the file of a run, if there is one."""
         super().__init__()
         self.path = run / "metrics.csv"
         self._rows: dict[int, dict[str, float]] = {}
@@ -36,24 +35,24 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Name of the logger."""
+        """Return the name of the logger."""
         return "metrics"
 
     @property
     def version(self) -> str:
-        """There is one version."""
+        """Return the only version."""
         return "0"
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """The configuration is in ``config.yaml``."""
+        """Do nothing: the configuration is in ``config.yaml``."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add values to the row of a step."""
         step = step or 0
-        if self._is_fresh:  # rows behind the step that this process begins with are told anew
-            # The row of the step itself holds the evaluation and the round that its checkpoint came after.
+        if self._is_fresh:  # this process logs the rows after its first step again
+            # The row of the step itself stays: it has the evaluation and the round before its checkpoint.
             self._rows = {done: row for done, row in self._rows.items() if done <= step}
             self._is_fresh = False
         self._add(step, {name: float(value) for name, value in metrics.items() if name != "epoch"})
@@ -74,5 +73,5 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write the file a last time."""
+        """Write the file one last time."""
         self.save()

@@ -1,4 +1,4 @@
-"""The live line of a run: phase, round, step, losses, mIoU and what is left."""
+"""The progress line of a run: phase, round, step, loss, mIoU and time left."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ripu.schedule import Plan
 from ripu.training.log import HasStepLosses
 
 BAR_FORMAT = "{desc}{percentage:3.0f}%|{bar}|{n_fmt}/{total_fmt}, {remaining} left{postfix}"
-"""All of it, and a run of 40,000 steps, in 80 columns."""
+"""Fits a run of 40,000 steps into 80 columns."""
 
 
 class ProgressBar(LightningProgressBar):
-    """One bar over the whole run on a terminal; plain lines now and then where there is none."""
+    """One bar over the whole run on a terminal; occasional plain lines elsewhere."""
 
     def __init__(self, plan: Plan) -> None:
-        """Follow a plan."""
+        """Show the progress through a plan."""
         super().__init__()
         self.plan = plan
         self._bar: tqdm[Any] | None = None
@@ -33,7 +33,7 @@ class ProgressBar(LightningProgressBar):
         self._is_enabled = True
 
     def disable(self) -> None:
-        """Show nothing (Lightning calls this on ranks other than 0)."""
+        """Stay silent (on ranks other than 0)."""
         self._is_enabled = False
 
     def enable(self) -> None:
@@ -63,7 +63,7 @@ class ProgressBar(LightningProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move on to the trainer's step."""
+        """Advance to the trainer's step."""
         step = trainer.global_step
         if isinstance(pl_module, HasStepLosses) and (batch_idx + 1) % pl_module.accumulate == 0:
             self._loss = f"loss {float(pl_module.step_losses['loss']):.2f}"
@@ -80,27 +80,20 @@ class ProgressBar(LightningProgressBar):
             )
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to show how far an evaluation is."""
+        """Open the bar of an evaluation."""
         self._part = Progress("evaluating", int(sum(trainer.num_val_batches)), "batches", is_enabled=self._is_enabled)
 
-    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
-        """Move on by a batch."""
-        if self._part is not None:
-            self._part.add()
-
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to show how far the last evaluation is."""
+        """Open the bar of the last evaluation."""
         total = int(sum(trainer.num_test_batches))
         self._part = Progress("last evaluation", total, "batches", is_enabled=self._is_enabled)
 
-    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
-        """Move on by a batch."""
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+        """Advance by a batch."""
         if self._part is not None:
             self._part.add()
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the bar away."""
-        self._close()
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the new mIoU."""
@@ -111,44 +104,39 @@ class ProgressBar(LightningProgressBar):
             self._say(f"step {trainer.global_step}/{self.plan.max_steps}: {self._miou}", now=True)
 
     def on_selection(self, index: int, num_rounds: int) -> Callable[[int, int], None]:
-        """A callable (images done, images in all) that shows how far a selection round is."""
+        """Return a callable (images done, images in all) that shows the progress of a round."""
         started = time.monotonic()
-        what = f"selecting, round {index + 1} of {num_rounds}"
-        part = Progress(what, 0, is_enabled=self._is_enabled)
+        title = f"selecting, round {index + 1} of {num_rounds}"
+        part = Progress(title, 0, is_enabled=self._is_enabled)
 
         def show(done: int, total: int) -> None:
             part(done, total)
             if done == total and self._bar is None:
                 speed = done / (time.monotonic() - started + 1e-9)
-                self._say(f"{what}: {done}/{total} images, {speed:.1f} images/s", now=True)
+                self._say(f"{title}: {done}/{total} images, {speed:.1f} images/s", now=True)
 
         return show
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
-        self._close()
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Close the bar; after an error, its message appears below."""
+        self._close_part()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the message stands below it."""
-        self._close()
+    on_test_end = on_exception = on_train_end
 
     def _close_part(self) -> None:
         if self._part is not None:
             self._part.close()
             self._part = None
 
-    def _close(self) -> None:
-        self._close_part()
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
 
 class EvaluationBar(pl.Callback):
-    """Shows how far an evaluation without training is."""
+    """The progress bar of an evaluation without training."""
 
     def __init__(self) -> None:
-        """Show nothing yet."""
+        """Start without a bar."""
         self._bar: Progress | None = None
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -156,11 +144,11 @@ class EvaluationBar(pl.Callback):
         self._bar = Progress("evaluating", int(sum(trainer.num_test_batches)), "batches")
 
     def on_test_batch_end(self, *_: Any, **__: Any) -> None:
-        """Move on by a batch."""
+        """Advance by a batch."""
         if self._bar is not None:
             self._bar.add()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the message stands below it."""
+        """Close the bar, so that the message appears below it."""
         if self._bar is not None:
             self._bar.close()

@@ -1,4 +1,4 @@
-"""What could not be read in a run: told once in the log, and kept in the run's folder for its results."""
+"""Unreadable files of a run: reported once in the log, and kept in the run's folder for its results."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from ripu.io.writing import writing
 _log = logging.getLogger(__name__)
 
 SKIPPED_FILE = "unreadable.jsonl"
-"""A line a file that could not be read, appended to by every process of a job when it first meets the file."""
+"""One line per unreadable file; every process of a job appends the files that it is the first to meet."""
 
 _INSTEAD = {
     "source": "training draws another image in its place",
     "target": "training draws another image in its place, and rounds ask nothing of it",
-    "val": "it is left out of the measure",
+    "val": "the evaluation leaves it out",
 }
 
 
 class SkippedFiles(pl.Callback):
-    """Collects what batches say of unreadable files, under the policy ``data.unreadable=skip``.
+    """Collects the unreadable files that batches report, under the policy ``data.unreadable=skip``.
 
-    A run that is picked up knows what was found before; the lines are kept in :data:`SKIPPED_FILE`.
+    The lines in :data:`SKIPPED_FILE` tell a resumed run what was found before.
     """
 
     def __init__(self, run: Path | None, start: Iterable[Fault] = ()) -> None:
         """Collect for a run.
 
         Args:
-            run: Its folder; None keeps nothing on disk.
-            start: What was found before training.
+            run: Its folder; None writes nothing to disk.
+            start: Files that were found before training.
         """
         self._path = None if run is None else run / SKIPPED_FILE
         self._start = list(start)
@@ -45,7 +45,7 @@ class SkippedFiles(pl.Callback):
         self._known = False
 
     def add(self, faults: Iterable[Fault]) -> None:
-        """Tell of files that could not be read; of each once."""
+        """Report files that could not be read, each once."""
         for fault in faults:
             self._read_known()
             key = (fault.part, fault.file)
@@ -60,7 +60,7 @@ class SkippedFiles(pl.Callback):
                     _append(self._path, json.dumps(fault.to_json()) + "\n")
 
     def found(self) -> list[dict[str, str]]:
-        """Everything that was found in the run, by all processes, sorted: part, image_id, file, cause."""
+        """Return all unreadable files of the run, of all processes, sorted: part, image_id, file, cause."""
         self._known = False
         self._read_known()
         return sorted(self._seen.values(), key=lambda one: (one["part"], one["file"]))
@@ -73,37 +73,33 @@ class SkippedFiles(pl.Callback):
             for line in self._path.read_text().splitlines():
                 try:
                     one = {name: str(json.loads(line)[name]) for name in Fault._fields}
-                except (ValueError, KeyError, TypeError, RecursionError):  # the end of a line that a crash cut off
+                except (ValueError, KeyError, TypeError, RecursionError):  # a line that a crash cut off
                     continue
                 self._seen.setdefault((one["part"], one["file"]), one)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Tell of what was found before training."""
+        """Report the files that were found before training."""
         self.add(self._start)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Read what the batches of both domains say."""
+        """Collect from the batches of both domains."""
         for part in batch.values():
             self.add(part.get("fault", ()))
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Read what a batch says."""
+        """Collect from a batch."""
         self.add(batch.get("fault", ()))
 
-    def on_test_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Read what a batch says."""
-        self.add(batch.get("fault", ()))
+    on_test_batch_start = on_validation_batch_start
 
 
 def _append(path: Path, line: str) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(handle, line.encode())  # in one piece: processes of a job append to one file
+        os.write(handle, line.encode())  # in one piece, as all processes of a job append to the file
     finally:
         os.close(handle)

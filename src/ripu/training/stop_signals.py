@@ -1,4 +1,4 @@
-"""Stopped from outside: SIGTERM and SIGINT end a run at a whole step, SLURM's signal requeues its job."""
+"""Stop signals: SIGTERM and SIGINT end a run after a whole step, SLURM's signal requeues its job."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _NOTHING, _REQUEUE, _STOP = range(3)
 
 
 class StopSignals(pl.Callback):
-    """Acts on signals where nothing is half done; must follow :class:`RunCheckpoint` in the list of callbacks.
+    """Acts on signals between two steps; must follow :class:`RunCheckpoint` in the list of callbacks.
 
-    While steps are trained, SIGTERM and SIGINT wait for the end of the step; all processes of a job agree on it, a
-    checkpoint is written and the run is over. A second one does not wait. In an evaluation or a round, which are done
-    again when the run is picked up, they end the run at once.
+    During training steps, SIGTERM and SIGINT wait for the end of the step. All processes of a job agree on it, write a
+    checkpoint and stop. A second signal does not wait. An evaluation or a round is repeated on resume, so there the signals
+    stop the run at once.
 
-    Under SLURM with Lightning's automatic requeueing (``#SBATCH --signal=SIGUSR1@90``), Lightning's handler runs at the
-    end of the step, behind a checkpoint of the run's own. What Lightning saves for itself (``hpc_ckpt_*.ckpt``) is the
-    same state once more and is removed: it has no checksum, and Lightning would load it for the last evaluation.
+    Under SLURM with Lightning's automatic requeueing (``#SBATCH --signal=SIGUSR1@90``), Lightning's handler runs at the end
+    of the step, after the run's own checkpoint. Lightning's checkpoint (``hpc_ckpt_*.ckpt``) repeats that state and is
+    removed: it has no digest, and Lightning would load it for the last evaluation.
     """
 
     def __init__(self, run: Path, checkpoint: RunCheckpoint) -> None:
-        """Set up.
+        """Watch a run.
 
         Args:
             run: The run's folder.
-            checkpoint: Saves it.
+            checkpoint: Saves the run before it stops.
         """
         self.run = run
         self.checkpoint = checkpoint
@@ -51,16 +51,16 @@ class StopSignals(pl.Callback):
         forget_lightnings(run)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Keep Lightning's answer to SIGTERM out, before it is in place.
+        """Replace Lightning's reaction to SIGTERM before it is installed.
 
-        In a job of several processes it is a broadcast in the middle of whatever is being done: between training and the
-        last evaluation, or in it, the processes would wait for each other for ever.
+        Lightning broadcasts at once in a job of several processes. Between training and the last evaluation, or during it,
+        the processes would wait for each other forever.
         """
         has_own = signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_DFL)
         replace_sigterm_notifier(trainer, _nothing if has_own else stop_now)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signals over from Lightning, which has set its handlers by now."""
+        """Take the signals over from Lightning, which has installed its handlers by now."""
         if threading.current_thread() is not threading.main_thread():
             return
         environment = cluster_environment(trainer)
@@ -87,24 +87,24 @@ class StopSignals(pl.Callback):
         self._number = signal.Signals(number)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on, steps are trained."""
+        """Let signals wait for the end of a step from here on."""
         self._is_training = True
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Between two steps: do what a signal asked for."""
+        """Act on a pending signal between two steps."""
         step = trainer.global_step
         if step != self._begun:
             self._begun = step
             self._act(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The steps of a phase are over: from here on signals stop at once."""
+        """Let signals stop the run at once after the steps of a phase."""
         self._leave_training()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The phase and its round are saved: do what a signal asked for in between."""
+        """Act on a pending signal after the phase and its round are saved."""
         self._leave_training()
         self._act(trainer)
 
@@ -116,8 +116,8 @@ class StopSignals(pl.Callback):
     def _act(self, trainer: pl.Trainer) -> None:
         wanted = self._wanted
         if trainer.world_size > 1:
-            told = torch.tensor(wanted, device=trainer.strategy.root_device)
-            wanted = int(trainer.strategy.reduce(told, reduce_op="max"))
+            own = torch.tensor(wanted, device=trainer.strategy.root_device)
+            wanted = int(trainer.strategy.reduce(own, reduce_op="max"))
         if wanted == _NOTHING:
             return
         if trainer.global_step > 0:
@@ -130,28 +130,23 @@ class StopSignals(pl.Callback):
             if trainer.is_global_zero:
                 forget_lightnings(self.run)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back."""
-        self._give_back()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self._give_back()
-
-    def _give_back(self) -> None:
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Restore the former handlers."""
         self._is_training = False
         for number, handler in self._before.items():
             if handler is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, handler)
         self._before = {}
 
+    on_exception = on_train_end
+
 
 def _nothing(number: int, frame: Any) -> None:
-    """The handler that was there before is called behind this one."""
+    """Do nothing: Lightning calls the former handler after this one."""
 
 
 def forget_lightnings(run: Path) -> None:
     """Remove the checkpoints that Lightning writes when SLURM requeues a job; see :class:`StopSignals`."""
     for path in run.glob("hpc_ckpt_*.ckpt"):
-        _log.info("removing %s: the run's own checkpoint is of the same step", path)
+        _log.info("removing %s: the run's own checkpoint is from the same step", path)
         path.unlink(missing_ok=True)
