@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
+from ripu.config.spec import make_spec, plain
+from ripu.config.validate import config_dir
 from ripu.module import RipuModule
-from ripu.run import assembly
+from ripu.run.assembly.network import make_module
 
 SIZES = ((96, 160), (160, 256))
 """(height, width), multiples of the stride of 8 at every layer."""
@@ -63,9 +65,9 @@ def main() -> None:
     head = f"{'model':<20}{'precision':<12}{'domain':<8}{'size':>12}{'GiB an image':>14}"
     print(f"{head}{'GiB of copies':>16}{'weights, gradients, momentum':>30}")
     for model in options.model:
-        with initialize_config_dir(assembly.config_dir(), version_base="1.3"):
+        with initialize_config_dir(config_dir(), version_base="1.3"):
             cfg = compose("train", ["dataset=gtav", f"model={model}", "model.weights=null"])
-        module = assembly.make_module(cfg, assembly.make_taxonomy(cfg)).train()
+        module = make_module(make_spec(plain(cfg))).train()
         fixed = 3 * sum(one.numel() * one.element_size() for one in module.parameters()) / 2**30
         for precision in ("32-true", "bf16-mixed"):
             for domain in ("source", "target"):

@@ -12,15 +12,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
+from ripu.config.checks import checked_spec
+from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError
 from ripu.models.checkpoints import check_new, read_checkpoint, save_new
-from ripu.run import assembly
+from ripu.run.assembly.network import make_module
 
 
 def convert(released: Path, out: Path, words: Sequence[str]) -> None:
@@ -36,18 +38,17 @@ def convert(released: Path, out: Path, words: Sequence[str]) -> None:
         CheckpointError: The file cannot be read, or ``out`` exists.
     """
     check_new(out)
-    with initialize_config_dir(assembly.config_dir(), version_base="1.3"):
+    with initialize_config_dir(config_dir(), version_base="1.3"):
         try:
             cfg = compose("train", [*words, "paths.output_dir=."])
         except HydraException as error:
             raise ConfigError(str(error).partition("\n")[0]) from error
-    assembly.check_config(cfg)
+    spec = checked_spec(cfg)
     content = read_checkpoint(released)
-    start = OmegaConf.merge(cfg, {"model": {"checkpoint": str(released)}})
-    module = assembly.make_module(start, assembly.make_taxonomy(cfg))  # type: ignore[arg-type]
+    module = make_module(replace(spec, model={**spec.model, "checkpoint": str(released)}))
     stored = {
         "state_dict": module.state_dict(),
-        "hyper_parameters": {"config": assembly.plain(cfg)},
+        "hyper_parameters": {"config": spec.config},
         "global_step": int(content.get("iteration", content.get("global_step", 0))),
     }
     save_new(stored, out)

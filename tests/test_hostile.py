@@ -23,6 +23,7 @@ from PIL import Image
 import ripu
 from ripu import labels
 from ripu.config import targets
+from ripu.config.spec import plain
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder
@@ -34,7 +35,7 @@ from ripu.inference.prediction_writer import file_names, save_prediction
 from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore, LabelStoreError, TargetImage
 from ripu.models.checkpoints import CheckpointError, read_checkpoint
-from ripu.run import assembly, restore
+from ripu.run import restore
 from running import compose, tiny
 
 SOURCES = sorted(Path(ripu.__file__).parent.rglob("*.py"))
@@ -91,7 +92,7 @@ def test_every_reader_is_a_safe_one(path: Path) -> None:
     ("key", "target"),
     [
         ("model", "os.system"),
-        ("model", "ripu.run.assembly.network.inspect.sys.exit"),
+        ("model", "ripu.run.network.inspect.sys.exit"),
         ("model", "subprocess.Popen"),
         ("acquisition", "subprocess.Popen"),
         ("dataset.source", "shutil.rmtree"),
@@ -108,7 +109,7 @@ def test_a_checkpoint_names_no_other_code(key: str, target: str, tmp_path: Path)
     made = {"_target_": target, "command": f"touch {tmp_path}/made", "args": ["touch", f"{tmp_path}/made"]}
     OmegaConf.update(cfg, key, made, merge=False, force_add=True)
     path = tmp_path / "evil.ckpt"
-    torch.save({"state_dict": {}, "hyper_parameters": {"config": assembly.plain(cfg)}}, path)
+    torch.save({"state_dict": {}, "hyper_parameters": {"config": plain(cfg)}}, path)
     with pytest.raises(ConfigError, match=rf"evil\.ckpt: its configuration names {key}\._target_={target}"):
         restore.read_checkpoint(path)
     assert not (tmp_path / "made").exists()
@@ -116,7 +117,7 @@ def test_a_checkpoint_names_no_other_code(key: str, target: str, tmp_path: Path)
 
 def test_a_checkpoint_names_what_runs_are_made_of(tmp_path: Path) -> None:
     for dataset in ("camvid", "streets_synthia"):
-        targets.accept_stored(assembly.plain(compose(*tiny(tmp_path, tmp_path, dataset=dataset))), tmp_path)
+        targets.accept_stored(plain(compose(*tiny(tmp_path, tmp_path, dataset=dataset))), tmp_path)
     words = (
         "dataset=folder",
         "dataset.classes=[a]",
@@ -124,17 +125,17 @@ def test_a_checkpoint_names_what_runs_are_made_of(tmp_path: Path) -> None:
         "region=rectangles",
         f"paths.output_dir={tmp_path}",
     )
-    targets.accept_stored(assembly.plain(compose(*words)), tmp_path)
+    targets.accept_stored(plain(compose(*words)), tmp_path)
     with pytest.raises(ConfigError, match="refers to this machine"):
         targets.accept_stored({"paths": {"data_root": "${oc.env:HOME}"}}, tmp_path)
 
 
 def test_a_yaml_makes_no_objects(tmp_path: Path) -> None:
-    from ripu.run import frame
+    from ripu.run.folder import check_free
 
     (tmp_path / "config.yaml").write_text(f"seed: !!python/object/apply:os.mkdir [{tmp_path}/made]\n")
     with pytest.raises(Exception, match="could not determine a constructor"):
-        frame.check_free(tmp_path, {"seed": 0}, resume=True)
+        check_free(tmp_path, {"seed": 0}, resume=True)
     assert not (tmp_path / "made").exists()
 
 
@@ -290,18 +291,18 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
 def test_the_configuration_of_a_run_does_not_blow_up(tmp_path: Path) -> None:
     from ripu.config.stored import read_values
     from ripu.report.collect import read_record
-    from ripu.run import frame
+    from ripu.run.folder import check_free
 
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     (tmp_path / "config.yaml").write_text("\n".join(lines))
     with pytest.raises(ConfigError, match=r"config\.yaml refers to parts of itself"):
-        frame.check_free(tmp_path, {"seed": 0}, resume=True)
+        check_free(tmp_path, {"seed": 0}, resume=True)
     (tmp_path / "results.json").write_text('{"mIoU": 1.0}')
     assert read_record(tmp_path, read_values).problem == "config.yaml cannot be read"
     (tmp_path / "config.yaml").write_text("seed: ${oc.env:HOME}\n")
     with pytest.raises(ConfigError, match=r"seed: \$\{oc.env:HOME\} -> 0"):
-        frame.check_free(tmp_path, {"seed": 0}, resume=True)
+        check_free(tmp_path, {"seed": 0}, resume=True)
 
 
 def test_an_image_bomb_in_a_run_is_not_reported(tmp_path: Path) -> None:

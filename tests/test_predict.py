@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from PIL import Image
 
+from ripu.config.spec import plain
 from ripu.datasets.image_files import read_image
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.inference.image_folder import PhotosError, find_photos
 from ripu.inference.predictor import Predictor
 from ripu.predict import network_size, predict
-from ripu.run import assembly, restore
-from running import ROUNDS, call, compose, tiny
+from ripu.run import restore
+from ripu.run.assembly.network import make_module
+from running import ROUNDS, call, compose, spec_of, tiny
 
 KINDS = {"labelIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}
 
@@ -30,9 +31,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What training leaves, of a network that was not trained, and whose data are nowhere."""
     folder = tmp_path_factory.mktemp("checkpoint")
     cfg = compose(*tiny(Path("nowhere"), folder / "run", *ROUNDS))
-    module = assembly.make_module(cfg, assembly.make_taxonomy(cfg))
+    module = make_module(spec_of(cfg))
     path = folder / "final.ckpt"
-    torch.save({"state_dict": module.state_dict(), "hyper_parameters": {"config": assembly.plain(cfg)}}, path)
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": {"config": plain(cfg)}}, path)
     return path
 
 
@@ -43,10 +44,7 @@ def run(checkpoint: Path, source: Path, output: Path, *words: str) -> dict[str, 
 
 def restored(checkpoint: Path) -> Any:
     """The module of a checkpoint, in evaluation mode."""
-    stored = restore.read_checkpoint(checkpoint)
-    cfg = OmegaConf.create(stored["hyper_parameters"]["config"])
-    module = assembly.make_module(cfg, assembly.make_taxonomy(cfg))
-    module.load_state_dict(stored["state_dict"])
+    _, module = restore.restore(checkpoint)
     return module.eval()
 
 

@@ -14,13 +14,14 @@ import pytest
 import torch
 
 import trees
-from ripu import replay as module
 from ripu.inference import logits_cache
 from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore
 from ripu.loading.samples import PoolScenes
 from ripu.replay import replay
-from ripu.run import assembly, restore
+from ripu.run import restore
+from ripu.run.assembly.data import make_scenes
+from ripu.run.assembly.selection import make_engine
 from ripu.selection.engine import SelectionEngine
 from running import call, compose, label_bytes, train_here
 
@@ -76,16 +77,11 @@ def test_several_scores_beside_the_run(run: Path, tmp_path: Path, capsys: pytest
 def test_the_network_of_the_run_is_asked(run: Path, tmp_path: Path) -> None:
     _replay(run, tmp_path, "rounds=1")
     stored = restore.read_checkpoint(run / "checkpoints" / "final.ckpt")
-    cfg = compose(config_name="replay")
-    job = module._config(
-        stored["hyper_parameters"]["config"], cfg, "own", stored["hyper_parameters"]["config"]["acquisition"]
-    )
-    scenes = assembly.make_scenes(job)
-    network = assembly.make_module(job, scenes.taxonomy)
-    network.load_state_dict(stored["state_dict"])
-    network.eval()
+    job = restore.restored_spec(stored)
+    scenes = make_scenes(job)
+    network = restore.restored_module(job, stored).eval()
     store = LabelStore.open(tmp_path / "RipuScore" / "labels")
-    engine = assembly.make_engine(job, scenes, store.images)
+    engine = make_engine(job, scenes, store.images)
     for index, one in enumerate(store.images):
         image = PoolScenes(scenes.target, (32, 48), [index])[0]["image"]
         with torch.no_grad():

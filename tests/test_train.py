@@ -22,8 +22,20 @@ from ripu.datasets.taxonomy import CAMVID11
 from ripu.evaluate import evaluate
 from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore
-from ripu.run import assembly
-from running import ROUNDS, call, command, compose, environment, label_bytes, same_weights, tiny, train_here, weights
+from ripu.run.assembly.data import make_scenes, make_val
+from running import (
+    ROUNDS,
+    call,
+    command,
+    compose,
+    environment,
+    label_bytes,
+    same_weights,
+    spec_of,
+    tiny,
+    train_here,
+    weights,
+)
 from trees import DUSK_TEST, HEIGHT, WIDTH
 
 
@@ -391,9 +403,9 @@ def test_only_validation_scenes_are_needed_to_measure(own_data: Path) -> None:
     cfg = compose("dataset=gtav", f"paths.data_root={own_data}")
     shutil.rmtree(own_data / "gtav")
     shutil.rmtree(own_data / "cityscapes" / "leftImg8bit" / "train")
-    assert len(assembly.make_val(cfg)) > 0
+    assert len(make_val(spec_of(cfg))) > 0
     with pytest.raises(DatasetNotFoundError):
-        assembly.make_scenes(cfg)
+        make_scenes(spec_of(cfg))
 
 
 def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_data: Path, tmp_path: Path) -> None:
@@ -432,7 +444,7 @@ def test_evaluate_here_with_flip_and_another_data_root(finished_run: Path, own_d
 def test_real_scenes(real_data: Path, tmp_path: Path) -> None:
 
     cfg = compose("dataset=camvid", f"paths.data_root={real_data}")
-    scenes = assembly.make_scenes(cfg)
+    scenes = make_scenes(spec_of(cfg))
     names = [
         {scene.image_id.split("/")[1].split("_")[0] for scene in one.scenes} for one in (scenes.source, scenes.target)
     ]
@@ -467,7 +479,7 @@ def test_first_predictions_that_were_broken_off_are_made_again(data_root: Path, 
 
 def test_two_processes_do_not_share_a_folder(data_root: Path, tmp_path: Path) -> None:
     from ripu.io.lock import LockedError
-    from ripu.run.frame import claim
+    from ripu.run.folder import claim
 
     run = tmp_path / "run"
     lock = claim(run, {"seed": 0})

@@ -1,7 +1,6 @@
 """``python -m ripu.evaluate checkpoint=...``: per-class IoU of a checkpoint, and its predictions as PNG.
 
-The data set, classes and network are those that the checkpoint was trained with; of the data, the validation scenes alone
-are read.
+Data set, classes and network are those of the checkpoint; only the validation scenes are read.
 """
 
 # ruff: noqa: E402
@@ -13,13 +12,17 @@ from ripu.io.signals import guard_start
 guard_start(__name__)  # before the imports that take long
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ripu.config.app import command
-from ripu.run import assembly, restore
+from ripu.config.messages import explain, quiet_libraries
+from ripu.run import restore
+from ripu.run.assembly.data import make_val
+from ripu.run.device import check_device
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         mIoU, per-class IoU and pixel accuracy, as written to ``evaluation.json``.
 
     Raises:
-        ConfigError: The checkpoint is not one of this package, or is not there.
+        ConfigError: The checkpoint is missing, or was not written by ``ripu.train``.
     """
     path = restore.checkpoint_path(cfg.checkpoint)
 
@@ -44,19 +47,15 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     from ripu.training.progress import EvaluationBar
     from ripu.training.skipped_files import SkippedFiles
 
-    restore.check_device(cfg.accelerator, "accelerator")
+    check_device(cfg.accelerator, "accelerator")
     stored = restore.read_checkpoint(path)
-    trained = OmegaConf.create(stored["hyper_parameters"]["config"])
-    trained.resume = False
-    trained.data.unreadable = cfg.unreadable
-    if cfg.paths.data_root is not None:
-        move_data(trained, str(cfg.paths.data_root))
-    val, taxonomy = assembly.make_val(trained), assembly.make_taxonomy(trained)
-    module = assembly.make_module(trained, taxonomy, is_fresh=False)
-    module.load_state_dict(stored["state_dict"])
+    trained = restore.restored_spec(stored, cfg.paths.data_root)
+    trained = replace(trained, data=replace(trained.data, unreadable=cfg.unreadable))
+    val, taxonomy = make_val(trained), trained.taxonomy
+    module = restore.restored_module(trained, stored)
     if cfg.flip is not None:
         module.flip = cfg.flip
-    precision = trained.trainer.precision if cfg.precision is None else cfg.precision
+    precision: Any = trained.trainer.precision if cfg.precision is None else cfg.precision
     datamodule = restore.make_reader(trained, val, val, cfg.num_workers, cfg.batch)
     run = Path(cfg.paths.output_dir)
     run.mkdir(parents=True, exist_ok=True)
@@ -93,34 +92,16 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     return results
 
 
-def move_data(trained: DictConfig, data_root: str) -> None:
-    """Replace the data root of a stored configuration by another one, wherever it begins a path."""
-    old = str(trained.paths.data_root)
-    moved = _replaced(OmegaConf.to_container(trained.dataset), old, data_root)
-    trained.dataset = moved
-    trained.paths.data_root = data_root
-
-
-def _replaced(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return {key: _replaced(value, old, new) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_replaced(value, old, new) for value in node]
-    if isinstance(node, str) and (node == old or node.startswith(f"{old}/")):
-        return new + node[len(old) :]
-    return node
-
-
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    """The command line."""
-    assembly.quiet_libraries()
+    """Run the command line."""
+    quiet_libraries()
     try:
         evaluate(cfg)
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
     except Exception as error:
-        assembly.explain(error)
+        explain(error)
         sys.exit(1)
 
 

@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from ripu.config.app import command
+from ripu.config.messages import explain, quiet_libraries
 from ripu.io.errors import ConfigError, RipuError
-from ripu.run import assembly, restore
+from ripu.run import restore
+from ripu.run.device import make_device
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is predicted
     from ripu.inference.image_folder import Photo
@@ -111,7 +113,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     _check(cfg)
     source, output = Path(cfg.input), Path(cfg.output)
     path = restore.checkpoint_path(cfg.checkpoint)
-    device = restore.make_device(cfg.accelerator)
+    device = make_device(cfg.accelerator)
     from ripu.inference.image_folder import Finished, find_photos
     from ripu.inference.predictor import Predictor
     from ripu.inference.rendering import Painter, legend
@@ -120,9 +122,10 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
 
     photos, others = find_photos(source, output)
 
-    trained, module, taxonomy = restore.restore(path)
+    spec, module = restore.restore(path)
+    taxonomy = spec.taxonomy
     module.to(device).eval()
-    size = tuple(trained.data.target_size)
+    size = spec.data.target_size
     tile = (max(size), max(size)) if cfg.tile is None else (int(cfg.tile[0]), int(cfg.tile[1]))
     settings = {
         "checkpoint_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -264,14 +267,14 @@ def summary(results: Mapping[str, Any], output: Path) -> str:
 @command("predict", _check)
 def main(cfg: DictConfig) -> None:
     """The command line."""
-    assembly.quiet_libraries()
+    quiet_libraries()
     try:
         results = predict(cfg)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        assembly.explain(error)
+        explain(error)
         sys.exit(1)
     print(summary(results, Path(cfg.output)))
     if results["unreadable"]:

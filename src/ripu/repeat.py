@@ -1,6 +1,6 @@
-"""``python -m ripu.repeat RUN/nonfinite/step-....pt``: compute a step that failed again, and find where it goes wrong.
+"""``python -m ripu.repeat RUN/nonfinite/step-....pt``: repeat a failed step, and find the module where it goes wrong.
 
-Training leaves such a file where a loss or gradient is not finite. Its images and weights are in it; the data set is not
+Training leaves such a file where a loss or gradient is not finite. It holds the images and weights; the data set is not
 needed.
 """
 
@@ -10,24 +10,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ripu.config.messages import explain
 from ripu.io.errors import ConfigError
-from ripu.run import assembly, restore
+from ripu.run import restore
+from ripu.run.device import make_device
 
 
 def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
-    """Compute the step that a file of :func:`ripu.training.step_failure.keep_failed_step` holds again.
+    """Repeat the step that a file of :func:`ripu.training.step_failure.keep_failed_step` holds.
 
     Args:
         path: The file.
-        accelerator: ``auto``, ``cpu`` or ``cuda``; results are bit-equal on the device that the step failed on (the number
-            of threads is that of the run).
+        accelerator: ``auto``, ``cpu`` or ``cuda``; results are bit-equal on the device that the step failed on, with the
+            number of threads of the run.
 
     Returns:
         ``terms`` of the loss, ``first``: the first module whose output is not finite (None where all are), and
         ``gradients``: parameters whose gradient is not finite.
 
     Raises:
-        ConfigError: The file is damaged, or is none of these.
+        ConfigError: The file is damaged, or of another kind.
     """
     import torch
 
@@ -46,8 +48,8 @@ def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"{path} is not the state of a step that failed; name RUN/{Path('nonfinite')}/step-*.pt")
     torch.set_num_threads(state["threads"])
-    cfg, module, _ = restore.restore(path)
-    device = restore.make_device(accelerator)
+    spec, module = restore.restore(path)
+    device = make_device(accelerator)
     module.to(device).train()
     batch = {
         domain: {name: tensor.to(device) for name, tensor in part.items()} for domain, part in state["batch"].items()
@@ -67,7 +69,7 @@ def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
     module.seed_step(state["step"], state["micro_batch"], state["rank"])
     is_adapting = not module.plan.is_pretraining(state["step"])
     kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    precision = str(cfg.trainer.precision)
+    precision = spec.trainer.precision
     terms: dict[str, float] = {}
     with torch.autocast(device.type, kinds.get(precision), enabled=precision in kinds):
         for domain in batch:
@@ -94,7 +96,7 @@ def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     words = sys.argv[1:] if argv is None else argv
     if len(words) != 1 or words[0].startswith("-"):
         print(__doc__)
@@ -102,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         found = repeat(Path(words[0]))
     except Exception as error:
-        assembly.explain(error)
+        explain(error)
         return 1
     print(f"step {found['step']}; images:")
     for domain, names in found["images"].items():

@@ -21,12 +21,19 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ripu.config.app import command
+from ripu.config.app import chosen, command
+from ripu.config.messages import explain, quiet_libraries
+from ripu.config.migrate import upgrade
+from ripu.config.spec import RunSpec, make_spec, plain
+from ripu.config.validate import config_dir
 from ripu.datasets.scenes import Scenes
 from ripu.io.console import Progress
 from ripu.io.errors import ConfigError
 from ripu.io.reading import UntrustedError, read_json
-from ripu.run import assembly, restore
+from ripu.run import restore
+from ripu.run.assembly.data import make_scenes
+from ripu.run.assembly.selection import make_engine, make_store, target_images
+from ripu.run.device import make_device
 
 if TYPE_CHECKING:  # torch takes long to import: only when something is replayed
     import torch
@@ -69,15 +76,17 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     from ripu.labelstore import LabelStore
     from ripu.labelstore.files import file_digest
     from ripu.report.summary import left_out
-    from ripu.run.frame import provenance
+    from ripu.run.results import provenance
     from ripu.selection.comparison import compare, summary
 
-    device = restore.make_device(cfg.accelerator)
+    device = make_device(cfg.accelerator)
     stored = restore.read_checkpoint(path)
-    config = stored["hyper_parameters"]["config"]
-    jobs = {name: _config(config, cfg, name, node) for name, node in _acquisitions(cfg, config).items()}
+    config = upgrade(stored["hyper_parameters"]["config"])
+    jobs = {name: make_spec(plain(_config(config, cfg, node))) for name, node in _acquisitions(cfg, config).items()}
     base = next(iter(jobs.values()))
-    num_rounds = _num_rounds(cfg, base)
+    query = base.query
+    assert query is not None
+    num_rounds = _num_rounds(cfg.rounds, query.num_rounds)
     asked: dict[str, LabelStore] = {}
     facts: dict[str, dict[str, Any]] = {}
     if (run / "labels").is_dir():
@@ -86,9 +95,9 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     digest = file_digest(path)
     inputs = _inputs(digest, jobs, num_rounds, asked.get(OWN))
     _check_same(inputs, out, jobs)
-    scenes = assembly.make_scenes(base)
-    images = assembly.target_images(scenes, run / "labels")
-    engines = {name: assembly.make_engine(job, scenes, images) for name, job in jobs.items()}
+    scenes = make_scenes(base)
+    images = target_images(scenes, run / "labels")
+    engines = {name: make_engine(job, scenes, images) for name, job in jobs.items()}
     source = _logit_source(cfg, base, scenes, stored, device)
     if cfg.cache is not None:
         source.keep_in(Path(cfg.cache), digest)
@@ -96,7 +105,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     unreadable: dict[tuple[str, str], dict[str, str]] = {}
     for name, job in jobs.items():
         started = time.monotonic()
-        with assembly.make_store(job, scenes, out / name, images, write=True) as asked[name]:
+        with make_store(job, scenes, out / name, images, write=True) as asked[name]:
             carry_along(asked.get(OWN), asked[name])
             engine = engines[name]
             assert engine is not None
@@ -108,12 +117,12 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
         "run": str(run),
         "checkpoint": str(path),
         "rounds": num_rounds,
-        "mode": base.mode.name,
-        "radius": base.mode.radius,
-        "suppress_radius": base.mode.suppress_radius,
+        "mode": base.mode,
+        "radius": query.radius,
+        "suppress_radius": query.suppress_radius,
         "budget": base.budget,
-        "budget_per": assembly.make_query(base).budget_per,
-        "region": None if base.get("region") is None else OmegaConf.to_container(base.region, resolve=True),
+        "budget_per": query.budget_per,
+        "region": base.region_node,
         "images": len(scenes.target),
         **comparison,
         "unreadable": [unreadable[key] for key in sorted(unreadable)],
@@ -127,22 +136,20 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     return results
 
 
-def _num_rounds(cfg: DictConfig, base: DictConfig) -> int:
-    known = assembly.make_query(base).num_rounds
-    num_rounds = known if cfg.rounds is None else int(cfg.rounds)
+def _num_rounds(given: int | None, known: int) -> int:
+    num_rounds = known if given is None else int(given)
     if not 1 <= num_rounds <= known:
-        raise ConfigError(f"rounds={cfg.rounds} must lie in 1..{known}, the number of rounds of the run")
+        raise ConfigError(f"rounds={given} must lie in 1..{known}, the number of rounds of the run")
     return num_rounds
 
 
 def _logit_source(
-    cfg: DictConfig, base: DictConfig, scenes: Scenes, stored: Mapping[str, Any], device: torch.device
+    cfg: DictConfig, base: RunSpec, scenes: Scenes, stored: Mapping[str, Any], device: torch.device
 ) -> LogitSource:
     """The network of the run over its target images."""
     from ripu.inference.logits_cache import LogitSource
 
-    module = assembly.make_module(base, scenes.taxonomy, is_fresh=False)
-    module.load_state_dict(stored["state_dict"])
+    module = restore.restored_module(base, stored)
     module.to(device).eval()
     batch = base.evaluation.batch if cfg.batch is None else cfg.batch
     datamodule = restore.make_reader(base, scenes.target.without_labels(), scenes.val, cfg.num_workers, batch)
@@ -181,7 +188,7 @@ def _tell(faults: Iterable[Fault], told: dict[tuple[str, str], dict[str, str]]) 
 # ------------------------------------------------------------------------------------------------- a replay that goes on
 
 
-def _inputs(checkpoint: str, jobs: Mapping[str, DictConfig], num_rounds: int, own: LabelStore | None) -> dict[str, Any]:
+def _inputs(checkpoint: str, jobs: Mapping[str, RunSpec], num_rounds: int, own: LabelStore | None) -> dict[str, Any]:
     """What the rounds of a replay depend on; the rest of its configuration is the checkpoint's."""
     base = next(iter(jobs.values()))
     return {
@@ -189,9 +196,9 @@ def _inputs(checkpoint: str, jobs: Mapping[str, DictConfig], num_rounds: int, ow
         "begins_with_sha256": [] if own is None else [event.content_sha256 for event in own.log.carried],
         "rounds": num_rounds,
         "budget": base.budget,
-        "mode": OmegaConf.to_container(base.mode, resolve=True),
-        "region": None if base.get("region") is None else OmegaConf.to_container(base.region, resolve=True),
-        "acquisition": {name: OmegaConf.to_container(job.acquisition, resolve=True) for name, job in jobs.items()},
+        "mode": base.config["mode"],
+        "region": base.region_node,
+        "acquisition": {name: job.acquisition for name, job in jobs.items()},
     }
 
 
@@ -229,7 +236,7 @@ def _acquisitions(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
     if cfg.acquisitions is not None and cfg.acquisition is not None:
         raise ConfigError(f"acquisition=... and acquisitions={list(cfg.acquisitions)} are both given; give one of them")
     if cfg.acquisitions is not None:
-        folder = Path(assembly.config_dir()) / "acquisition"
+        folder = Path(config_dir()) / "acquisition"
         names = [cfg.acquisitions] if isinstance(cfg.acquisitions, str) else [str(name) for name in cfg.acquisitions]
         known = sorted(path.stem for path in folder.glob("*.yaml"))
         unknown = [name for name in names if name not in known]
@@ -237,12 +244,9 @@ def _acquisitions(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"acquisitions={names} must be different names of {known}")
         return {name: OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")) for name in names}
     if cfg.acquisition is not None:
-        from hydra.core.hydra_config import HydraConfig
-
         node = OmegaConf.to_container(cfg.acquisition, resolve=False)
         assert isinstance(node, dict)
-        choice = HydraConfig.get().runtime.choices.get("acquisition") if HydraConfig.initialized() else None
-        return {str(choice or _class_name(node)): node}
+        return {chosen("acquisition") or _class_name(node): node}
     node = dict(config["acquisition"])
     for key in ("radius", "pixel"):  # resolved in the run; follow the mode where they did so there
         if key in node and node[key] == config["mode"][key]:
@@ -254,13 +258,10 @@ def _class_name(node: Mapping[Any, Any]) -> str:
     return str(node["_target_"]).rsplit(".", 1)[-1]
 
 
-def _config(config: Mapping[str, Any], cfg: DictConfig, name: str, acquisition: Any) -> DictConfig:
+def _config(config: Mapping[str, Any], cfg: DictConfig, acquisition: Any) -> DictConfig:
     """The configuration of the run with what is replayed differently."""
-    job = OmegaConf.create(dict(config))
-    if cfg.paths.data_root is not None:
-        from ripu.evaluate import move_data
-
-        move_data(job, str(cfg.paths.data_root))
+    root = cfg.paths.data_root
+    job = OmegaConf.create(dict(config if root is None else restore.with_data_root(config, root)))
     given = OmegaConf.to_container(cfg.mode, resolve=False)
     assert isinstance(given, dict)
     given = {key: value for key, value in given.items() if value is not None}
@@ -309,11 +310,11 @@ def main(cfg: DictConfig) -> None:
 
     with open_dict(cfg):
         cfg.paths.output_dir = HydraConfig.get().runtime.output_dir  # a job of a multirun has a folder of its own
-    assembly.quiet_libraries()
+    quiet_libraries()
     try:
         replay(cfg)
     except Exception as error:
-        assembly.explain(error)
+        explain(error)
         sys.exit(1)
 
 

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from ripu.config.checks import check_config
+from ripu.config.spec import instantiate
+from ripu.config.validate import config_dir
 from ripu.module import RipuModule
-from ripu.run import assembly
-from running import compose
+from ripu.run.assembly.network import make_module
+from running import compose, spec_of
 
-FOLDER = Path(assembly.config_dir()) / "experiment"
+FOLDER = Path(config_dir()) / "experiment"
 ROWS = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
 LABEL = (1024, 2048)
 TRAIN = (640, 1280)
@@ -26,13 +29,13 @@ def composed(row: str, *more: str) -> Any:
     is_free = row.endswith("source_free") or row in ("table5/gtav_ra", "table5/synthia_ra")
     start = ["model.checkpoint=source.ckpt"] if is_free else []
     cfg = compose(f"experiment={row}", "paths.output_dir=run", *start, *more)
-    assembly.check_config(cfg)
+    check_config(cfg)
     return cfg
 
 
 def module(cfg: Any) -> RipuModule:
     with_tiny = OmegaConf.merge(cfg, {"model": {"_target_": "tiny.TinyNetwork", "checkpoint": None}})
-    return assembly.make_module(with_tiny, assembly.make_taxonomy(cfg))  # type: ignore[arg-type]
+    return make_module(spec_of(with_tiny))  # type: ignore[arg-type]
 
 
 def leaves(cfg: Any) -> dict[str, Any]:
@@ -73,11 +76,11 @@ def test_every_row_is_the_published_setting(row: str) -> None:
     }[cfg.setting.name]
     assert made.plan.selection_steps == rounds
     if rounds:
-        query = assembly.make_query(cfg)
+        query = spec_of(cfg).query
         side = 2 * query.radius + 1
         expected = 21 if query.pixel else -(-LABEL[0] * LABEL[1] * query.budget // 5 // side**2)
         assert query.picks_per_round(LABEL, TRAIN) == expected
-        assembly.instantiate(cfg.acquisition)
+        instantiate(cfg.acquisition)
     text = (FOLDER / f"{row}.yaml").read_text().splitlines()
     assert text[:2] == ["# @package _global_", f"# python -m ripu.train experiment={row}" + text[1].partition(row)[2]]
     assert re.match(r"# (Table|Fig\.) \d+, .*\.$", text[2])
@@ -88,7 +91,7 @@ def test_every_row_is_the_published_setting(row: str) -> None:
     ("row", "picks"), [("table1/ra", 1026), ("table1/ra_5", 2331), ("table1/pa", 21), ("table5/gtav_ra", 26)]
 )
 def test_picks_a_round(row: str, picks: int) -> None:
-    assert assembly.make_query(composed(row)).picks_per_round(LABEL, TRAIN) == picks
+    assert spec_of(composed(row)).query.picks_per_round(LABEL, TRAIN) == picks
 
 
 @pytest.mark.parametrize(
@@ -123,13 +126,13 @@ def test_the_ablation(task: str, row: str, consistency: float, negative: float, 
     cfg = composed(f"table3/{task}_{row}")
     made = module(cfg)
     assert (made.consistency_weight, made.negative_weight) == (consistency, negative)
-    assert type(assembly.instantiate(cfg.acquisition)).__name__ == score
+    assert type(instantiate(cfg.acquisition)).__name__ == score
 
 
 @pytest.mark.parametrize("mode", ["ra", "pa"])
 def test_the_k_sweep(mode: str) -> None:
     for k in (1, 2, 4, 8, 16, 32):
-        query = assembly.make_query(composed(f"fig6/{mode}_k{k}"))
+        query = spec_of(composed(f"fig6/{mode}_k{k}")).query
         assert (query.pixel, query.radius) == (mode == "pa", k)
         assert query.suppress_radius == (k if mode == "pa" else 2 * k)
 
@@ -142,7 +145,7 @@ def test_rows_that_stand_in_two_tables_are_one_run() -> None:
 
 def test_a_row_on_generated_data_keeps_what_it_is_about() -> None:
     cfg = compose("experiment=table4/sconf_pa", "dataset=streets", "paths.output_dir=run")
-    assembly.check_config(cfg)
+    check_config(cfg)
     assert (cfg.dataset.name, cfg.trainer.max_steps, cfg.mode.radius) == ("streets", 400, 8)
     assert cfg.model._target_ == "ripu.models.smp.SmpNetwork"
     assert (cfg.objective.consistency_weight, cfg.objective.negative_weight) == (0.0, 0.0)

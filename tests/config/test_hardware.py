@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
+from ripu.config.checks import check_config
+from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError
 from ripu.models.deeplabv3plus import SeparableASPPHead
-from ripu.run import assembly
-from running import compose, same_weights, train_here
+from ripu.run.assembly.network import make_module
+from running import compose, same_weights, spec_of, train_here
 
-PRESETS = sorted(path.stem for path in (Path(assembly.config_dir()) / "hardware").glob("*.yaml"))
-MODELS = sorted(path.stem for path in (Path(assembly.config_dir()) / "model").glob("*.yaml"))
-published = cache(compose)  # for reading only
+PRESETS = sorted(path.stem for path in (Path(config_dir()) / "hardware").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (Path(config_dir()) / "model").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -23,11 +23,11 @@ published = cache(compose)  # for reading only
 @pytest.mark.parametrize("model", MODELS)
 def test_the_optimisation_stays_what_it_is(preset: str, dataset: str, model: str) -> None:
     words = [f"dataset={dataset}", f"model={model}", "paths.output_dir=run"]
-    plain, fitted = published(*words), compose(*words, f"hardware={preset}")
-    assembly.check_config(fitted)
+    plain, fitted = compose(*words), compose(*words, f"hardware={preset}")
+    check_config(fitted)
     for domain in ("source_batch", "target_batch"):
         assert fitted.data[domain] * fitted.trainer.accumulate == plain.data[domain] * plain.trainer.accumulate
-    assert assembly.make_plan(fitted) == assembly.make_plan(plain)
+    assert spec_of(fitted).plan == spec_of(plain).plan
     for key in ("optimizer", "objective", "protocol", "model", "mode", "budget", "setting"):
         assert fitted[key] == plain[key]
     assert (fitted.data.source_size, fitted.data.target_size) == (plain.data.source_size, plain.data.target_size)
@@ -41,16 +41,16 @@ def test_a_row_of_the_paper_and_the_command_line_win() -> None:
 def test_batches_that_cannot_be_dealt_are_refused() -> None:
     cfg = compose("hardware=gpu11gb", "dataset.recipe.target_batch=3", "paths.output_dir=run")
     with pytest.raises(ValueError, match=r"data\.target_batch"):
-        assembly.check_config(cfg)
+        check_config(cfg)
 
 
 def test_single_images_need_a_network_that_can_take_them() -> None:
     words = ["dataset=camvid", "hardware=gpu11gb", "model=smp", "model.encoder=resnet18", "model.weights=null"]
     cfg = compose(*words, "paths.output_dir=run")
     with pytest.raises(ConfigError, match=r"data\.source_batch=1: .*model\.freeze_batchnorm=all"):
-        assembly.make_module(cfg, assembly.make_taxonomy(cfg))
+        make_module(spec_of(cfg))
     cfg = compose(*words, "model.freeze_batchnorm=all", "paths.output_dir=run")
-    network = assembly.make_module(cfg, assembly.make_taxonomy(cfg)).network
+    network = make_module(spec_of(cfg)).network
     assert all(int(one) == 0 for name, one in network.state_dict().items() if name.endswith("num_batches_tracked"))
 
 
@@ -75,6 +75,6 @@ def test_a_preset_runs(data_root: Path, tmp_path: Path) -> None:
 def test_the_command_line_knows_the_presets() -> None:
     from ripu.config.command_line import check_command_line
 
-    assert check_command_line(["hardware=gpu24gb", "dataset=gtav"], "train", assembly.check_config) == []
+    assert check_command_line(["hardware=gpu24gb", "dataset=gtav"], "train", check_config) == []
     with pytest.raises(ConfigError, match=r"hardware=gpu12gb is unknown.*gpu11gb, gpu24gb"):
-        check_command_line(["hardware=gpu12gb"], "train", assembly.check_config)
+        check_command_line(["hardware=gpu12gb"], "train", check_config)

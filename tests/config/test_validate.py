@@ -10,17 +10,19 @@ import pytest
 from omegaconf import OmegaConf
 
 from ripu.config import keys, validate
+from ripu.config.checks import check_config
 from ripu.config.command_line import check_command_line
+from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError
-from ripu.run import assembly, restore
+from ripu.run import device
 from running import call, compose
 
-ROOT_FILES = sorted(path.stem for path in Path(assembly.config_dir()).glob("*.yaml"))
+ROOT_FILES = sorted(path.stem for path in Path(config_dir()).glob("*.yaml"))
 
 
 def said(*words: str, config_name: str = "train") -> str:
     """The one line with which a command line is refused."""
-    check = assembly.check_config if config_name == "train" else lambda cfg: None
+    check = check_config if config_name == "train" else lambda cfg: None
     with pytest.raises(ValueError) as caught:
         check_command_line(list(words), config_name, check)
     assert "\n" not in str(caught.value)
@@ -28,7 +30,7 @@ def said(*words: str, config_name: str = "train") -> str:
 
 
 def warned(*words: str) -> list[str]:
-    return check_command_line(list(words), "train", assembly.check_config)
+    return check_command_line(list(words), "train", check_config)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_a_yaml_that_cannot_be_read_is_one_line(content: bytes, tmp_path: Path) 
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match="cannot be read") as caught:
-        check_command_line(["--config-dir", str(tmp_path), "dataset=mine"], "train", assembly.check_config)
+        check_command_line(["--config-dir", str(tmp_path), "dataset=mine"], "train", check_config)
     assert "\n" not in str(caught.value)
 
 
@@ -279,11 +281,11 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"trainer\.accelerator=gpu: this machine has no such device"):
-        restore.check_device("gpu")
-    restore.check_device("auto")
-    restore.check_device("auto", devices=2)
+        device.check_device("gpu")
+    device.check_device("auto")
+    device.check_device("auto", devices=2)
     with pytest.raises(ConfigError, match=r"devices=\[0\] .*auto on a machine without a GPU.* number of processes"):
-        restore.check_device("auto", devices=[0])
+        device.check_device("auto", devices=[0])
 
 
 @pytest.mark.parametrize(
@@ -296,10 +298,10 @@ def test_devices_beyond_those_there_are_refused(devices: Any, fits: bool, monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     if fits:
-        restore.check_device("auto", devices=devices)
+        device.check_device("auto", devices=devices)
         return
     with pytest.raises(ConfigError, match=r"this machine has 2 of them"):
-        restore.check_device("auto", devices=devices)
+        device.check_device("auto", devices=devices)
 
 
 def test_what_a_program_composes_is_checked_too() -> None:
@@ -307,15 +309,15 @@ def test_what_a_program_composes_is_checked_too() -> None:
     OmegaConf.set_struct(cfg, False)
     cfg.seed = "zero"
     with pytest.raises(ConfigError, match="seed=zero"):
-        assembly.check_config(cfg)
+        check_config(cfg)
 
 
 def test_every_command_knows_the_accelerators_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr(restore, "check_device", lambda *_: None)
+    monkeypatch.setattr(device, "check_device", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     given = ("auto", "cpu", "gpu", "cuda", "mps")
-    assert [str(restore.make_device(one)) for one in given] == ["cuda", "cpu", "cuda", "cuda", "mps"]
+    assert [str(device.make_device(one)) for one in given] == ["cuda", "cpu", "cuda", "cuda", "mps"]
     with pytest.raises(ConfigError, match="accelerator=tpu is not allowed"):
-        restore.make_device("tpu")
+        device.make_device("tpu")

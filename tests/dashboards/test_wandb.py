@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
-from omegaconf import OmegaConf
+import yaml
 from PIL import Image
 
 import wandb_file
+from ripu.config.spec import make_spec
 from ripu.dashboards.wandb import WandbBoard, choose_mode, has_key, is_reachable
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.labelstore import LabelStore
-from ripu.run import assembly
+from ripu.run.assembly.data import make_scenes
 from running import train_here
 
 KEY = "a" * 40
@@ -155,7 +156,7 @@ def test_a_round_before_the_first_step_is_shown(
 
 def truths(run: Path) -> Iterator[Any]:
     """The validation labels of a run."""
-    val = assembly.make_scenes(OmegaConf.load(run / "config.yaml")).val  # type: ignore[arg-type]
+    val = make_scenes(make_spec(yaml.safe_load((run / "config.yaml").read_text()))).val  # type: ignore[arg-type]
     return (val.read_label(index) for index in range(len(val)))
 
 

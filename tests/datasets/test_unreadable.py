@@ -18,7 +18,7 @@ from ripu.datasets.scenes import Scenes
 from ripu.io.errors import line_of
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule
-from ripu.run import assembly
+from ripu.run import lifecycle
 from ripu.selection.ranks import SelectionError
 from running import compose, label_bytes, same_weights, train_here
 
@@ -63,15 +63,15 @@ SKIP = "data.unreadable=skip"
 
 def damage_after_the_start(patch: pytest.MonkeyPatch, damage: Damage, paths: list[Path]) -> None:
     """Damage files once the data set has been found, as if it happened during the run."""
-    make_scenes = assembly.make_scenes
+    make_scenes = lifecycle.make_scenes
 
-    def found(cfg: Any) -> Scenes:
-        scenes = make_scenes(cfg)
+    def found(spec: Any) -> Scenes:
+        scenes = make_scenes(spec)
         for path in paths:
             damage(path)
         return scenes
 
-    patch.setattr(assembly, "make_scenes", found)
+    patch.setattr(lifecycle, "make_scenes", found)
 
 
 @pytest.mark.slow

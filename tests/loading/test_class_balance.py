@@ -12,6 +12,7 @@ from PIL import Image
 
 import running
 import trees
+from ripu.config.checks import check_config
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.errors import SceneError
 from ripu.datasets.gtav import load_gtav
@@ -20,6 +21,7 @@ from ripu.datasets.taxonomy import CITYSCAPES19
 from ripu.io.errors import ConfigError
 from ripu.loading import class_balance
 from ripu.loading.class_balance import SUB_EPOCH, ClassBalancedStream, balanced_draws, class_index
+from ripu.run.assembly.data import make_datamodule, make_scenes
 
 RARE = np.array([[True, True, False]] * 97 + [[True, False, True]] * 3)
 """A hundred images: class 0 in all of them, class 1 in 97, class 2 in three."""
@@ -195,11 +197,9 @@ def test_the_key_chooses_how_source_images_are_drawn(data_root: Path, tmp_path: 
             f"data.cache={tmp_path}/c",
         )
     )
-    from ripu.run import assembly
-
-    assembly.check_config(cfg)
-    scenes = assembly.make_scenes(cfg)
-    datamodule = assembly.make_datamodule(cfg, scenes, None)
+    check_config(cfg)
+    scenes = make_scenes(running.spec_of(cfg))
+    datamodule = make_datamodule(running.spec_of(cfg), scenes, None)
     np.testing.assert_array_equal(datamodule.source_classes, literal_index(scenes.source))
 
     class OneRank:
@@ -209,9 +209,7 @@ def test_the_key_chooses_how_source_images_are_drawn(data_root: Path, tmp_path: 
     stream = datamodule.source_stream
     assert isinstance(stream, ClassBalancedStream)
     assert len(stream) == 7 * cfg.data.source_batch * cfg.trainer.accumulate
-    uniform = assembly.make_datamodule(
-        running.compose(*running.tiny(data_root, tmp_path / "run", *running.ROUNDS)), scenes, None
-    )
+    uniform = make_datamodule(running.spec(*running.tiny(data_root, tmp_path / "run", *running.ROUNDS)), scenes, None)
     assert type(uniform.source_stream).__name__ == "ShuffledStream"
 
 
@@ -226,10 +224,8 @@ def test_a_run_with_class_balanced_draws_differs_and_repeats(own_data: Path, tmp
 
 
 def test_unknown_sampling_is_refused(data_root: Path, tmp_path: Path) -> None:
-    from ripu.run import assembly
-
     with pytest.raises(ConfigError, match="source_sampling=balanced"):
-        assembly.check_config(running.compose(*running.tiny(data_root, tmp_path, "protocol.source_sampling=balanced")))
+        check_config(running.compose(*running.tiny(data_root, tmp_path, "protocol.source_sampling=balanced")))
 
 
 def test_classes_of_camvid_are_found_by_its_ids(data_root: Path) -> None:

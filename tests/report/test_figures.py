@@ -62,7 +62,7 @@ def test_queries_have_the_colour_of_their_round_or_class(run: Path) -> None:
 
 
 def test_features_are_what_the_logits_are_linear_in(run: Path) -> None:
-    _, module, _ = restore.restore(run / "checkpoints" / "final.ckpt")
+    _, module = restore.restore(run / "checkpoints" / "final.ckpt")
     pixels = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
     features = tsne.pixel_features(module, pixels, (32, 48))
     image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]

@@ -29,11 +29,11 @@ CLASSES = ("road", "sky")
 
 def write_run(folder: Path, *overrides: str, miou: float | None = 50.0, seed: int = 0, dataset: str = "gtav") -> Path:
     """A run's folder with the real configuration of a command line and results made by hand."""
-    from ripu.run import assembly
+    from ripu.config.spec import plain
 
     folder.mkdir(parents=True)
     cfg = compose(f"dataset={dataset}", f"seed={seed}", f"paths.output_dir={folder}", *overrides)
-    config = assembly.plain(cfg)
+    config = plain(cfg)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     if miou is None:
         return folder

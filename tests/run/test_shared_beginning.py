@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from ripu.io.errors import ConfigError
-from ripu.run import assembly
+from ripu.run.assembly.data import make_scenes
 from ripu.run.shared_beginning import Beginning, key_of
 from ripu.schedule import Plan
-from running import ROUNDS, command, compose, environment, label_bytes, same_weights, tiny, train_here
+from running import ROUNDS, command, environment, label_bytes, same_weights, spec, tiny, train_here
 
 
 def state(shared: Path) -> list[str]:
@@ -55,10 +55,8 @@ def test_the_second_run_goes_on_from_the_first(first: str, data_root: Path, tmp_
 
 def test_what_matters_before_the_first_round_is_in_the_key(data_root: Path, tmp_path: Path) -> None:
     def key(*more: str) -> str:
-        cfg = compose(*tiny(data_root, tmp_path / "run", *ROUNDS, *more))
-        scenes = assembly.make_scenes(cfg)
-        assert scenes.source is not None
-        return key_of(assembly.plain(cfg), assembly.make_plan(cfg), (scenes.source, scenes.target, scenes.val))
+        run = spec(*tiny(data_root, tmp_path / "run", *ROUNDS, *more))
+        return key_of(run, make_scenes(run))
 
     same = [
         "mode=pa",

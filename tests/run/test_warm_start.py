@@ -22,9 +22,9 @@ from ripu.labelstore import BEFORE, LabelStore, LabelStoreError
 from ripu.report.__main__ import main as report_command
 from ripu.report.collect import read_record
 from ripu.report.rows import make_rows
-from ripu.run import assembly
-from ripu.run.initial_labels import MaskFolder
-from running import call, compose, label_bytes, same_weights, tiny, train_here, weights
+from ripu.run.assembly.data import load_parts
+from ripu.run.mask_folder import MaskFolder
+from running import call, label_bytes, same_weights, spec, tiny, train_here, weights
 from trees import CAMVID_VOID, DUSK_TRAIN
 
 IDS = [f"train/{name}" for name in DUSK_TRAIN]
@@ -325,7 +325,7 @@ def test_what_is_labelled_by_now_is_answered(way: str, own_data: Path, tmp_path:
 def test_masks_in_other_ids_than_those_of_the_data_set_are_refused(
     dataset: str, ids: list[int], said: str, data_root: Path, tmp_path: Path
 ) -> None:
-    scenes = assembly.load_parts(compose(f"dataset={dataset}", f"paths.data_root={data_root}"))["target"]
+    scenes = load_parts(spec(f"dataset={dataset}", f"paths.data_root={data_root}").dataset)["target"]
     for scene in scenes.scenes:
         mask = np.resize(np.array(ids, dtype=np.uint8), SIZE)
         (tmp_path / f"{scene.image_id}.png").parent.mkdir(exist_ok=True)

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from ripu.models.protocol import evaluating, keeping_statistics
-from ripu.run import assembly
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
-from running import ROUNDS, compose, tiny, train_here
+from running import ROUNDS, compose, spec_of, tiny, train_here
 from tiny import TinyNetwork
 
 
@@ -122,7 +121,7 @@ def test_a_failed_round_stops_the_run_and_says_so(
 
 def test_the_learning_curve_is_part_of_a_checkpoint(data_root: Path, tmp_path: Path) -> None:
     cfg = compose(*tiny(data_root, tmp_path, *ROUNDS))
-    callback = SelectionCallback(assembly.make_plan(cfg), None, None)
+    callback = SelectionCallback(spec_of(cfg).plan, None, None)
     assert callback.labelled_fraction == 0.0
     state = {"evaluations": [{"step": 2, "mIoU": 3.0}], "rounds": [{"step": 3, "labelled_fraction": 0.25}]}
     callback.load_state_dict(state)

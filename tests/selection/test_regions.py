@@ -18,13 +18,13 @@ from omegaconf import OmegaConf
 
 import rounds
 from ripu import acquisition as scores
+from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError
 from ripu.regions import Rectangles, RegionShape, Square, Superpixels
-from ripu.run import assembly
 from ripu.selection.candidates import fixed_candidates, global_cut
-from running import compose, train_here
+from running import compose, spec, spec_of, train_here
 
-FILES = sorted(Path(assembly.config_dir(), "region").glob("*.yaml"))
+FILES = sorted(Path(config_dir(), "region").glob("*.yaml"))
 SIZE = (23, 31)
 NOTHING = np.zeros(SIZE, dtype=np.bool_)
 
@@ -62,11 +62,11 @@ def test_every_shape_composes(path: Path) -> None:
     cfg = compose("dataset=camvid", f"region={path.stem}")
     if path.stem == "superpixels" and importlib.util.find_spec("skimage") is None:
         with pytest.raises(ValueError, match=r"ripu\[superpixels\]"):
-            assembly.make_region(cfg)
+            _ = spec_of(cfg).region
         return
-    if assembly.make_region(cfg).is_fixed:
+    if spec_of(cfg).region.is_fixed:
         with pytest.raises(ConfigError, match=r"mode=ra, or region=square"):
-            assembly.make_region(compose("dataset=camvid", "mode=pa", f"region={path.stem}"))
+            _ = spec("dataset=camvid", "mode=pa", f"region={path.stem}").region
 
 
 def test_rectangles_at_the_border_are_smaller() -> None:
@@ -208,13 +208,13 @@ def test_what_does_not_go_together() -> None:
     with pytest.raises(ValueError, match=r"acquisition\.numerics=released"):
         rounds.make_engine(acquisition=scores.RipuScore(1, numerics="released"), region=Rectangles(4, 4))
     with pytest.raises(ConfigError, match=r"mode\.image_cap=2"):
-        assembly.make_query(compose("dataset=camvid", "mode.image_cap=2"))
+        _ = spec("dataset=camvid", "mode.image_cap=2").query
     with pytest.raises(ConfigError, match=r"mode\.image_cap=0\.5"):
-        assembly.make_query(compose("dataset=camvid", "mode.image_cap=0.5", "mode.budget_per=dataset"))
+        _ = spec("dataset=camvid", "mode.image_cap=0.5", "mode.budget_per=dataset").query
     with pytest.raises(ConfigError, match=r"mode\.budget_per=batch"):
-        assembly.make_query(compose("dataset=camvid", "mode.budget_per=batch"))
+        _ = spec("dataset=camvid", "mode.budget_per=batch").query
     with pytest.raises(ConfigError, match=r"give mode\.radius alone"):
-        assembly.make_region(compose("dataset=camvid", "region.radius=3"))
+        _ = spec("dataset=camvid", "region.radius=3").region
     with pytest.raises(TypeError):
         Square(1).partition((4, 4))
 

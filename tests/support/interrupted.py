@@ -40,13 +40,13 @@ def arm(moment: str) -> None:
     if moment == "imports":
         sys.meta_path.insert(0, AtImport())  # type: ignore[arg-type]
         return
-    from ripu.run import assembly
+    from ripu.run import lifecycle
 
     if moment == "setup":
-        before(assembly, "make_scenes")
+        before(lifecycle, "make_scenes")
         return
     from ripu.module import RipuModule
-    from ripu.run import frame
+    from ripu.run import results
     from ripu.selection.engine import SelectionEngine
 
     if moment == "training":
@@ -58,7 +58,7 @@ def arm(moment: str) -> None:
     elif moment == "test":
         before(RipuModule, "_evaluate_batch", 4)
     elif moment == "report":
-        before(frame, "report")
+        before(results, "report")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from ripu.run import assembly
+from ripu.config.checks import checked_spec
+from ripu.config.spec import RunSpec, make_spec, plain
+from ripu.config.validate import config_dir
 
 SUPPORT = Path(__file__).parent
 ROOT = SUPPORT.parents[1]
@@ -20,8 +22,18 @@ ROOT = SUPPORT.parents[1]
 
 def compose(*overrides: str, config_name: str = "train") -> DictConfig:
     """Compose the configuration of a command line."""
-    with initialize_config_dir(assembly.config_dir(), version_base="1.3"):
+    with initialize_config_dir(config_dir(), version_base="1.3"):
         return hydra_compose(config_name, list(overrides))
+
+
+def spec_of(cfg: DictConfig) -> RunSpec:
+    """Return the run of a composed configuration, not checked."""
+    return make_spec(plain(cfg))
+
+
+def spec(*overrides: str) -> RunSpec:
+    """Return the run of a command line, not checked."""
+    return spec_of(compose(*overrides))
 
 
 def tiny(data_root: Path, run: Path, *extra: str, dataset: str = "camvid") -> list[str]:
@@ -57,7 +69,7 @@ def train_here(data_root: Path, run: Path, *extra: str, dataset: str = "camvid")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return train(cfg)
+        return train(checked_spec(cfg))
     finally:
         torch.set_num_threads(threads)
 

@@ -59,3 +59,10 @@ def given_words() -> list[str]:
     sources = HydraConfig.get().runtime.config_sources
     folders = [source.path for source in sources if source.provider == "command-line"]
     return [*(f"--config-dir={folder}" for folder in folders), *HydraConfig.get().overrides.task]
+
+
+def chosen(group: str) -> str | None:
+    """Return the option of a group that the running command has; None outside one."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None

@@ -1,77 +1,141 @@
-"""Refuses a configuration that cannot be run, before any long work."""
+"""Checks that refuse a training that cannot be run, before any long work."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ripu.config.output_folder import check_output
-from ripu.config.spec import has_rounds, make_plan, make_taxonomy, uses_source
+from ripu.config.spec import RunSpec, StartSpec, make_spec, plain
 from ripu.config.validate import check_values
 from ripu.io.errors import ConfigError
-from ripu.run import initial_labels
-from ripu.run.assembly.selection import check_room, make_query, make_region
+from ripu.io.shell import argument, command_line
+from ripu.selection.query import Query
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Refuse values that cannot be run, before any long work.
+    """Refuse a configuration of ``ripu.train`` that cannot be run; see :func:`checked_spec`."""
+    checked_spec(cfg)
+
+
+def checked_spec(cfg: DictConfig, *, words: Sequence[str] = (), experiment: str | None = None) -> RunSpec:
+    """Make the description of a run from a composed configuration that can be run.
+
+    Args:
+        cfg: The composed configuration of ``ripu.train``.
+        words: Words of the command line.
+        experiment: The choice of ``experiment=``.
 
     Raises:
         ConfigError: Naming the key, its value, what is allowed and why.
     """
     check_values(cfg, "train")
     check_output(cfg)
-    if cfg.trainer.accelerator == "cpu":
-        check_processes(cfg.trainer.devices, "trainer.accelerator=cpu")
-    if cfg.dataset.static_mask is not None and not Path(cfg.dataset.static_mask).is_file():
+    spec = make_spec(plain(_without_hydra(cfg)), words=words, experiment=experiment)
+    _check_spec(spec)
+    if not spec.has_rounds and spec.budget != cfg.mode.budget:
+        where = "without rounds (selection_steps=[])" if spec.setting.is_active else f"in setting={spec.setting.name}"
+        raise ConfigError(f"budget={spec.budget} has no effect {where}; leave it out")
+    return spec
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    """Return a configuration without the values that Hydra itself gives, which are not known before it has started."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized():
+        return cfg
+
+    def settled(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: settled(value) for key, value in node.items()}
+        return None if isinstance(node, str) and "${hydra:" in node else node
+
+    known: DictConfig = OmegaConf.create(settled(OmegaConf.to_container(cfg, resolve=False)))
+    return known
+
+
+def _check_spec(spec: RunSpec) -> None:
+    if spec.trainer.accelerator == "cpu":
+        check_processes(spec.trainer.devices, "trainer.accelerator=cpu")
+    mask = spec.dataset.static_mask
+    if mask is not None and not Path(mask).is_file():
         raise ConfigError(
-            f"dataset.static_mask={cfg.dataset.static_mask} does not exist; give a grey PNG, non-zero where nothing is asked"
+            f"dataset.static_mask={mask} does not exist; give a grey PNG, non-zero where nothing is asked"
         )
-    taxonomy = make_taxonomy(cfg)
-    if cfg.dataset.num_classes != taxonomy.num_classes:
+    if spec.dataset.num_classes != spec.taxonomy.num_classes:
         raise ConfigError(
-            f"dataset.num_classes={cfg.dataset.num_classes}, but taxonomy {taxonomy.name} has {taxonomy.num_classes} "
-            "classes"
+            f"dataset.num_classes={spec.dataset.num_classes}, but taxonomy {spec.taxonomy.name} has "
+            f"{spec.taxonomy.num_classes} classes"
         )
-    make_plan(cfg)
-    if cfg.get("dry_run") and cfg.resume:
-        raise ConfigError("dry_run=true looks at a whole run, and resume=true goes on with one; leave one of them out")
-    initial_labels.check_combination(cfg)
-    if not uses_source(cfg) and not cfg.model.get("checkpoint") and initial_labels.weights(cfg) is None:
+    if spec.dry_run and spec.resume:
+        raise ConfigError("dry_run=true forecasts a whole run, and resume=true continues one; leave one of them out")
+    _check_start(spec, spec.start)
+    if not spec.setting.uses_source and not spec.model_checkpoint and spec.start.run is None:
         raise ConfigError(
-            f"setting={cfg.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
+            f"setting={spec.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
             "of a run with setting=source_only, or start.run=RUN"
         )
-    if has_rounds(cfg):
-        query, region = make_query(cfg), make_region(cfg)
-        if region is None or not region.is_fixed:
-            check_room(query, tuple(cfg.data.target_size), tuple(cfg.data.target_size))
-    elif cfg.budget != cfg.mode.budget:
-        is_active = cfg.setting.target_labels == "revealed"
-        where = "without rounds (selection_steps=[])" if is_active else f"in setting={cfg.setting.name}"
-        raise ConfigError(f"budget={cfg.budget} has no effect {where}; leave it out")
+    if spec.query is not None and (spec.region is None or not spec.region.is_fixed):
+        check_room(spec.query, spec.data.target_size, spec.data.target_size)
 
 
-def check_job_of_sweep(cfg: DictConfig) -> None:
-    """Refuse several processes in a job of a sweep, where each process that Lightning starts would begin the whole sweep.
+def _check_start(spec: RunSpec, start: StartSpec) -> None:
+    """Refuse a warm start that the rest of the configuration has no use for; looks at no file."""
+    if not spec.setting.is_active:
+        for name, value in (("run", start.run), ("labels", start.labels)):
+            if value is not None:
+                weights = argument("model.checkpoint", f"{value}/checkpoints/final.ckpt")
+                raise ConfigError(
+                    f"start.{name}={value} brings revealed labels, which setting={spec.setting.name} does not use; use "
+                    f"{weights if name == 'run' else 'setting=active'}"
+                )
+    if start.run is None:
+        return
+    if spec.model_checkpoint:
+        raise ConfigError(
+            f"start.run={start.run} begins with that run's final weights, and model.checkpoint={spec.model_checkpoint} names "
+            f"others; leave one out (for its labels alone: {command_line('labels', ['export', start.run, 'MASKS'])}, then "
+            "start.labels=MASKS)"
+        )
+    if Path(start.run).absolute() == spec.output_dir.absolute():
+        raise ConfigError(
+            f"start.run={start.run} is paths.output_dir itself; a warm start needs a folder of its own (resume=true continues "
+            "an unfinished run)"
+        )
+
+
+def check_room(query: Query, size: tuple[int, int], train_size: tuple[int, int]) -> None:
+    """Refuse a budget of more picks than fit side by side into a label.
+
+    Args:
+        query: The labelling mode and budget.
+        size: (height, width) of the label.
+        train_size: (height, width) in training.
 
     Raises:
-        ConfigError: There are several, and it is not SLURM that starts them.
+        ConfigError: Naming the budget, and the picks that fit.
     """
-    from ripu.run import frame
-
-    if frame.num_processes(cfg) > 1 and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+    wanted = query.picks_per_round(size, train_size) * query.num_rounds
+    side = query.suppress_radius + 1
+    room = -(-size[0] // side) * -(-size[1] // side)
+    if wanted > room:
+        what = "pixels" if query.pixel else "regions"
         raise ConfigError(
-            f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes}: a job of a sweep (-m) can "
-            "start no further processes; use trainer.devices=1, or give a command for each job"
+            f"budget={query.budget:g} is {wanted} {what} of a {size[0]} x {size[1]} image over {query.num_rounds} rounds, and "
+            f"only {room} fit into it at mode.suppress_radius={query.suppress_radius}; lower the budget or the radius"
         )
 
 
 def check_processes(devices: Any, where: str) -> None:
-    """Refuse what is no number of processes, which is what ``trainer.devices`` is on a CPU.
+    """Refuse ``trainer.devices`` on a CPU that is not a number of processes.
+
+    Args:
+        devices: The value.
+        where: The reason why it must be one, for the message.
 
     Raises:
         ConfigError: Naming the value and ``where`` it is not allowed.

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ripu.config.migrate import upgrade
 from ripu.io.errors import ConfigError, is_of_package, is_out_of_memory
-from ripu.run import initial_labels
 from ripu.schedule import Plan, scheduled_steps
 
 if TYPE_CHECKING:
@@ -292,19 +292,20 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
     """Make the description of a run from its configuration.
 
     Args:
-        config: The plain, resolved configuration; see :func:`plain` and :func:`ripu.config.migrate.upgrade`.
+        config: The plain, resolved configuration: of a command line (:func:`plain`), or as an older version stored it.
         words: Words of the command line.
         experiment: The choice of ``experiment=``.
 
     Raises:
         ConfigError: The schedule, the query or the classes cannot be.
     """
+    config = upgrade(config)
     paths, mode = config["paths"], config["mode"]
     setting, start = _fill(SettingSpec, config["setting"]), _fill(StartSpec, config["start"])
     dataset = make_dataset(config["dataset"])
     plan = _make_plan(config, setting, start)
     return RunSpec(
-        config=dict(config),
+        config=config,
         words=tuple(words),
         experiment=experiment,
         output_dir=Path(paths["output_dir"]),
@@ -365,6 +366,13 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """Return a plain configuration as the text of ``config.yaml``."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create({**config}))
 
 
 def instantiate(node: Any, **more: Any) -> Any:
@@ -471,94 +479,3 @@ def _make_query(config: Mapping[str, Any], num_rounds: int) -> Query:
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-# Callers of these move to RunSpec one after the other.
-
-
-def make_plan(cfg: DictConfig) -> Plan:
-    """The schedule of a run.
-
-    Raises:
-        ConfigError: Steps that do not fit into the run.
-    """
-    max_steps = int(cfg.trainer.max_steps)
-    labels = cfg.setting.target_labels
-    if labels == "revealed":
-        steps = cfg.selection_steps
-        if max_steps < 1:
-            raise ConfigError(f"trainer.max_steps={max_steps} trains nothing; give 1 or more")
-        if steps is None:
-            steps = scheduled_steps(list(_timing(cfg, "selection_fractions")), max_steps)
-            if len(set(steps)) < len(steps) or (steps and steps[-1] >= max_steps):
-                raise ConfigError(
-                    f"trainer.max_steps={max_steps} is too short for the {len(steps)} rounds of dataset={cfg.dataset.name}, "
-                    f"which would take place at steps {list(steps)}; train longer, or give selection_steps"
-                )
-        pretrain = cfg.pretrain_steps
-        if pretrain is None:
-            pretrain = round(_timing(cfg, "pretrain_fraction") * max_steps)
-            if cfg.protocol.get("pretraining") == "until_first_round" and steps:
-                pretrain = steps[0]
-            if initial_labels.is_given(cfg):
-                pretrain = 0  # there are labels to train on
-        if not steps and not initial_labels.is_given(cfg):
-            raise ConfigError(
-                "selection_steps=[] asks for nothing, and there are no labels to train on; give steps, begin with labels that "
-                "are there (start.labels=FOLDER, start.run=RUN), or use setting=source_only"
-            )
-        if not steps and pretrain >= max_steps:
-            raise ConfigError(
-                f"pretrain_steps={pretrain} leaves none of trainer.max_steps={max_steps} to train on the labels that start "
-                "brings; lower it"
-            )
-        if pretrain and not uses_source(cfg):
-            raise ConfigError(f"pretrain_steps={pretrain} has no effect in setting={cfg.setting.name}; leave it out")
-    else:
-        for key in ("selection_steps", "pretrain_steps"):
-            if cfg[key] is not None:
-                raise ConfigError(f"{key}={cfg[key]} has no effect in setting={cfg.setting.name}; leave it out")
-        steps, pretrain = (), max_steps if labels == "none" else 0
-    try:
-        return Plan(max_steps, int(pretrain), tuple(int(step) for step in steps))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _timing(cfg: DictConfig, key: str) -> Any:
-    """When things happen, as the setting says it; configurations from before it did so leave it to the recipe."""
-    return cfg.setting.get(key, cfg.dataset.recipe[key])
-
-
-def uses_source(cfg: DictConfig) -> bool:
-    """Whether a run reads source images at all."""
-    return bool(cfg.setting.get("uses_source", True))
-
-
-def has_rounds(cfg: DictConfig) -> bool:
-    """Whether a run asks for anything; one with ``selection_steps=[]`` trains on the labels that it begins with."""
-    return cfg.setting.target_labels == "revealed" and bool(make_plan(cfg).selection_steps)
-
-
-def make_taxonomy(cfg: DictConfig) -> Taxonomy:
-    """The classes of a run: a table of the package by its name, or one that the dataset's yaml describes.
-
-    Raises:
-        ConfigError: There is no table of this name.
-        ValueError: The yaml's table is not in order.
-    """
-    from omegaconf import OmegaConf
-
-    from ripu.datasets.taxonomy import TAXONOMIES
-
-    if not isinstance(cfg.dataset.taxonomy, str):
-        if OmegaConf.is_missing(cfg.dataset, "classes"):
-            raise ConfigError(
-                f"dataset={cfg.dataset.name} needs dataset.classes, the names of the classes; docs/your-own-data.md tells "
-                "how to describe data of one's own"
-            )
-        made: Taxonomy = instantiate(cfg.dataset.taxonomy)
-        return made
-    if cfg.dataset.taxonomy not in TAXONOMIES:
-        raise ConfigError(f"dataset.taxonomy={cfg.dataset.taxonomy} is unknown; there are {sorted(TAXONOMIES)}")
-    return TAXONOMIES[cfg.dataset.taxonomy]

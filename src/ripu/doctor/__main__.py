@@ -20,12 +20,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ripu.config.app import command
+from ripu.config.messages import explain, quiet_libraries
+from ripu.config.spec import make_dataset, plain
 from ripu.config.validate import check_values
 from ripu.doctor.examine import examine
 from ripu.doctor.reading import read_all
 from ripu.doctor.report import as_mapping, text
 from ripu.io.console import Progress
-from ripu.run import assembly
+from ripu.run.assembly.data import load_parts
 
 
 def doctor(cfg: DictConfig) -> dict[str, Any]:
@@ -41,8 +43,7 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
         ValueError: The data set does not exist, or its description is wrong.
     """
     check_values(cfg, "doctor")
-    assembly.make_taxonomy(cfg)  # explains what the description of a user's data lacks
-    parts = assembly.load_parts(cfg, lenient=True)
+    parts = load_parts(make_dataset(plain(cfg)["dataset"]), is_lenient=True)
     with Progress("reading", sum(len(scenes) for scenes in parts.values()), "scenes") as progress:
         facts = read_all(parts, cfg.num_workers, progress)
     report = as_mapping(parts, facts, examine(parts, facts))
@@ -56,12 +57,12 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
 @command("doctor")
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
-    assembly.quiet_libraries()
+    quiet_libraries()
     logging.getLogger("ripu.datasets").setLevel(logging.ERROR)  # the findings say it, with the remedy
     try:
         report = doctor(cfg)
     except Exception as error:
-        assembly.explain(error)
+        explain(error)
         sys.exit(1)
     print(text(report))
     if report["verdict"] == "unfit":

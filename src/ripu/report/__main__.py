@@ -90,8 +90,8 @@ def open_network(checkpoint: Path) -> tuple[Any, tuple[int, int]]:
     """Return the module of a checkpoint and the (height, width) that images are fed at."""
     from ripu.run import restore
 
-    trained, module, _ = restore.restore(checkpoint)
-    return module, (int(trained.data.target_size[0]), int(trained.data.target_size[1]))
+    spec, module = restore.restore(checkpoint)
+    return module, spec.data.target_size
 
 
 def _each(names: Mapping[Path, str], write: Callable[[Path, str], Sequence[object]]) -> dict[Path, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,26 +28,30 @@ CALIBRATION_STEP = 2
 NUM_HARDEST = 6
 
 
+def _gallery(scenes: Scenes, count: int) -> list[int]:
+    """Return the positions of the target images in the gallery."""
+    return evenly(len(scenes.target), count) if count else []
+
+
 class GalleryWatch:
     """Keeps the maps of a few target images at every round; see :class:`ripu.selection.engine.Watch`."""
 
-    def __init__(self, folder: Path, indices: list[int], num_rounds: Callable[[], int]) -> None:
-        """Watch images.
+    def __init__(self, run: Path, scenes: Scenes, count: int) -> None:
+        """Watch the images of the gallery.
 
         Args:
-            folder: Gets a file per round and image.
-            indices: Positions of the images.
-            num_rounds: How many rounds are over.
+            run: The run's folder; its report gets a file per round and image.
+            scenes: The data.
+            count: Target images in the gallery.
         """
-        self.folder = folder
-        self.indices = frozenset(indices)
-        self._num_rounds = num_rounds
+        self.folder = run / storage.FOLDER
+        self.indices = frozenset(_gallery(scenes, count))
 
     def wants(self, index: int) -> bool:
         """Whether the image is in the gallery."""
         return index in self.indices
 
-    def see(self, index: int, logits: Tensor, maps: ScoreMaps) -> None:
+    def see(self, number: int, index: int, logits: Tensor, maps: ScoreMaps) -> None:
         """Write the maps and the prediction of an image."""
         size = storage.fitted((maps.score.shape[1], maps.score.shape[2]), storage.MOST_WIDTH)
         label = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True).argmax(dim=1)[0]
@@ -57,7 +60,7 @@ class GalleryWatch:
             values: Tensor | None = getattr(maps, name)
             if values is not None:
                 arrays[name], arrays[f"{name}_largest"] = storage.quantised(values[0].float().cpu().numpy())
-        storage.write_arrays(self.folder / f"target-{index:05d}-round-{self._num_rounds():03d}.npz", **arrays)
+        storage.write_arrays(self.folder / f"target-{index:05d}-round-{number:03d}.npz", **arrays)
 
 
 @dataclass
@@ -130,12 +133,8 @@ class ReportRecorder(pl.Callback):
         self.scenes = scenes
         self.selection = selection
         self.facts = facts
-        self.indices = evenly(len(scenes.target), count) if count else []
+        self.indices = _gallery(scenes, count)
         self._tally: EvaluationTally | None = None
-
-    def watch(self) -> GalleryWatch:
-        """What the selection shows the maps of the gallery to."""
-        return GalleryWatch(self.folder, self.indices, lambda: len(self.selection.rounds))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the images of the gallery."""

@@ -1,4 +1,4 @@
-"""The folder of a run: whether it is free, who has it, and the configuration that marks it."""
+"""The folder of a run: it is free or can be resumed, one process holds it, and its configuration marks it."""
 
 from __future__ import annotations
 
@@ -6,52 +6,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ripu.config.migrate import upgrade
+from ripu.config.spec import to_yaml
 from ripu.io.errors import ConfigError
 from ripu.io.lock import FileLock
 from ripu.io.reading import UntrustedError, leaves, read_yaml
+from ripu.io.shell import argument
 from ripu.io.writing import write_bytes, writing
-from ripu.run import initial_labels
 from ripu.run.processes import early_rank
 from ripu.training.checkpoint import remove_leftovers
-
-__all__ = ["check_free", "claim"]
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"
 _MAY_CHANGE = (
-    *(
-        "resume",
-        "dry_run",
-        "paths",
-        "logger",
-        "trainer",
-        "checkpoint",
-        "evaluation",
-        "protocol.flip",
-        "dataset.recipe.flip",
-    ),
-    *("data.num_workers", "data.cache", "data.unreadable"),
-    *(
-        "dataset.recipe.region_side",
-        "dataset.recipe.region_pixels",
-    ),  # what they decide stands in region; older runs lack them
+    *("resume", "dry_run", "paths", "logger", "trainer", "checkpoint", "evaluation", "protocol.flip"),
+    *("data.num_workers", "data.cache", "data.unreadable", "dataset.recipe.flip"),
+    *("dataset.recipe.region_side", "dataset.recipe.region_pixels"),  # region holds their effect; older runs lack them
 )
-"""Keys that a run may be picked up with other values of: they do not change what is learnt, but for _MAY_NOT_CHANGE."""
+"""Keys that a run may be resumed with other values of: they do not change the result, but for _MAY_NOT_CHANGE."""
 
 _MAY_NOT_CHANGE = ("trainer.max_steps", "trainer.accumulate")
-"""The length of the run, and the images of a step and so which they are."""
+"""The length of the run, and the images of a step."""
 
 
 def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
-    """Find that a folder can take a run: it holds none, or one that may go on.
+    """Refuse a folder that holds a run already, unless that run can be resumed.
 
     Args:
         run: The folder.
         config: The resolved configuration.
-        resume: Whether an existing run is gone on with.
+        resume: True to resume an existing run.
 
     Raises:
         ConfigError: A run is there and ``resume`` is not set, or it was started with other settings.
@@ -61,7 +45,7 @@ def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
         return
     if not resume:
         raise ConfigError(
-            f"paths.output_dir={run} holds a run already; add resume=true to go on with it, or name another folder"
+            f"paths.output_dir={run} holds a run already; add resume=true to resume it, or name another folder"
         )
     try:
         old = read_yaml(record)
@@ -69,18 +53,18 @@ def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
         raise ConfigError(f"{error}; restore it, or name another paths.output_dir") from error
     if not isinstance(old, dict):
         raise ConfigError(f"{record} holds no configuration; restore it, or name another paths.output_dir")
-    _check_same(OmegaConf.create(upgrade(old)), OmegaConf.create({**config}), run)
+    _check_same(upgrade(old), upgrade(config), run)
 
 
 def claim(run: Path, config: Mapping[str, Any]) -> FileLock | None:
-    """Make the folder of a run, take it for this process alone, and write its configuration, which marks it as a run.
+    """Make the folder of a run, lock it for this process, and write its configuration, which marks it as a run.
 
     Args:
         run: The folder.
         config: The resolved configuration.
 
     Returns:
-        What holds the folder, to be released; None on ranks other than 0.
+        The lock, to be released; None on ranks other than 0.
 
     Raises:
         LockedError: Another process is at work in it.
@@ -92,29 +76,22 @@ def claim(run: Path, config: Mapping[str, Any]) -> FileLock | None:
         lock = FileLock(run / LOCK_FILE)
     try:
         remove_leftovers(run)
-        write_bytes(run / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create({**config})).encode())
+        write_bytes(run / CONFIG_FILE, to_yaml(config).encode())
     except BaseException:
         lock.release()
         raise
     return lock
 
 
-def _check_same(old: Any, new: Any, run: Path) -> None:
-    changed: list[str] = []
-    if not initial_labels.is_given(OmegaConf.create({"start": old.get("start")})) and not initial_labels.is_given(new):
-        old, new = (OmegaConf.masked_copy(one, [key for key in one if key != "start"]) for one in (old, new))
-    for key in sorted(_leaves(old).keys() | _leaves(new).keys()):
+def _check_same(before: Mapping[str, Any], after: Mapping[str, Any], run: Path) -> None:
+    old, new, changed = leaves(before), leaves(after), []
+    for key in sorted(old.keys() | new.keys()):
         is_free = any(key == free or key.startswith(f"{free}.") for free in _MAY_CHANGE) and key not in _MAY_NOT_CHANGE
-        before, after = _leaves(old).get(key), _leaves(new).get(key)
-        if before != after and not is_free and not key.endswith(".root"):
-            changed.append(f"{key}: {before} -> {after}")
+        if old.get(key) != new.get(key) and not is_free and not key.endswith(".root"):
+            changed.append(f"{key}: {old.get(key)} -> {new.get(key)}")
     if changed:
         raise ConfigError(
-            f"the run in {run} was started with other settings ({'; '.join(changed[:5])}); go on with the same ones, or name "
-            f"another paths.output_dir. More steps, rounds or budget for a finished run: start.run={run} paths.output_dir=NEW, "
-            "which begins with its network and all of its labels"
+            f"the run in {run} was started with other settings ({'; '.join(changed[:5])}); resume it with the same ones, or "
+            "name another paths.output_dir. More steps, rounds or budget for a finished run: a warm start with its network and "
+            f"all of its labels, {argument('start.run', run)} paths.output_dir=NEW"
         )
-
-
-def _leaves(cfg: Any) -> dict[str, Any]:
-    return leaves(OmegaConf.to_container(cfg))

@@ -1,4 +1,4 @@
-"""Where a run goes on: its newest whole checkpoint, as far as its label store has the rounds before it."""
+"""Resuming a run: from its newest whole checkpoint whose rounds the label store has."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ripu.training.checkpoint import newest_checkpoint, step_of
 _log = logging.getLogger(__name__)
 
 
-def pick_up(run: Path, plan: Plan) -> Path | None:
-    """The checkpoint that a run goes on from: the newest whole one that the label store has all the rounds of.
+def find_checkpoint(run: Path, plan: Plan) -> Path | None:
+    """Find the checkpoint that a run resumes from: the newest whole one that the label store has all the rounds of.
 
-    Where a round was undone, that is one from before the round.
+    After a round was undone, that is one from before the round.
 
     Args:
         run: The folder of the run.
         plan: Its schedule.
 
     Returns:
-        Its path; None where there is none, and the run begins anew with the labels that it has.
+        Its path; None where there is none: the run then begins anew with the labels that it has.
 
     Raises:
         LabelStoreError: The label store is damaged, or it is gone and the run had rounds already.
@@ -34,14 +34,14 @@ def pick_up(run: Path, plan: Plan) -> Path | None:
     if not labels.is_dir():
         raise StoreMissingError(
             f"{labels} is gone, and {newest} is from after {plan.num_rounds(step_of(newest))} rounds; restore the folder from "
-            "a copy of the run, or start another run: what was answered would be asked again"
+            "a copy of the run, or start another run: answered queries would be asked again"
         )
     done = LabelStore.open(labels).num_rounds
     if plan.num_rounds(step_of(newest)) <= done:
         return newest
     before = newest_checkpoint(folder, below=plan.selection_steps[done])
     _log.warning(
-        "%s is from after a round that is not in %s (undone?); going on from %s, and round %d takes place again",
+        "%s is from after a round that is not in %s (undone?); resuming from %s, and round %d takes place again",
         newest,
         labels,
         before or "the start",

@@ -1,11 +1,10 @@
-"""Runs that begin alike begin once: the state right before the first round, kept in a folder that several runs share.
+"""Shared beginnings: the state right before the first round, kept in a folder that several runs share.
 
-Until the first round asks for anything, runs that differ in what they ask (score, mode, budget, region, k) do the same
-steps. The first of them leaves its state one step before that round; the others go on from there, which gives, by the
-same rules as picking up a stopped run, bit by bit what training from the start would have given. What a state is good
-for is decided by a digest of everything that training up to there depends on: the resolved configuration but for the
-keys of :data:`WITHOUT_EFFECT`, the data files (name, size, time), the code of this package and the versions of those that
-it computes with, and the machine's numerics (torch, device, kinds of instructions, threads).
+Runs that differ in what they ask (score, mode, budget, region, k) do the same steps until their first round. The first of
+them leaves its state one step before that round; the others resume from there, which gives bit by bit the result of
+training from the start. A state is found by a digest of everything that training up to there depends on: the resolved
+configuration but for the keys of :data:`WITHOUT_EFFECT`, the data files (name, size, time), the code of this package, the
+versions of the packages that it computes with, and the machine's numerics (torch, device, instruction sets, threads).
 """
 
 from __future__ import annotations
@@ -15,17 +14,20 @@ import importlib.metadata
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
-from ripu.datasets.scenes import SceneDataset
+from ripu.config.spec import RunSpec
+from ripu.datasets.scenes import Scenes
+from ripu.io.errors import ConfigError
 from ripu.io.lock import FileLock
 from ripu.io.writing import TMP_PREFIX, publish, writing
-from ripu.run import initial_labels
+from ripu.run import warm_start
+from ripu.run.processes import num_processes
 from ripu.schedule import Plan
 from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint
 
@@ -56,37 +58,61 @@ _COMPUTE = (
     "timm",
     "torchvision",
 )
-"""Packages besides torch that have a part in what a network learns."""
+"""Packages besides torch that training computes with."""
 
 _OWN = ("checkpoints", "config.yaml", "labels", "log.txt", "train.log", ".hydra", "wandb", "wandb_id", "tensorboard")
-"""What a run keeps for itself; everything else in its folder belongs to the state."""
+"""Files that a run keeps for itself; everything else in its folder belongs to the state."""
 
 
-def key_of(config: Mapping[str, Any], plan: Plan, scenes: Iterable[SceneDataset]) -> str:
-    """Digest of everything that the state before the first round depends on.
+def take_beginning(spec: RunSpec, scenes: Scenes) -> Beginning | None:
+    """Take the state before the first round that another run has left, or become the run that leaves it.
 
     Args:
-        config: The resolved configuration.
-        plan: The schedule; its first round and its length count.
-        scenes: The data sets of the run.
+        spec: The run; ``paths.beginnings`` is the shared folder.
+        scenes: Its data.
 
     Returns:
-        32 hexadecimal digits.
+        None where nothing is shared: without a folder, without steps before the first round, and in a run that resumes
+        from a checkpoint of its own.
+
+    Raises:
+        ConfigError: The run has several processes.
+    """
+    folder, rounds = spec.beginnings, spec.plan.selection_steps
+    if folder is None or not rounds or rounds[0] < 2:
+        return None
+    if num_processes(spec.trainer) > 1:
+        raise ConfigError(
+            f"paths.beginnings={folder} shares the beginnings of single-process runs; use trainer.devices=1, or leave it out"
+        )
+    if spec.resume and newest_checkpoint(spec.output_dir / "checkpoints") is not None:
+        return None
+    beginning = Beginning(folder, key_of(spec, scenes), spec.plan, spec.output_dir)
+    beginning.take()
+    return beginning
+
+
+def key_of(spec: RunSpec, scenes: Scenes) -> str:
+    """Return the digest of everything that the state before the first round depends on, 32 hexadecimal digits.
+
+    Args:
+        spec: The run; of its schedule the first round and the length count.
+        scenes: Its data.
     """
     digest = hashlib.sha256()
     facts: dict[str, Any] = {
-        "config": _without(config, ""),
-        "steps": [plan.max_steps, plan.pretrain_steps, plan.selection_steps[0]],
+        "config": _without(spec.config, ""),
+        "steps": [spec.plan.max_steps, spec.plan.pretrain_steps, spec.plan.selection_steps[0]],
         "torch": [torch.__version__, torch.get_num_threads(), _device(), torch.backends.cpu.get_cpu_capability()],
         "packages": {name: _version(name) for name in _COMPUTE},
     }
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
-    for named in (*_files(facts["config"]), *initial_labels.files(config)):  # a network to start from, for one
+    for named in (*_files(facts["config"]), *warm_start.files(spec.start)):  # e.g. a network to start from
         digest.update(f"{named.stat().st_size} {named.stat().st_mtime_ns}\n".encode())
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
-    for dataset in scenes:
-        for scene in dataset.scenes:
+    for dataset in (scenes.source, scenes.target, scenes.val):
+        for scene in () if dataset is None else dataset.scenes:
             for path in (scene.image, scene.label):
                 if path is not None:
                     status = path.stat()
@@ -95,7 +121,7 @@ def key_of(config: Mapping[str, Any], plan: Plan, scenes: Iterable[SceneDataset]
 
 
 def _files(node: Any) -> Iterator[Path]:
-    """The files that a configuration names, in order."""
+    """Yield the files that a configuration names, in order."""
     if isinstance(node, Mapping):
         for key in sorted(node):
             yield from _files(node[key])
@@ -109,7 +135,7 @@ def _files(node: Any) -> Iterator[Path]:
 def _is_file(text: str) -> bool:
     try:
         return Path(text).is_file()
-    except (OSError, ValueError):  # too long for a name, or no name at all
+    except (OSError, ValueError):  # too long for a name, or not a name
         return False
 
 
@@ -136,10 +162,10 @@ def _without(node: Any, name: str) -> Any:
 
 
 class Beginning(pl.Callback):
-    """The shared state of one key: taken where it is there, left behind by the run that trains it.
+    """The shared state of one key: taken where it exists, left behind by the run that trains it.
 
-    While one run trains it, others that need the same wait for it; should that run die, its lock dies with it and the
-    next one trains.
+    While one run trains it, other runs of the same key wait. If that run dies, its lock dies with it, and the next one trains
+    the state.
 
     Attributes:
         step: The training step of the state, one before the first round.
@@ -161,12 +187,12 @@ class Beginning(pl.Callback):
         self._lock: FileLock | None = None
 
     def take(self) -> bool:
-        """Put the state into this run's folder, if it is there; else this run is the one that leaves it.
+        """Copy the state into this run's folder where it exists; else this run will leave it.
 
         On a file system without locks nothing is shared, after a warning.
 
         Returns:
-            Whether the run goes on from the state.
+            True where the run resumes from the state.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / "lock", wait_for="the run that trains the same beginning")
@@ -188,7 +214,7 @@ class Beginning(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Leave the state behind before the last step to the first round; everything of the step before is logged then."""
+        """Leave the state before the last step to the first round, when everything of the step before is logged."""
         if trainer.global_step == self.step:
             self._leave(trainer)
 
@@ -201,7 +227,7 @@ class Beginning(pl.Callback):
             self._copy(trainer)
         except OSError as error:  # shutil.Error, too
             _log.warning(
-                "%s: the beginning could not be left for other runs (%s); this one goes on", self.folder, error
+                "%s: the beginning could not be left for other runs (%s); this one continues", self.folder, error
             )
             shutil.rmtree(self.folder / "state.half", ignore_errors=True)
         self.close()
@@ -219,7 +245,7 @@ class Beginning(pl.Callback):
         publish(half, self.folder / "state")
 
     def close(self) -> None:
-        """Give the lock back, if it is still held; the next run that waits for it trains the state."""
+        """Release the lock if it is still held; the next run that waits for it trains the state."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None

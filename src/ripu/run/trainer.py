@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig
 
+from ripu.config.spec import RunSpec, instantiate
 from ripu.dashboards.callback import Dashboard
+from ripu.datamodule import RipuDataModule
 from ripu.datasets.scenes import Scenes
 from ripu.inference.prediction_writer import PredictionWriter
 from ripu.io.errors import ConfigError
 from ripu.io.signals import die_with_parent
 from ripu.labelstore import LabelStore
+from ripu.module import RipuModule
 from ripu.report.pictures import PredictionPanel
-from ripu.report.record import ReportRecorder
-from ripu.run.assembly import instantiate
+from ripu.report.record import GalleryWatch, ReportRecorder
+from ripu.run.parts import Clock, Run
 from ripu.run.processes import early_rank, make_strategy, num_processes
 from ripu.run.results import facts
-from ripu.run.shared_beginning import Beginning
-from ripu.schedule import Plan
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 from ripu.selection.round_report import true_class_pixels
@@ -32,36 +32,33 @@ from ripu.training.progress import ProgressBar
 from ripu.training.skipped_files import SkippedFiles
 from ripu.training.stop_signals import StopSignals
 
-__all__ = ["add_callbacks", "close", "make_trainer"]
-
 _log = logging.getLogger(__name__)
 
 
-def make_trainer(cfg: DictConfig, run: Path, plan: Plan) -> pl.Trainer:
-    """The Lightning trainer of a run, without callbacks."""
-    if (processes := num_processes(cfg)) > 1 and early_rank() == 0:
+def make_trainer(spec: RunSpec) -> pl.Trainer:
+    """Make the Lightning trainer of a run, without callbacks."""
+    trainer = spec.trainer
+    if (processes := num_processes(trainer)) > 1 and early_rank() == 0:
         _log.info(
-            "%d processes: a step is of %d times data.source_batch + data.target_batch images; learning rate, steps and "
+            "%d processes: a step has %d times data.source_batch + data.target_batch images; learning rate, steps and "
             "schedule stay as they are",
             processes,
-            processes * cfg.trainer.accumulate,
+            processes * trainer.accumulate,
         )
-    loggers: list[Any] = [MetricsFile(run)]
-    loggers += [instantiate(node) for node in cfg.logger.values() if node is not None]
-    precision = cfg.trainer.precision
-    if precision not in ("32-true", "bf16-mixed", "16-mixed"):
-        raise ConfigError(f"trainer.precision={precision} is not allowed; use 32-true, bf16-mixed or 16-mixed")
+    if trainer.precision not in ("32-true", "bf16-mixed", "16-mixed"):
+        raise ConfigError(f"trainer.precision={trainer.precision} is not allowed; use 32-true, bf16-mixed or 16-mixed")
+    loggers: list[Any] = [MetricsFile(spec.output_dir), *(instantiate(node) for node in spec.loggers)]
     return pl.Trainer(
-        max_steps=plan.max_steps,
-        accelerator=cfg.trainer.accelerator,
-        devices=cfg.trainer.devices,
-        strategy=make_strategy(cfg),
-        num_nodes=cfg.trainer.num_nodes,
-        precision=precision,
-        log_every_n_steps=cfg.trainer.log_every_n_steps,
-        deterministic=cfg.trainer.deterministic,
+        max_steps=spec.plan.max_steps,
+        accelerator=trainer.accelerator,
+        devices=trainer.devices,
+        strategy=make_strategy(trainer),
+        num_nodes=trainer.num_nodes,
+        precision=trainer.precision,  # type: ignore[arg-type]
+        log_every_n_steps=trainer.log_every_n_steps,
+        deterministic=trainer.deterministic,  # type: ignore[arg-type]
         logger=loggers,
-        default_root_dir=run,
+        default_root_dir=spec.output_dir,
         reload_dataloaders_every_n_epochs=1,  # a phase of the plan is one epoch
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
@@ -72,43 +69,65 @@ def make_trainer(cfg: DictConfig, run: Path, plan: Plan) -> pl.Trainer:
     )
 
 
-def add_callbacks(
+def make_run(
+    spec: RunSpec,
     trainer: pl.Trainer,
-    cfg: DictConfig,
-    run: Path,
-    plan: Plan,
     scenes: Scenes,
+    module: RipuModule,
+    datamodule: RipuDataModule,
     engine: SelectionEngine | None,
     store: LabelStore | None,
-    skipped: SkippedFiles,
-    beginning: Beginning | None = None,
-) -> SelectionCallback:
-    """Give the trainer its callbacks, in the order in which they must act; returns the one that selects."""
-    selection = SelectionCallback(plan, engine, store, truth=lambda: true_class_pixels(scenes.target))
-    recorder = ReportRecorder(run, scenes, selection, facts(cfg), cfg.evaluation.gallery)
-    selection.watch = recorder.watch()
-    selection.on_unreadable = skipped.add
-    if cfg.evaluation.save_predictions:
-        trainer.callbacks.append(PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy))  # type: ignore[attr-defined]
-    bar = ProgressBar(plan)
+    *,
+    bar: ProgressBar | None = None,
+    more: tuple[pl.Callback, ...] = (),
+    checkpoint: Path | None = None,
+    clock: Clock | None = None,
+) -> Run:
+    """Give the trainer its callbacks, in the order in which they must act, and return the whole.
+
+    Args:
+        spec: The run.
+        trainer: Its trainer, without callbacks.
+        scenes: Its data.
+        module: Its network.
+        datamodule: Its batches.
+        engine: Its selection; None without rounds.
+        store: Its label store; None in settings without revealed labels.
+        bar: The progress bar; None for the usual one.
+        more: Callbacks that act last.
+        checkpoint: Where training resumes.
+        clock: The clock of the run.
+    """
+    run, plan, evaluation = spec.output_dir, spec.plan, spec.evaluation
+    skipped = SkippedFiles(run, datamodule.faults)
+    selection = SelectionCallback(
+        plan,
+        engine,
+        store,
+        truth=lambda: true_class_pixels(scenes.target),
+        watch=GalleryWatch(run, scenes, evaluation.gallery),
+        on_unreadable=skipped.add,
+    )
+    checkpoints = RunCheckpoint(
+        run / "checkpoints",
+        plan,
+        every_steps=spec.checkpoint.every_steps,
+        every_minutes=spec.checkpoint.every_minutes,
+        keep=spec.checkpoint.keep,
+    )
+    bar = bar or ProgressBar(plan)
     if not trainer.is_global_zero:
         bar.disable()
     die_with_parent()
-    checkpoint = RunCheckpoint(
-        run / "checkpoints",
-        plan,
-        every_steps=cfg.checkpoint.every_steps,
-        every_minutes=cfg.checkpoint.every_minutes,
-        keep=cfg.checkpoint.keep,
-    )
     trainer.callbacks += [  # type: ignore[attr-defined]
+        *([PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy)] if evaluation.save_predictions else []),
         bar,
         skipped,
-        PredictionPanel(run / "panel", cfg.evaluation.pictures),
+        PredictionPanel(run / "panel", evaluation.pictures),
         selection,
-        recorder,
-        checkpoint,
-        StopSignals(run, checkpoint),
+        ReportRecorder(run, scenes, selection, facts(spec), evaluation.gallery),
+        checkpoints,
+        StopSignals(run, checkpoints),
         TrainingLog(),
         Dashboard(
             selection,
@@ -116,18 +135,22 @@ def add_callbacks(
             scenes,
             engine,
             store,
-            tuple(cfg.data.target_size),
-            cfg.evaluation.pictures,
-            {"all": 1.0, "none": 0.0}.get(cfg.setting.target_labels),
+            spec.data.target_size,
+            evaluation.pictures,
+            {"all": 1.0, "none": 0.0}.get(spec.setting.target_labels),
         ),
-        *([beginning] if beginning is not None else []),
+        *more,
     ]
-    return selection
-
-
-def close(trainer: pl.Trainer, store: LabelStore | None) -> None:
-    """Finish loggers and give locks back, so that the next run of a sweep starts afresh."""
-    for logger in trainer.loggers:
-        logger.finalize("success")
-    if store is not None:
-        store.close()
+    return Run(
+        spec,
+        scenes,
+        module,
+        datamodule,
+        trainer,
+        selection,
+        engine,
+        store,
+        skipped,
+        checkpoint,
+        clock or Clock(),
+    )

@@ -35,8 +35,8 @@ class Watch(Protocol):
     def wants(self, index: int) -> bool:
         """Whether an image, by its position, is one of them."""
 
-    def see(self, index: int, logits: Tensor, maps: ScoreMaps) -> None:
-        """Be shown the logits (1, C, h, w) and the maps (1, H, W) of an image, before anything of it is asked."""
+    def see(self, number: int, index: int, logits: Tensor, maps: ScoreMaps) -> None:
+        """Take the logits (1, C, h, w) and the maps (1, H, W) of an image in round ``number``, before it is asked about."""
 
 
 @dataclass
@@ -373,7 +373,9 @@ class _Part:
                 pixels = batch["image"][item] if engine.needs_image else None
                 offer = engine._candidates(self.store, self.spec, int(image), logits, pixels)
                 if watch is not None and watch.wants(offer.index):
-                    watch.see(offer.index, logits, engine._maps(self.spec, offer.index, logits, pixels))
+                    watch.see(
+                        self.spec.index, offer.index, logits, engine._maps(self.spec, offer.index, logits, pixels)
+                    )
                 yield offer
                 tally.images += 1
                 progress(tally.images, len(images))

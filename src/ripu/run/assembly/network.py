@@ -5,52 +5,49 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from ripu.config.spec import instantiate, make_plan, plain, uses_source
+from ripu.config.spec import RunSpec, instantiate
+from ripu.config.validate import locate
 from ripu.io.errors import ConfigError
-from ripu.run import initial_labels
+from ripu.io.shell import argument
+from ripu.run.warm_start import check_files
 
 if TYPE_CHECKING:
-    from ripu.datasets.taxonomy import Taxonomy
     from ripu.module import RipuModule
 
 INITIAL_WEIGHTS = 7
 """Key of the stream of random numbers that initial weights are drawn from, beside the seed."""
 
 
-def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
-    """The network of a run, a :class:`ripu.models.protocol.SegmentationNetwork`, with the weights that it starts from.
+def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
+    """Make the network of a run, a :class:`ripu.models.protocol.SegmentationNetwork`, with the weights that it starts from.
 
     Random weights depend on ``seed`` alone.
 
     Args:
-        cfg: The configuration; ``model.checkpoint`` or the network of ``start.run`` is loaded strictly, and then
+        spec: The run; ``model.checkpoint`` or the network of ``start.run`` is loaded strictly, and then
             ``model.weights`` is not fetched.
         is_fresh: False where weights are loaded over these: then neither is read.
 
     Raises:
-        ConfigError: ``model.checkpoint`` cannot be read or does not fit; lists what does not.
-        ValueError: As the network raises it.
+        ConfigError: ``model.checkpoint`` cannot be read, or does not fit; lists the differences.
+        ValueError: The network's own refusal.
     """
     import torch
 
     from ripu.loading.order import seed_of
     from ripu.models.checkpoints import CheckpointError, load_weights
 
-    node = OmegaConf.to_container(cfg.model, resolve=True)
-    assert isinstance(node, dict)
-    checkpoint, key = node.pop("checkpoint", None), "model.checkpoint"
-    if checkpoint is None and initial_labels.weights(cfg) is not None:
-        checkpoint, key = initial_labels.weights(cfg), "start.run"
+    node = {key: value for key, value in spec.model.items() if key != "checkpoint"}
+    checkpoint: Any = spec.model_checkpoint
+    key = "model.checkpoint"
+    if checkpoint is None and spec.start.weights is not None:
+        checkpoint, key = spec.start.weights, "start.run"
     if (checkpoint is not None or not is_fresh) and _takes(node["_target_"], "pretrained"):
         node["pretrained"] = False
     if is_fresh and checkpoint is not None:
         _feed_alike(node, checkpoint, key)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # what came before in this process, other jobs of a sweep, has no part in it
-        torch.manual_seed(seed_of(int(cfg.get("seed", 0)), INITIAL_WEIGHTS))
+    with torch.random.fork_rng(devices=[]):  # other jobs of a sweep in this process have no part in it
+        torch.manual_seed(seed_of(int(spec.seed), INITIAL_WEIGHTS))
         network = instantiate(node)
     if is_fresh and checkpoint is not None:
         try:
@@ -60,13 +57,13 @@ def make_network(cfg: DictConfig, *, is_fresh: bool = True) -> Any:
         if layout == "torchvision":
             raise ConfigError(
                 f"model.checkpoint={checkpoint} is a torchvision ResNet file, which holds no head; start the backbone from "
-                f"it with model.weights={checkpoint}"
+                f"it with {argument('model.weights', checkpoint)}"
             )
     return network
 
 
 def _feed_alike(node: dict[Any, Any], checkpoint: Any, key: str) -> None:
-    """Normalise inputs as the network of a checkpoint was trained with; its weights do not tell.
+    """Normalise inputs as the network of a checkpoint was trained with, which its weights do not say.
 
     Raises:
         ConfigError: Its frozen batch norms had another epsilon, or the file cannot be read.
@@ -80,7 +77,7 @@ def _feed_alike(node: dict[Any, Any], checkpoint: Any, key: str) -> None:
     if trained.get("_target_") != node["_target_"]:
         return
     if "weights" in trained and _takes(node["_target_"], "pretrained"):
-        node["weights"] = trained["weights"]  # which are not fetched, and say how inputs are normalised
+        node["weights"] = trained["weights"]  # not fetched; their name decides how inputs are normalised
     for name in ("mean", "std"):
         if node.get(name) is None and trained.get(name) is not None:
             node[name] = trained[name]
@@ -91,78 +88,76 @@ def _feed_alike(node: dict[Any, Any], checkpoint: Any, key: str) -> None:
         )
 
 
-def _takes(target: str, argument: str) -> bool:
-    """Whether a class has an argument of this name; False for a class that is not there, which is told elsewhere."""
-    from hydra.utils import get_object
-
+def _takes(target: str, name: str) -> bool:
+    """Return whether a class has an argument of this name; False for a class that is not there."""
     try:
-        return argument in inspect.signature(get_object(target)).parameters
-    except Exception:
+        return name in inspect.signature(locate(target, "model._target_")).parameters
+    except (ValueError, TypeError):
         return False
 
 
-def check_start(cfg: DictConfig) -> None:
-    """Refuse weights and labels to start from that are not there or do not fit, before data are looked for or generated.
+def check_start(spec: RunSpec) -> None:
+    """Refuse weights and labels to start from that are missing or do not fit, before data are looked for or generated.
 
     Raises:
         ConfigError: See :func:`make_network`.
     """
-    initial_labels.check_files(cfg)
-    if cfg.model.get("checkpoint") is not None or initial_labels.weights(cfg) is not None:
-        make_network(cfg)
-    elif _takes(str(cfg.model._target_), "pretrained"):
-        make_network(cfg, is_fresh=False)  # names of architecture and encoder; nothing is fetched
+    check_files(spec.start)
+    if spec.model_checkpoint is not None or spec.start.run is not None:
+        make_network(spec)
+    elif _takes(str(spec.model["_target_"]), "pretrained"):
+        make_network(spec, is_fresh=False)  # names of architecture and encoder; nothing is fetched
 
 
-def make_module(cfg: DictConfig, taxonomy: Taxonomy, *, is_fresh: bool = True) -> RipuModule:
-    """The network with its losses and optimiser; see :func:`make_network`."""
+def make_module(spec: RunSpec, *, is_fresh: bool = True) -> RipuModule:
+    """Make the network with its losses and optimiser; see :func:`make_network`."""
     from ripu.module import RipuModule
 
-    plan = make_plan(cfg)
-    is_supervised = cfg.setting.target_labels == "all"
-    network = make_network(cfg, is_fresh=is_fresh)
+    optimizer, objective, protocol = spec.optimizer, spec.objective, spec.protocol
+    is_supervised = spec.setting.target_labels == "all"
+    network = make_network(spec, is_fresh=is_fresh)
     if is_fresh:
-        _check_single_images(cfg, network)
+        _check_single_images(spec, network)
     return RipuModule(
         network,
-        taxonomy,
-        plan,
-        seed=cfg.seed,
-        learning_rate=cfg.optimizer.learning_rate,
-        head_lr_factor=cfg.optimizer.head_lr_factor,
-        momentum=cfg.optimizer.momentum,
-        weight_decay=cfg.optimizer.weight_decay,
-        poly_power=cfg.optimizer.poly_power,
-        poly_horizon=max(1, round(cfg.optimizer.poly_horizon_factor * plan.max_steps)),
-        consistency_weight=0.0 if is_supervised else cfg.objective.consistency_weight,
-        negative_weight=0.0 if is_supervised else cfg.objective.negative_weight,
-        negative_threshold=cfg.objective.negative_threshold,
-        supervised_average=cfg.protocol.supervised_average,
-        boundary_only=cfg.protocol.boundary_only,
-        boundary_detector=cfg.protocol.boundary_detector,
-        consistency_border=cfg.protocol.consistency_border,
-        loss_epsilon=cfg.protocol.get("loss_epsilon", 0.0),
-        accumulate=cfg.trainer.accumulate,
-        flip=cfg.evaluation.flip,
-        channels_last=cfg.trainer.channels_last,
-        compile_network=cfg.trainer.compile,
-        config=plain(cfg),
+        spec.taxonomy,
+        spec.plan,
+        seed=spec.seed,
+        learning_rate=optimizer.learning_rate,
+        head_lr_factor=optimizer.head_lr_factor,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        poly_power=optimizer.poly_power,
+        poly_horizon=max(1, round(optimizer.poly_horizon_factor * spec.plan.max_steps)),
+        consistency_weight=0.0 if is_supervised else objective.consistency_weight,
+        negative_weight=0.0 if is_supervised else objective.negative_weight,
+        negative_threshold=objective.negative_threshold,
+        supervised_average=protocol.supervised_average,
+        boundary_only=protocol.boundary_only,
+        boundary_detector=protocol.boundary_detector,
+        consistency_border=protocol.consistency_border,
+        loss_epsilon=protocol.loss_epsilon,
+        accumulate=spec.trainer.accumulate,
+        flip=spec.evaluation.flip,
+        channels_last=spec.trainer.channels_last,
+        compile_network=spec.trainer.compile,
+        config=spec.config,
     )
 
 
-def _check_single_images(cfg: DictConfig, network: Any) -> None:
+def _check_single_images(spec: RunSpec, network: Any) -> None:
     """Refuse batches of one image for a network that normalises a pooled image by the batch.
 
     Raises:
-        ConfigError: Naming the key and what there is to do.
+        ConfigError: Naming the key and the remedies.
     """
     import torch
 
     from ripu.models.protocol import keeping_statistics
 
-    keys = ["source_batch"] if uses_source(cfg) else []
-    keys += ["target_batch"] if cfg.setting.target_labels != "none" else []
-    single = [key for key in keys if cfg.data[key] == 1]
+    keys = ["source_batch"] if spec.setting.uses_source else []
+    keys += ["target_batch"] if spec.setting.target_labels != "none" else []
+    single = [key for key in keys if getattr(spec.data, key) == 1]
     if not single or not any(isinstance(one, torch.nn.BatchNorm2d) and one.training for one in network.modules()):
         return
     try:

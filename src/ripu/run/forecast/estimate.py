@@ -1,7 +1,7 @@
-"""From what the run in little took to the whole run: pure arithmetic.
+"""The forecast of a run, scaled from a trial run: pure arithmetic.
 
-Every figure is one of three: exact (steps, picks, bytes of the cache), at most (pixels: windows at the border have fewer),
-or a measured time or size by step, image, round or picture times how many of them there will be.
+Every figure is of one of three kinds: exact (steps, picks, bytes of the cache), an upper bound (pixels: windows at the border
+have fewer), or a measured time or size by step, image, round or picture, times their number in the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Phase:
         stop: The step behind its last.
         kind: See :func:`ripu.run.forecast.trial.kind_of`.
         step_seconds: Seconds a step.
-        is_reading: Whether steps wait for the loaders.
+        is_reading: True where steps wait for the loaders.
         round: Number of the round that fires at its end, from 1; None where none does.
     """
 
@@ -48,11 +48,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the annotator is asked for.
+    """The queries of a run.
 
     Attributes:
-        unit: ``regions`` or ``pixels``: what picks are.
-        is_exact: Whether the numbers of picks are exact where images have room; at most so otherwise.
+        unit: ``regions`` or ``pixels``: the unit of a pick.
+        is_exact: True where the numbers of picks are exact if images have room; else they are upper bounds.
         rounds: Rounds.
         image_round: Fewest and most picks an image and round (its share, where images share the budget).
         all_round: Picks of all images in a round.
@@ -80,12 +80,12 @@ class Forecast:
     """The whole run.
 
     Attributes:
-        measured: What it is scaled from.
+        measured: Times and sizes of the trial run.
         phases: The phases in order.
-        first_round: Whether a round fires before the first step.
-        budget: What is asked; None in settings without selection.
+        first_round: True where a round fires before the first step.
+        budget: The queries; None in settings without selection.
         seconds: By part of the run, in order.
-        bytes: By what is left on disk, in order.
+        bytes: By kind of file that stays on disk, in order.
     """
 
     measured: Measured
@@ -96,7 +96,7 @@ class Forecast:
     bytes: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The forecast as plain numbers: ``phases``, ``budget``, ``start``, ``seconds``, ``bytes``, ``memory_gib``."""
+        """Return the forecast as plain numbers: ``phases``, ``budget``, ``start``, ``seconds``, ``bytes``, ``memory_gib``."""
         return {
             "phases": [{**asdict(phase), "seconds": phase.seconds} for phase in self.phases],
             "budget": None if self.budget is None else asdict(self.budget),
@@ -108,7 +108,7 @@ class Forecast:
 
 
 def paced(compute: float, loads: Sequence[float], *, workers: int, cores: int, is_cpu: bool) -> float:
-    """Seconds of a step whose samples are read beside it.
+    """Return the seconds of a step whose samples are read beside it.
 
     Without workers reading comes on top. With them it runs beside the computing: on a GPU the slower of the two sets the
     pace; on a CPU both share the cores.
@@ -134,16 +134,16 @@ def paced(compute: float, loads: Sequence[float], *, workers: int, cores: int, i
 
 
 def make_forecast(measured: Measured) -> Forecast:
-    """Scale what a run in little took to the run itself."""
+    """Scale the times and sizes of a trial run to the run itself."""
     phases = _phases(measured)
     budget = _budget(measured)
-    first_round = 0 in measured.plan.selection_steps
+    first_round = 0 in measured.spec.plan.selection_steps
     seconds = _seconds(measured, phases, first_round)
     return Forecast(measured, phases, first_round, budget, seconds, _bytes(measured, phases, seconds))
 
 
 def _phases(measured: Measured) -> tuple[Phase, ...]:
-    plan, data, accumulate = measured.plan, measured.cfg.data, measured.cfg.trainer.accumulate
+    plan, data, accumulate = measured.spec.plan, measured.spec.data, measured.spec.trainer.accumulate
     found = []
     for start, stop in zip(plan.boundaries, plan.boundaries[1:], strict=False):
         kind = kind_of(plan, start, has_labels=measured.brought is not None)
@@ -162,15 +162,15 @@ def _phases(measured: Measured) -> tuple[Phase, ...]:
 
 def _paced(measured: Measured, compute: float, loads: Sequence[float]) -> float:
     cores = max(1, measured.cores // (1 if measured.is_cpu else measured.world_size))
-    return paced(compute, loads, workers=measured.cfg.data.num_workers, cores=cores, is_cpu=measured.is_cpu)
+    return paced(compute, loads, workers=measured.spec.data.num_workers, cores=cores, is_cpu=measured.is_cpu)
 
 
 def _budget(measured: Measured) -> Budget | None:
-    query, region = measured.query, measured.region
+    query, region = measured.spec.query, measured.spec.region
     if query is None:
         return None
     sizes, rounds = measured.label_sizes, query.num_rounds
-    train_size = tuple(measured.cfg.data.target_size)
+    train_size = measured.spec.data.target_size
     is_fixed = region is not None and region.is_fixed
     if is_fixed:
         assert region is not None
@@ -197,14 +197,14 @@ def _budget(measured: Measured) -> Budget | None:
 
 
 def _seconds(measured: Measured, phases: tuple[Phase, ...], first_round: bool) -> dict[str, float]:
-    plan, cfg, world = measured.plan, measured.cfg, measured.world_size
+    plan, spec, world = measured.spec.plan, measured.spec, measured.world_size
     rounds = len(plan.selection_steps)
     seconds = {"setup": measured.setup}
     if measured.brought is not None:
         seconds["labels to begin with"] = measured.brought.seconds
     if measured.index_label:
         seconds["class index of the source"] = measured.num_source * measured.index_label / measured.cores
-    if cfg.data.cache is not None:
+    if spec.data.cache is not None:
         seconds["filling data.cache"] = _filling(measured, phases)
     seconds["training"] = measured.warm_up + sum(phase.seconds for phase in phases)
     if rounds:
@@ -214,51 +214,51 @@ def _seconds(measured: Measured, phases: tuple[Phase, ...], first_round: bool) -
     num_evaluations = len(phases) + first_round
     val = _paced(measured, measured.val_image, [measured.reads["val"]])
     seconds["evaluations"] = num_evaluations * math.ceil(measured.num_val / world) * val
-    saves = len(phases) + seconds["training"] / (60 * cfg.checkpoint.every_minutes)
-    if cfg.checkpoint.every_steps:
-        saves += plan.max_steps // cfg.checkpoint.every_steps
+    saves = len(phases) + seconds["training"] / (60 * spec.checkpoint.every_minutes)
+    if spec.checkpoint.every_steps:
+        saves += plan.max_steps // spec.checkpoint.every_steps
     seconds["checkpoints"] = saves * measured.checkpoint
     seconds["report"] = measured.report
     return seconds
 
 
 def _filling(measured: Measured, phases: tuple[Phase, ...]) -> float:
-    """What the first reading of every image takes longer than from the cache."""
+    """Return the extra seconds of reading every image for the first time, before it is in the cache."""
     extra = {name: max(0.0, measured.first_reads[name] - measured.reads[name]) for name in measured.reads}
     source = min(measured.num_source, _draws(measured, phases, "source"))
     target = measured.num_target if any(phase.kind != "source" for phase in phases) else 0
     whole = source * extra.get("source", 0.0) + target * extra["target"] + measured.num_val * extra["val"]
-    return whole / max(1, min(measured.cores, measured.cfg.data.num_workers or 1))
+    return whole / max(1, min(measured.cores, measured.spec.data.num_workers or 1))
 
 
 def _draws(measured: Measured, phases: tuple[Phase, ...], domain: str) -> int:
-    """Samples of a domain in the whole run."""
+    """Return the samples of a domain in the whole run."""
     steps = sum(phase.stop - phase.start for phase in phases if domain == "source" or phase.kind != "source")
-    batch = measured.cfg.data[f"{domain}_batch"]
-    return int(steps * batch * measured.cfg.trainer.accumulate * measured.world_size)
+    batch = measured.spec.data.source_batch if domain == "source" else measured.spec.data.target_batch
+    return int(steps * batch * measured.spec.trainer.accumulate * measured.world_size)
 
 
 def _bytes(measured: Measured, phases: tuple[Phase, ...], seconds: dict[str, float]) -> dict[str, float]:
-    cfg, rounds = measured.cfg, len(measured.plan.selection_steps)
+    spec, rounds = measured.spec, len(measured.spec.plan.selection_steps)
     found: dict[str, float] = {}
     if rounds or measured.brought is not None:
         found["label store"] = measured.num_target * (measured.store_head_bytes + rounds * measured.store_image_bytes)
         found["label store"] += 0 if measured.brought is None else measured.brought.bytes
-    kept = min(cfg.checkpoint.keep, len(phases) + int(seconds["training"] / (60 * cfg.checkpoint.every_minutes)))
+    kept = min(spec.checkpoint.keep, len(phases) + int(seconds["training"] / (60 * spec.checkpoint.every_minutes)))
     found["checkpoints"] = kept * measured.checkpoint_bytes + measured.final_bytes
-    gallery = min(cfg.evaluation.gallery, measured.num_target)
+    gallery = min(spec.evaluation.gallery, measured.num_target)
     stills = max(1, gallery) * measured.gallery_bytes + gallery * rounds * measured.gallery_round_bytes
-    pictures = min(cfg.evaluation.pictures, measured.num_target) * measured.picture_bytes
-    rows = measured.plan.max_steps / cfg.trainer.log_every_n_steps * measured.row_bytes
+    pictures = min(spec.evaluation.pictures, measured.num_target) * measured.picture_bytes
+    rows = measured.spec.plan.max_steps / spec.trainer.log_every_n_steps * measured.row_bytes
     found["report, pictures, metrics"] = stills * (1 + measured.page_share) + pictures + rows
     if measured.prediction_bytes:
         found["predictions"] = measured.num_val * measured.prediction_bytes
-    if cfg.data.cache is not None:
-        source_px, target_px = math.prod(cfg.data.source_size), math.prod(cfg.data.target_size)
+    if spec.data.cache is not None:
+        source_px, target_px = math.prod(spec.data.source_size), math.prod(spec.data.target_size)
         source = min(measured.num_source, _draws(measured, phases, "source"))
         has_target = any(phase.kind != "source" for phase in phases)
         target = measured.num_target if has_target or rounds else 0
-        has_labels = cfg.setting.target_labels == "all"
+        has_labels = spec.setting.target_labels == "all"
         found["data.cache (shared)"] = (
             source * (4 * source_px + 2 * _ENTRY_HEAD)
             + target * ((4 if has_labels else 3) * target_px + (2 if has_labels else 1) * _ENTRY_HEAD)

@@ -14,7 +14,7 @@ WIDTH = 104
 
 
 def duration(seconds: float) -> str:
-    """A time for people.
+    """Return a time as text.
 
     >>> duration(0.25), duration(80), duration(4000), duration(80000)
     ('0.25 s', '80 s', '1.1 h', '22.2 h')
@@ -27,7 +27,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes for people.
+    """Return a number of bytes as text.
 
     >>> size(900), size(2.5e6), size(1.2e11)
     ('0.9 kB', '2.5 MB', '120.0 GB')
@@ -39,30 +39,28 @@ def size(count: float) -> str:
 
 
 def table(forecast: Forecast) -> str:
-    """The forecast for people, at most some 35 lines of :data:`WIDTH` characters."""
+    """Return the forecast as some 35 lines of at most :data:`WIDTH` characters."""
     measured = forecast.measured
-    lines = [*_head(measured), "", *_phase_lines(forecast), "", *_budget_lines(forecast)]
-    lines += [
-        "",
-        *_disk_lines(forecast),
-        "",
-        *_memory_lines(measured),
-        "",
-        *_time_lines(forecast),
-        "",
-        *_notes(forecast),
+    blocks = [
+        _head(measured),
+        _phase_lines(forecast),
+        [*_asked_lines(forecast), *_brought_lines(measured)],
+        _disk_lines(forecast),
+        _memory_lines(measured),
+        _time_lines(forecast),
+        _notes(forecast),
     ]
-    return "\n".join(lines)
+    return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def _head(measured: Measured) -> list[str]:
-    cfg = measured.cfg
-    network = str(cfg.model["_target_"]).rpartition(".")[2]
+    spec = measured.spec
+    network = str(spec.model["_target_"]).rpartition(".")[2]
     where = f"{measured.world_size} x {measured.device}" if measured.world_size > 1 else measured.device
     images = f"{measured.num_target:,} target and {measured.num_val:,} validation images"
     return [
-        f"dry run: dataset={cfg.dataset.name} mode={cfg.mode.name} setting={cfg.setting.name} "
-        f"protocol={cfg.protocol.name}, {network}, {cfg.trainer.precision}, on {where}",
+        f"dry run: dataset={spec.dataset.name} mode={spec.mode} setting={spec.setting.name} "
+        f"protocol={spec.protocol.name}, {network}, {spec.trainer.precision}, on {where}",
         f"{measured.num_source:,} source, {images}" if measured.num_source else f"no source, {images}",
     ]
 
@@ -82,15 +80,15 @@ def _phase_lines(forecast: Forecast) -> list[str]:
 
 
 def _data(forecast: Forecast, phase: Phase) -> str:
-    cfg, world = forecast.measured.cfg, forecast.measured.world_size
-    times = cfg.trainer.accumulate * world
+    spec, world = forecast.measured.spec, forecast.measured.world_size
+    times = spec.trainer.accumulate * world
     parts = []
     if forecast.measured.num_source:
-        parts.append(f"{times * cfg.data.source_batch} source {_pixels(cfg.data.source_size)}")
+        parts.append(f"{times * spec.data.source_batch} source {_pixels(spec.data.source_size)}")
     if phase.kind != "source":
         labels = {"all": ", labels", "revealed": ", revealed" if phase.kind == "after" else ""}
-        shown = labels.get(cfg.setting.target_labels, "")
-        parts.append(f"{times * cfg.data.target_batch} target {_pixels(cfg.data.target_size)}{shown}")
+        shown = labels.get(spec.setting.target_labels, "")
+        parts.append(f"{times * spec.data.target_batch} target {_pixels(spec.data.target_size)}{shown}")
     return " + ".join(parts)
 
 
@@ -98,15 +96,11 @@ def _pixels(sides: tuple[int, int]) -> str:
     return f"{sides[0]}x{sides[1]}"
 
 
-def _budget_lines(forecast: Forecast) -> list[str]:
-    return [*_asked_lines(forecast), *_brought_lines(forecast.measured)]
-
-
 def _brought_lines(measured: Measured) -> list[str]:
     one = measured.brought
     if one is None:
         return []
-    keys = " and ".join(f"start.{key}" for key in ("run", "labels") if measured.cfg.start[key] is not None)
+    keys = " and ".join(f"start.{key}" for key in ("run", "labels") if getattr(measured.spec.start, key) is not None)
     return [
         f"asked before: {100 * one.share:.4g} % of the target pixels, {one.picks:,} picks ({keys}); not counted above"
     ]
@@ -115,7 +109,7 @@ def _brought_lines(measured: Measured) -> list[str]:
 def _asked_lines(forecast: Forecast) -> list[str]:
     budget, measured = forecast.budget, forecast.measured
     if budget is None:
-        every = measured.cfg.setting.target_labels == "all"
+        every = measured.spec.setting.target_labels == "all"
         return ["budget: " + ("every target label is known from the start" if every else "nothing is asked")]
     plan = f"{budget.rounds} rounds"
     lines = [f"{'budget (' + plan + ')':<26}{'image and round':>20}{'image':>16}{'round':>16}{'in all':>16}"]
@@ -130,7 +124,7 @@ def _asked_lines(forecast: Forecast) -> list[str]:
         lines.append("clicks: none, nobody answers")
     else:
         lines.append(_clicks(budget, budget.clicks_per_pick))
-    shared = measured.query is not None and measured.query.budget_per != "image"
+    shared = measured.spec.query is not None and measured.spec.query.budget_per != "image"
     kind = "; images share the budget, figures by image are means" if shared else ""
     lines.append(f"{100 * budget.share:.4g} % of the target pixels{kind}")
     return lines
@@ -167,7 +161,7 @@ def _disk_lines(forecast: Forecast) -> list[str]:
     # While a checkpoint is written, the one that it replaces is still there.
     total = sum(forecast.bytes.values())
     most = total + forecast.measured.checkpoint_bytes
-    free = _free(Path(forecast.measured.cfg.paths.output_dir))
+    free = _free(forecast.measured.spec.output_dir)
     short = "  NOT ENOUGH" if free < most else ""
     room = f"        at most {size(most)} at a time; {size(free)} are free{short}"
     return [*_wrapped("disk", f"{size(total)} ({parts})"), room]
@@ -200,15 +194,15 @@ def _time_lines(forecast: Forecast) -> list[str]:
 def _notes(forecast: Forecast) -> list[str]:
     measured = forecast.measured
     lines = [
-        f"Scaled from {STEPS - 1} steps of each kind, and a round and evaluations over a few images, on this machine as",
-        "busy as it is. Nothing was kept.",
+        f"Scaled from {STEPS - 1} steps of each kind, and a round and evaluations over a few images, under the present load of",
+        "this machine. Nothing was kept.",
     ]
     if any(phase.is_reading for phase in forecast.phases):
         lines.append("Steps wait for their images: more data.num_workers, or data.cache=FOLDER, makes them faster.")
     if measured.world_size > 1:
         lines.append(
-            f"One process was measured; what {measured.world_size} tell each other in a step is not in the times."
+            f"One process was measured; the times leave out the exchange of {measured.world_size} processes in each step."
         )
-    if measured.cfg.paths.beginnings is not None:
-        lines.append("paths.beginnings was not looked at: a shared beginning saves the steps before the first round.")
+    if measured.spec.beginnings is not None:
+        lines.append("paths.beginnings was not searched: a shared beginning saves the steps before the first round.")
     return lines

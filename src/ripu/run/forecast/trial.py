@@ -1,4 +1,4 @@
-"""The run in little that a dry run measures: real steps, a real round and real evaluations over a few images."""
+"""The trial run that a forecast measures: real steps, a real round and real evaluations over a few images."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from ripu.config.spec import RunSpec, instantiate
 from ripu.datamodule import SOURCE, TARGET
 from ripu.datasets.scenes import Scenes
-from ripu.labelstore import LabelStore
 from ripu.loading.class_balance import is_index_kept
 from ripu.loading.image_cache import ImageCache
 from ripu.loading.samples import EvalScenes, PoolScenes, TrainScenes
-from ripu.regions import RegionShape
 from ripu.report.page import try_page
-from ripu.run import assembly, frame, initial_labels
-from ripu.run.initial_labels import StartLabels
+from ripu.run.assembly.data import index_folder, make_datamodule, make_scenes
+from ripu.run.assembly.network import check_start, make_module
+from ripu.run.assembly.selection import make_engine, make_store, target_images
+from ripu.run.parts import Run
+from ripu.run.processes import num_processes
+from ripu.run.results import report
+from ripu.run.trainer import make_run, make_trainer
+from ripu.run.warm_start import StartLabels, find_labels
 from ripu.schedule import Plan
-from ripu.selection.query import Query
 from ripu.selection.round_report import carried_fraction
 from ripu.training.checkpoint import RunCheckpoint
 from ripu.training.log import memory
@@ -44,12 +48,12 @@ SAMPLES = 3
 
 
 def kind_of(plan: Plan, step: int, *, has_labels: bool = False) -> str:
-    """What a training step is made of: ``source`` alone, both domains ``before`` any target label, or ``after``.
+    """Return the kind of a training step: ``source`` alone, both domains ``before`` any target label, or ``after``.
 
     Args:
         plan: The schedule.
         step: The step.
-        has_labels: Whether there are target labels before the first round (``start``).
+        has_labels: True where there are target labels before the first round (``start``).
     """
     if plan.is_pretraining(step):
         return "source"
@@ -58,7 +62,7 @@ def kind_of(plan: Plan, step: int, *, has_labels: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Brought:
-    """What a run begins with (``start``).
+    """The labels of a warm start.
 
     Attributes:
         rounds: Rounds of other runs, and 1 for a folder of masks.
@@ -77,35 +81,32 @@ class Brought:
 
 @dataclass
 class Measured:
-    """What the run in little took, and the run that it stands for. Times are in seconds, sizes in bytes.
+    """Times and sizes of the trial run, and the run that it stands for. Times are in seconds, sizes in bytes.
 
     Attributes:
-        cfg: The configuration of the run.
-        plan: Its schedule.
-        query: What it asks for; None without rounds.
-        brought: What it begins with; None where that is no label.
-        region: The shape of its regions; None for the squares of the query.
+        spec: The run.
+        brought: Its warm start; None where it begins without labels.
         num_source: Its source images.
         num_target: Its target images.
         num_val: Its validation images.
         label_sizes: (H, W) of every target label.
         world_size: Its processes.
         device: Name of the device.
-        is_cpu: Whether that is the CPU.
+        is_cpu: True where that is the CPU.
         cores: CPU cores of this process.
         setup: Finding the data and building network, store and loaders.
         steps: By kind of step, an optimiser step without reading.
-        warm_up: What the very first step took longer than a later one.
+        warm_up: Extra time of the very first step.
         reads: Reading one sample: ``source``, ``target``, ``val``, ``pool``, and ``label`` (a target label).
-        first_reads: The same where nothing is in the cache yet; equal to ``reads`` without one.
-        index_label: Reading a source label for the class index; 0 where it is not needed, or kept from an earlier run.
+        first_reads: The same with an empty cache; equal to ``reads`` without one.
+        index_label: Reading a source label for the class index; 0 where none is needed, or an earlier run has left it.
         round_image: Scoring, picking and asking one image, reading left out.
         round_rest: The rest of a round by image: committing it and counting.
         page: Rewriting the report.
         val_image: Evaluating one image, reading left out.
         checkpoint: Writing a checkpoint.
         report: Results, pictures and report at the end.
-        checkpoint_bytes: A checkpoint to go on from.
+        checkpoint_bytes: A checkpoint to resume from.
         final_bytes: The final one, weights only.
         store_image_bytes: Label store by image and round.
         store_head_bytes: Its head by image.
@@ -117,14 +118,11 @@ class Measured:
         row_bytes: A row of ``metrics.csv``.
         prediction_bytes: ``predictions/`` by validation image; 0 where none are kept.
         memory: Most memory in use, GiB: ``process``, and on a GPU ``device``.
-        memory_total: What there is, GiB, by the same names.
+        memory_total: Memory of the machine, GiB, by the same names.
     """
 
-    cfg: Any
-    plan: Plan
-    query: Query | None
+    spec: RunSpec
     brought: Brought | None
-    region: RegionShape | None
     num_source: int
     num_target: int
     num_val: int
@@ -161,7 +159,7 @@ class Measured:
 
 
 class _QuietBar(ProgressBar):
-    """Shows nothing, and notes when each image of a round was done."""
+    """A bar that shows nothing, and notes when each image of a round was done."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
@@ -221,89 +219,70 @@ class _Stopwatch(pl.Callback):
             self.round = self._now(pl_module) - self._mark
 
 
-def measure(cfg: Any) -> Measured:
-    """Carry out the run in little.
-
-    Args:
-        cfg: The composed and checked configuration.
+def measure(spec: RunSpec) -> Measured:
+    """Carry out the trial run.
 
     Raises:
-        ValueError: What the run itself would raise before its first step.
+        ValueError: The run itself would be refused before its first step.
     """
-    assembly.check_start(cfg)
-    if cfg.dataset.prepare is not None:
-        assembly.make_scenes(cfg)  # scenes that have to be generated are there when the run itself begins
+    check_start(spec)
+    if spec.dataset.prepare is not None:
+        make_scenes(spec)  # generated scenes exist already when the run itself begins
     began = time.monotonic()
-    scenes = assembly.make_scenes(cfg)
+    scenes = make_scenes(spec)
     found = time.monotonic() - began
     with tempfile.TemporaryDirectory(prefix="ripu-dry-run-", ignore_cleanup_errors=True) as folder:
-        return _measure(cfg, scenes, Path(folder), found)
+        return _measure(spec, scenes, Path(folder), found)
 
 
-def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
-    is_active, has_rounds = cfg.setting.target_labels == "revealed", assembly.has_rounds(cfg)
-    plan = assembly.make_plan(cfg)
-    begins_with = frame.find_start(cfg, scenes)
+def _measure(spec: RunSpec, scenes: Scenes, folder: Path, found: float) -> Measured:
+    carried = find_labels(spec, scenes.target)
     measured = Measured(
-        cfg,
-        plan,
-        assembly.make_query(cfg) if has_rounds else None,
-        None if begins_with is None else _bring(cfg, scenes, begins_with, folder / "whole"),
-        assembly.make_region(cfg) if has_rounds else None,
+        spec,
+        None if carried is None else _bring(spec, scenes, carried, folder / "whole"),
         0 if scenes.source is None else len(scenes.source),
         len(scenes.target),
         len(scenes.val),
         [scenes.target.label_size(index) for index in range(len(scenes.target))],
-        frame.num_processes(cfg),
+        num_processes(spec.trainer),
         "",
         False,
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )
-    few = BATCHES * cfg.evaluation.batch
+    few = BATCHES * spec.evaluation.batch
     small = replace(
         scenes,
         target=replace(scenes.target, scenes=scenes.target.scenes[:few]),
         val=replace(scenes.val, scenes=scenes.val.scenes[:few]),
     )
-    little = _little(cfg, plan, folder)
-    little_plan = assembly.make_plan(little)
+    trial = _trial_spec(spec, folder)
     began = time.monotonic()
-    module = assembly.make_module(little, scenes.taxonomy)
-    trainer = frame.make_trainer(little, folder, little_plan)
-    images = assembly.target_images(small, folder / "labels") if is_active else []
-    store = assembly.make_store(cfg, small, folder, images, write=True) if is_active else None
-    if begins_with is not None and store is not None:
-        begins_with.carry(store)
+    module = make_module(trial)
+    trainer = make_trainer(trial)
+    is_active = spec.setting.is_active
+    images = target_images(small, folder / "labels") if is_active else []
+    store = make_store(spec, small, folder, images, write=True) if is_active else None
+    if carried is not None and store is not None:
+        carried.carry(store)
     carried_bytes = _bytes(folder / "labels", "*.dat")
     try:
-        engine = assembly.make_engine(cfg, small, images) if store is not None else None
-        datamodule = assembly.make_datamodule(little, small, store)
-        skipped = frame.SkippedFiles(folder)
-        selection = frame.add_callbacks(trainer, little, folder, little_plan, small, engine, store, skipped)
-        bar, watch = _QuietBar(little_plan), _Stopwatch(little_plan, has_labels=begins_with is not None)
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        callbacks[:] = [bar if isinstance(one, ProgressBar) else one for one in callbacks] + [watch]
+        engine = make_engine(spec, small, images)
+        datamodule = make_datamodule(trial, small, store)
+        bar, watch = _QuietBar(trial.plan), _Stopwatch(trial.plan, has_labels=carried is not None)
+        run = make_run(trial, trainer, small, module, datamodule, engine, store, bar=bar, more=(watch,))
         measured.setup = found + time.monotonic() - began
         device = trainer.strategy.root_device
         measured.is_cpu = device.type == "cpu"
         measured.device = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-        with contextlib.redirect_stdout(io.StringIO()):
-            trainer.fit(module, datamodule)
-            final = folder / "checkpoints" / "final.ckpt"
-            trainer.save_checkpoint(final, weights_only=True)
-            measured.checkpoint = _seconds(lambda: RunCheckpoint(folder / "again", little_plan).save(trainer))
-            trainer.test(module, datamodule, verbose=False)
-            clock = frame.Clock(time.monotonic())
-            arguments = (little, folder, trainer, module, selection, small, engine, store, clock, skipped)
-            measured.report = _seconds(lambda: frame.report(*arguments))
+        _carry_out(measured, run)
         _take_times(measured, watch, bar, len(small.target))
-        _take_reads(measured, cfg, scenes, folder / "cache")
+        _take_reads(measured, spec, scenes, folder / "cache")
         measured.round_image = max(0.0, measured.round_image - measured.first_reads["pool"])
-        if has_rounds:
+        if spec.has_rounds:
             measured.page = _seconds(lambda: try_page(folder))
             rest = watch.round - measured.page - (bar.done[-1] - bar.done[0])
             measured.round_rest = max(0.0, rest) / len(small.target)
-        _take_sizes(measured, folder, small, store, carried_bytes)
+        _take_sizes(measured, run, carried_bytes)
         _take_memory(measured, device)
     finally:
         if store is not None:
@@ -311,41 +290,61 @@ def _measure(cfg: Any, scenes: Scenes, folder: Path, found: float) -> Measured:
     return measured
 
 
-def _bring(cfg: Any, scenes: Scenes, begins_with: StartLabels, folder: Path) -> Brought:
-    """Copy all that a run begins with, as the run itself will."""
+def _carry_out(measured: Measured, run: Run) -> None:
+    trainer, folder = run.trainer, run.spec.output_dir
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer.fit(run.module, run.datamodule)
+        trainer.save_checkpoint(folder / "checkpoints" / "final.ckpt", weights_only=True)
+        measured.checkpoint = _seconds(lambda: RunCheckpoint(folder / "again", run.spec.plan).save(trainer))
+        trainer.test(run.module, run.datamodule, verbose=False)
+        measured.report = _seconds(lambda: report(run))
+
+
+def _bring(spec: RunSpec, scenes: Scenes, carried: StartLabels, folder: Path) -> Brought:
+    """Copy all labels of the warm start, as the run itself will."""
     began = time.monotonic()
-    images = assembly.target_images(scenes, folder / "labels")
-    with assembly.make_store(cfg, scenes, folder, images, write=True) as store:
-        begins_with.carry(store)
+    images = target_images(scenes, folder / "labels")
+    with make_store(spec, scenes, folder, images, write=True) as store:
+        carried.carry(store)
         seconds = time.monotonic() - began
         picks, share = store.stats().carried.picks, carried_fraction(store)
         return Brought(len(store.carried), picks, share, _bytes(folder / "labels", "*.dat"), seconds)
 
 
-def _little(cfg: Any, plan: Plan, folder: Path) -> Any:
-    """The configuration of the run in little: the same but for its length, its place and its company."""
-    kinds = {kind_of(plan, step, has_labels=initial_labels.is_given(cfg)) for step in plan.boundaries[:-1]}
-    little = cfg.copy()
-    little.paths.output_dir, little.paths.beginnings = str(folder), None
-    little.logger = {}
-    little.data.cache, little.data.num_workers = None, 0  # reading is timed by itself
-    little.protocol.source_sampling = "uniform"
-    little.checkpoint.every_steps, little.checkpoint.every_minutes = None, 1e6
-    devices = cfg.trainer.devices
+def _trial_spec(spec: RunSpec, folder: Path) -> RunSpec:
+    """Return the trial run: the same but for its length, its place and its company."""
+    devices = spec.trainer.devices
     if isinstance(devices, str) and "," in devices:
         devices = [int(devices.split(",")[0])]
-    little.trainer.devices = [devices[0]] if not isinstance(devices, (int, str)) else 1
-    little.trainer.num_nodes, little.trainer.strategy = 1, "auto"
-    little.trainer.max_steps = STEPS
-    if plan.selection_steps:
-        pretrain = STEPS if "source" in kinds else 0
-        first = pretrain + (STEPS if "before" in kinds else 0)
-        little.pretrain_steps, little.selection_steps = pretrain, [max(1, first)]
-        little.trainer.max_steps = max(1, first) + STEPS
-    elif cfg.setting.target_labels == "revealed":
-        little.pretrain_steps = STEPS if "source" in kinds else 0
-        little.trainer.max_steps = little.pretrain_steps + (STEPS if "after" in kinds else 0)
-    return little
+    return replace(
+        spec,
+        output_dir=folder,
+        beginnings=None,
+        loggers=(),
+        plan=_trial_plan(spec),
+        data=replace(spec.data, cache=None, num_workers=0),  # reading is timed by itself
+        protocol=replace(spec.protocol, source_sampling="uniform"),
+        checkpoint=replace(spec.checkpoint, every_steps=None, every_minutes=1e6),
+        trainer=replace(
+            spec.trainer,
+            devices=devices[:1] if isinstance(devices, list) else 1,
+            num_nodes=1,
+            strategy="auto",
+        ),
+    )
+
+
+def _trial_plan(spec: RunSpec) -> Plan:
+    """Return a plan of a few steps of each kind that the run has, with one round where it has any."""
+    plan = spec.plan
+    if not spec.setting.is_active:
+        return Plan(STEPS, STEPS if plan.pretrain_steps else 0)
+    kinds = {kind_of(plan, step, has_labels=spec.start.has_labels) for step in plan.boundaries[:-1]}
+    pretrain = STEPS if "source" in kinds else 0
+    if not spec.has_rounds:
+        return Plan(pretrain + (STEPS if "after" in kinds else 0), pretrain)
+    first = max(1, pretrain + (STEPS if "before" in kinds else 0))
+    return Plan(first + STEPS, pretrain, (first,))
 
 
 def _seconds(work: Callable[[], Any]) -> float:
@@ -365,21 +364,22 @@ def _take_times(measured: Measured, watch: _Stopwatch, bar: _QuietBar, num_image
     later_batches = watch.batches[1:] or watch.batches
     measured.val_image = sum(one for one, _ in later_batches) / sum(count for _, count in later_batches)
     if bar.done:
-        first = measured.cfg.evaluation.batch if num_images > measured.cfg.evaluation.batch else 0
+        batch = measured.spec.evaluation.batch
+        first = batch if num_images > batch else 0
         measured.round_image = (bar.done[-1] - bar.done[first]) / (num_images - first)
 
 
-def _take_reads(measured: Measured, cfg: Any, scenes: Scenes, folder: Path) -> None:
-    """Time the reading of samples as the loaders do it, with and without an entry in the cache."""
+def _take_reads(measured: Measured, spec: RunSpec, scenes: Scenes, folder: Path) -> None:
+    """Time the reading of samples as in the loaders, with and without an entry in the cache."""
 
     def cache(name: str) -> ImageCache | None:
-        return None if cfg.data.cache is None else ImageCache(folder / name)
+        return None if spec.data.cache is None else ImageCache(folder / name)
 
-    transforms = [assembly.instantiate(one) for one in cfg.data.transforms]
-    source_size, size = tuple(cfg.data.source_size), tuple(cfg.data.target_size)
+    transforms = [instantiate(one) for one in spec.data.transforms]
+    source_size, size = spec.data.source_size, spec.data.target_size
     every = range(max(len(scenes.target), len(scenes.val)))
-    target_label = scenes.target.require_label if cfg.setting.target_labels == "all" else None
-    target = TrainScenes(scenes.target, size, target_label, transforms, cfg.seed, TARGET, cache=cache("target"))
+    target_label = scenes.target.require_label if spec.setting.target_labels == "all" else None
+    target = TrainScenes(scenes.target, size, target_label, transforms, spec.seed, TARGET, cache=cache("target"))
     pool = PoolScenes(scenes.target, size, every, cache("pool"))
     val = EvalScenes(scenes.val, size, every, cache("val"))
     parts: dict[str, tuple[int, Callable[[int], Any]]] = {
@@ -390,19 +390,19 @@ def _take_reads(measured: Measured, cfg: Any, scenes: Scenes, folder: Path) -> N
     if scenes.source is not None:
         origin = scenes.source
         source = TrainScenes(
-            origin, source_size, origin.require_label, transforms, cfg.seed, SOURCE, cache=cache("source")
+            origin, source_size, origin.require_label, transforms, spec.seed, SOURCE, cache=cache("source")
         )
         parts["source"] = len(origin), lambda index: source[index, index]
-        if cfg.protocol.source_sampling == "class_balanced" and not is_index_kept(origin, assembly.index_folder(cfg)):
+        if spec.protocol.source_sampling == "class_balanced" and not is_index_kept(origin, index_folder(spec)):
             parts["index"] = len(origin), origin.read_label
     labelled = [index for index, scene in enumerate(scenes.target.scenes) if scene.label is not None]
     if labelled:
         parts["label"] = len(labelled), lambda number: scenes.target.read_label(labelled[number])
     for name, (count, read) in parts.items():
-        # From the end: those at the beginning have just been read by the run in little.
+        # From the end: those at the beginning have just been read by the trial run.
         chosen = range(count - 1, max(-1, count - 1 - SAMPLES), -1)
         first, again = _read_seconds(read, chosen), _read_seconds(read, chosen)
-        if cfg.data.cache is None:
+        if spec.data.cache is None:
             first = again = (first + again) / 2
         measured.first_reads[name], measured.reads[name] = first, min(first, again)
     for seconds in (measured.first_reads, measured.reads):  # of an image, with a label or without
@@ -419,30 +419,30 @@ def _read_seconds(read: Callable[[int], Any], indices: range) -> float:
     return (time.monotonic() - began) / len(indices)
 
 
-def _take_sizes(measured: Measured, folder: Path, small: Scenes, store: LabelStore | None, carried_bytes: int) -> None:
+def _take_sizes(measured: Measured, run: Run, carried_bytes: int) -> None:
+    folder, evaluation, store = run.spec.output_dir, run.spec.evaluation, run.store
     checkpoints = sorted((folder / "checkpoints").glob("step-*.ckpt"))
     measured.checkpoint_bytes = checkpoints[-1].stat().st_size
     measured.final_bytes = (folder / "checkpoints" / "final.ckpt").stat().st_size
-    num_images = len(small.target)
+    num_images = len(run.scenes.target)
     if store is not None:
         records = _bytes(folder / "labels", "*.dat")
         measured.store_image_bytes = (records - carried_bytes) / num_images
         measured.store_head_bytes = (_bytes(folder / "labels", "*") - records) / num_images
         for one in store.stats().rounds:
             measured.clicks_per_pick = one.tally.clicks / one.tally.picks if one.tally.clicks else None
-    cfg = measured.cfg
-    gallery = min(cfg.evaluation.gallery, num_images)
+    gallery = min(evaluation.gallery, num_images)
     whole, by_round = _bytes(folder / "report", "*"), _bytes(folder / "report", "*-round-*.npz")
     if gallery:
         measured.gallery_round_bytes = by_round / gallery
     measured.gallery_bytes = (whole - by_round) / max(1, gallery)
     measured.page_share = (folder / "report.html").stat().st_size / whole if (folder / "report.html").exists() else 0.0
-    pictures = min(cfg.evaluation.pictures, num_images)
+    pictures = min(evaluation.pictures, num_images)
     if pictures:
         measured.picture_bytes = (_bytes(folder / "pictures", "*") + _bytes(folder / "panel", "*")) / pictures
     text = (folder / "metrics.csv").read_text()
     measured.row_bytes = len(text) / max(1, text.count("\n"))
-    measured.prediction_bytes = _bytes(folder / "predictions", "*") / len(small.val)
+    measured.prediction_bytes = _bytes(folder / "predictions", "*") / len(run.scenes.val)
 
 
 def _bytes(folder: Path, pattern: str) -> int:

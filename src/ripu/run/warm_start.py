@@ -1,0 +1,178 @@
+"""Warm starts: the weights and labels of a finished run (``start.run``), and existing masks (``start.labels``).
+
+Carried labels are copied into the run's own label store before its first round. They are trained on from step 0 and never
+asked for again; the budget of the run comes on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ripu.config.spec import RunSpec, StartSpec
+from ripu.io.errors import ConfigError
+from ripu.io.shell import argument
+from ripu.run.mask_folder import UNKNOWN, MaskFolder
+
+if TYPE_CHECKING:
+    from ripu.datasets.scenes import SceneDataset
+    from ripu.labelstore import LabelReader, LabelStore
+
+
+def check_files(start: StartSpec) -> None:
+    """Refuse a run or folder to begin with that is missing or unfinished.
+
+    Raises:
+        ConfigError: Naming what is missing, and the remedy.
+    """
+    if start.run is not None:
+        folder = Path(start.run)
+        if not (folder / "config.yaml").exists():
+            raise ConfigError(
+                f"start.run={start.run} is not a run (config.yaml is missing); name the output folder of one"
+            )
+        if not (folder / "results.json").exists() or not (folder / "checkpoints" / "final.ckpt").exists():
+            raise ConfigError(
+                f"start.run={start.run} is not finished; resume it first: its command with "
+                f"{argument('paths.output_dir', start.run)} resume=true"
+            )
+        if not (folder / "labels" / "manifest.json").exists():
+            raise _nothing_revealed(start)
+    if start.labels is not None and not Path(start.labels).is_dir():
+        raise ConfigError(f"start.labels={start.labels} is not a folder; name the one with a PNG for each target image")
+
+
+def _nothing_revealed(start: StartSpec) -> ConfigError:
+    return ConfigError(
+        f"start.run={start.run} has revealed no labels; begin with its weights alone: "
+        f"{argument('model.checkpoint', start.weights)}"
+    )
+
+
+def files(start: StartSpec) -> Iterator[Path]:
+    """Yield the files that the carried weights and labels depend on, in order; for keys of caches."""
+    if start.run is not None and start.weights is not None:
+        yield start.weights
+        yield Path(start.run) / "labels" / "manifest.json"
+    if start.labels is not None:
+        yield from sorted(path for path in Path(start.labels).rglob("*") if path.is_file())
+
+
+def find_labels(spec: RunSpec, target: SceneDataset) -> StartLabels | None:
+    """Find and check the labels that a run begins with.
+
+    Args:
+        spec: The run.
+        target: The target scenes.
+
+    Returns:
+        None where ``start`` names nothing, where the run's own store holds the labels already, and in processes that do
+        not write.
+
+    Raises:
+        ConfigError: Masks are missing or left over, have another size or ids without a meaning, are unknown throughout, or
+            contradict the other run.
+        LabelStoreError: The other run has other classes or images.
+    """
+    from ripu.labelstore import LabelStore, TargetImage, check_parent
+    from ripu.run.processes import early_rank
+
+    start, parent, masks = spec.start, None, None
+    if not start.has_labels or early_rank() != 0 or _has_carried(spec.output_dir / "labels"):
+        return None
+    if start.run is not None:
+        parent = LabelStore.open(Path(start.run) / "labels")
+        sizes = [target.label_size(index) for index in range(len(target))]
+        images = [TargetImage(scene.image_id, *size) for scene, size in zip(target.scenes, sizes, strict=True)]
+        check_parent(parent, images, spec.taxonomy.class_names)
+        if not parent.rounds and not parent.carried:
+            raise _nothing_revealed(start)
+    if start.labels is not None:
+        allows_missing = start.missing_masks == "allow"
+        masks = MaskFolder(Path(start.labels), target, spec.taxonomy, start.ids, allows_missing=allows_missing)
+        masks.check()
+        if parent is not None:
+            _check_agree(parent, masks, start)
+    return StartLabels(parent, masks)
+
+
+def _has_carried(labels: Path) -> bool:
+    from ripu.labelstore import LabelStore, StoreMissingError
+
+    try:
+        return bool(LabelStore.open(labels).carried)
+    except StoreMissingError:
+        return False
+
+
+def _check_agree(parent: LabelReader, masks: MaskFolder, start: StartSpec) -> None:
+    """Refuse masks that contradict the labels of the other run."""
+    pixels, images, example = 0, 0, ""
+    for image in parent.images:
+        if image.image_id not in masks:
+            continue
+        known, labels = parent.answers(image.image_id)
+        mask = masks[image.image_id]
+        differs = mask.known.reshape(-1)[known] & (mask.label.reshape(-1)[known] != labels)
+        if differs.any():
+            row, column = divmod(int(known[differs][0]), image.width)
+            example = example or (
+                f"{image.image_id}, row {row}, column {column}: {labels[differs][0]} there, {mask.label[row, column]} in "
+                "the mask"
+            )
+            pixels, images = pixels + int(differs.sum()), images + 1
+    if pixels:
+        raise ConfigError(
+            f"start.run={start.run} and start.labels={masks.folder} contradict each other on {pixels} pixels of {images} "
+            f"images (train ids; {example}); answers are never replaced: make these pixels {UNKNOWN} in the masks, or begin "
+            f"with the masks alone: {argument('model.checkpoint', start.weights)} instead of start.run"
+        )
+
+
+@dataclass(frozen=True)
+class StartLabels:
+    """Labels that a run begins with.
+
+    Attributes:
+        parent: The label store of the other run.
+        masks: A folder of masks.
+    """
+
+    parent: LabelReader | None
+    masks: MaskFolder | None
+
+    def carry(self, store: LabelStore) -> None:
+        """Copy them into the store of the run, in one step; does nothing where they are there already.
+
+        Raises:
+            LabelStoreError: They contradict each other.
+        """
+        from ripu.labelstore import carried_images, carried_rounds, mask_round
+
+        if store.log.events:
+            return
+        rounds = () if self.parent is None else carried_rounds(self.parent)
+        if self.masks is not None:
+            rounds = (*rounds, mask_round(len(rounds), {"ids": self.masks.ids, "sha256": self.masks.digest()}))
+        store.carry(rounds, carried_images(store.images, self.parent, self.masks))
+
+
+def start_facts(spec: RunSpec, store: LabelStore) -> dict[str, Any] | None:
+    """Describe the labels that a run began with, for ``results.json``; None where there were none.
+
+    Returns:
+        ``run`` and ``labels`` as configured, the number of carried ``rounds``, and the ``labelled_fraction`` before the
+        first step.
+    """
+    from ripu.selection.round_report import carried_fraction
+
+    if not store.carried:
+        return None
+    return {
+        "run": spec.start.run,
+        "labels": spec.start.labels,
+        "rounds": len(store.carried),
+        "labelled_fraction": carried_fraction(store),
+    }
