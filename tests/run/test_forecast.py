@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ripu.config.checks import checked_spec
 from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore
 from ripu.run.forecast.table import WIDTH
@@ -19,8 +20,7 @@ RECTANGLES = ("region=rectangles", "region.height=4", "region.width=4")
 
 
 def forecast_here(data_root: Path, run: Path, *extra: str, dataset: str = "camvid") -> dict[str, Any]:
-    cfg = compose(*tiny(data_root, run, *extra, "dry_run=true", dataset=dataset))
-    return train(cfg)
+    return train(checked_spec(compose(*tiny(data_root, run, *extra, "dry_run=true", dataset=dataset))))
 
 
 def files(folder: Path, pattern: str = "*") -> int:
@@ -144,14 +144,13 @@ def test_jobs_of_a_sweep_are_forecast_one_by_one(data_root: Path, tmp_path: Path
 
 
 def test_absent_data_are_what_training_says(tmp_path: Path) -> None:
-    cfg = compose(*tiny(tmp_path / "nowhere", tmp_path / "run", "dry_run=true", dataset="gtav"))
     with pytest.raises(ValueError, match="gtav"):
-        train(cfg)
+        forecast_here(tmp_path / "nowhere", tmp_path / "run", dataset="gtav")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dry_run_goes_on_with_nothing(data_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="dry_run=true looks at a whole run"):
+def test_a_dry_run_resumes_nothing(data_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="dry_run=true forecasts a whole run"):
         forecast_here(data_root, tmp_path / "run", *ROUNDS, "resume=true")
 
 

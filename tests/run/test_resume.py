@@ -1,4 +1,4 @@
-"""Where a run goes on, and what a round that is taken again may change: nothing."""
+"""Resuming: the checkpoint that a run resumes from."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "labelstore"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 
-from test_checkpointing import FakeTrainer, save
+from test_checkpoint import FakeTrainer, save
 
 import ledger
 from ripu.labelstore import LabelStoreError
-from ripu.run.resume import pick_up
+from ripu.run.resume import find_checkpoint
 from ripu.schedule import Plan
 from ripu.training.checkpoint import RunCheckpoint
 
@@ -31,28 +31,28 @@ def test_the_newest_checkpoint_that_the_rounds_allow(tmp_path: Path, caplog: pyt
     run = tmp_path / "run"
     saved(run, 90, 100, 150, 200, 250)
     with ledger.make(run / "labels", 2) as store:
-        assert pick_up(run, PLAN) == run / "checkpoints" / "step-00000250.ckpt"
+        assert find_checkpoint(run, PLAN) == run / "checkpoints" / "step-00000250.ckpt"
         store.undo_round(1)
         with caplog.at_level(logging.WARNING):
-            assert pick_up(run, PLAN) == run / "checkpoints" / "step-00000150.ckpt"
+            assert find_checkpoint(run, PLAN) == run / "checkpoints" / "step-00000150.ckpt"
         assert "step-00000250.ckpt is from after a round that is not in" in caplog.text
         store.undo_round(0)
-        assert pick_up(run, PLAN) == run / "checkpoints" / "step-00000090.ckpt"
+        assert find_checkpoint(run, PLAN) == run / "checkpoints" / "step-00000090.ckpt"
     (run / "checkpoints" / "step-00000090.ckpt").write_bytes(b"")
-    assert pick_up(run, PLAN) is None
+    assert find_checkpoint(run, PLAN) is None
 
 
 def test_labels_that_are_gone_or_damaged_stop_the_run_before_it_asks_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
     saved(run, 50)
-    assert pick_up(run, PLAN) is not None
+    assert find_checkpoint(run, PLAN) is not None
     saved(run, 150)
     with pytest.raises(
         LabelStoreError, match=r"labels is gone, and .*step-00000150.ckpt is from after 1 rounds; restore"
     ):
-        pick_up(run, PLAN)
+        find_checkpoint(run, PLAN)
     ledger.make(run / "labels", 1).close()
     manifest = run / "labels" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:-5])
     with pytest.raises(LabelStoreError, match=r"manifest\.json"):
-        pick_up(run, PLAN)
+        find_checkpoint(run, PLAN)

@@ -446,7 +446,7 @@ def test_a_mask_is_named_by_as_much_of_the_id_as_tells_images_apart(tmp_path: Pa
         ids[2]: "c.PNG",
     }
     (tmp_path / "masks" / "a.b.png").touch()
-    with pytest.raises(ConfigError, match=r"1 files are no mask of a target image: \['a\.b\.png'\]"):
+    with pytest.raises(ConfigError, match=r"1 files are not masks of target images: \['a\.b\.png'\]"):
         MaskFolder(tmp_path / "masks", scenes, CAMVID11)
 
 
@@ -487,7 +487,7 @@ def test_masks_are_looked_at_before_training(data_root: Path, tmp_path: Path) ->
     )
     first.write_bytes(good)
     (masks / "notes.txt").write_text("mine")
-    refused(r"1 files are no mask of a target image.*notes\.txt")
+    refused(r"1 files are not masks of target images.*notes\.txt")
     (masks / "notes.txt").unlink()
     (masks / first.name).write_bytes(good)
     refused(r"are both masks of train/0001TP_006690")
@@ -506,8 +506,8 @@ def test_what_does_not_go_together_is_refused(finished: Path, data_root: Path, t
     refused(r"setting=source_only does not use; use model\.checkpoint", f"start.run={finished}", "setting=source_only")
     refused("setting=fully_supervised", f"start.labels={tmp_path}", "setting=fully_supervised")
     refused("leave one out", f"start.run={finished}", f"+model.checkpoint={finished}/checkpoints/final.ckpt")
-    refused("holds no run", f"start.run={tmp_path}/nowhere")
-    refused("is no folder", f"start.labels={tmp_path}/nowhere")
+    refused("is not a run", f"start.run={tmp_path}/nowhere")
+    refused("is not a folder", f"start.labels={tmp_path}/nowhere")
     refused("is paths.output_dir itself", f"start.run={tmp_path / 'run'}")
     unfinished = tmp_path / "unfinished"
     shutil.copytree(finished, unfinished)

@@ -194,8 +194,8 @@ def _time_lines(forecast: Forecast) -> list[str]:
 def _notes(forecast: Forecast) -> list[str]:
     measured = forecast.measured
     lines = [
-        f"Scaled from {STEPS - 1} steps of each kind, and a round and evaluations over a few images, under the present load of",
-        "this machine. Nothing was kept.",
+        f"Scaled from {STEPS - 1} steps of each kind, and a round and evaluations over a few images, under the present load",
+        "of this machine. Nothing was kept.",
     ]
     if any(phase.is_reading for phase in forecast.phases):
         lines.append("Steps wait for their images: more data.num_workers, or data.cache=FOLDER, makes them faster.")
