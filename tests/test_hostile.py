@@ -92,7 +92,7 @@ def test_every_reader_is_a_safe_one(path: Path) -> None:
     ("key", "target"),
     [
         ("model", "os.system"),
-        ("model", "ripu.run.network.inspect.sys.exit"),
+        ("model", "ripu.run.assembly.network.inspect.sys.exit"),
         ("model", "subprocess.Popen"),
         ("acquisition", "subprocess.Popen"),
         ("dataset.source", "shutil.rmtree"),
