@@ -17,7 +17,6 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -159,7 +158,12 @@ def class_index(
     path = None if cache is None else _path(scenes, cache)
     if (kept := _kept(path, scenes)) is not None:
         return kept
-    with _alone(path):
+    with contextlib.ExitStack() as lock:
+        if path is not None:
+            with contextlib.suppress(OSError):  # in a folder that cannot be written to, every process reads for itself
+                path.parent.mkdir(parents=True, exist_ok=True)
+                beside = path.with_name(f".{path.name}.lock")
+                lock.enter_context(FileLock(beside, wait_for="the process that reads the same labels"))
         if (kept := _kept(path, scenes)) is not None:
             return kept  # another process has made it meanwhile
         chunks = [scenes.scenes[first : first + _CHUNK] for first in range(0, len(scenes), _CHUNK)]
@@ -237,24 +241,8 @@ def _kept(path: Path | None, scenes: SceneDataset) -> NDArray[np.bool_] | None:
     return kept if kept.shape == shape else None
 
 
-@contextlib.contextmanager
-def _alone(path: Path | None) -> Iterator[None]:
-    """Hold the lock beside a file that is to be made; without a place to keep it, every process reads for itself."""
-    lock = None
-    if path is not None:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path.with_name(f".{path.name}.lock"), wait_for="the process that reads the same labels")
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
-
-
 def _keep(path: Path, index: NDArray[np.bool_]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with AtomicFile(path) as file:
             np.save(file, index)
             file.publish()
