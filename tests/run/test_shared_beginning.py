@@ -14,7 +14,7 @@ import pytest
 
 from ripu.io.errors import ConfigError
 from ripu.run.assembly.data import make_scenes
-from ripu.run.shared_beginning import Beginning, key_of
+from ripu.run.shared_beginning import Beginning, digest_of
 from ripu.schedule import Plan
 from running import ROUNDS, command, environment, label_bytes, same_weights, spec, tiny, train_here
 
@@ -56,7 +56,7 @@ def test_the_second_run_goes_on_from_the_first(first: str, data_root: Path, tmp_
 def test_what_matters_before_the_first_round_is_in_the_key(data_root: Path, tmp_path: Path) -> None:
     def key(*more: str) -> str:
         run = spec(*tiny(data_root, tmp_path / "run", *ROUNDS, *more))
-        return key_of(run, make_scenes(run))
+        return digest_of(run, make_scenes(run))
 
     same = [
         "mode=pa",

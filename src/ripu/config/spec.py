@@ -368,13 +368,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def to_yaml(config: Mapping[str, Any]) -> str:
-    """Return a plain configuration as the text of ``config.yaml``."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create({**config}))
-
-
 def instantiate(node: Any, **more: Any) -> Any:
     """Make the object that a node describes by its ``_target_``.
 

@@ -1,13 +1,21 @@
-"""The ``config.yaml`` of a run, read with today's keys."""
+"""The ``config.yaml`` of a run, written, and read with today's keys."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from ripu.config.keys import key_of
 from ripu.config.migrate import upgrade
 from ripu.io.reading import UntrustedError, leaves, read_yaml
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """Return a plain configuration as the text of ``config.yaml``."""
+    return OmegaConf.to_yaml(OmegaConf.create({**config}))
 
 
 def read_stored(path: Path) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ripu.config.keys import key_of
 from ripu.config.migrate import upgrade
-from ripu.config.spec import to_yaml
+from ripu.config.stored import read_stored, to_yaml
 from ripu.io.errors import ConfigError
 from ripu.io.lock import FileLock
-from ripu.io.reading import UntrustedError, leaves, read_yaml
+from ripu.io.reading import UntrustedError, leaves
 from ripu.io.shell import argument
 from ripu.io.writing import write_bytes, writing
 from ripu.run.processes import early_rank
@@ -18,15 +19,6 @@ from ripu.training.checkpoint import remove_leftovers
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"
-_MAY_CHANGE = (
-    *("resume", "dry_run", "paths", "logger", "trainer", "checkpoint", "evaluation", "protocol.flip"),
-    *("data.num_workers", "data.cache", "data.unreadable", "dataset.recipe.flip"),
-    *("dataset.recipe.region_side", "dataset.recipe.region_pixels"),  # region holds their effect; older runs lack them
-)
-"""Keys that a run may be resumed with other values of: they do not change the result, but for _MAY_NOT_CHANGE."""
-
-_MAY_NOT_CHANGE = ("trainer.max_steps", "trainer.accumulate")
-"""The length of the run, and the images of a step."""
 
 
 def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
@@ -48,12 +40,21 @@ def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
             f"paths.output_dir={run} holds a run already; add resume=true to resume it, or name another folder"
         )
     try:
-        old = read_yaml(record)
+        old = leaves(read_stored(record))
     except UntrustedError as error:
         raise ConfigError(f"{error}; restore it, or name another paths.output_dir") from error
-    if not isinstance(old, dict):
-        raise ConfigError(f"{record} holds no configuration; restore it, or name another paths.output_dir")
-    _check_same(upgrade(old), upgrade(config), run)
+    new = leaves(upgrade(config))
+    changed = [
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key_of(key).may_change
+    ]
+    if changed:
+        raise ConfigError(
+            f"the run in {run} was started with other settings ({'; '.join(changed[:5])}); resume it with the same ones, or "
+            "name another paths.output_dir. More steps, rounds or budget for a finished run: a warm start with its network and "
+            f"all of its labels, {argument('start.run', run)} paths.output_dir=NEW"
+        )
 
 
 def claim(run: Path, config: Mapping[str, Any]) -> FileLock | None:
@@ -81,17 +82,3 @@ def claim(run: Path, config: Mapping[str, Any]) -> FileLock | None:
         lock.release()
         raise
     return lock
-
-
-def _check_same(before: Mapping[str, Any], after: Mapping[str, Any], run: Path) -> None:
-    old, new, changed = leaves(before), leaves(after), []
-    for key in sorted(old.keys() | new.keys()):
-        is_free = any(key == free or key.startswith(f"{free}.") for free in _MAY_CHANGE) and key not in _MAY_NOT_CHANGE
-        if old.get(key) != new.get(key) and not is_free and not key.endswith(".root"):
-            changed.append(f"{key}: {old.get(key)} -> {new.get(key)}")
-    if changed:
-        raise ConfigError(
-            f"the run in {run} was started with other settings ({'; '.join(changed[:5])}); resume it with the same ones, or "
-            "name another paths.output_dir. More steps, rounds or budget for a finished run: a warm start with its network and "
-            f"all of its labels, {argument('start.run', run)} paths.output_dir=NEW"
-        )

@@ -2,9 +2,9 @@
 
 Runs that differ in what they ask (score, mode, budget, region, k) do the same steps until their first round. The first of
 them leaves its state one step before that round; the others resume from there, which gives bit by bit the result of
-training from the start. A state is found by a digest of everything that training up to there depends on: the resolved
-configuration but for the keys of :data:`WITHOUT_EFFECT`, the data files (name, size, time), the code of this package, the
-versions of the packages that it computes with, and the machine's numerics (torch, device, instruction sets, threads).
+training from the start. A state is found by a digest of everything that training up to there depends on: the keys that have
+an effect before the first round, the data files (name, size, time), the code of this package, the versions of the packages
+that it computes with, and the machine's numerics (torch, device, instruction sets, threads).
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from ripu.config.keys import key_of
 from ripu.config.spec import RunSpec
 from ripu.datasets.scenes import Scenes
 from ripu.io.errors import ConfigError
 from ripu.io.lock import FileLock
+from ripu.io.reading import leaves
 from ripu.io.writing import TMP_PREFIX, publish, writing
 from ripu.run import warm_start
 from ripu.run.processes import num_processes
@@ -33,30 +35,9 @@ from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint
 
 _log = logging.getLogger(__name__)
 
-WITHOUT_EFFECT = (
-    "acquisition",
-    "budget",
-    "checkpoint",
-    "data.cache",
-    "data.num_workers",
-    "logger",
-    "mode",
-    "paths",
-    "region",
-    "resume",
-    "selection_steps",  # the step of the first round is part of the key by itself
-)
-"""Keys that play no part before the first round. Every other key of a configuration does, unknown ones included."""
-
 _COMPUTE = (
-    "albumentations",
-    "numpy",
-    "opencv-python-headless",
-    "pillow",
-    "pytorch-lightning",
-    "segmentation-models-pytorch",
-    "timm",
-    "torchvision",
+    *("albumentations", "numpy", "opencv-python-headless", "pillow"),
+    *("pytorch-lightning", "segmentation-models-pytorch", "timm", "torchvision"),
 )
 """Packages besides torch that training computes with."""
 
@@ -87,12 +68,12 @@ def take_beginning(spec: RunSpec, scenes: Scenes) -> Beginning | None:
         )
     if spec.resume and newest_checkpoint(spec.output_dir / "checkpoints") is not None:
         return None
-    beginning = Beginning(folder, key_of(spec, scenes), spec.plan, spec.output_dir)
+    beginning = Beginning(folder, digest_of(spec, scenes), spec.plan, spec.output_dir)
     beginning.take()
     return beginning
 
 
-def key_of(spec: RunSpec, scenes: Scenes) -> str:
+def digest_of(spec: RunSpec, scenes: Scenes) -> str:
     """Return the digest of everything that the state before the first round depends on, 32 hexadecimal digits.
 
     Args:
@@ -100,14 +81,16 @@ def key_of(spec: RunSpec, scenes: Scenes) -> str:
         scenes: Its data.
     """
     digest = hashlib.sha256()
+    config = {key: value for key, value in leaves(spec.config).items() if key_of(key).before_rounds}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts: dict[str, Any] = {
-        "config": _without(spec.config, ""),
+        "config": config,
         "steps": [spec.plan.max_steps, spec.plan.pretrain_steps, spec.plan.selection_steps[0]],
-        "torch": [torch.__version__, torch.get_num_threads(), _device(), torch.backends.cpu.get_cpu_capability()],
+        "torch": [torch.__version__, torch.get_num_threads(), device, torch.backends.cpu.get_cpu_capability()],
         "packages": {name: _version(name) for name in _COMPUTE},
     }
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
-    for named in (*_files(facts["config"]), *warm_start.files(spec.start)):  # e.g. a network to start from
+    for named in (*_files(config), *warm_start.files(spec.start)):  # e.g. a network to start from
         digest.update(f"{named.stat().st_size} {named.stat().st_mtime_ns}\n".encode())
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
@@ -146,21 +129,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-
-
-def _without(node: Any, name: str) -> Any:
-    if not isinstance(node, Mapping):
-        return node
-    kept = {}
-    for key, value in node.items():
-        path = f"{name}.{key}" if name else str(key)
-        if path not in WITHOUT_EFFECT:
-            kept[str(key)] = _without(value, path)
-    return kept
-
-
 class Beginning(pl.Callback):
     """The shared state of one key: taken where it exists, left behind by the run that trains it.
 
@@ -176,7 +144,7 @@ class Beginning(pl.Callback):
 
         Args:
             folder: The folder that runs share.
-            key: See :func:`key_of`.
+            key: See :func:`digest_of`.
             plan: The schedule.
             run: The folder of this run.
         """
