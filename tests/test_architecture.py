@@ -37,11 +37,21 @@ def lint_imports(sources: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_the_contracts_hold() -> None:
+    done = lint_imports(PACKAGE.parent)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize(
     ("file", "planted", "broken"),
     [
         ("losses.py", "import ripu.train", "ripu.losses is not allowed to import ripu.train"),
         ("losses.py", "def late():\n    import ripu.train", "ripu.losses is not allowed to import ripu.train"),
+        (
+            "losses.py",
+            "def late():\n    from ripu import greedy_picks",
+            "ripu.losses is not allowed to import ripu.selection",
+        ),
         ("io/console.py", "from ripu import schedule", "ripu.io is not allowed to import ripu.schedule"),
         ("train.py", "def late():\n    from ripu import repeat", "ripu.train is not allowed to import ripu.repeat"),
         ("labelstore/__init__.py", "import torch", "ripu.labelstore is not allowed to import torch"),
@@ -53,7 +63,6 @@ def lint_imports(sources: Path) -> subprocess.CompletedProcess[str]:
 )
 def test_a_planted_import_breaks_a_contract(file: str, planted: str, broken: str, tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "ripu", ignore=shutil.ignore_patterns("__pycache__"))
-    assert broken not in lint_imports(tmp_path).stdout
     with (tmp_path / "ripu" / file).open("a") as module:
         module.write(f"\n\n{planted}\n")
     done = lint_imports(tmp_path)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-
-from test_checkpoint import FakeTrainer, save
-
 import ledger
+from fake_trainer import FakeTrainer, save
 from ripu.labelstore import LabelStoreError
 from ripu.run.resume import find_checkpoint
 from ripu.schedule import Plan

@@ -8,36 +8,9 @@ from typing import Any
 
 import pytest
 
+from fake_trainer import FakeTrainer, save
 from ripu.schedule import Plan
 from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint, remove_leftovers
-
-
-class FakeStrategy:
-    def broadcast(self, value: Any) -> Any:
-        return value
-
-
-class FakeTrainer:
-    """As much of a trainer as saving needs."""
-
-    is_global_zero = True
-    world_size = 1
-    strategy = FakeStrategy()
-    loggers = ()
-
-    def __init__(self, folder: Path) -> None:
-        self.global_step = 0
-        folder.mkdir(exist_ok=True)
-
-    def save_checkpoint(self, path: Path, weights_only: bool) -> None:
-        assert not weights_only
-        path.write_text(f"state of step {self.global_step}")
-
-
-def save(callback: RunCheckpoint, trainer: Any, *steps: int) -> None:
-    for step in steps:
-        trainer.global_step = step
-        callback.save(trainer)
 
 
 def names(folder: Path) -> list[str]:
