@@ -187,7 +187,7 @@ def _named(results: Iterator[_T], names: Sequence[str]) -> Iterator[_T]:
         try:
             result = next(results)
         except ValueError as error:
-            raise ValueError(f"{name!a}: {error}") from error
+            raise ConfigError(f"{name!a}: {error}") from error
         yield result
 
 

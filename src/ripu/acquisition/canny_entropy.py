@@ -14,6 +14,7 @@ from torch import Tensor
 from ripu.acquisition.protocol import ScoreMaps
 from ripu.acquisition.uncertainty_only import UncertaintyOnly
 from ripu.functional import check_radius
+from ripu.io.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class CannyEntropy:
     def __post_init__(self) -> None:
         check_radius(self.radius)
         if not 0 <= self.low_threshold <= self.high_threshold:
-            raise ValueError(
+            raise ConfigError(
                 f"thresholds {self.low_threshold} and {self.high_threshold} must satisfy 0 <= low <= high."
             )
 
@@ -53,10 +54,10 @@ class CannyEntropy:
             images: (B, h', w', 3) uint8 RGB at any size; resized to ``size`` (bilinear) before the edges are found.
 
         Raises:
-            ValueError: Images of another shape, dtype or number than the logits.
+            ConfigError: Images of another shape, dtype or number than the logits.
         """
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8 or len(images) != len(logits):
-            raise ValueError(
+            raise ConfigError(
                 f"images must be uint8 RGB ({len(logits)}, h, w, 3), not {tuple(images.shape)} of {images.dtype}."
             )
         uncertainty = UncertaintyOnly(self.radius, self.pixel)(logits, size, keys).score

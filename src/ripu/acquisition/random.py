@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ripu.acquisition.protocol import ScoreMaps
 from ripu.functional import check_logits
+from ripu.io.errors import ConfigError
 
 _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -27,7 +28,7 @@ class RandomScore:
         """Maps of a batch, see :class:`ripu.acquisition.Acquisition`. Of the logits only number and device count."""
         check_logits(logits)
         if len(keys) != logits.shape[0]:
-            raise ValueError(f"{len(keys)} keys for a batch of {logits.shape[0]}: pass one key per image.")
+            raise ConfigError(f"{len(keys)} keys for a batch of {logits.shape[0]}: pass one key per image.")
         maps = [uniform_map(key, size, logits.device) for key in keys]
         return ScoreMaps(torch.stack(maps) if maps else torch.empty((0, *size), device=logits.device))
 
@@ -41,13 +42,13 @@ def uniform_map(key: int, size: tuple[int, int], device: torch.device) -> Tensor
         device: Where to compute.
 
     Raises:
-        ValueError: A key out of range.
+        ConfigError: A key out of range.
 
     >>> uniform_map(7, (1, 2), torch.device("cpu")).tolist()
     [[0.38982969522476196, 0.016788244247436523]]
     """
     if not 0 <= key < 1 << 64:
-        raise ValueError(f"key {key} must lie in 0 .. 2**64 - 1.")
+        raise ConfigError(f"key {key} must lie in 0 .. 2**64 - 1.")
     height, width = size
     counter = torch.arange(1, height * width + 1, dtype=torch.int64, device=device)
     # int64 products and sums wrap around as unsigned ones do; only the right shifts differ, hence the masks.

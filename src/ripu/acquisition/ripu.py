@@ -20,6 +20,7 @@ from ripu.functional import (
     map_pixels,
     window_mean_rows,
 )
+from ripu.io.errors import ConfigError
 
 RELEASED_EPSILON = 1e-6
 """What the published program adds inside its logarithms."""
@@ -48,7 +49,7 @@ class RipuScore:
     def __post_init__(self) -> None:
         check_radius(self.radius)
         if self.numerics not in ("exact", "released"):
-            raise ValueError(f"numerics {self.numerics!r} must be 'exact' or 'released'.")
+            raise ConfigError(f"numerics {self.numerics!r} must be 'exact' or 'released'.")
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
         """Maps of a batch, see :class:`ripu.acquisition.Acquisition`. Ties go to the larger uncertainty."""
@@ -71,7 +72,7 @@ def ripu_score(logits: Tensor, radius: int, size: tuple[int, int] | None = None,
         (B, H, W) float32, nats squared, at least 0; exactly 0 where the window has one predicted class.
 
     Raises:
-        ValueError: Wrong shape or dtype, negative radius, or logits that are not finite (batch positions named).
+        ConfigError: Wrong shape or dtype, negative radius, or logits that are not finite (batch positions named).
 
     >>> logits = torch.tensor([[[[8.0, 0.0, 0.0]], [[0.0, 0.0, 8.0]]]])
     >>> ripu_score(logits, radius=1, pixel=True).argmax().item()
@@ -104,7 +105,7 @@ def ripu_maps(
         All four maps; the tie break is the uncertainty.
 
     Raises:
-        ValueError: As in :func:`ripu_score`.
+        ConfigError: As in :func:`ripu_score`.
     """
     check_radius(radius)
     num_classes = int(logits.shape[1]) if logits.ndim == 4 else 1

@@ -66,7 +66,7 @@ def quotient(whole: int, part: int) -> int:
     2
     """
     if whole % part:
-        raise ValueError(f"{whole} target images cannot be dealt to {part} micro-batches; give data.target_batch")
+        raise ConfigError(f"{whole} target images cannot be dealt to {part} micro-batches; give data.target_batch")
     return whole // part
 
 

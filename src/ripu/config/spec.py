@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ripu.config.migrate import upgrade
-from ripu.io.errors import ConfigError, is_of_package, is_out_of_memory
+from ripu.io.errors import ConfigError, is_out_of_memory
 from ripu.schedule import Plan, scheduled_steps
 
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ def instantiate(node: Any, **more: Any) -> Any:
         cause = error.__cause__
         if not isinstance(cause, (ValueError, RuntimeError)):
             raise ConfigError(str(error)) from error
-        if is_of_package(cause) or is_out_of_memory(cause):
+        if isinstance(cause, RipuError) or is_out_of_memory(cause):
             raise cause from None
         said = " ".join(str(cause).split())
         raise ConfigError(f"{node['_target_']} refuses its arguments ({said[:300]}); correct them") from error

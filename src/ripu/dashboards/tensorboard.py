@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from ripu.dashboards.boards import Picture, fitted
 from ripu.inference import palette
+from ripu.io.errors import ConfigError
 
 
 class TensorBoard(TensorBoardLogger):
@@ -23,12 +24,12 @@ class TensorBoard(TensorBoardLogger):
         """Write event files into a folder.
 
         Raises:
-            ValueError: The library is not installed.
+            ConfigError: The library is not installed.
         """
         try:
             super().__init__(save_dir, name="", version="", default_hp_metric=False)
         except ModuleNotFoundError:
-            raise ValueError(
+            raise ConfigError(
                 "logger=tensorboard needs the package tensorboard, which is not installed; pip install 'ripu[tensorboard]'"
             ) from None
 

@@ -24,6 +24,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment  # type: ignor
 from pytorch_lightning.utilities import rank_zero_only
 
 from ripu.dashboards.boards import Picture, fitted
+from ripu.io.errors import ConfigError
 from ripu.io.writing import write_bytes
 
 _log = logging.getLogger(__name__)
@@ -86,11 +87,11 @@ def choose_mode(asked: str, base_url: str) -> tuple[str, str]:
         The mode and, where it differs from what was asked, the reason.
 
     Raises:
-        ValueError: ``asked`` is another word.
+        ConfigError: ``asked`` is another word.
     """
     known = ("auto", "online", "offline", "disabled")
     if asked not in known:
-        raise ValueError(f"logger.wandb.mode={asked} is not allowed; use {', '.join(known)}")
+        raise ConfigError(f"logger.wandb.mode={asked} is not allowed; use {', '.join(known)}")
     if asked == "auto":
         asked = {"dryrun": "offline", "run": "online"}.get(given := os.environ.get("WANDB_MODE", "auto"), given)
     if asked in ("offline", "disabled"):
@@ -139,7 +140,7 @@ class WandbBoard(WandbLogger):
             finish_seconds: Time for uploads at the end; ``wandb sync`` uploads the rest.
 
         Raises:
-            ValueError: The mode does not exist.
+            ConfigError: The mode does not exist.
         """
         self._folder = Path(save_dir)
         base_url = os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)
@@ -187,7 +188,7 @@ class WandbBoard(WandbLogger):
         """The W&B run; started on first use.
 
         Raises:
-            ValueError: W&B refuses the key, the project or the like.
+            ConfigError: W&B refuses the key, the project or the like.
         """
         if self._experiment is None:
             self._begin()
@@ -209,7 +210,7 @@ class WandbBoard(WandbLogger):
             self._mode = self._wandb_init["mode"] = "offline"
             run = super().experiment
         except wandb.errors.Error as error:
-            raise ValueError(
+            raise ConfigError(
                 f"W&B refuses the run: {str(error).strip().splitlines()[0]}; log in again, or use logger.wandb.mode=offline"
             ) from error
         if self._mode == "online":

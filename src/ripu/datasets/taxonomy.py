@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.io.errors import ConfigError
+
 VOID = 255
 """The train id of a pixel without a class; in a revealed label, of a pixel that is not revealed."""
 
@@ -44,13 +46,13 @@ class Taxonomy:
 
     def __post_init__(self) -> None:
         if len(self.class_names) != len(self.class_colors):
-            raise ValueError(
+            raise ConfigError(
                 f"taxonomy {self.name!r} has {len(self.class_names)} class names but {len(self.class_colors)} colours; "
                 "give one RGB triple per class"
             )
         for disk_id, train_id in self.disk_to_train.items():
             if not 0 <= train_id < self.num_classes:
-                raise ValueError(
+                raise ConfigError(
                     f"taxonomy {self.name!r} maps id {disk_id} to train id {train_id}, "
                     f"which is outside 0..{self.num_classes - 1}; leave void ids out of the map"
                 )
@@ -86,10 +88,10 @@ class Taxonomy:
             uint8 array of the same shape; 255 where the id has no class.
 
         Raises:
-            ValueError: A value is negative or above 65535, so these are not ids.
+            ConfigError: A value is negative or above 65535, so these are not ids.
         """
         if disk_ids.size and not (disk_ids.min() >= 0 and disk_ids.max() < 2**16):
-            raise ValueError(f"the values {disk_ids.min()}..{disk_ids.max()} are not class ids, which lie in 0..65535")
+            raise ConfigError(f"the values {disk_ids.min()}..{disk_ids.max()} are not class ids, which lie in 0..65535")
         size = max(int(disk_ids.max(initial=0)), max(self.disk_to_train, default=0)) + 1
         table = np.full(size, VOID, dtype=np.uint8)
         for disk_id, train_id in self.disk_to_train.items():

@@ -76,8 +76,6 @@ def line_of(error: BaseException) -> str | None:
         )
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {cause_and_remedy(error)}"
-    if is_of_package(error) and isinstance(error, (ValueError, RuntimeError, FloatingPointError)):
-        return message_of(error)
     return None
 
 
@@ -147,13 +145,3 @@ def _is_of_torch_distributed(error: BaseException) -> bool:
     if {"DistNetworkError", "DistStoreError", "DistBackendError"} & {kind.__name__ for kind in type(error).__mro__}:
         return True
     return isinstance(error, RuntimeError) and bool(_PEER.search(str(error)))
-
-
-def is_of_package(error: BaseException) -> bool:
-    """Return whether this package raised an error."""
-    if isinstance(error, RipuError):
-        return True
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return frame is not None and Path(frame.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parents[1])

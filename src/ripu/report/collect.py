@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ripu.io.errors import ConfigError
 from ripu.io.reading import read_json
 
 ReadConfig = Callable[[Path], tuple[dict[str, Any], dict[str, Any]]]
@@ -103,17 +104,17 @@ def find_runs(folders: Iterable[Path], read_config: ReadConfig) -> list[RunRecor
         read_config: Reads their configurations.
 
     Raises:
-        ValueError: A folder does not exist, or there is no run in any.
+        ConfigError: A folder does not exist, or there is no run in any.
     """
     found: dict[Path, None] = {}
     given = list(folders)
     for folder in given:
         if not folder.is_dir():
-            raise ValueError(f"{folder} is not a folder; name output folders of ripu.train, or a parent of such")
+            raise ConfigError(f"{folder} is not a folder; name output folders of ripu.train, or a parent of such")
         paths = [path.parent for name in ("results.json", "config.yaml") for path in folder.rglob(name)]
         found |= dict.fromkeys(sorted(path for path in paths if ".hydra" not in path.parts))
     if not found:
-        raise ValueError(
+        raise ConfigError(
             f"no run in {', '.join(map(str, given))}: there is neither results.json nor config.yaml; name output folders of "
             "ripu.train"
         )

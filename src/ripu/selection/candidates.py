@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ripu.acquisition import Acquisition, ScoreMaps
 from ripu.functional import entropy_and_label, label_dtype, map_pixels
+from ripu.io.errors import ConfigError
 from ripu.labelstore import Regions
 from ripu.selection.picks import greedy_picks
 
@@ -128,7 +129,7 @@ def fixed_candidates(
         extra: Further arguments of the score, e.g. ``images``.
 
     Raises:
-        ValueError: As the acquisition raises it.
+        ConfigError: As the acquisition raises it.
     """
     flat = partition.reshape(-1)
     order = np.argsort(flat, kind="stable")[int((flat < 0).sum()) :]  # pixels by region, ascending inside one
@@ -159,7 +160,7 @@ def check_fixed(acquisition: Acquisition) -> None:
     """Raise ValueError where a score is not defined on regions of fixed shape."""
     numerics = getattr(acquisition, "numerics", "exact")
     if numerics != "exact":
-        raise ValueError(
+        raise ConfigError(
             f"acquisition.numerics={numerics} (protocol.score_numerics, where that is not given) is defined for square windows "
             "alone; give acquisition.numerics=exact, or region=square"
         )

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from ripu.acquisition import Acquisition, ScoreMaps
 from ripu.datasets.errors import Fault, SkippedFileError
+from ripu.io.errors import ConfigError
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
 from ripu.loading.order import seed_of
 from ripu.regions import RegionShape
@@ -89,7 +90,7 @@ class SelectionEngine:
     def __post_init__(self) -> None:
         if self.is_fixed:
             if self.query.pixel:
-                raise ValueError(
+                raise ConfigError(
                     "mode.pixel=true asks for single pixels and region._target_="
                     f"{type(self.region).__name__} for whole regions; use mode=ra, or region=square"
                 )

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ripu.io.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class TrainingGrid:
@@ -30,13 +32,13 @@ class TrainingGrid:
         """The grid of a label size (H, W) and a training size (h, w).
 
         Raises:
-            ValueError: The label is smaller than the training size, so that one of its pixels would stand for several.
+            ConfigError: The label is smaller than the training size, so that one of its pixels would stand for several.
 
         >>> TrainingGrid.between((5, 8), (4, 4)).rows.tolist()
         [0, 1, 3, 4]
         """
         if label_size[0] < train_size[0] or label_size[1] < train_size[1]:
-            raise ValueError(
+            raise ConfigError(
                 f"protocol.pixel_grid=training needs labels of at least the training size, and data.target_size="
                 f"{list(train_size)} is larger than a label of {list(label_size)}; use protocol.pixel_grid=label"
             )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ripu.functional import for_each
+from ripu.io.errors import ConfigError
 
 _SAMPLES = 1 << 15
 _FEWEST_CANDIDATES = 4096
@@ -46,7 +47,7 @@ def greedy_picks(
         (n, 2) int64 rows and columns in picking order, on the device of the scores; n < N where nothing is left.
 
     Raises:
-        ValueError: Wrong shapes or dtypes, negative numbers, or NaN (the first place is named).
+        ConfigError: Wrong shapes or dtypes, negative numbers, or NaN (the first place is named).
 
     >>> greedy_picks(torch.tensor([[1.0, 5.0, 4.0, 3.0]]), 2, 1).tolist()
     [[0, 1], [0, 3]]
@@ -68,7 +69,7 @@ def _pick(
         if values is not None and values.numel() and bool(values.amax().isnan()):
             row, column = values.isnan().nonzero()[0].tolist()
             count = int(values.isnan().sum())
-            raise ValueError(f"{name} is NaN at {count} pixel(s), first at row {row}, column {column}.")
+            raise ConfigError(f"{name} is NaN at {count} pixel(s), first at row {row}, column {column}.")
     height, width = score_HW.shape
     left = score_HW if score_HW.dtype in (torch.float32, torch.float64) else score_HW.float()
     if available is not None:
@@ -147,16 +148,16 @@ def _check(
     score: Tensor, num_picks: int, suppress_radius: int, available: Tensor | None, tie_break: Tensor | None
 ) -> None:
     if score.ndim != 2 or not score.is_floating_point():
-        raise ValueError(f"score must be a floating (H, W) map, not {tuple(score.shape)} of {score.dtype}.")
+        raise ConfigError(f"score must be a floating (H, W) map, not {tuple(score.shape)} of {score.dtype}.")
     if num_picks < 0 or suppress_radius < 0:
-        raise ValueError(f"num_picks {num_picks} and suppress_radius {suppress_radius} must not be negative.")
+        raise ConfigError(f"num_picks {num_picks} and suppress_radius {suppress_radius} must not be negative.")
     if available is not None and (available.shape != score.shape or available.dtype != torch.bool):
-        raise ValueError(
+        raise ConfigError(
             f"available must be bool of the score's shape {tuple(score.shape)}, "
             f"not {tuple(available.shape)} of {available.dtype}."
         )
     if tie_break is not None and (tie_break.shape != score.shape or not tie_break.is_floating_point()):
-        raise ValueError(
+        raise ConfigError(
             f"tie_break must be floating of the score's shape {tuple(score.shape)}, "
             f"not {tuple(tie_break.shape)} of {tie_break.dtype}."
         )

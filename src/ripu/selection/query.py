@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ripu.io.errors import ConfigError
+
 DEFAULT_IMAGE_CAP = 4.0
 
 
@@ -38,31 +40,31 @@ class Query:
 
     def __post_init__(self) -> None:
         if self.budget_per not in ("image", "dataset"):
-            raise ValueError(f"mode.budget_per={self.budget_per} is unknown; use image or dataset")
+            raise ConfigError(f"mode.budget_per={self.budget_per} is unknown; use image or dataset")
         if not (math.isfinite(self.image_cap) and self.image_cap >= 1):
-            raise ValueError(
+            raise ConfigError(
                 f"mode.image_cap={self.image_cap} must be 1 or more: the most that one image gets in a round, in multiples "
                 "of its share"
             )
         if self.grid not in ("label", "training") or (self.grid == "training" and not self.pixel):
-            raise ValueError(f"protocol.pixel_grid={self.grid} is unknown; use label, or for mode=pa training")
+            raise ConfigError(f"protocol.pixel_grid={self.grid} is unknown; use label, or for mode=pa training")
         if self.radius < 0 or self.suppress_radius < 0:
-            raise ValueError(
+            raise ConfigError(
                 f"mode.radius={self.radius} and mode.suppress_radius={self.suppress_radius} are pixels at label "
                 "resolution and must be 0 or more"
             )
         if not self.pixel and self.suppress_radius < 2 * self.radius:
-            raise ValueError(
+            raise ConfigError(
                 f"mode.suppress_radius={self.suppress_radius} lets regions of radius {self.radius} overlap, and a pixel "
                 f"would be paid for twice; give {2 * self.radius} or more"
             )
         if self.pixel and (self.budget < 1 or self.budget != int(self.budget)):
-            raise ValueError(
+            raise ConfigError(
                 f"budget={self.budget} is no number of pixels; mode=pa takes whole pixels per image (the paper: 40), "
                 "mode=ra a share of the image"
             )
         if not self.pixel and not 0.0 < self.budget <= 1.0:
-            raise ValueError(
+            raise ConfigError(
                 f"budget={self.budget} is no share of an image; mode=ra takes a share in (0, 1] (the paper: 0.022 or "
                 "0.05), mode=pa whole pixels"
             )

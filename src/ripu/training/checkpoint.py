@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from ripu.io.errors import ConfigError
 from ripu.io.signals import ignore_dead_workers
 from ripu.io.writing import TMP_PREFIX, AtomicFile, publish, sync, writing
 from ripu.schedule import Plan
@@ -94,7 +95,7 @@ class RunCheckpoint(pl.Callback):
             ValueError: A number is not positive.
         """
         if keep < 1 or every_minutes <= 0 or (every_steps is not None and every_steps < 1):
-            raise ValueError(
+            raise ConfigError(
                 f"checkpoint.every_steps={every_steps}, every_minutes={every_minutes}, keep={keep}: all must be positive"
             )
         self.folder = folder

@@ -30,6 +30,7 @@ from ripu.datasets.streets.stage import ID
 from ripu.datasets.streets.styles import SOURCE, SYNTHIA, TARGET, Style
 from ripu.datasets.taxonomy import CITYSCAPES19, SYNTHIA16
 from ripu.io.console import track
+from ripu.io.errors import ConfigError
 from ripu.io.lock import FileLock
 from ripu.io.reading import UntrustedError, read_json
 from ripu.io.workers import in_processes
@@ -144,7 +145,7 @@ def generate(
         The folder ``root/seed{seed}`` with ``cityscapes`` and the layouts.
 
     Raises:
-        ValueError: An argument is out of range, or the folder was made by another generator version, with another
+        ConfigError: An argument is out of range, or the folder was made by another generator version, with another
             size, or with more scenes.
     """
     _check_arguments(seed, num_source, num_target, num_val, height, width, num_workers, layouts)
@@ -167,7 +168,7 @@ def _is_complete(folder: Path, head: Mapping[str, int], counts: Mapping[str, int
     """Return whether everything exists; needs no permission to write.
 
     Raises:
-        ValueError: The folder was made by another generator version, with another size, or with more scenes.
+        ConfigError: The folder was made by another generator version, with another size, or with more scenes.
     """
     known = _known(folder, head, counts)
     return (
@@ -189,7 +190,7 @@ def _known(folder: Path, head: Mapping[str, int], counts: Mapping[str, int]) -> 
         known = {name: dict(record["scenes"]) for name, record in manifest["sets"].items()}
     for name, count in counts.items():
         if len(known.get(name, {})) > count:
-            raise ValueError(
+            raise ConfigError(
                 f"{folder} holds {len(known[name])} scenes of {name} but {count} were asked for, and loaders read "
                 f"every file of a folder; ask for {len(known[name])} or more, or give another root"
             )
@@ -258,10 +259,10 @@ def _check_arguments(
         ("num_workers", 1 if num_workers is None else num_workers, 1),
     ):
         if value < least:
-            raise ValueError(f"streets: {name}={value} is too small; give at least {least}")
+            raise ConfigError(f"streets: {name}={value} is too small; give at least {least}")
     unknown = [name for name in layouts if name not in ("gtav", "synthia")]
     if unknown or not layouts:
-        raise ValueError(f"streets: layouts={tuple(layouts)!r} is not understood; give 'gtav', 'synthia' or both")
+        raise ConfigError(f"streets: layouts={tuple(layouts)!r} is not understood; give 'gtav', 'synthia' or both")
 
 
 def _check_record(record: Mapping[str, Any], head: Mapping[str, int], folder: Path, name: str) -> None:
@@ -270,7 +271,7 @@ def _check_record(record: Mapping[str, Any], head: Mapping[str, int], folder: Pa
             cause = (
                 f"this is generator version {value}" if key == "generator_version" else f"{key}={value} was asked for"
             )
-            raise ValueError(
+            raise ConfigError(
                 f"{folder / name} says {key}={record.get(key)!r} but {cause}; the two cannot share a folder: "
                 f"delete {folder} or give another root"
             )
