@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
+from ripu.io.errors import ConfigError
+
 _DRY_RUN = "RIPU_DRY_RUN"
 """Environment variable that names the temporary folder of a dry run to jobs in other processes."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ripu.config.migrate import upgrade
-from ripu.io.errors import ConfigError, is_out_of_memory
+from ripu.io.errors import ConfigError, RipuError, is_out_of_memory
 from ripu.schedule import Plan, scheduled_steps
 
 if TYPE_CHECKING:
