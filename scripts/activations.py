@@ -4,8 +4,8 @@
 
 Runs the forward pass and the losses of one domain at two small sizes and counts the bytes that autograd keeps (each
 storage once, without parameters). Some grow with the number of pixels; in half precision, copies of the weights do not.
-Two sizes separate the two, and the published size follows. Parameters, gradients and momentum (printed), temporary buffers
-of the backward pass and the libraries' own memory come on top.
+Two sizes separate the two, and the published size follows. Parameters, gradients and momentum (printed), temporary
+buffers of the backward pass and the libraries' own memory come on top.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@
     python scripts/bench.py --step     # instead: a training step of the default network on this CPU
     python scripts/bench.py --device cuda --full   # on a GPU, with the literal method in full
 
-T0 is the least that any method needs: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``. "engine"
-is everything from the logits to the picks. "literal" is a direct translation of the equations: softmax and entropy at full
-size, one-hot planes, a convolution with a window of ones, one arg-max per pick. A large window is timed on a part of the
-map and scaled by its number of products, marked "~"; --full runs it completely (for many minutes at k = 32 on a CPU).
-Times are wall-clock time, on a GPU until it is idle. T0 and engine alternate, so a busy machine affects both alike. Peak
-memory is the growth of the process during the call, on a GPU the memory allocated there.
+T0 is the least that any method needs: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``.
+"engine" is everything from the logits to the picks. "literal" is a direct translation of the equations: softmax and
+entropy at full size, one-hot planes, a convolution with a window of ones, one arg-max per pick. A large window is timed
+on a part of the map and scaled by its number of products, marked "~"; --full runs it completely (for many minutes at k
+= 32 on a CPU). Times are wall-clock time, on a GPU until it is idle. T0 and engine alternate, so a busy machine affects
+both alike. Peak memory is the growth of the process during the call, on a GPU the memory allocated there.
 """
 
 from __future__ import annotations
@@ -268,7 +268,8 @@ def run_step(repeats: int) -> None:
             if turn:
                 seconds[name].append(taken)
     print(
-        f"a training step of DeepLab-v3+ (EfficientNet-Lite0) on 2 x 192 x 256, {len(own)} dilated depthwise layers, ms:"
+        f"a training step of DeepLab-v3+ (EfficientNet-Lite0) on 2 x 192 x 256, {len(own)} dilated depthwise layers, "
+        "ms:"
     )
     for name, values in seconds.items():
         print(f"  {name:14} {spread(values):>20}")

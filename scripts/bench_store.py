@@ -82,7 +82,8 @@ def measure_batches(folder: Path, num_batches: int) -> None:
         times = [milliseconds(lambda answers=answers: store.append_answers([answers])) for _, answers in parts]
     for first in range(0, num_batches, 200):
         print(
-            f"batches {first} to {min(first + 200, num_batches)}: {statistics.median(times[first : first + 200]):.1f} ms"
+            f"batches {first} to {min(first + 200, num_batches)}: {statistics.median(times[first : first + 200]):.1f} "
+            "ms"
         )
 
 

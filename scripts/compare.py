@@ -3,11 +3,11 @@
     python scripts/compare.py --out runs/streets dataset=streets
     python scripts/compare.py --out runs/camvid --seeds 0 1 2 --jobs 2 dataset=camvid paths.data_root=FOLDER
 
-Every run is a separate ``python -m ripu.train``. Finished runs are kept, so the command can be repeated. ``--record FILE``
-also writes each of them as a line of FILE, which can be put under version control and continued on another machine (where
-the same seed gives slightly different figures). A row is one of ROWS, or a row of the paper's tables (``table4/ent_pa``,
-see conf/experiment) on the data set given here. Rows that are the same until their first round share a beginning
-(``paths.beginnings``).
+Every run is a separate ``python -m ripu.train``. Finished runs are kept, so the command can be repeated. ``--record
+FILE`` also writes each of them as a line of FILE, which can be put under version control and continued on another
+machine (where the same seed gives slightly different figures). A row is one of ROWS, or a row of the paper's tables
+(``table4/ent_pa``, see conf/experiment) on the data set given here. Rows that are the same until their first round
+share a beginning (``paths.beginnings``).
 """
 
 from __future__ import annotations

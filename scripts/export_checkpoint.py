@@ -3,8 +3,9 @@
     python scripts/export_checkpoint.py runs/mine/checkpoints/final.ckpt mine.pth
     python scripts/export_checkpoint.py weights.pth mine.pth --model deeplabv2_r101 --num-classes 19
 
-The input is a checkpoint of a training run, which knows its network, or a plain state dict. The output holds the dictionaries
-``feature_extractor`` and ``classifier`` and the training step, which is what the authors' test script reads.
+The input is a checkpoint of a training run, which knows its network, or a plain state dict. The output holds the
+dictionaries ``feature_extractor`` and ``classifier`` and the training step, which is what the authors' test script
+reads.
 """
 
 from __future__ import annotations

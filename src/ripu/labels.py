@@ -275,8 +275,8 @@ def _taxonomy(store: LabelStore, name: str | None, *, needs_ids: bool) -> tuple[
         table, known = own
         if needs_ids and not table.disk_to_train:
             raise LabelStoreError(
-                f"{store.path}: the labels of these data are colours (dataset.color_map) and have no ids; export train ids, "
-                "or --colour"
+                f"{store.path}: the labels of these data are colours (dataset.color_map) and have no ids; export train "
+                "ids, or --colour"
             )
         return table, known
     if not chosen:
@@ -329,7 +329,8 @@ def _undo(arguments: argparse.Namespace) -> int:
             raise RoundOrderError(f"{store.path}: no round is committed, there is nothing to undo")
         spec = store.undo_round(store.num_rounds - 1)
         print(
-            f"{store.path}: round {spec.index} (step {spec.step}) is undone; {store.num_rounds} rounds, answers are kept"
+            f"{store.path}: round {spec.index} (step {spec.step}) is undone; {store.num_rounds} rounds, answers are "
+            "kept"
         )
     return 0
 

@@ -1,8 +1,9 @@
 """The training objective (Eq. 7-12): supervised, consistency and negative learning losses.
 
-Legend: B batch, C classes, H W size. ``logits`` are (B, C, H, W) raw network outputs, ``label`` (B, H, W) integer train ids
-with 255 = no label. Every loss is a float32 scalar; an empty set of pixels gives exactly 0 with a zero gradient, never NaN.
-All arithmetic is in float32, whatever the precision of the logits.
+Legend: B batch, C classes, H W size. ``logits`` are (B, C, H, W) raw network outputs, ``label`` (B, H, W) integer train
+    ids
+with 255 = no label. Every loss is a float32 scalar; an empty set of pixels gives exactly 0 with a zero gradient, never
+NaN. All arithmetic is in float32, whatever the precision of the logits.
 """
 
 from __future__ import annotations
@@ -119,8 +120,8 @@ def consistency_loss(
 def negative_learning_loss(logits: Tensor, threshold: float = 0.05, *, epsilon: float = 0.0) -> Tensor:
     """Return the loss that pushes down the classes a pixel surely is not (Eq. 10-11), on target images.
 
-    ``L_nl = -1/Lambda * sum_ij sum_c [P_ijc < tau] log(1 - P_ijc)``, where ``Lambda`` is the number of (pixel, class) pairs
-    below tau. The gradient treats the choice of these pairs as constant.
+    ``L_nl = -1/Lambda * sum_ij sum_c [P_ijc < tau] log(1 - P_ijc)``, where ``Lambda`` is the number of (pixel, class)
+    pairs below tau. The gradient treats the choice of these pairs as constant.
 
     Args:
         logits: (B, C, H, W) float.

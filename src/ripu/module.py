@@ -28,10 +28,11 @@ def poly_factor(step: int, horizon: int, power: float) -> float:
 class RipuModule(EvaluationModule):
     """Trains a segmentation net with the objective of Eq. 12 and measures it.
 
-    The loss is the sum of a source part (cross-entropy + alpha1 x consistency) and a target part (cross-entropy on revealed
-    labels + alpha2 x negative learning). Their backward passes run one after the other, so that memory never holds two
-    graphs. The gradients are those of the sum; several processes exchange them once a step. Batch norms that are not frozen
-    normalise each domain by its own batch, and their running statistics follow the target once target images are read.
+    The loss is the sum of a source part (cross-entropy + alpha1 x consistency) and a target part (cross-entropy on
+    revealed labels + alpha2 x negative learning). Their backward passes run one after the other, so that memory never
+    holds two graphs. The gradients are those of the sum; several processes exchange them once a step. Batch norms that
+    are not frozen normalise each domain by its own batch, and their running statistics follow the target once target
+    images are read.
 
     Attributes:
         step_losses: The terms of the last step and their sum ``loss``, means over its micro-batches.

@@ -21,8 +21,8 @@ def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
 
     Args:
         path: The file.
-        accelerator: ``auto``, ``cpu`` or ``cuda``; results are bit-equal on the device that the step failed on, with the
-            number of threads of the run.
+        accelerator: ``auto``, ``cpu`` or ``cuda``; results are bit-equal on the device that the step failed on, with
+            the number of threads of the run.
 
     Returns:
         ``terms`` of the loss, ``first``: the first module whose output is not finite (None where all are), and

@@ -270,8 +270,8 @@ def test_a_command_line_is_refused_without_torch_and_soon(tmp_path: Path) -> Non
     assert time.monotonic() - began < 30
     assert done.returncode == 1
     assert done.stderr.strip().splitlines() == [
-        "error: budget=0.02 is no number of pixels; mode=pa takes whole pixels per image (the paper: 40), mode=ra a share "
-        "of the image"
+        "error: budget=0.02 is no number of pixels; mode=pa takes whole pixels per image (the paper: 40), mode=ra a "
+        "share of the image"
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -135,7 +135,8 @@ def test_help_comes_without_the_slow_libraries(name: str, tmp_path: Path) -> Non
         f"    runpy.run_module('{module}', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end:\n"
         "    status = end.code\n"
-        "slow = {'torch', 'pytorch_lightning', 'matplotlib', 'albumentations', 'wandb', 'torchmetrics'} & set(sys.modules)\n"
+        "slow = {'torch', 'pytorch_lightning', 'matplotlib', 'albumentations', 'wandb', 'torchmetrics'} & "
+        "set(sys.modules)\n"
         "print('STATUS', status, 'SLOW', sorted(slow))\n"
     )
     done = subprocess.run(

@@ -109,7 +109,8 @@ def test_malformed_progress_is_an_error_but_never_stops_training(
         '{"class_names": [1], "class_colors": [[0, 0, 0]]}',
         '{"class_names": ["a"], "class_colors": [[0, 0, 300]]}',
         '{"class_names": ["a"], "class_colors": []}',
-        '{"class_names": ["a"], "class_colors": [[0, 0, 0]], "images": [{"id": "x", "index": 0, "height": 0, "width": 5}]}',
+        '{"class_names": ["a"], "class_colors": [[0, 0, 0]], "images": [{"id": "x", "index": 0, "height": 0, "width": '
+        "5}]}",
         '{"class_names": ["a"], "class_colors": [[0, 0, 0]], "images": [{"id": "x"}]}',
         '{"class_names": ["a"], "class_colors": [[0, 0, 0]], "val_ids": {}}',
     ],

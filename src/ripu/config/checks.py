@@ -76,8 +76,8 @@ def _check_spec(spec: RunSpec) -> None:
     _check_start(spec, spec.start)
     if not spec.setting.uses_source and not spec.model_checkpoint and spec.start.run is None:
         raise ConfigError(
-            f"setting={spec.setting.name} begins with a trained network; give model.checkpoint=RUN/checkpoints/final.ckpt "
-            "of a run with setting=source_only, or start.run=RUN"
+            f"setting={spec.setting.name} begins with a trained network; give "
+            "model.checkpoint=RUN/checkpoints/final.ckpt of a run with setting=source_only, or start.run=RUN"
         )
     if spec.query is not None and (spec.region is None or not spec.region.is_fixed):
         check_room(spec.query, spec.data.target_size, spec.data.target_size)
@@ -97,14 +97,14 @@ def _check_start(spec: RunSpec, start: StartSpec) -> None:
         return
     if spec.model_checkpoint:
         raise ConfigError(
-            f"start.run={start.run} begins with that run's final weights, and model.checkpoint={spec.model_checkpoint} names "
-            f"others; leave one out (for its labels alone: {command_line('labels', ['export', start.run, 'MASKS'])}, then "
-            "start.labels=MASKS)"
+            f"start.run={start.run} begins with that run's final weights, and model.checkpoint={spec.model_checkpoint} "
+            "names others; leave one out (for its labels alone: "
+            f"{command_line('labels', ['export', start.run, 'MASKS'])}, then start.labels=MASKS)"
         )
     if Path(start.run).absolute() == spec.output_dir.absolute():
         raise ConfigError(
-            f"start.run={start.run} is paths.output_dir itself; a warm start needs a folder of its own (resume=true continues "
-            "an unfinished run)"
+            f"start.run={start.run} is paths.output_dir itself; a warm start needs a folder of its own (resume=true "
+            "continues an unfinished run)"
         )
 
 
@@ -125,8 +125,9 @@ def check_room(query: Query, size: tuple[int, int], train_size: tuple[int, int])
     if wanted > room:
         what = "pixels" if query.pixel else "regions"
         raise ConfigError(
-            f"budget={query.budget:g} is {wanted} {what} of a {size[0]} x {size[1]} image over {query.num_rounds} rounds, and "
-            f"only {room} fit into it at mode.suppress_radius={query.suppress_radius}; lower the budget or the radius"
+            f"budget={query.budget:g} is {wanted} {what} of a {size[0]} x {size[1]} image over {query.num_rounds} "
+            f"rounds, and only {room} fit into it at mode.suppress_radius={query.suppress_radius}; lower the budget or "
+            "the radius"
         )
 
 
@@ -142,5 +143,6 @@ def check_processes(devices: Any, where: str) -> None:
     """
     if devices != "auto" and not (str(devices).isdigit() and int(devices) > 0):
         raise ConfigError(
-            f"trainer.devices={devices} is not allowed with {where}, where it is the number of processes; give 1 or more"
+            f"trainer.devices={devices} is not allowed with {where}, where it is the number of processes; give 1 or "
+            "more"
         )

@@ -1,7 +1,7 @@
 """A check of the command line: every word of it, and every job of a sweep, before anything is done.
 
-Hydra says in many lines what is wrong with a word, or lets it pass. Here one line names the key, the value, what is allowed
-and the nearest valid name; for ``-m`` and ``--cfg``, too.
+Hydra says in many lines what is wrong with a word, or lets it pass. Here one line names the key, the value, what is
+allowed and the nearest valid name; for ``-m`` and ``--cfg``, too.
 """
 
 from __future__ import annotations

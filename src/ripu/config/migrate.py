@@ -1,7 +1,7 @@
 """Stored configurations of older runs, brought up to today's keys.
 
-Every default for a key that older runs lack and every renamed ``_target_`` stands here and nowhere else. The defaults are
-what the code did before the key existed, not what ``conf/`` says today.
+Every default for a key that older runs lack and every renamed ``_target_`` stands here and nowhere else. The defaults
+are what the code did before the key existed, not what ``conf/`` says today.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def check_output(cfg: DictConfig) -> None:
         cfg: The configuration of a run: ``paths.output_dir``, and the folders of its data set.
 
     Raises:
-        ConfigError: It is a file, lies below one, cannot be written to, or lies in the data set; or it is not given, and the
-            run is to be resumed or has processes of torchrun.
+        ConfigError: It is a file, lies below one, cannot be written to, or lies in the data set; or it is not given,
+            and the run is to be resumed or has processes of torchrun.
     """
     if "ripu.started" in str(OmegaConf.to_container(cfg.paths, resolve=False)["output_dir"]):  # type: ignore[index,call-overload]
         _check_default_name(cfg)

@@ -46,8 +46,8 @@ def run_folder(folder: str, is_dry: bool) -> str:
 def started(form: str) -> str:
     """Return a name for the folder of a command: the time when it began.
 
-    Under SLURM it is the number of the job with a digest of the command: the same on all processes of the job, and when it
-    is requeued.
+    Under SLURM it is the number of the job with a digest of the command: the same on all processes of the job, and when
+    it is requeued.
 
     Args:
         form: The format of ``time.strftime``.

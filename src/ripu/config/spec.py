@@ -1,7 +1,7 @@
 """One frozen description of a run, made once from its configuration.
 
-Nothing below the commands reads a configuration: they read a :class:`RunSpec`. Its parts bear the names of the groups in
-``conf/``; objects that ``_target_`` describes stay plain nodes until :func:`instantiate` makes them.
+Nothing below the commands reads a configuration: they read a :class:`RunSpec`. Its parts bear the names of the groups
+in ``conf/``; objects that ``_target_`` describes stay plain nodes until :func:`instantiate` makes them.
 """
 
 from __future__ import annotations
@@ -276,14 +276,14 @@ class RunSpec:
         shape: RegionShape = instantiate(self.region_node)
         if shape.is_fixed and self.query.pixel:
             raise ConfigError(
-                f"region._target_={self.region_node['_target_']} cuts images into regions, and mode={self.mode} asks for "
-                "single pixels; use mode=ra, or region=square"
+                f"region._target_={self.region_node['_target_']} cuts images into regions, and mode={self.mode} asks "
+                "for single pixels; use mode=ra, or region=square"
             )
         radius = self.region_node.get("radius", self.query.radius)
         if not shape.is_fixed and radius != self.query.radius:
             raise ConfigError(
-                f"region.radius={radius} differs from mode.radius={self.query.radius}; give mode.radius alone, which scores "
-                "and squares share"
+                f"region.radius={radius} differs from mode.radius={self.query.radius}; give mode.radius alone, which "
+                "scores and squares share"
             )
         return shape
 
@@ -360,8 +360,8 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
     if "dataset" in cfg and OmegaConf.is_missing(cfg.dataset, "classes"):
         raise ConfigError(
-            f"dataset={cfg.dataset.name} needs dataset.classes, the names of the classes; docs/your-own-data.md shows how to "
-            "describe your own data"
+            f"dataset={cfg.dataset.name} needs dataset.classes, the names of the classes; docs/your-own-data.md shows "
+            "how to describe your own data"
         )
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
@@ -408,13 +408,13 @@ def _make_plan(config: Mapping[str, Any], setting: SettingSpec, start: StartSpec
             pretrain = _default_pretraining(config, steps, start, max_steps)
         if not steps and not start.has_labels:
             raise ConfigError(
-                "selection_steps=[] asks for nothing, and there are no labels to train on; give steps, begin with existing "
-                "labels (start.labels=FOLDER, start.run=RUN), or use setting=source_only"
+                "selection_steps=[] asks for nothing, and there are no labels to train on; give steps, begin with "
+                "existing labels (start.labels=FOLDER, start.run=RUN), or use setting=source_only"
             )
         if not steps and pretrain >= max_steps:
             raise ConfigError(
-                f"pretrain_steps={pretrain} leaves none of trainer.max_steps={max_steps} to train on the labels of start; "
-                "lower it"
+                f"pretrain_steps={pretrain} leaves none of trainer.max_steps={max_steps} to train on the labels of "
+                "start; lower it"
             )
         if pretrain and not setting.uses_source:
             raise ConfigError(f"pretrain_steps={pretrain} has no effect in setting={setting.name}; leave it out")
@@ -438,8 +438,9 @@ def _round_steps(config: Mapping[str, Any], max_steps: int) -> Sequence[int]:
     steps = scheduled_steps(list(config["setting"]["selection_fractions"]), max_steps)
     if len(set(steps)) < len(steps) or (steps and steps[-1] >= max_steps):
         raise ConfigError(
-            f"trainer.max_steps={max_steps} is too short for the {len(steps)} rounds of dataset={config['dataset']['name']}, "
-            f"which would take place at steps {list(steps)}; train longer, or give selection_steps"
+            f"trainer.max_steps={max_steps} is too short for the {len(steps)} rounds of "
+            f"dataset={config['dataset']['name']}, which would take place at steps {list(steps)}; train longer, or "
+            "give selection_steps"
         )
     return steps
 

@@ -1,7 +1,7 @@
 """Objects that a configuration names by ``_target_``: only those of the kind that their place asks for.
 
-A checkpoint holds the configuration of its run. Whoever can write the file could name any function that is installed, so
-nothing that it names is made before each ``_target_`` has been held against :attr:`ripu.config.keys.Key.target`.
+A checkpoint holds the configuration of its run. Whoever can write the file could name any function that is installed,
+so nothing that it names is made before each ``_target_`` has been held against :attr:`ripu.config.keys.Key.target`.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ def accept_stored(config: Any, source: Path) -> dict[str, Any]:
             is_kind, words = _KINDS[kind]
             if not kind or not is_kind(locate(target, f"{source}: {key}._target_")):
                 raise ConfigError(
-                    f"{source}: its configuration names {key}._target_={target}, where {words} belongs; a checkpoint cannot "
-                    "name other code. Do not use the file, unless it is your own: then train from a configuration instead"
+                    f"{source}: its configuration names {key}._target_={target}, where {words} belongs; a checkpoint "
+                    "cannot name other code. Do not use the file, unless it is your own: then train from a "
+                    "configuration instead"
                 )
         for name, value in node.items():
             walk(value, f"{key}.{name}" if key else str(name))

@@ -148,8 +148,8 @@ def argument_nodes(cfg: DictConfig) -> list[str]:
 def check_keys(cfg: DictConfig, config_name: str, choices: Mapping[str, str | None] | None = None) -> None:
     """Refuse keys that nothing reads.
 
-    A key is read if it stands in the yaml file of the command or of a chosen option, if it is an argument of an object, or
-    if another value refers to it.
+    A key is read if it stands in the yaml file of the command or of a chosen option, if it is an argument of an object,
+    or if another value refers to it.
 
     Args:
         cfg: The composed configuration.

@@ -29,9 +29,9 @@ TABLE_PICTURES = 16
 class Dashboard(pl.Callback):
     """Shows a run on each :class:`ripu.dashboards.boards.Board` among its loggers.
 
-    At each evaluation: mIoU over the labelled share (``al/mIoU``), the confusion matrix, and a fixed panel of validation
-    and target images with truth, prediction and the pixels that were (or would be) queried. After each round: revealed
-    classes against the truth, the images of the round by score, and a version of the label store.
+    At each evaluation: mIoU over the labelled share (``al/mIoU``), the confusion matrix, and a fixed panel of
+    validation and target images with truth, prediction and the pixels that were (or would be) queried. After each
+    round: revealed classes against the truth, the images of the round by score, and a version of the label store.
     """
 
     def __init__(

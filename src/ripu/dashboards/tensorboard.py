@@ -30,7 +30,8 @@ class TensorBoard(TensorBoardLogger):
             super().__init__(save_dir, name="", version="", default_hp_metric=False)
         except ModuleNotFoundError:
             raise ConfigError(
-                "logger=tensorboard needs the package tensorboard, which is not installed; pip install 'ripu[tensorboard]'"
+                "logger=tensorboard needs the package tensorboard, which is not installed; pip install "
+                "'ripu[tensorboard]'"
             ) from None
 
     def show_pictures(self, key: str, pictures: Sequence[Picture], step: int) -> None:

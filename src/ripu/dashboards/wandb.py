@@ -211,7 +211,8 @@ class WandbBoard(WandbLogger):
             run = super().experiment
         except wandb.errors.Error as error:
             raise ConfigError(
-                f"W&B refuses the run: {str(error).strip().splitlines()[0]}; log in again, or use logger.wandb.mode=offline"
+                f"W&B refuses the run: {str(error).strip().splitlines()[0]}; log in again, or use "
+                "logger.wandb.mode=offline"
             ) from error
         if self._mode == "online":
             print(f"W&B: {run.url}")
@@ -373,8 +374,8 @@ def _log_in_for_artifacts(run: Any) -> None:
 def _skip_check_of_artifact_names(run: Any) -> None:
     """Keep a run from asking the server whether an artifact's name is taken by another type.
 
-    Training would wait for the answer: some 25 seconds for every table and label store once the server is mute. The names
-    hold the run's id, so none is taken.
+    Training would wait for the answer: some 25 seconds for every table and label store once the server is mute. The
+    names hold the run's id, so none is taken.
     """
     run._assert_can_log_artifact = lambda artifact: None
 

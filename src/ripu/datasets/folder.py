@@ -37,8 +37,10 @@ def make_taxonomy(
 
     Args:
         name: Its name.
-        classes: Class name -> RGB colour, in the order of train ids; or names alone, to choose the colours automatically.
-        ids: Id in label files -> class name, where a class may have several ids; None: 0, 1, ... in the order of classes.
+        classes: Class name -> RGB colour, in the order of train ids; or names alone, to choose the colours
+            automatically.
+        ids: Id in label files -> class name, where a class may have several ids; None: 0, 1, ... in the order of
+            classes.
         subsets: Named groups of classes over which a further mean is reported.
 
     Raises:
@@ -89,9 +91,9 @@ class IdLabels:
             strange = sorted(set(np.unique(ids).tolist()) - set(self.known))
             if strange:
                 raise SceneError(
-                    f"{path} holds the ids {strange[:10]}, which are neither in dataset.ids (null: 0, 1, ... in the order of "
-                    f"dataset.classes) nor in dataset.ignore_ids; known are {_ranges(self.known)}. Add them to one of the two "
-                    "(dataset.ignore_ids=null ignores every id that has no class)"
+                    f"{path} holds the ids {strange[:10]}, which are neither in dataset.ids (null: 0, 1, ... in the "
+                    f"order of dataset.classes) nor in dataset.ignore_ids; known are {_ranges(self.known)}. Add them "
+                    "to one of the two (dataset.ignore_ids=null ignores every id that has no class)"
                 )
         return ids
 
@@ -158,12 +160,12 @@ def load_folder(
         classes: See :func:`make_taxonomy`.
         ids: See :func:`make_taxonomy`; not used with a ``color_map``.
         ignore_ids: Ids that are void; any other id without a class is an error. None makes all others void.
-        color_map: None for labels that hold ids; ``classes`` for images in the colours of ``classes``; else class name ->
-            list of RGB colours.
+        color_map: None for labels that hold ids; ``classes`` for images in the colours of ``classes``; else class name
+            -> list of RGB colours.
         ignore_colors: Colours that are void; any other colour without a class is an error. None makes all others void.
         list_file: A text file that names the scenes to take, one image per line (the rest of the line is ignored; names
-            may contain spaces). Its paths are not trusted: only their ends are compared, as much as is needed to tell the
-            images apart.
+            may contain spaces). Its paths are not trusted: only their ends are compared, as much as is needed to tell
+            the images apart.
         missing_labels: ``refuse`` an image without a label, or ``allow`` it (target only; queries about it stay
             unanswered).
         subsets: See :func:`make_taxonomy`.
@@ -230,8 +232,8 @@ def _refuse_unlabelled(scenes: list[Scene], key: str, patterns: str) -> None:
         return
     also = ", or set dataset.target.missing_labels=allow" if key == "dataset.target" else ""
     raise SceneError(
-        f"{key}: {len(alone)} of {len(scenes)} images have no label in {patterns}: {alone[:5]}; the wildcards must match the "
-        f"same text in images and labels. Add the labels, take the images out{also}"
+        f"{key}: {len(alone)} of {len(scenes)} images have no label in {patterns}: {alone[:5]}; the wildcards must "
+        f"match the same text in images and labels. Add the labels, take the images out{also}"
     )
 
 
@@ -257,8 +259,8 @@ def _color_labels(
     if isinstance(color_map, str):
         if color_map != "classes" or not isinstance(classes, Mapping):
             raise SceneError(
-                f"dataset.color_map={color_map} is not understood: give class names with lists of RGB colours, or the word "
-                "classes if dataset.classes has the colours"
+                f"dataset.color_map={color_map} is not understood: give class names with lists of RGB colours, or the "
+                "word classes if dataset.classes has the colours"
             )
         pairs = [(color, train_id) for train_id, color in enumerate(taxonomy.class_colors)]
     else:
@@ -271,8 +273,8 @@ def _color_labels(
     for color, train_id in pairs:
         if color in (void or ()):
             raise SceneError(
-                f"the colour {list(color)} belongs to a class, but is also in dataset.ignore_colors (by default black alone); "
-                "take it out there, e.g. dataset.ignore_colors=[]"
+                f"the colour {list(color)} belongs to a class, but is also in dataset.ignore_colors (by default black "
+                "alone); take it out there, e.g. dataset.ignore_colors=[]"
             )
         if seen.setdefault(color, train_id) != train_id:
             raise SceneError(f"the colour {list(color)} has two meanings in the colour map; every colour has one")
@@ -304,8 +306,8 @@ def _check(dataset: SceneDataset) -> None:
             unclear.append(scene.image)
     if unequal:
         lying = (
-            f"{num_lying} of these labels lie on their side, as their photographs are stored, while images are read upright, "
-            "as their EXIF data ask: rotate the labels too, or remove the EXIF orientation of the images; "
+            f"{num_lying} of these labels lie on their side, as their photographs are stored, while images are read "
+            "upright, as their EXIF data ask: rotate the labels too, or remove the EXIF orientation of the images; "
         )
         raise SceneError(
             f"{dataset.name}: {len(unequal)} labels differ in size from their image: {unequal[:5]}; "
@@ -313,7 +315,8 @@ def _check(dataset: SceneDataset) -> None:
         )
     if unclear:
         _log.warning(
-            "%s: %d photographs are turned upright as their EXIF data ask (%s, ...); check that their labels are upright",
+            "%s: %d photographs are turned upright as their EXIF data ask (%s, ...); check that their labels are "
+            "upright",
             dataset.name,
             len(unclear),
             unclear[0],

@@ -1,7 +1,7 @@
 """The one way from an image file to an array.
 
-Every image and label is opened here: only known formats, never more than :data:`MAX_PIXELS`, and with errors that name the
-file. Images become 8-bit RGB, turned upright as their EXIF data ask; labels become arrays of ids, as stored.
+Every image and label is opened here: only known formats, never more than :data:`MAX_PIXELS`, and with errors that name
+the file. Images become 8-bit RGB, turned upright as their EXIF data ask; labels become arrays of ids, as stored.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         path: The file.
 
     Raises:
-        SceneError: The file is missing, damaged (also if that shows only when the caller decodes it) or claims more than
-            :data:`MAX_PIXELS`.
+        SceneError: The file is missing, damaged (also if that shows only when the caller decodes it) or claims more
+            than :data:`MAX_PIXELS`.
     """
     if path.exists() and not path.is_file():  # reading a pipe would block forever
         raise SceneError(f"{path} is not a regular file; put the image itself there, or take the scene out")
@@ -133,8 +133,8 @@ def orientation(file: Image.Image) -> int:
     """Return the EXIF orientation of an opened image that is not decoded yet.
 
     Returns:
-        1 for an image that is stored upright, 5 to 8 if upright swaps its sides. Damaged EXIF data, and those that a PNG
-        stores behind its pixels, count as 1.
+        1 for an image that is stored upright, 5 to 8 if upright swaps its sides. Damaged EXIF data, and those that a
+        PNG stores behind its pixels, count as 1.
     """
     if file.format == "PNG" and not _PNG_EXIF & file.info.keys():  # else Pillow would decode it all to look for more
         return 1
@@ -156,8 +156,8 @@ def upright_size(file: Image.Image) -> tuple[int, int]:
 def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
     """Decode an opened image to upright 8-bit RGB.
 
-    Grey becomes RGB, transparency is dropped, and 16 bits become 8 (the most significant ones). The image is turned as its
-    EXIF data ask, so that it is upright as viewers and labelling tools show it.
+    Grey becomes RGB, transparency is dropped, and 16 bits become 8 (the most significant ones). The image is turned as
+    its EXIF data ask, so that it is upright as viewers and labelling tools show it.
 
     Args:
         file: An image, not yet decoded.

@@ -1,8 +1,8 @@
 """Pairing of images with their labels, and the choice of images by a list.
 
 An image and a label belong together if the wildcards of their patterns match the same text: ``left/*/*_rgb.png`` and
-``truth/*/*_ids.png`` pair ``left/rome/7_rgb.png`` with ``truth/rome/7_ids.png``. A folder stands for all images directly in
-it, paired by name without ending. Accents may be composed or decomposed.
+``truth/*/*_ids.png`` pair ``left/rome/7_rgb.png`` with ``truth/rome/7_ids.png``. A folder stands for all images
+directly in it, paired by name without ending. Accents may be composed or decomposed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
         key: Its configuration key, for messages.
 
     Returns:
-        Text matched by the wildcards (for a folder: name without ending), accents composed -> the image, sorted by path.
+        Text matched by the wildcards (for a folder: name without ending), accents composed -> the image, sorted by
+        path.
 
     Raises:
         SceneError: The pattern leaves ``root``, matches nothing, or matches images that cannot be told apart.
@@ -70,8 +71,8 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
         for path in sorted(filter(_is_visible, paths)):
             if found.setdefault((composed(path.stem),), path) != path:
                 raise SceneError(
-                    f"{key}={pattern} has images whose names differ only in their ending or in how accents are written; use a "
-                    "glob, e.g. *.png, or take some out"
+                    f"{key}={pattern} has images whose names differ only in their ending or in how accents are "
+                    "written; use a glob, e.g. *.png, or take some out"
                 )
     else:
         shape = re.compile(_regex(pattern))
@@ -99,8 +100,8 @@ def label_fit(turn: int, image: tuple[int, int], label: tuple[int, int]) -> str:
         label: (height, width) of the label.
 
     Returns:
-        ``lying`` if the label fits the image as stored, on its side; ``unclear`` if it fits the image both as stored and
-        upright; otherwise empty.
+        ``lying`` if the label fits the image as stored, on its side; ``unclear`` if it fits the image both as stored
+        and upright; otherwise empty.
     """
     if turn >= 5 and label == image[::-1] != image:
         return "lying"
@@ -152,8 +153,8 @@ def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
             (unclear if options else unknown).append(text)
     if unknown:
         raise SceneError(
-            f"{key}.list_file={path}: {len(unknown)} lines name no image of {key}.images: {unknown[:3]}; correct the list, "
-            "or the patterns"
+            f"{key}.list_file={path}: {len(unknown)} lines name no image of {key}.images: {unknown[:3]}; correct the "
+            "list, or the patterns"
         )
     if unclear:
         raise SceneError(

@@ -1,9 +1,9 @@
 """Scenes: the list of image and label files that every data set becomes, with its classes and the way labels are decoded.
 
 Reading follows a policy for files that cannot be read (``data.unreadable``). ``stop`` raises :class:`SceneError`. Under
-``skip``, code that trains, selects or measures calls the ``require_*`` methods, which raise :class:`SkippedFileError` with
-the fault, and leaves the scene out; code that only counts or draws calls the ``read_*`` methods, which give a black image or
-a void label.
+``skip``, code that trains, selects or measures calls the ``require_*`` methods, which raise :class:`SkippedFileError`
+with the fault, and leaves the scene out; code that only counts or draws calls the ``read_*`` methods, which give a
+black image or a void label.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ class SceneDataset:
     def label_size(self, index: int) -> tuple[int, int]:
         """Return the size as :meth:`require_label_size` does.
 
-        Under ``skip``, a label that cannot be read has the size of its image, else of the first scene with a readable size.
+        Under ``skip``, a label that cannot be read has the size of its image, else of the first scene with a readable
+        size.
         """
         for read in (self.require_label_size, self._image_size):
             try:

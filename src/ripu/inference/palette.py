@@ -1,8 +1,8 @@
 """Colours of plots and pictures: one palette that is safe for colour-blind readers, one colour map for heat maps.
 
 Plots and rounds use the eight colours of Okabe and Ito (Color Universal Design, 2008, https://jfly.uni-koeln.de/color/),
-which can be told apart under the common kinds of colour blindness. Values in pictures (uncertainty, scores) use *viridis*
-(Smith and van der Walt, 2015), whose lightness grows with the value. The colours of classes are
+which can be told apart under the common kinds of colour blindness. Values in pictures (uncertainty, scores) use
+*viridis* (Smith and van der Walt, 2015), whose lightness grows with the value. The colours of classes are
 :attr:`ripu.datasets.taxonomy.Taxonomy.class_colors`.
 """
 

@@ -20,8 +20,8 @@ _NO_MEMORY = re.compile(
 )
 
 _FEWER_WORKERS = (
-    "Most often the machine ran out of memory: lower data.num_workers or the batch, or use data.num_workers=0, which reads in "
-    "the process that trains"
+    "Most often the machine ran out of memory: lower data.num_workers or the batch, or use data.num_workers=0, which "
+    "reads in the process that trains"
 )
 
 
@@ -71,8 +71,8 @@ def line_of(error: BaseException) -> str | None:
         )
     if _is_of_torch_distributed(error):
         return (
-            f"another process of this job has ended or cannot be reached ({message_of(error).splitlines()[0]}); see its "
-            "output, and resume with the same number of processes"
+            f"another process of this job has ended or cannot be reached ({message_of(error).splitlines()[0]}); see "
+            "its output, and resume with the same number of processes"
         )
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{error.filename}: {cause_and_remedy(error)}"
@@ -120,10 +120,10 @@ def _out_of_memory(error: BaseException) -> str:
     first = said.splitlines()[0] if said else type(error).__name__
     is_device = re.search(r"cuda|hip|mps", f"{type(error).__module__} {first}", re.I)
     return (
-        f"there is not enough memory on {'the device' if is_device else 'this machine'} ({first.rstrip('.')}). In a new run "
-        "(another paths.output_dir): data.source_batch=1 data.target_batch=1 (with trainer.accumulate=2 a step sees as many "
-        "images as before), or a smaller data.target_size and data.source_size. In the same run: trainer.precision=bf16-mixed "
-        "on a GPU, and data.num_workers=0 to save memory of the machine"
+        f"there is not enough memory on {'the device' if is_device else 'this machine'} ({first.rstrip('.')}). In a "
+        "new run (another paths.output_dir): data.source_batch=1 data.target_batch=1 (with trainer.accumulate=2 a "
+        "step sees as many images as before), or a smaller data.target_size and data.source_size. In the same run: "
+        "trainer.precision=bf16-mixed on a GPU, and data.num_workers=0 to save memory of the machine"
     )
 
 

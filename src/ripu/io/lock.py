@@ -42,9 +42,9 @@ class LockedError(RipuError, RuntimeError):
 class FileLock:
     """The exclusive right to what a lock file stands for.
 
-    The file stays in place, and the system drops the lock when the process ends, however it ends: there is never a file to
-    delete. Forked children (data loader workers) do not inherit the lock. On a file system without locks only other users in
-    this process are kept out, after a warning.
+    The file stays in place, and the system drops the lock when the process ends, however it ends: there is never a file
+    to delete. Forked children (data loader workers) do not inherit the lock. On a file system without locks only other
+    users in this process are kept out, after a warning.
 
     Attributes:
         path: The lock file.
@@ -56,7 +56,8 @@ class FileLock:
 
         Args:
             path: The lock file; created where it is missing.
-            wait_for: Wait for a lock that is taken, and log what for, e.g. ``"the run that trains the same beginning"``.
+            wait_for: Wait for a lock that is taken, and log what for, e.g. ``"the run that trains the same
+                beginning"``.
 
         Raises:
             LockedError: Another process or this one holds the lock, and ``wait_for`` is not given; names pid and host.
@@ -112,8 +113,8 @@ class FileLock:
             holder = self._note() or "an unnamed process"
             if wait_for is None:
                 raise LockedError(
-                    f"{self.path}: locked by {holder}; wait for it to end or stop it: the lock goes with its process, there is "
-                    "no file to delete"
+                    f"{self.path}: locked by {holder}; wait for it to end or stop it: the lock goes with its process, "
+                    "there is no file to delete"
                 )
             _log.warning("waiting for %s (%s; %s)", wait_for, self.path, holder)
             lock_descriptor(self._descriptor)
@@ -123,8 +124,8 @@ class FileLock:
                 _warned.add(self._key)
                 note = self._note()
                 _log.warning(
-                    "%s: this file system has no locks (%s), so other writers are not kept out; let one process at a time "
-                    "write here%s",
+                    "%s: this file system has no locks (%s), so other writers are not kept out; let one process at a "
+                    "time write here%s",
                     self.path,
                     error.strerror,
                     f" (the file names {note}, which may still be running)" if note else "",

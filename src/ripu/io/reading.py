@@ -58,7 +58,8 @@ def read_yaml(path: Path, most_bytes: int = 1 << 24) -> Any:
         most_bytes: A larger one is refused.
 
     Raises:
-        UntrustedError: It is not YAML, names objects to be made, refers to parts of itself, or is too large or too deep.
+        UntrustedError: It is not YAML, names objects to be made, refers to parts of itself, or is too large or too
+            deep.
         OSError: It cannot be read.
     """
     import yaml
@@ -180,8 +181,8 @@ def _array(file: IO[bytes], size: int) -> NDArray[Any]:
 def _checked(path: Path, name: str, array: NDArray[Any], kind: str, num_axes: int) -> NDArray[Any]:
     if array.dtype.kind not in _KINDS[kind] or array.ndim != num_axes:
         raise UntrustedError(
-            f"{path}: {name} is {array.dtype} with {array.ndim} axes instead of {kind} with {num_axes}; it was not written "
-            "by ripu.train"
+            f"{path}: {name} is {array.dtype} with {array.ndim} axes instead of {kind} with {num_axes}; it was not "
+            "written by ripu.train"
         )
     return array
 

@@ -1,7 +1,7 @@
 """Stop signals: Ctrl-C and SIGTERM end a command with one line and the exit status of shells. Imports next to nothing.
 
-A command that is still importing has nothing to save and ends at once (:func:`guard_start`). After :func:`end_guard`, Ctrl-C
-raises :class:`KeyboardInterrupt`, and after :func:`stop_on_sigterm` SIGTERM raises :class:`Terminated`.
+A command that is still importing has nothing to save and ends at once (:func:`guard_start`). After :func:`end_guard`,
+Ctrl-C raises :class:`KeyboardInterrupt`, and after :func:`stop_on_sigterm` SIGTERM raises :class:`Terminated`.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def say_stopped(line: str) -> int:
 def ignore_dead_workers() -> None:
     """Let PyTorch ignore the death of data workers from here on, in this process.
 
-    Its handler raises an error at any place whenever a child ends after a worker has died. That would break off the step,
-    the checkpoint or the message about the death. Where data are missed, the loader still says so.
+    Its handler raises an error at any place whenever a child ends after a worker has died. That would break off the
+    step, the checkpoint or the message about the death. Where data are missed, the loader still says so.
     """
     if _is_main_thread() and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -49,8 +49,8 @@ def writing(path: Path) -> Iterator[None]:
 class AtomicFile:
     """A temporary file that :meth:`publish` renames into place; without that it is removed on leaving.
 
-    Only refusals of the operating system become :class:`WriteError`. Errors of the code that produces the data pass through.
-    ``numpy.save`` and ``torch.save`` accept it as a file.
+    Only refusals of the operating system become :class:`WriteError`. Errors of the code that produces the data pass
+    through. ``numpy.save`` and ``torch.save`` accept it as a file.
 
     Example:
         >>> import tempfile

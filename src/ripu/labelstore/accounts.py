@@ -129,9 +129,9 @@ class StoreStats:
         total: Over that and the live rounds.
         rounds: Per live round.
         images: Per image id its tally.
-        planned_picks: Picks that the run means to spend over all images and rounds, on top of what is carried over; None
-            if no plan was given, and where images differ in size: the plan is that of the largest then. (On the training
-            grid the budget is the same for all sizes.)
+        planned_picks: Picks that the run means to spend over all images and rounds, on top of what is carried over;
+            None if no plan was given, and where images differ in size: the plan is that of the largest then. (On the
+            training grid the budget is the same for all sizes.)
         left_picks: What is left of them; each will cost one click or more.
         left_pixels: Pixels that they can ask for at most; None without a plan, and where regions are not squares.
         left_picks_per_image: What is left for each image id; None where :attr:`RoundAccount.left_picks` is.
@@ -197,7 +197,8 @@ def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats
 
     Args:
         store: The store.
-        num_rounds: Only rounds with an index below this; None for all. What was asked before the run began always counts.
+        num_rounds: Only rounds with an index below this; None for all. What was asked before the run began always
+            counts.
 
     Returns:
         Counts per image, per round and per class.

@@ -124,8 +124,8 @@ def _check_held(store: LabelReader, path: Path) -> Iterator[str]:
     try:
         if path.name != held_name(file_digest(path)):
             raise CorruptStoreError(
-                f"{path}: does not match the checksum in its name, bytes were changed; restore it from a copy of the run, "
-                "or remove it: what it answers will be asked again"
+                f"{path}: does not match the checksum in its name, bytes were changed; restore it from a copy of the "
+                "run, or remove it: what it answers will be asked again"
             )
         file = RecordFile(path)
         if file.header != {"kind": "answers", "store": store.header.sha256, "round": None}:

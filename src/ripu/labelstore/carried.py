@@ -89,8 +89,8 @@ def check_parent(parent: LabelReader, images: Sequence[TargetImage], class_names
     """
     if parent.class_names != tuple(class_names):
         raise LabelStoreError(
-            f"{parent.path}: its {len(parent.class_names)} classes are not the {len(class_names)} of this run; labels go over "
-            "between runs on the same classes"
+            f"{parent.path}: its {len(parent.class_names)} classes are not the {len(class_names)} of this run; labels "
+            "go over between runs on the same classes"
         )
     sizes = {image.image_id: image for image in images}
     lost: list[str] = []
@@ -104,8 +104,8 @@ def check_parent(parent: LabelReader, images: Sequence[TargetImage], class_names
     if lost or resized:
         what = "not among the target images of this run" if lost else "of another size in this run"
         raise LabelStoreError(
-            f"{parent.path}: {len(lost or resized)} labelled images are {what}: {(lost or resized)[:3]}; use the data that "
-            "the other run used (more images than those are allowed)"
+            f"{parent.path}: {len(lost or resized)} labelled images are {what}: {(lost or resized)[:3]}; use the data "
+            "that the other run used (more images than those are allowed)"
         )
 
 

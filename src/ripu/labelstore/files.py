@@ -252,7 +252,8 @@ class RecordFile:
             if len(payload) == raw_bytes and not stream.unconsumed_tail:
                 return payload
         raise CorruptStoreError(
-            f"{self.path}: the record of image number {image} does not hold the {raw_bytes} bytes that it claims; {_RESTORE}"
+            f"{self.path}: the record of image number {image} does not hold the {raw_bytes} bytes that it claims; "
+            f"{_RESTORE}"
         )
 
 

@@ -180,7 +180,8 @@ def check_header(folder: Path, body: Mapping[str, Any]) -> None:
             raise LabelStoreError(f"{folder}: image {image_id!r} has size {height!r} x {width!r}; give pixels as int")
         if height * width > MAX_PIXELS:
             raise LabelStoreError(
-                f"{folder}: image {image_id!r} has {height} x {width} pixels, more than {MAX_PIXELS}; no camera makes it"
+                f"{folder}: image {image_id!r} has {height} x {width} pixels, more than {MAX_PIXELS}; no camera makes "
+                "it"
             )
     names = body["class_names"]
     if not 1 <= len(names) <= MAX_CLASSES or not all(isinstance(name, str) for name in names):
@@ -229,7 +230,8 @@ def read_log(folder: Path, header_sha256: str) -> Log:
     for event in body["log"]:
         if event["event"] not in ("round", "carried", "answers", "undo"):
             raise CorruptStoreError(
-                f"{path}: holds an event {event['event']!r} that this software does not know; use the software that wrote it"
+                f"{path}: holds an event {event['event']!r} that this software does not know; use the software that "
+                "wrote it"
             )
     log = Log(tuple(_event_from_json(event) for event in body["log"]))
     for name in log.files:

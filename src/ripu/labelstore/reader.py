@@ -176,8 +176,8 @@ class LabelReader:
             if time.monotonic() > until:
                 raise RoundOrderError(
                     f"{self.path}: {num_rounds} rounds are committed, and this machine ({platform.node()}) sees "
-                    f"{self.num_rounds} after {seconds:g} s; all machines of a job need the same folder: name one that they "
-                    "share (paths.output_dir)"
+                    f"{self.num_rounds} after {seconds:g} s; all machines of a job need the same folder: name one that "
+                    "they share (paths.output_dir)"
                 )
             time.sleep(0.5)
             with open(self.path / MANIFEST_FILE, "rb"):  # opening asks the server, which looking does not
@@ -393,8 +393,8 @@ class LabelReader:
         if number is None:
             example = repr(header.images[0].image_id) if header.images else "none"
             raise UnknownImageError(
-                f"{self.path}: no image {image_id!r} among the {len(header.images)} of the store (the first is {example}); "
-                "the data set and the store have to come from the same list"
+                f"{self.path}: no image {image_id!r} among the {len(header.images)} of the store (the first is "
+                f"{example}); the data set and the store have to come from the same list"
             )
         return number
 

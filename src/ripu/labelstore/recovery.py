@@ -36,8 +36,8 @@ def check_never_used(folder: Path) -> None:
     found = sorted(path.name for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name))
     if found or held_files(folder):
         raise CorruptStoreError(
-            f"{folder / MANIFEST_FILE}: the file is missing, and {(found or ['answers'])[0]} is there; restore it from a copy "
-            "of the run: it lists the rounds"
+            f"{folder / MANIFEST_FILE}: the file is missing, and {(found or ['answers'])[0]} is there; restore it from "
+            "a copy of the run: it lists the rounds"
         )
 
 
@@ -109,16 +109,16 @@ def warn_of_held(store: LabelReader) -> None:
         except AnswerConflictError:
             continue
         warnings.warn(
-            f"{path}: kept, it has answers from before the labels were carried over, and somebody may have given them; if they "
-            "come from labels that were corrected since, move the file away",
+            f"{path}: kept, it has answers from before the labels were carried over, and somebody may have given them; "
+            "if they come from labels that were corrected since, move the file away",
             stacklevel=4,
         )
 
 
 def _warn_of(path: Path, error: AnswerConflictError) -> None:
     warnings.warn(
-        f"{path}: left in place, it contradicts answers that are known, and those stand ({error}); if those are right, move "
-        "the file away",
+        f"{path}: left in place, it contradicts answers that are known, and those stand ({error}); if those are right, "
+        "move the file away",
         stacklevel=5,
     )
 

@@ -379,8 +379,8 @@ class LabelStore(LabelReader):
         """Commit what was asked and answered before the run began, in one step and before its first round.
 
         It is revealed from the start, keeps later picks away as the rounds of this store do, and is not part of the
-        budget of this run. Where it contradicts answers that a crash left (see :mod:`ripu.labelstore.recovery`), it stands;
-        their file stays beside it, with a warning.
+        budget of this run. Where it contradicts answers that a crash left (see :mod:`ripu.labelstore.recovery`), it
+        stands; their file stays beside it, with a warning.
 
         Args:
             rounds: See :func:`ripu.labelstore.carried.carried_rounds` and :func:`ripu.labelstore.carried.mask_round`.
@@ -388,7 +388,8 @@ class LabelStore(LabelReader):
 
         Raises:
             RoundOrderError: If there is anything in the store already.
-            BadPickError, OverBudgetError, RevealedTwiceError, BadLabelError: If a record breaks an invariant; nothing is
+            BadPickError, OverBudgetError, RevealedTwiceError, BadLabelError: If a record breaks an invariant; nothing
+            is
                 committed.
             StoreLockedError: If this store was not opened for writing.
             StoreWriteError: If the disk is full.
@@ -488,8 +489,8 @@ class LabelStore(LabelReader):
             spent = sum(len(self.picks(image.image_id, earlier).picks) for earlier in range(spec.index))
             if spent + len(checked.picks) > planned:
                 raise OverBudgetError(
-                    f"{where}: {len(checked.picks)} picks after {spent} in earlier rounds are more than the run planned for an "
-                    f"image (planned_picks={planned})"
+                    f"{where}: {len(checked.picks)} picks after {spent} in earlier rounds are more than the run "
+                    f"planned for an image (planned_picks={planned})"
                 )
         check_disjoint(regions_of(checked, spec, image).indices, asked, where, image.width)
         return checked
@@ -510,8 +511,8 @@ class LabelStore(LabelReader):
             if self._log.events != self._own_events:
                 raise StoreLockedError(
                     f"{self.path / MANIFEST_FILE}: was changed by another process while this one held the lock (pid "
-                    f"{os.getpid()}); nothing was committed: stop the other one, look at `python -m ripu.labels verify`, "
-                    "and open the store again"
+                    f"{os.getpid()}); nothing was committed: stop the other one, look at `python -m ripu.labels "
+                    "verify`, and open the store again"
                 )
             try:
                 write_log(self.path, self.header.sha256, Log((*self._own_events, *events)))

@@ -53,7 +53,8 @@ class ClassBalancedStream:
 
         Args:
             classes: (N, C) bool, the classes of each image.
-            num_draws: Number of draws in the whole run, >= 1. It grows with processes and batch size, and changes the order.
+            num_draws: Number of draws in the whole run, >= 1. It grows with processes and batch size, and changes the
+                order.
             *key: Non-negative integers that determine the draws, e.g. (seed, domain).
 
         Raises:
@@ -139,9 +140,9 @@ def class_index(
 ) -> NDArray[np.bool_]:
     """List the classes of each image, from disk if nothing has changed.
 
-    The file in ``cache`` is named after the list of labels, their sizes and times of change, their decoder and the class
-    table; if any of them changes, the labels are read again. The file is written atomically. If several processes need it at
-    the same time (ranks of a job, jobs of a sweep), one reads the labels, and the others wait for its file.
+    The file in ``cache`` is named after the list of labels, their sizes and times of change, their decoder and the
+    class table; if any of them changes, the labels are read again. The file is written atomically. If several processes
+    need it at the same time (ranks of a job, jobs of a sweep), one reads the labels, and the others wait for its file.
 
     Args:
         scenes: Labelled scenes.

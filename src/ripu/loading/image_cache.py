@@ -1,8 +1,8 @@
 """Images and labels at their training size, kept on disk: decoding a large PNG costs more than a step on a fast GPU.
 
-Entries are raw pixels, 3 bytes per pixel for an image and 1 for a label: 24,966 images and labels of 1280 x 720 take 92 GB.
-An entry belongs to a file and a size. Its header records its inputs (size and time of change of the file, filter, class
-table, version), so an entry whose inputs have changed is replaced.
+Entries are raw pixels, 3 bytes per pixel for an image and 1 for a label: 24,966 images and labels of 1280 x 720 take 92
+GB. An entry belongs to a file and a size. Its header records its inputs (size and time of change of the file, filter,
+class table, version), so an entry whose inputs have changed is replaced.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 class ImageCache:
     """Resized images and labels on disk.
 
-    Samples are bit-identical with and without it. Any number of processes may share a folder: the first to need an entry
-    makes it, and entries are written atomically.
+    Samples are bit-identical with and without it. Any number of processes may share a folder: the first to need an
+    entry makes it, and entries are written atomically.
     """
 
     def __init__(self, folder: str | Path) -> None:

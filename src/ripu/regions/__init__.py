@@ -1,7 +1,7 @@
 """Region shapes (Table 6): what a pick of region-based annotating shows the annotator.
 
-A shape is a frozen dataclass; see :class:`RegionShape`. A new one is one file here and one YAML file in ``conf/region`` with
-its ``_target_``; the tests find it there.
+A shape is a frozen dataclass; see :class:`RegionShape`. A new one is one file here and one YAML file in ``conf/region``
+with its ``_target_``; the tests find it there.
 """
 
 from ripu.regions.protocol import RegionShape

@@ -115,8 +115,8 @@ def find_runs(folders: Iterable[Path], read_config: ReadConfig) -> list[RunRecor
         found |= dict.fromkeys(sorted(path for path in paths if ".hydra" not in path.parts))
     if not found:
         raise ConfigError(
-            f"no run in {', '.join(map(str, given))}: there is neither results.json nor config.yaml; name output folders of "
-            "ripu.train"
+            f"no run in {', '.join(map(str, given))}: there is neither results.json nor config.yaml; name output "
+            "folders of ripu.train"
         )
     return [read_record(run, read_config) for run in sorted(found)]
 

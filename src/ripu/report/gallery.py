@@ -31,9 +31,9 @@ def gallery_items(data: RunData) -> list[dict[str, Any]]:
     If they exceed :data:`MOST_BYTES`, all are made smaller.
 
     Returns:
-        For each image: ``id``, ``height`` and ``width`` of the label, ``image``, ``truth``, ``asked`` (red: round from 1,
-        green: class, both 0 where nothing was queried), ``after``, and ``rounds``: for every round the ``prediction``
-        before it, and ``maps``, stacked, with the value that the lightest grey of each stands for.
+        For each image: ``id``, ``height`` and ``width`` of the label, ``image``, ``truth``, ``asked`` (red: round from
+        1, green: class, both 0 where nothing was queried), ``after``, and ``rounds``: for every round the
+        ``prediction`` before it, and ``maps``, stacked, with the value that the lightest grey of each stands for.
     """
     width, images = storage.MOST_WIDTH, data.gallery
     sample = images[:: max(1, len(images) // SAMPLE)]

@@ -72,8 +72,8 @@ def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
     """Put finished runs into rows.
 
     Runs share a row if all compared keys are equal. A run that they start from (:data:`STARTS`) counts by its own
-    configuration. Where that cannot be read, and for masks, only its existence counts; its name counts where runs of one
-    seed start from different ones. Rows of the same title that differ in another key get that key beside the title.
+    configuration. Where that cannot be read, and for masks, only its existence counts; its name counts where runs of
+    one seed start from different ones. Rows of the same title that differ in another key get that key beside the title.
 
     Returns:
         The rows, sorted by title, and a note for every run that is in none and every seed that a row lacks.
@@ -143,12 +143,13 @@ def _order(title: Mapping[str, str]) -> tuple[Any, ...]:
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the keys that tell flat configurations apart.
 
-    These are the keys with more than one value. Of keys whose values always agree (interpolated copies) only the shortest
-    is kept. Arguments of different classes (``region.width`` beside ``region._target_``) and settings of different runs
-    to start from (``start.run.seed`` beside ``start.run``) are kept only if they differ within one class or one such run.
+    These are the keys with more than one value. Of keys whose values always agree (interpolated copies) only the
+    shortest is kept. Arguments of different classes (``region.width`` beside ``region._target_``) and settings of
+    different runs to start from (``start.run.seed`` beside ``start.run``) are kept only if they differ within one class
+    or one such run.
 
-    >>> differing([{"region._target_": "Square", "region.radius": 1}, {"region._target_": "Superpixels", "region.n": 9}])
-    ['region._target_']
+    >>> differing([{"region._target_": "Square", "region.radius": 1}, {"region._target_": "Superpixels", "region.n":
+    9}]) ['region._target_']
     >>> differing([{"objective.a": 0, "objective.b": 0}, {"objective.a": 1, "objective.b": 1}])
     ['objective.a', 'objective.b']
     """

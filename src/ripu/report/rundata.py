@@ -45,8 +45,8 @@ def of_known_form(run: Path) -> Iterator[None]:
         yield
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{run}: results.json or report/ does not have the form that ripu.train writes ({type(error).__name__}: {error}); "
-            "restore them from a copy of the run"
+            f"{run}: results.json or report/ does not have the form that ripu.train writes ({type(error).__name__}: "
+            f"{error}); restore them from a copy of the run"
         ) from error
 
 

@@ -134,9 +134,9 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
 
     Rows on DeepLab-v3+ with ResNet-101 are matched only by runs of that network, all others only by runs of other
     networks. The number of rounds must agree, the number of steps need not. These match nothing: runs of several
-    processes, whose steps have more images; runs that start from another run or from masks, except source-free ones with
-    ``model.checkpoint``; runs without a readable ``config.yaml``. Source Only matches only at the learning rate of the data
-    set's recipe: the source networks of Table 5 have another one, and no figure.
+    processes, whose steps have more images; runs that start from another run or from masks, except source-free ones
+    with ``model.checkpoint``; runs without a readable ``config.yaml``. Source Only matches only at the learning rate of
+    the data set's recipe: the source networks of Table 5 have another one, and no figure.
     """
     config = row.runs[0].config
     if (row.runs[0].results or {}).get("processes", 1) != 1:

@@ -35,12 +35,12 @@ class Verdict:
 def judge(points: Sequence[tuple[int, float]], rounds: Sequence[int]) -> Verdict:
     """Judge from mIoU before the first round and after every round.
 
-    ``likely`` is a gain that pays and exceeds twice its spread. ``unlikely`` is a gain that would not pay even if it were
-    twice its spread higher. Anything else is ``open``.
+    ``likely`` is a gain that pays and exceeds twice its spread. ``unlikely`` is a gain that would not pay even if it
+    were twice its spread higher. Anything else is ``open``.
 
-    The expected gain is the mean of the last two rounds' gains. Its spread assumes evaluations that scatter independently
-    around a locally straight curve: second differences of n points have six times the variance of a point. With few
-    points both are rough, and one run says nothing about the spread over seeds.
+    The expected gain is the mean of the last two rounds' gains. Its spread assumes evaluations that scatter
+    independently around a locally straight curve: second differences of n points have six times the variance of a
+    point. With few points both are rough, and one run says nothing about the spread over seeds.
 
     Args:
         points: (step, mIoU in percent) of all evaluations, steps increasing.
@@ -58,8 +58,8 @@ def judge(points: Sequence[tuple[int, float]], rounds: Sequence[int]) -> Verdict
         usual = statistics.median(lengths[:-1])
         if lengths[-1] > LONG_PHASE * usual:
             note = (
-                f"; the last phase ({curve[-1][1] - curve[-2][1]:+.1f}) is left out, since it is {lengths[-1] / usual:.1f} "
-                "times as long as the others and gains from that training, too"
+                f"; the last phase ({curve[-1][1] - curve[-2][1]:+.1f}) is left out, since it is "
+                f"{lengths[-1] / usual:.1f} times as long as the others and gains from that training, too"
             )
             curve = curve[:-1]
     gains = [later - earlier for (_, earlier), (_, later) in pairwise(curve)]
@@ -78,8 +78,8 @@ def judge(points: Sequence[tuple[int, float]], rounds: Sequence[int]) -> Verdict
     else:
         answer, words = "open", "Another round may or may not pay"
     sentence = (
-        f"{words}: the rounds gained {', '.join(f'{one:+.1f}' for one in gains)} points of mIoU, the last two {gain:+.1f} on "
-        f"average with an uncertainty of about ±{spread:.1f} (scatter of {len(curve)} evaluations of this run; a round pays "
-        f"from {WORTHWHILE:g} points on){note}."
+        f"{words}: the rounds gained {', '.join(f'{one:+.1f}' for one in gains)} points of mIoU, the last two "
+        f"{gain:+.1f} on average with an uncertainty of about ±{spread:.1f} (scatter of {len(curve)} evaluations of "
+        f"this run; a round pays from {WORTHWHILE:g} points on){note}."
     )
     return Verdict(answer, gain, spread, sentence)

@@ -29,8 +29,8 @@ _LISTED = 3
 class MaskFolder(Mapping[str, "Mask"]):
     """Partial labels by image id: a PNG for each target image, 255 where nothing is known.
 
-    A file belongs to the image whose id is its path below the folder without the suffix, or the only one whose id ends with
-    that path. An ``images.json``, as ``python -m ripu.labels export`` writes it, takes precedence.
+    A file belongs to the image whose id is its path below the folder without the suffix, or the only one whose id ends
+    with that path. An ``images.json``, as ``python -m ripu.labels export`` writes it, takes precedence.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class MaskFolder(Mapping[str, "Mask"]):
             folder: The folder of masks.
             target: The target scenes.
             taxonomy: The classes of the run.
-            ids: ``train``: 0 .. C-1 in the order of the classes. ``label``: as in the label files of the data set, where
-                void ids are answers, too.
+            ids: ``train``: 0 .. C-1 in the order of the classes. ``label``: as in the label files of the data set,
+                where void ids are answers, too.
             allows_missing: Let images without a mask begin with nothing.
 
         Raises:
@@ -64,8 +64,9 @@ class MaskFolder(Mapping[str, "Mask"]):
         missing = [scene.image_id for scene in target.scenes if scene.image_id not in self._paths]
         if missing and not allows_missing:
             raise ConfigError(
-                f"start.labels={folder}: {len(missing)} of {len(target)} target images have no mask: {missing[:_LISTED]}; "
-                f"the first should be {missing[0]}.png. Add masks that are 255 throughout, or set start.missing_masks=allow"
+                f"start.labels={folder}: {len(missing)} of {len(target)} target images have no mask: "
+                f"{missing[:_LISTED]}; the first should be {missing[0]}.png. Add masks that are 255 throughout, or set "
+                "start.missing_masks=allow"
             )
 
     def _pair(self) -> dict[str, Path]:
@@ -99,16 +100,16 @@ class MaskFolder(Mapping[str, "Mask"]):
                 stray.append(name.as_posix())
             elif image_id in pairs:
                 raise ConfigError(
-                    f"start.labels={self.folder}: {pairs[image_id].relative_to(self.folder)} and {name} are both masks of "
-                    f"{image_id}; keep one"
+                    f"start.labels={self.folder}: {pairs[image_id].relative_to(self.folder)} and {name} are both masks "
+                    f"of {image_id}; keep one"
                 )
             else:
                 pairs[image_id] = path
         if stray:
             example = next(iter(self._numbers), "IMAGE")
             raise ConfigError(
-                f"start.labels={self.folder}: {len(stray)} files are not masks of target images: {stray[:_LISTED]}; a mask "
-                f"is named after its image, e.g. {example}.png. Rename or remove them"
+                f"start.labels={self.folder}: {len(stray)} files are not masks of target images: {stray[:_LISTED]}; a "
+                f"mask is named after its image, e.g. {example}.png. Rename or remove them"
             )
         return pairs
 
@@ -126,8 +127,8 @@ class MaskFolder(Mapping[str, "Mask"]):
         """Read every mask.
 
         Raises:
-            ConfigError: A mask has another size or an id without a meaning, all masks are unknown throughout, or their ids
-                are of another kind than ``ids``.
+            ConfigError: A mask has another size or an id without a meaning, all masks are unknown throughout, or their
+                ids are of another kind than ``ids``.
         """
         if not sum(int(self[image_id].known.any()) for image_id in self._paths):  # every one of them is read
             raise ConfigError(
@@ -136,8 +137,8 @@ class MaskFolder(Mapping[str, "Mask"]):
             )
         if self._target.taxonomy.look_like_train_ids(self._counts):
             raise ConfigError(
-                f"start.labels={self.folder}: the masks hold train ids (0..18), most of which would be void as label ids of "
-                "Cityscapes; give start.ids=train"
+                f"start.labels={self.folder}: the masks hold train ids (0..18), most of which would be void as label "
+                "ids of Cityscapes; give start.ids=train"
             )
 
     def digest(self) -> str:
@@ -170,7 +171,8 @@ class MaskFolder(Mapping[str, "Mask"]):
         if label.shape != size:
             raise ConfigError(
                 f"start.labels: {path} has {label.shape[1]} x {label.shape[0]} pixels and the label of {image_id} "
-                f"{size[1]} x {size[0]}; make masks of the size of the labels (of the images, where there are no labels)"
+                f"{size[1]} x {size[0]}; make masks of the size of the labels (of the images, where there are no "
+                "labels)"
             )
         return Mask(known, label)
 

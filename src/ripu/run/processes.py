@@ -39,8 +39,8 @@ def check_launcher(spec: RunSpec) -> None:
     if there != wanted:
         raise ConfigError(
             f"{launcher} has started {there} processes, and trainer.devices={spec.trainer.devices} on "
-            f"trainer.num_nodes={spec.trainer.num_nodes} are {wanted}; give trainer.devices the number on each node, or start "
-            "one process"
+            f"trainer.num_nodes={spec.trainer.num_nodes} are {wanted}; give trainer.devices the number on each node, "
+            "or start one process"
         )
 
 
@@ -52,8 +52,8 @@ def check_job_of_sweep(spec: RunSpec) -> None:
     """
     if num_processes(spec.trainer) > 1 and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         raise ConfigError(
-            f"trainer.devices={spec.trainer.devices}, trainer.num_nodes={spec.trainer.num_nodes}: a job of a sweep (-m) cannot "
-            "start further processes; use trainer.devices=1, or give a command for each job"
+            f"trainer.devices={spec.trainer.devices}, trainer.num_nodes={spec.trainer.num_nodes}: a job of a sweep "
+            "(-m) cannot start further processes; use trainer.devices=1, or give a command for each job"
         )
 
 

@@ -33,8 +33,8 @@ def find_checkpoint(run: Path, plan: Plan) -> Path | None:
         return newest
     if not labels.is_dir():
         raise StoreMissingError(
-            f"{labels} is gone, and {newest} is from after {plan.num_rounds(step_of(newest))} rounds; restore the folder from "
-            "a copy of the run, or start another run: answered queries would be asked again"
+            f"{labels} is gone, and {newest} is from after {plan.num_rounds(step_of(newest))} rounds; restore the "
+            "folder from a copy of the run, or start another run: answered queries would be asked again"
         )
     done = LabelStore.open(labels).num_rounds
     if plan.num_rounds(step_of(newest)) <= done:

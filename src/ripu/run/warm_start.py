@@ -1,7 +1,7 @@
 """Warm starts: the weights and labels of a finished run (``start.run``), and existing masks (``start.labels``).
 
-Carried labels are copied into the run's own label store before its first round. They are trained on from step 0 and never
-asked for again; the budget of the run comes on top.
+Carried labels are copied into the run's own label store before its first round. They are trained on from step 0 and
+never asked for again; the budget of the run comes on top.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def find_labels(spec: RunSpec, target: SceneDataset) -> StartLabels | None:
         not write.
 
     Raises:
-        ConfigError: Masks are missing or left over, have another size or ids without a meaning, are unknown throughout, or
-            contradict the other run.
+        ConfigError: Masks are missing or left over, have another size or ids without a meaning, are unknown throughout,
+            or contradict the other run.
         LabelStoreError: The other run has other classes or images.
     """
     from ripu.labelstore import LabelStore, TargetImage, check_parent
@@ -119,15 +119,15 @@ def _check_agree(parent: LabelReader, masks: MaskFolder, start: StartSpec) -> No
         if differs.any():
             row, column = divmod(int(known[differs][0]), image.width)
             example = example or (
-                f"{image.image_id}, row {row}, column {column}: {labels[differs][0]} there, {mask.label[row, column]} in "
-                "the mask"
+                f"{image.image_id}, row {row}, column {column}: {labels[differs][0]} there, {mask.label[row, column]} "
+                "in the mask"
             )
             pixels, images = pixels + int(differs.sum()), images + 1
     if pixels:
         raise ConfigError(
-            f"start.run={start.run} and start.labels={masks.folder} contradict each other on {pixels} pixels of {images} "
-            f"images (train ids; {example}); answers are never replaced: make these pixels {UNKNOWN} in the masks, or begin "
-            f"with the masks alone: {argument('model.checkpoint', start.weights)} instead of start.run"
+            f"start.run={start.run} and start.labels={masks.folder} contradict each other on {pixels} pixels of "
+            f"{images} images (train ids; {example}); answers are never replaced: make these pixels {UNKNOWN} in the "
+            f"masks, or begin with the masks alone: {argument('model.checkpoint', start.weights)} instead of start.run"
         )
 
 

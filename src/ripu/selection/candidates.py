@@ -34,8 +34,8 @@ class Candidates:
         index: The image.
         places: (N, 2) int64 rows and columns.
         scores: (N,) float32, never rising.
-        pixels: (N,) int64 pixels that each asks for, counted in the unit of the budget: 1 for windows, whose budget counts
-            picks.
+        pixels: (N,) int64 pixels that each asks for, counted in the unit of the budget: 1 for windows, whose budget
+            counts picks.
         regions: The pixels of each where the shape is fixed; None for the round's squares.
         impurity: (N,) float64 nats; None where the score has none.
         uncertainty: (N,) float64; None where the score has none.
@@ -161,8 +161,8 @@ def check_fixed(acquisition: Acquisition) -> None:
     numerics = getattr(acquisition, "numerics", "exact")
     if numerics != "exact":
         raise ConfigError(
-            f"acquisition.numerics={numerics} (protocol.score_numerics, where that is not given) is defined for square windows "
-            "alone; give acquisition.numerics=exact, or region=square"
+            f"acquisition.numerics={numerics} (protocol.score_numerics, where that is not given) is defined for square "
+            "windows alone; give acquisition.numerics=exact, or region=square"
         )
 
 
@@ -179,8 +179,8 @@ def _region_scores(
 
     Which of them a score is made of is told by the maps that it returns: impurity is taken over the region's predicted
     labels, and times the mean uncertainty of its pixels where there is one; without impurity it is the mean of the
-    pixels' own scores. A score with neither (random) is that of the region's middle pixel, since a mean of random numbers
-    would depend on the region's size.
+    pixels' own scores. A score with neither (random) is that of the region's middle pixel, since a mean of random
+    numbers would depend on the region's size.
     """
     size = (partition.shape[0], partition.shape[1])
     maps = _of_pixels(acquisition)(logits, size, [key], **extra)

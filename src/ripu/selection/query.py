@@ -21,11 +21,11 @@ class Query:
         budget: RA: share of the label's pixels over all rounds, in (0, 1]. PA: pixels per image over all rounds,
             counted at the training size.
         num_rounds: Rounds that share the budget.
-        budget_per: ``image``: every image has the same share of the budget. ``dataset``: the best of all images together
-            get the same total.
+        budget_per: ``image``: every image has the same share of the budget. ``dataset``: the best of all images
+            together get the same total.
         image_cap: With ``dataset``, the most that one image gets in a round, in multiples of its share; at least 1.
-        grid: PA: where picks lie and radii are counted. ``label``: on the label, where a budget that counts pixels at the
-            training size is scaled up. ``training``: on the pixels of the label that training sees, see
+        grid: PA: where picks lie and radii are counted. ``label``: on the label, where a budget that counts pixels at
+            the training size is scaled up. ``training``: on the pixels of the label that training sees, see
             :class:`ripu.selection.grid.TrainingGrid`.
     """
 
@@ -43,8 +43,8 @@ class Query:
             raise ConfigError(f"mode.budget_per={self.budget_per} is unknown; use image or dataset")
         if not (math.isfinite(self.image_cap) and self.image_cap >= 1):
             raise ConfigError(
-                f"mode.image_cap={self.image_cap} must be 1 or more: the most that one image gets in a round, in multiples "
-                "of its share"
+                f"mode.image_cap={self.image_cap} must be 1 or more: the most that one image gets in a round, in "
+                "multiples of its share"
             )
         if self.grid not in ("label", "training") or (self.grid == "training" and not self.pixel):
             raise ConfigError(f"protocol.pixel_grid={self.grid} is unknown; use label, or for mode=pa training")
@@ -55,8 +55,8 @@ class Query:
             )
         if not self.pixel and self.suppress_radius < 2 * self.radius:
             raise ConfigError(
-                f"mode.suppress_radius={self.suppress_radius} lets regions of radius {self.radius} overlap, and a pixel "
-                f"would be paid for twice; give {2 * self.radius} or more"
+                f"mode.suppress_radius={self.suppress_radius} lets regions of radius {self.radius} overlap, and a "
+                f"pixel would be paid for twice; give {2 * self.radius} or more"
             )
         if self.pixel and (self.budget < 1 or self.budget != int(self.budget)):
             raise ConfigError(
@@ -105,7 +105,8 @@ class Query:
     def pixels_until(self, label_size: tuple[int, int], round_index: int) -> int:
         """Pixels of an image that may have been asked when a round is over; what a round leaves is there for the next.
 
-        This is the budget of regions of fixed shape, whose sizes differ: ``floor(H * W * budget * (round + 1) / rounds)``.
+        This is the budget of regions of fixed shape, whose sizes differ: ``floor(H * W * budget * (round + 1) /
+        rounds)``.
         """
         exact = label_size[0] * label_size[1] * self.budget * (round_index + 1) / self.num_rounds
         return math.floor(round(exact, 9))

@@ -76,7 +76,8 @@ def remove_leftovers(run: Path) -> None:
 class RunCheckpoint(pl.Callback):
     """Saves every N steps, every M minutes, at the end of every phase and on errors; keeps the newest ones.
 
-    At a step with a round, the checkpoint is written after the round is committed, so that a resumed run never misses one.
+    At a step with a round, the checkpoint is written after the round is committed, so that a resumed run never misses
+    one.
     """
 
     def __init__(
@@ -96,7 +97,8 @@ class RunCheckpoint(pl.Callback):
         """
         if keep < 1 or every_minutes <= 0 or (every_steps is not None and every_steps < 1):
             raise ConfigError(
-                f"checkpoint.every_steps={every_steps}, every_minutes={every_minutes}, keep={keep}: all must be positive"
+                f"checkpoint.every_steps={every_steps}, every_minutes={every_minutes}, keep={keep}: all must be "
+                "positive"
             )
         self.folder = folder
         self.plan = plan
@@ -121,8 +123,9 @@ class RunCheckpoint(pl.Callback):
         self._begun = trainer.global_step
         if self._processes not in (0, trainer.world_size):
             _log.warning(
-                "the run used %d processes until step %d and now resumes with %d: a step sees different images, so the results "
-                "will match neither a run on the old nor on the new number (trainer.devices, trainer.num_nodes)",
+                "the run used %d processes until step %d and now resumes with %d: a step sees different images, so the "
+                "results will match neither a run on the old nor on the new number (trainer.devices, "
+                "trainer.num_nodes)",
                 self._processes,
                 trainer.global_step,
                 trainer.world_size,
@@ -134,8 +137,8 @@ class RunCheckpoint(pl.Callback):
     ) -> None:
         """Save if enough steps or minutes have passed.
 
-        This happens at the beginning of a step rather than at the end of the one before: Lightning has logged the metrics
-        of that one by now, and among accumulated micro-batches only the first sees the state of a whole step.
+        This happens at the beginning of a step rather than at the end of the one before: Lightning has logged the
+        metrics of that one by now, and among accumulated micro-batches only the first sees the state of a whole step.
         """
         step = trainer.global_step
         if step == self._begun:

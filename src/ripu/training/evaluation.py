@@ -124,9 +124,10 @@ class EvaluationModule(pl.LightningModule):
             scores = self._predict_scores(image[None], (int(label.shape[0]), int(label.shape[1])))
             if not bool(scores.sum().isfinite()):
                 raise NonFiniteError(
-                    f"the network's output for image {int(index)} of the evaluation (from 0) is NaN or infinite and cannot be "
-                    "measured: the weights have diverged or are damaged, or 16 bits are too few; lower optimizer.learning_rate "
-                    "(in a new run), use another checkpoint, or trainer.precision=32-true (evaluate: precision=32-true)"
+                    f"the network's output for image {int(index)} of the evaluation (from 0) is NaN or infinite and "
+                    "cannot be measured: the weights have diverged or are damaged, or 16 bits are too few; lower "
+                    "optimizer.learning_rate (in a new run), use another checkpoint, or trainer.precision=32-true "
+                    "(evaluate: precision=32-true)"
                 )
             prediction = scores.argmax(dim=1)
             if self.on_prediction is not None:

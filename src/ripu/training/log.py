@@ -28,8 +28,8 @@ class HasStepLosses(Protocol):
 class TrainingLog(pl.Callback):
     """Logs every ``trainer.log_every_n_steps`` optimiser steps, under the number of the step before (the first is 0).
 
-    Losses are means over the micro-batches of the step. Learning rates are those of the step. Images per second count all
-    ranks since the last entry.
+    Losses are means over the micro-batches of the step. Learning rates are those of the step. Images per second count
+    all ranks since the last entry.
     """
 
     def __init__(self) -> None:

@@ -15,8 +15,8 @@ from ripu.datasets.taxonomy import VOID, Taxonomy
 class ConfusionMatrix(Metric):
     """Counts of (truth, prediction) over all images and ranks.
 
-    Under ``trainer.deterministic``, torchmetrics' own compares every pixel with every cell, which takes 12 GB for one image of
-    2048 x 1024. This one counts whole numbers without weights, which is deterministic anyway.
+    Under ``trainer.deterministic``, torchmetrics' own compares every pixel with every cell, which takes 12 GB for one
+    image of 2048 x 1024. This one counts whole numbers without weights, which is deterministic anyway.
 
     Attributes:
         counts: (C, C) int64 without void pixels; rows are truth, columns prediction.
@@ -66,7 +66,8 @@ class SegmentationScores:
     def to_metrics(self) -> dict[str, float]:
         """Return the scores by the names under which they are logged.
 
-        With subsets there are several means; then the mean over all C classes is also called ``mIoUC``, e.g. ``mIoU16``.
+        With subsets there are several means; then the mean over all C classes is also called ``mIoUC``, e.g.
+        ``mIoU16``.
         """
         values = {"mIoU": self.miou, "pixel_accuracy": self.pixel_accuracy, **self.subsets}
         values |= {f"iou/{name}": iou for name, iou in self.per_class_iou.items() if iou is not None}

@@ -119,8 +119,8 @@ def keep_failed_step(
     images = "; ".join(f"{domain} {', '.join(some)}" for domain, some in names.items())
     positions = {domain: part["position"].tolist() for domain, part in batch.items()}
     return NonFiniteError(
-        f"{cause} at step {step} ({shown}; images: {images}; positions {positions}); {kept}. The remedy is usually a lower "
-        "optimizer.learning_rate (in a new run) or trainer.precision=32-true (with resume=true)"
+        f"{cause} at step {step} ({shown}; images: {images}; positions {positions}); {kept}. The remedy is usually a "
+        "lower optimizer.learning_rate (in a new run) or trainer.precision=32-true (with resume=true)"
     )
 
 

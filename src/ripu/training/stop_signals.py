@@ -25,12 +25,12 @@ class StopSignals(pl.Callback):
     """Acts on signals between two steps; must follow :class:`RunCheckpoint` in the list of callbacks.
 
     During training steps, SIGTERM and SIGINT wait for the end of the step. All processes of a job agree on it, write a
-    checkpoint and stop. A second signal does not wait. An evaluation or a round is repeated on resume, so there the signals
-    stop the run at once.
+    checkpoint and stop. A second signal does not wait. An evaluation or a round is repeated on resume, so there the
+    signals stop the run at once.
 
-    Under SLURM with Lightning's automatic requeueing (``#SBATCH --signal=SIGUSR1@90``), Lightning's handler runs at the end
-    of the step, after the run's own checkpoint. Lightning's checkpoint (``hpc_ckpt_*.ckpt``) repeats that state and is
-    removed: it has no digest, and Lightning would load it for the last evaluation.
+    Under SLURM with Lightning's automatic requeueing (``#SBATCH --signal=SIGUSR1@90``), Lightning's handler runs at the
+    end of the step, after the run's own checkpoint. Lightning's checkpoint (``hpc_ckpt_*.ckpt``) repeats that state and
+    is removed: it has no digest, and Lightning would load it for the last evaluation.
     """
 
     def __init__(self, run: Path, checkpoint: RunCheckpoint) -> None:
@@ -53,8 +53,8 @@ class StopSignals(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Replace Lightning's reaction to SIGTERM before it is installed.
 
-        Lightning broadcasts at once in a job of several processes. Between training and the last evaluation, or during it,
-        the processes would wait for each other forever.
+        Lightning broadcasts at once in a job of several processes. Between training and the last evaluation, or during
+        it, the processes would wait for each other forever.
         """
         has_own = signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_DFL)
         replace_sigterm_notifier(trainer, _nothing if has_own else stop_now)

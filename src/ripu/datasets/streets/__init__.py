@@ -5,8 +5,8 @@ target style, so that everything runs without a download::
 
     python -m ripu.datasets.streets --root data/streets --seed 0 --preview streets.png
 
-Classes differ in shape rather than colour, and share colours; source and target differ in palette, light, weather, lens,
-sensor, camera height and in how often things occur.
+Classes differ in shape rather than colour, and share colours; source and target differ in palette, light, weather,
+lens, sensor, camera height and in how often things occur.
 """
 
 from ripu.datasets.streets.preview import write_preview

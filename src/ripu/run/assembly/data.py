@@ -36,9 +36,9 @@ def make_scenes(spec: RunSpec) -> Scenes:
     unlabelled = sum(1 for scene in target.scenes if scene.label is None)
     if unlabelled and spec.has_rounds:
         _log.warning(
-            "%d of the %d images of %s have no label, and nobody is here to answer: queries about them stay unanswered, and "
-            "training learns nothing from them (without any answer, a run is source training with negative learning). The "
-            "run's labels/ folder keeps the queries.",
+            "%d of the %d images of %s have no label, and nobody is here to answer: queries about them stay "
+            "unanswered, and training learns nothing from them (without any answer, a run is source training with "
+            "negative learning). The run's labels/ folder keeps the queries.",
             unlabelled,
             len(target),
             target.name,
@@ -71,8 +71,8 @@ def _checked_parts(spec: RunSpec, names: Sequence[str]) -> dict[str, SceneDatase
         alone = [scene.image_id for scene in parts[name].scenes if scene.label is None] if name in parts else []
         if alone:
             raise ConfigError(
-                f"{parts[name].name} has scenes without labels ({len(alone)} of {len(parts[name])}: {alone[:3]}), and {why}; "
-                "add the labels, or take the images out"
+                f"{parts[name].name} has scenes without labels ({len(alone)} of {len(parts[name])}: {alone[:3]}), and "
+                f"{why}; add the labels, or take the images out"
             )
     taxonomy = spec.taxonomy
     for part in parts.values():

@@ -2,9 +2,9 @@
 
     python -m ripu.train dataset=gtav mode=ra dry_run=true
 
-The budget follows from the configuration and the data. Everything else is measured: a trial run (:mod:`.trial`) with the
-real network, data, sizes and device takes a few steps of each kind, one round and one evaluation over a few images in a
-temporary folder, and :mod:`.estimate` scales its times and sizes to the whole plan.
+The budget follows from the configuration and the data. Everything else is measured: a trial run (:mod:`.trial`) with
+the real network, data, sizes and device takes a few steps of each kind, one round and one evaluation over a few images
+in a temporary folder, and :mod:`.estimate` scales its times and sizes to the whole plan.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The forecast of a run, scaled from a trial run: pure arithmetic.
 
-Every figure is of one of three kinds: exact (steps, picks, bytes of the cache), an upper bound (pixels: windows at the border
-have fewer), or a measured time or size by step, image, round or picture, times their number in the run.
+Every figure is of one of three kinds: exact (steps, picks, bytes of the cache), an upper bound (pixels: windows at the
+border have fewer), or a measured time or size by step, image, round or picture, times their number in the run.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class Forecast:
 def paced(compute: float, loads: Sequence[float], *, workers: int, cores: int, is_cpu: bool) -> float:
     """Return the seconds of a step whose samples are read beside it.
 
-    Without workers reading comes on top. With them it runs beside the computing: on a GPU the slower of the two sets the
-    pace; on a CPU both share the cores.
+    Without workers reading comes on top. With them it runs beside the computing: on a GPU the slower of the two sets
+    the pace; on a CPU both share the cores.
 
     Args:
         compute: Seconds of the step itself.

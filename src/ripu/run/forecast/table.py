@@ -194,14 +194,16 @@ def _time_lines(forecast: Forecast) -> list[str]:
 def _notes(forecast: Forecast) -> list[str]:
     measured = forecast.measured
     lines = [
-        f"Scaled from {STEPS - 1} steps of each kind, and a round and evaluations over a few images, under the present load",
+        f"Scaled from {STEPS - 1} steps of each kind, and a round and evaluations over a few images, under the present "
+        "load",
         "of this machine. Nothing was kept.",
     ]
     if any(phase.is_reading for phase in forecast.phases):
         lines.append("Steps wait for their images: more data.num_workers, or data.cache=FOLDER, makes them faster.")
     if measured.world_size > 1:
         lines.append(
-            f"One process was measured; the times leave out the exchange of {measured.world_size} processes in each step."
+            f"One process was measured; the times leave out the exchange of {measured.world_size} processes in each "
+            "step."
         )
     if measured.spec.beginnings is not None:
         lines.append("paths.beginnings was not searched: a shared beginning saves the steps before the first round.")
