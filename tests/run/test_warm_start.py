@@ -393,7 +393,7 @@ def test_a_run_without_rounds_says_what_has_no_effect(finished: Path, data_root:
         train_here(data_root, tmp_path / "run", "selection_steps=[]")
     values = {"setting.target_labels": "revealed", "selection_steps": [], "objective.negative_weight": 1.0}
     said = without_effect(values.get, ["mode", "acquisition", "seed"])
-    assert said == [f"{key} has no effect: selection_steps=[] asks for nothing" for key in ("mode", "acquisition")]
+    assert said == [f"{key} has no effect: selection_steps=[] queries nothing" for key in ("mode", "acquisition")]
 
 
 def test_labels_that_got_lost_are_brought_again(finished: Path, data_root: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ class Unused:
     """A combination in which a key has no effect.
 
     Attributes:
-        when: Other keys with their values; of a tuple, any one. All of them must hold.
+        when: The values of other keys, all of which must hold; a tuple lists alternatives.
         why: The reason; ``{key}`` stands for the value of a key.
     """
 
@@ -63,13 +63,13 @@ class Key:
 
 
 _ASKS_NOTHING = (
-    Unused({"setting.target_labels": "none"}, "setting={setting.name} asks for nothing"),
+    Unused({"setting.target_labels": "none"}, "setting={setting.name} queries nothing"),
     Unused({"setting.target_labels": "all"}, "setting={setting.name} has every label from the start"),
-    Unused({"selection_steps": []}, "selection_steps=[] asks for nothing"),
+    Unused({"selection_steps": []}, "selection_steps=[] queries nothing"),
 )
 _FIXED_SHAPE = Unused(
     {"region._target_": ("ripu.regions.Rectangles", "ripu.regions.Superpixels")},
-    "regions of a fixed partition have no windows around picks",
+    "regions of a fixed partition have no window around a pick",
 )
 _OTHER_SHAPE = "regions of this shape ({region._target_}) do not depend on it"
 _CROSS_ENTROPY = Unused(
@@ -80,13 +80,14 @@ _NO_CONSISTENCY = (
     _CROSS_ENTROPY,
     Unused({"objective.consistency_weight": 0}, "objective.consistency_weight=0 switches the term off"),
 )
-_NO_PIXELS = Unused({"mode.pixel": False}, "mode={mode.name} asks for regions, not for pixels")
+_NO_PIXELS = Unused({"mode.pixel": False}, "mode={mode.name} queries regions, not pixels")
 _NO_MASKS = Unused({"start.labels": None}, "start.labels is not given")
 _OTHER_LENGTH = Unused({"setting.uses_source": False}, "setting={setting.name} has its own: see source_free")
 _OTHER_SETTING = Unused({"setting.uses_source": True}, "setting={setting.name} is another one")
 
 # Groups whose keys have something in common.
 _technical = partial(Key, may_change=True, is_compared=False)  # says where and how fast a run goes, not what it learns
+_outside = partial(_technical, before_rounds=False)  # not even a step depends on it
 _evaluation = partial(Key, may_change=True)
 _asking = partial(Key, before_rounds=False, unused=_ASKS_NOTHING)
 _masks = partial(Key, unused=(_NO_MASKS,))
@@ -94,22 +95,21 @@ _objective = partial(Key, unused=(_CROSS_ENTROPY,))
 _copied = partial(Key, may_change=True, is_compared=False)  # what it decides stands in another key; older runs lack it
 
 TABLE: Mapping[str, Key] = {
-    # Who, where, and how much at a time
+    # The place and the speed of a run
     "seed": Key(rules.SEED, is_compared=False),
-    "resume": _technical(before_rounds=False),
+    "resume": _outside(),
     "dry_run": _technical(),
-    "paths.output_dir": _technical(TEXT, before_rounds=False),
-    "paths.data_root": _technical(TEXT, before_rounds=False),
-    "paths.beginnings": _technical(TEXT | NOTHING, before_rounds=False),
-    "logger.*": _technical(before_rounds=False, target="any"),
-    "logger.wandb": _technical(
-        Rule("null or a description of a logger", lambda value: value is None or isinstance(value, dict)),
-        before_rounds=False,
+    "paths.output_dir": _outside(TEXT),
+    "paths.data_root": _outside(TEXT),
+    "paths.beginnings": _outside(TEXT | NOTHING),
+    "logger.*": _outside(target="any"),
+    "logger.wandb": _outside(
+        Rule("null or a description of a logger", lambda value: value is None or isinstance(value, dict))
     ),
-    "logger.wandb.mode": _technical(one_of("auto", "online", "offline", "disabled"), before_rounds=False),
-    "checkpoint.every_steps": _technical(whole(1) | NOTHING, before_rounds=False),
-    "checkpoint.every_minutes": _technical(POSITIVE, before_rounds=False),
-    "checkpoint.keep": _technical(whole(1), before_rounds=False),
+    "logger.wandb.mode": _outside(one_of("auto", "online", "offline", "disabled")),
+    "checkpoint.every_steps": _outside(whole(1) | NOTHING),
+    "checkpoint.every_minutes": _outside(POSITIVE),
+    "checkpoint.keep": _outside(whole(1)),
     "trainer.max_steps": Key(whole(1)),
     "trainer.accumulate": Key(whole(1)),  # the images of a step
     "trainer.accelerator": _technical(rules.ACCELERATOR),
@@ -129,12 +129,11 @@ TABLE: Mapping[str, Key] = {
     "evaluation.save_predictions": _technical(),
     "evaluation.pictures": _technical(whole(0)),
     "evaluation.gallery": _technical(whole(0)),
-    "data.num_workers": _technical(whole(0, most=1024), before_rounds=False),
-    "data.cache": _technical(TEXT | NOTHING, before_rounds=False),
+    "data.num_workers": _outside(whole(0, most=1024)),
+    "data.cache": _outside(TEXT | NOTHING),
     "data.unreadable": Key(one_of("stop", "skip"), may_change=True),
     # Rounds
-    # The mode says what is wrong with 0.
-    "budget": Key(
+    "budget": Key(  # 0 is refused with the words of the mode
         number("above 0: mode=ra a share of the image, mode=pa pixels per image", least=0), before_rounds=False
     ),
     "selection_steps": Key(rules.STEPS | NOTHING, before_rounds=False),  # the first round counts by itself
@@ -147,7 +146,7 @@ TABLE: Mapping[str, Key] = {
     "mode.image_cap": _asking(number("1 or more", least=1) | NOTHING),
     "acquisition.*": _asking(target="score"),
     "region.*": _asking(target="shape"),
-    # The beginning
+    # The start of training
     "start.run": Key(TEXT | NOTHING),
     "start.labels": Key(TEXT | NOTHING),
     "start.ids": _masks(one_of("train", "label")),
@@ -220,7 +219,7 @@ TABLE: Mapping[str, Key] = {
     "dataset.subsets": Key(is_open=True),
     "dataset.color_map": Key(is_open=True),
     "dataset.static_mask": Key(
-        TEXT | NOTHING, unused=(Unused({"selection_steps": []}, "selection_steps=[] asks for nothing"),)
+        TEXT | NOTHING, unused=(Unused({"selection_steps": []}, "selection_steps=[] queries nothing"),)
     ),
     "dataset.root": _technical(),
     **{f"dataset.{part}": Key(target="loader") for part in ("prepare", "source", "target", "val")},
@@ -281,7 +280,7 @@ TABLE: Mapping[str, Key] = {
 """Key, or group with ``.*`` -> its properties. ``group.*`` stands for every key of the group that has no entry itself."""
 
 _UNKNOWN = Key()
-"""Of a key of nobody's table, e.g. one that only an older version had: it counts in full."""
+"""The properties of a key without an entry, e.g. one that only an older version had: it counts in full."""
 
 
 def entry_of(key: str) -> str | None:
