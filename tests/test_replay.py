@@ -85,7 +85,7 @@ def test_the_network_of_the_run_is_asked(run: Path, tmp_path: Path) -> None:
     for index, one in enumerate(store.images):
         image = PoolScenes(scenes.target, (32, 48), [index])[0]["image"]
         with torch.no_grad():
-            pixels = engine.would_ask(network(image[None]), image, (one.height, one.width))
+            pixels = engine.scorer.would_ask(network(image[None]), image, (one.height, one.width))
         np.testing.assert_array_equal(np.sort(pixels), np.flatnonzero(store.asked_mask(one.image_id)))
 
 

@@ -168,9 +168,9 @@ def _ask_again(
             index,
             index + 1,
             network=source.network,
-            pool=source.pool(with_images=engine.needs_image),
+            pool=source.pool(with_images=engine.scorer.needs_image),
             device=source.device,
-            progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(engine.image_ids)),
+            progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(engine.scorer.image_ids)),
         )
         picks += tally.picks
         faults += tally.unreadable

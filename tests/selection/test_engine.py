@@ -44,7 +44,7 @@ class Nobody:
 
 
 def budget_of(engine: SelectionEngine) -> int:
-    return engine.query.picks_per_round(LABEL, engine.train_size)
+    return engine.scorer.query.picks_per_round(LABEL, engine.scorer.train_size)
 
 
 @pytest.mark.parametrize("query", [{}, PIXELS], ids=["regions", "pixels"])
@@ -52,7 +52,7 @@ def test_what_is_revealed_is_the_truth_of_what_was_asked_and_nothing_else(
     query: dict[str, Any], tmp_path: Path
 ) -> None:
     engine = make_engine(**query)
-    budget, radius, suppress = budget_of(engine), engine.query.reveal_radius, engine.query.suppress_radius
+    budget, radius, suppress = budget_of(engine), engine.scorer.query.reveal_radius, engine.scorer.query.suppress_radius
     before = {image_id: np.zeros(LABEL, dtype=bool) for image_id in IDS}
     every: dict[str, list[list[int]]] = {image_id: [] for image_id in IDS}
     with make_store(tmp_path) as store:
@@ -278,7 +278,9 @@ def test_sizes_may_differ_between_images(tmp_path: Path) -> None:
     with LabelStore.create(tmp_path / "labels", images, ["a"] * NUM_CLASSES) as store:
         run_round(engine, store, 0)
         for image_id, size in zip(IDS, sizes, strict=True):
-            assert len(store.picks(image_id, 0).picks) == engine.query.picks_per_round(size, engine.train_size)
+            assert len(store.picks(image_id, 0).picks) == engine.scorer.query.picks_per_round(
+                size, engine.scorer.train_size
+            )
 
 
 def test_ground_truth_answers_what_stands_in_the_file(data_root: Path) -> None:
@@ -323,7 +325,7 @@ def test_a_committed_round_that_is_taken_again_stands_and_asks_nobody(
         other = rounds.network()
         with caplog.at_level("WARNING"):
             run_round(make_engine(oracle=NeverAgain()), store, 1, network=lambda image: other(image).flip(1).square())
-        assert "round 1 is committed, and on 7 images this device now computes other picks" in caplog.text
+        assert "round 1 is committed, and this device now computes other picks on 7 images" in caplog.text
         with pytest.raises(SelectionError, match="round 1 is committed already with other settings"):
             run_round(make_engine(suppress_radius=4), store, 1)
         assert store_bytes(tmp_path / "labels") == before

@@ -21,7 +21,7 @@ PIXELS = {"pixel": True, "radius": 3, "suppress_radius": 2, "budget": 12, "grid"
 
 def test_a_picture_too_small_for_the_grid_is_asked_about_nothing() -> None:
     engine = make_engine(**PIXELS)
-    assert engine.would_ask(torch.rand(1, 5, *INPUT), None, (INPUT[0] - 1, INPUT[1])).size == 0
+    assert engine.scorer.would_ask(torch.rand(1, 5, *INPUT), None, (INPUT[0] - 1, INPUT[1])).size == 0
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.data())
@@ -72,7 +72,7 @@ def test_the_budget_is_what_training_sees(tmp_path: Path) -> None:
     score = RipuScore(radius=3, pixel=True)(logits, INPUT, [0]).score[0]
     best = np.unravel_index(int(score.argmax()), INPUT)
     assert picks[0].tolist() == [grid.rows[best[0]], grid.columns[best[1]]]
-    assert sorted(engine.would_ask(logits, None, LABEL).tolist()) == sorted((picks @ [LABEL[1], 1]).tolist())
+    assert sorted(engine.scorer.would_ask(logits, None, LABEL).tolist()) == sorted((picks @ [LABEL[1], 1]).tolist())
 
 
 def test_masked_pixels_are_not_asked_on_the_grid_either(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_superpixels_are_brought_to_label_size(fake_slic: dict[str, Any]) -> Non
 
 def test_a_round_of_superpixels(fake_slic: dict[str, Any], tmp_path: Path) -> None:
     engine = rounds.make_engine(region=Superpixels(66), budget=0.4)
-    assert engine.needs_image
+    assert engine.scorer.needs_image
     with rounds.make_store(tmp_path) as store:
         rounds.run_round(engine, store, 0)
         assert all(len(store.picks(image, 0).picks) for image in rounds.IDS)
@@ -281,7 +281,7 @@ def test_the_cut_goes_by_score_then_image_then_order() -> None:
 def test_would_ask_is_the_first_round(tmp_path: Path) -> None:
     for engine in (rounds.make_engine(), rounds.make_engine(region=Rectangles(5, 4))):
         logits = rounds.network()(rounds.images()[2:3])
-        with rounds.make_store(tmp_path / type(engine.region).__name__) as store:
+        with rounds.make_store(tmp_path / type(engine.scorer.region).__name__) as store:
             rounds.run_round(engine, store, 0, pool=lambda indices: rounds.pool(indices, batch_size=1))
-            pixels = engine.would_ask(logits, rounds.images()[2], rounds.LABEL)
+            pixels = engine.scorer.would_ask(logits, rounds.images()[2], rounds.LABEL)
             np.testing.assert_array_equal(np.sort(pixels), np.flatnonzero(store.asked_mask(rounds.IDS[2])))

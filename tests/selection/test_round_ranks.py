@@ -152,7 +152,7 @@ def test_out_of_memory_for_one_image_is_an_error(tmp_path: Path) -> None:
 def test_the_data_set_shares_one_budget(tmp_path: Path) -> None:
     each = rounds.make_engine()
     shared = rounds.make_engine(budget_per="dataset", image_cap=2.0)
-    share = each.query.picks_per_round(rounds.LABEL, rounds.INPUT)
+    share = each.scorer.query.picks_per_round(rounds.LABEL, rounds.INPUT)
     with rounds.make_store(tmp_path / "each") as one, rounds.make_store(tmp_path / "shared") as other:
         rounds.run_round(each, one, 0)
         rounds.run_round(shared, other, 0)

@@ -47,12 +47,12 @@ def arm(moment: str) -> None:
         return
     from ripu.module import RipuModule
     from ripu.run import results
-    from ripu.selection.engine import SelectionEngine
+    from ripu.selection.scoring import Scorer
 
     if moment == "training":
         before(RipuModule, "target_loss", 3)  # in the middle of a step
     elif moment == "round":
-        before(SelectionEngine, "_candidates", 5)
+        before(Scorer, "candidates", 5)
     elif moment == "evaluation":
         before(RipuModule, "_evaluate_batch", 2)
     elif moment == "test":

@@ -18,6 +18,7 @@ from ripu.labelstore import LabelStore, TargetImage
 from ripu.loading.samples import collate_eval
 from ripu.selection.engine import SelectionEngine
 from ripu.selection.query import Query
+from ripu.selection.scoring import Scorer
 
 NUM_IMAGES, NUM_CLASSES = 7, 5
 LABEL, INPUT = (30, 44), (15, 22)
@@ -81,13 +82,13 @@ def make_engine(**changes: Any) -> SelectionEngine:
     fields: dict[str, Any] = {
         "acquisition": RipuScore(radius=query["radius"], pixel=query["pixel"]),
         "query": Query(**query),
-        "oracle": Truth(),
         "image_ids": IDS,
         "label_sizes": (LABEL,) * NUM_IMAGES,
         "train_size": INPUT,
         "seed": 5,
     }
-    return SelectionEngine(**(fields | changes))
+    oracle = changes.pop("oracle", Truth())
+    return SelectionEngine(Scorer(**(fields | changes)), oracle)
 
 
 def make_store(folder: Path) -> LabelStore:

@@ -137,10 +137,10 @@ class Strike:
 
         owner.begin_round, owner.commit_round = begin_round, commit_round
 
-    def watch_engine(self, module: Any) -> None:
+    def watch_scorer(self, module: Any) -> None:
         """Watch the scoring of images."""
-        owner = module.SelectionEngine
-        score = owner._candidates
+        owner = module.Scorer
+        score = owner.candidates
         done = [0]
 
         def candidates(this: Any, *args: Any) -> Any:
@@ -151,7 +151,7 @@ class Strike:
                     self.now()
             return offer
 
-        owner._candidates = candidates
+        owner.candidates = candidates
 
     def watch_writes(self, module: Any) -> None:
         """Watch writes to files that are renamed into place, such as those of the label store."""
@@ -226,7 +226,7 @@ def arm() -> None:
         "ripu.module": strike.watch_module,
         "ripu.labelstore.store": strike.watch_store,
         "ripu.io.writing": strike.watch_writes,
-        "ripu.selection.engine": strike.watch_engine,
+        "ripu.selection.scoring": strike.watch_scorer,
         "lightning_fabric.plugins.io.torch_io": strike.watch_checkpoints,
     }
     for name in [name for name in hooks if name in sys.modules]:

@@ -109,7 +109,7 @@ def would_ask(
     with torch.no_grad(), evaluating(module):
         logits = module(sample[None].to(module.device))
     queried = np.full(size, VOID, dtype=np.uint8)
-    queried.ravel()[engine.would_ask(logits, sample, size)] = 0
+    queried.ravel()[engine.scorer.would_ask(logits, sample, size)] = 0
     return queried
 
 

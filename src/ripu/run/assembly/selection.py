@@ -40,6 +40,7 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
     """
     from ripu.selection.engine import SelectionEngine
     from ripu.selection.oracles import GroundTruthOracle
+    from ripu.selection.scoring import Scorer
 
     query, region = spec.query, spec.region
     if query is None:
@@ -50,10 +51,9 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
     else:
         for size in sizes:
             check_room(query, size, spec.data.target_size)
-    return SelectionEngine(
+    scorer = Scorer(
         acquisition=instantiate(spec.acquisition),
         query=query,
-        oracle=GroundTruthOracle(scenes.target),
         image_ids=tuple(image.image_id for image in images),
         label_sizes=tuple((image.height, image.width) for image in images),
         train_size=spec.data.target_size,
@@ -61,6 +61,7 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
         excluded=_static_mask(spec.dataset.static_mask, scenes) if spec.dataset.static_mask else None,
         region=region,
     )
+    return SelectionEngine(scorer, GroundTruthOracle(scenes.target))
 
 
 def _check_fits(region: RegionShape, query: Query, sizes: set[tuple[int, int]]) -> None:

@@ -1,0 +1,222 @@
+"""From the logits of a target image to its candidates, under the query and the rounds so far."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ripu.acquisition import Acquisition, ScoreMaps
+from ripu.io.errors import ConfigError
+from ripu.labelstore import LabelReader, Round, square_regions
+from ripu.loading.order import seed_of
+from ripu.regions import RegionShape
+from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, grown, window_candidates
+from ripu.selection.grid import TrainingGrid
+from ripu.selection.query import Query
+from ripu.selection.ranks import SelectionError
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores the target images of a run.
+
+    Attributes:
+        acquisition: The score.
+        query: Radii and budget.
+        image_ids: Image ids in the order of the data set.
+        label_sizes: (H, W) of every label, in the same order.
+        train_size: (h, w) that images are fed at.
+        seed: Seed of random scores.
+        excluded: Reads the static mask of an image, (H, W) bool, True where nothing may be asked; None for no mask.
+        region: The shape of regions; None for the squares of the query.
+    """
+
+    acquisition: Acquisition
+    query: Query
+    image_ids: tuple[str, ...]
+    label_sizes: tuple[tuple[int, int], ...]
+    train_size: tuple[int, int]
+    seed: int
+    excluded: Callable[[int], NDArray[np.bool_]] | None = None
+    region: RegionShape | None = None
+
+    def __post_init__(self) -> None:
+        if self.is_fixed:
+            if self.query.pixel:
+                raise ConfigError(
+                    "mode.pixel=true asks for single pixels and region._target_="
+                    f"{type(self.region).__name__} for whole regions; use mode=ra, or region=square"
+                )
+            check_fixed(self.acquisition)
+        for size in set(self.label_sizes):
+            self.grid(size)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether images are cut into regions beforehand."""
+        return self.region is not None and self.region.is_fixed
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether scores or regions read the image itself, not its logits alone."""
+        is_cut_by_image = self.is_fixed and self.region is not None and self.region.needs_image
+        return self.acquisition.needs_image or is_cut_by_image
+
+    @property
+    def has_shared_budget(self) -> bool:
+        """Whether all images share the budget."""
+        return self.query.budget_per != "image"
+
+    def grid(self, size: tuple[int, int]) -> TrainingGrid | None:
+        """Return the pixels of a label of this size that picks are restricted to; None if they may lie anywhere."""
+        return TrainingGrid.between(size, self.train_size) if self.query.grid == "training" else None
+
+    def most_pixels(self, size: tuple[int, int], round_index: int) -> int:
+        """Return the most pixels of fixed regions: up to the round's end, or in the round if images share the budget."""
+        if not self.has_shared_budget:
+            return self.query.pixels_until(size, round_index)
+        return int(round(self.query.image_cap * size[0] * size[1] * self.query.budget / self.query.num_rounds, 9))
+
+    def spent_pixels(self, store: LabelReader, round_index: int, index: int) -> int:
+        """Return the pixels of an image that earlier rounds of this run asked for."""
+        return int(store.asked_mask(self.image_ids[index], round_index, with_carried=False).sum())
+
+    def candidates(
+        self, store: LabelReader, spec: Round, index: int, logits: Tensor, image: Tensor | None
+    ) -> Candidates:
+        """Return the candidates of an image in a round.
+
+        Args:
+            store: The rounds so far.
+            spec: The round.
+            index: Position of the image.
+            logits: (1, C, h, w).
+            image: (3, h, w) uint8 if :attr:`needs_image`.
+
+        Raises:
+            SelectionError: The image cannot be scored, e.g. because its logits are not finite.
+        """
+        image_id, size = self.image_ids[index], self.label_sizes[index]
+        key = self._key(spec.index, index)
+        excluded = None if self.excluded is None else self.excluded(index)
+        try:
+            if self.is_fixed:
+                asked = store.asked_mask(image_id, spec.index)
+                limit = self.most_pixels(size, spec.index)
+                if not self.has_shared_budget:
+                    limit -= self.spent_pixels(store, spec.index, index)
+                return self._fixed(index, logits, image, key, asked, excluded, limit, self.has_shared_budget)
+            blocked = self._blocked(store, spec.index, index, excluded)
+            num_picks = self.query.most_picks(size, self.train_size)
+            return self._windows(index, logits, image, key, blocked, num_picks)
+        except ValueError as error:
+            raise SelectionError(f"image {image_id!r} cannot be scored: {error}") from error
+
+    def maps(self, round_index: int, index: int, logits: Tensor, image: Tensor | None) -> ScoreMaps:
+        """Return the maps of windows or pixels of an image, also if regions have a fixed shape."""
+        return self._score(logits, image, self.label_sizes[index], self._key(round_index, index))
+
+    def would_ask(self, logits: Tensor, image: Tensor | None, size: tuple[int, int]) -> NDArray[np.int64]:
+        """Return the pixels that the first round would ask for on an image outside the pool, e.g. for a picture.
+
+        Args:
+            logits: (1, C, h, w).
+            image: (3, h, w) uint8 if :attr:`needs_image`.
+            size: (H, W) of the result.
+
+        Returns:
+            (M,) int64 flat indices of pixels; none if the training grid does not fit into the size.
+        """
+        if self.query.grid == "training" and (size[0] < self.train_size[0] or size[1] < self.train_size[1]):
+            return np.zeros(0, dtype=np.int64)
+        one = replace(self, image_ids=("",), label_sizes=(size,))
+        nothing = np.zeros(size, dtype=np.bool_)
+        if self.is_fixed:
+            limit = self.query.pixels_until(size, 0)
+            regions = one._fixed(0, logits, image, 0, nothing, None, limit, at_least_one=True).regions
+            assert regions is not None
+            return regions.indices
+        grid = self.grid(size)
+        blocked = nothing if grid is None else grid.sample(nothing)
+        num_picks = self.query.picks_per_round(size, self.train_size)
+        places = one._windows(0, logits, image, 0, blocked, num_picks).places
+        return square_regions(places, self.query.reveal_radius, *size).indices
+
+    def _blocked(
+        self, store: LabelReader, round_index: int, index: int, excluded: NDArray[np.bool_] | None
+    ) -> NDArray[np.bool_]:
+        """Return where nothing may be picked, (H, W) bool, or (h, w) on the training grid."""
+        image_id, radius = self.image_ids[index], self.query.reveal_radius
+        blocked = store.suppressed(image_id, round_index)
+        if store.carried:  # may have any shape: no square may reach into it
+            blocked |= grown(store.asked_mask(image_id, 0), radius)
+        if excluded is not None:
+            blocked |= grown(excluded, radius)
+        grid = self.grid(self.label_sizes[index])
+        if grid is None:
+            return blocked
+        blocked = grid.sample(blocked)
+        before = [(one, store.picks(image_id, one.index)) for one in store.rounds_as_of(round_index)]
+        for earlier, record in (*store.carried_picks(image_id), *before):
+            if "grid" in earlier.info:  # its picks kept their distance on the grid, which is a little more
+                blocked |= grid.near(record.picks, int(earlier.info["grid"]["suppress_radius"]))
+        return blocked
+
+    def _windows(
+        self, index: int, logits: Tensor, image: Tensor | None, key: int, blocked: NDArray[np.bool_], num_picks: int
+    ) -> Candidates:
+        size = self.label_sizes[index]
+        grid = self.grid(size)
+        maps = self._score(logits, image, size if grid is None else self.train_size, key)
+        offer = window_candidates(index, maps, blocked, num_picks, self.query.suppress_radius)
+        return offer if grid is None else replace(offer, places=grid.to_label(offer.places))
+
+    def _fixed(
+        self,
+        index: int,
+        logits: Tensor,
+        image: Tensor | None,
+        key: int,
+        asked: NDArray[np.bool_],
+        excluded: NDArray[np.bool_] | None,
+        limit_px: int,
+        at_least_one: bool,
+    ) -> Candidates:
+        assert self.region is not None
+        picture = None
+        if self.region.needs_image and image is not None:
+            picture = image.permute(1, 2, 0).contiguous().cpu().numpy()
+        partition = self.region.partition(self.label_sizes[index], picture)
+        if excluded is not None:
+            partition = np.where(excluded, np.int32(-1), partition)
+        return fixed_candidates(
+            index,
+            self.acquisition,
+            logits,
+            partition,
+            key,
+            asked,
+            limit_px,
+            at_least_one=at_least_one,
+            extra=self._extra(image),
+        )
+
+    def _score(self, logits: Tensor, image: Tensor | None, size: tuple[int, int], key: int) -> ScoreMaps:
+        return self.acquisition(logits, size, [key], **self._extra(image))
+
+    def _extra(self, image: Tensor | None) -> dict[str, Any]:
+        """Return the further arguments of scores that read the image."""
+        if not self.acquisition.needs_image:
+            return {}
+        assert image is not None
+        return {"images": image.permute(1, 2, 0)[None].contiguous()}
+
+    def _key(self, round_index: int, index: int) -> int:
+        """Return the key of random scores."""
+        return seed_of(self.seed, round_index, zlib.crc32(self.image_ids[index].encode()), index)
