@@ -53,7 +53,9 @@ def make_page(data: RunData) -> str:
     """Return the report as HTML."""
     from markupsafe import Markup
 
-    style, script = ((resources.files("ripu.report") / "assets" / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, script = (
+        (resources.files("ripu.report") / "assets" / name).read_text("utf-8") for name in ("page.css", "page.js")
+    )
     items = gallery_items(data)
     words = [str(data.results[key]) for key in ("dataset", "mode", "setting") if data.results.get(key)]
     page: str = _template().render(

@@ -1,4 +1,4 @@
-"""Records, while a run goes on, what its report will show; writes the report after each round."""
+"""Callbacks that record a run for its report while it trains, and rewrite the report after each round."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class GalleryWatch:
         self.indices = frozenset(_gallery(scenes, count))
 
     def wants(self, index: int) -> bool:
-        """Whether the image is in the gallery."""
+        """Return True for the images of the gallery."""
         return index in self.indices
 
     def see(self, number: int, index: int, logits: Tensor, maps: ScoreMaps) -> None:
@@ -65,13 +65,13 @@ class GalleryWatch:
 
 @dataclass
 class EvaluationTally:
-    """What is counted over the images of an evaluation on one rank.
+    """Counts over the images of an evaluation on one rank.
 
     Attributes:
         num_classes: C.
-        keep: How many of the worst predictions are held.
-        bins: (:data:`NUM_BINS`, 3) pixels, right ones and summed confidence, by confidence.
-        images: (index, mIoU, share of right pixels) of every image, in percent; NaN without a labelled pixel.
+        keep: Number of predictions in ``worst``.
+        bins: (:data:`NUM_BINS`, 3) pixels, correct pixels and summed confidence, by confidence.
+        images: (index, mIoU, share of correct pixels) of every image, in percent; NaN without a labelled pixel.
         worst: The predictions of the images with the lowest mIoU, as (mIoU, index, (H, W) uint8).
     """
 
@@ -100,20 +100,17 @@ class EvaluationTally:
         confidence = (sparse.amax(dim=0) - sparse.logsumexp(dim=0)).exp()[is_known[every]].double()
         is_right = (prediction[every] == label[every])[is_known[every]].double()
         place = (confidence * NUM_BINS).long().clamp_(0, NUM_BINS - 1)
-        place, is_right, confidence = (
-            place.cpu(),
-            is_right.cpu(),
-            confidence.cpu(),
-        )  # weighted counts of a GPU have no order
+        # On the CPU: weighted counts of a GPU are summed in no fixed order.
+        place, is_right, confidence = place.cpu(), is_right.cpu(), confidence.cpu()
         for column, weights in enumerate((torch.ones_like(confidence), is_right, confidence)):
             self.bins[:, column] += torch.bincount(place, weights, NUM_BINS).numpy()
 
 
 class ReportRecorder(pl.Callback):
-    """Fills ``RUN/report`` and rewrites ``RUN/report.html``; acts after the callback that selects.
+    """Fills ``RUN/report`` and rewrites ``RUN/report.html``; acts after the selection callback.
 
-    Nothing that it does reaches training: it reads predictions, maps and counts that are there anyway, and labels of
-    the gallery for pictures alone.
+    It does not influence training: it reads existing predictions, maps and counts, and the gallery's labels for pictures
+    only.
     """
 
     def __init__(
@@ -124,9 +121,9 @@ class ReportRecorder(pl.Callback):
         Args:
             run: The run's folder.
             scenes: The data.
-            selection: Has the learning curve and the rounds.
-            facts: What ``results.json`` will say of the run and is known from the start.
-            count: Target images in the gallery; 0 records no picture.
+            selection: Keeps the learning curve and the rounds.
+            facts: The parts of ``results.json`` that are known from the start.
+            count: Target images in the gallery; 0 records no pictures.
         """
         self.run = run
         self.folder = run / storage.FOLDER
@@ -146,17 +143,15 @@ class ReportRecorder(pl.Callback):
             height, width = target.label_size(index)
             images.append({"index": index, "id": target.scenes[index].image_id, "height": height, "width": width})
             self._write_scene(target, index, f"target-{index:05d}")
-        write_json(
-            self.folder / "gallery.json",
-            {
-                "taxonomy": taxonomy.name,
-                "class_names": list(taxonomy.class_names),
-                "class_colors": [list(color) for color in taxonomy.class_colors],
-                "images": images,
-                "target_images": len(target),
-                "val_ids": [scene.image_id for scene in self.scenes.val.scenes],
-            },
-        )
+        content = {
+            "taxonomy": taxonomy.name,
+            "class_names": list(taxonomy.class_names),
+            "class_colors": [list(color) for color in taxonomy.class_colors],
+            "images": images,
+            "target_images": len(target),
+            "val_ids": [scene.image_id for scene in self.scenes.val.scenes],
+        }
+        write_json(self.folder / "gallery.json", content)
 
     def _write_scene(self, scenes: SceneDataset, index: int, name: str) -> None:
         if scenes.scenes[index].label is not None:
@@ -164,11 +159,11 @@ class ReportRecorder(pl.Callback):
         write_bytes(self.folder / f"{name}-image.jpg", storage.jpeg(scenes.read_image(index)))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._begin(pl_module, keep=0)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to count, and to keep the worst predictions."""
+        """Start counting and keeping the worst predictions."""
         self._begin(pl_module, keep=NUM_HARDEST if self.indices else 0)
 
     def _begin(self, pl_module: pl.LightningModule, keep: int) -> None:
@@ -176,7 +171,7 @@ class ReportRecorder(pl.Callback):
         self._tally = pl_module.on_prediction = EvaluationTally(self.scenes.taxonomy.num_classes, keep)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what was counted."""
+        """Write the counts."""
         self._end(trainer, pl_module, f"evaluation-{trainer.global_step:08d}")
         if trainer.is_global_zero:
             self._write_progress(trainer)
@@ -184,7 +179,7 @@ class ReportRecorder(pl.Callback):
             self._write_round(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what was counted, the worst images and the gallery as it is predicted now."""
+        """Write the counts, the images with the worst predictions, and the final predictions of the gallery."""
         tally = self._end(trainer, pl_module, f"evaluation-{trainer.global_step:08d}-final")
         assert isinstance(pl_module, RipuModule)
         for _, index, prediction in tally.worst:
@@ -201,18 +196,17 @@ class ReportRecorder(pl.Callback):
         assert self._tally is not None
         tally, self._tally, pl_module.on_prediction = self._tally, None, None
         assert pl_module.counts is not None
-        images = np.array(tally.images, dtype=np.float64).reshape(-1, 3)
         storage.write_arrays(
             self.folder / f"{name}-rank{trainer.global_rank}.npz",
             confusion=pl_module.counts.cpu().numpy().astype(np.int64),  # of all ranks already
             bins=tally.bins,
-            images=images,
+            images=np.array(tally.images, dtype=np.float64).reshape(-1, 3),
             world_size=trainer.world_size,
         )
         return tally
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After a round: write the report."""
+        """Write the report if a round took place."""
         self._write_round(trainer)
 
     def _write_round(self, trainer: pl.Trainer) -> None:
@@ -223,14 +217,12 @@ class ReportRecorder(pl.Callback):
 
     def _write_progress(self, trainer: pl.Trainer) -> None:
         selection = self.selection
-        write_json(
-            self.folder / "progress.json",
-            {
-                **self.facts,
-                "step": trainer.global_step,
-                "evaluations": selection.evaluations,
-                "rounds": selection.rounds,
-                "labelled_fraction": selection.labelled_fraction,
-                "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
-            },
-        )
+        content = {
+            **self.facts,
+            "step": trainer.global_step,
+            "evaluations": selection.evaluations,
+            "rounds": selection.rounds,
+            "labelled_fraction": selection.labelled_fraction,
+            "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
+        }
+        write_json(self.folder / "progress.json", content)
