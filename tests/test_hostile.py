@@ -36,6 +36,7 @@ from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore, LabelStoreError, TargetImage
 from ripu.models.checkpoints import CheckpointError, read_checkpoint
 from ripu.run import restore
+from ripu.run.label_export import export_name
 from running import compose, tiny
 
 SOURCES = sorted(Path(ripu.__file__).parent.rglob("*.py"))
@@ -207,7 +208,7 @@ def test_an_export_does_not_follow_links(tmp_path: Path) -> None:
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
     (tmp_path / "out").mkdir()
-    os.symlink(victim, tmp_path / "out" / f"{labels.export_name(0, 'one')}.png")
+    os.symlink(victim, tmp_path / "out" / f"{export_name(0, 'one')}.png")
     assert labels.main(["export", str(tmp_path / "labels"), str(tmp_path / "out")]) == 0
     assert victim.read_text() == "mine"
 

@@ -1,0 +1,143 @@
+"""The revealed labels of a store as PNG files, in train ids, the ids of the data set, or colours."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ripu.datasets.folder import make_taxonomy
+from ripu.datasets.taxonomy import TAXONOMIES, Taxonomy
+from ripu.io.errors import ConfigError
+from ripu.io.reading import read_yaml
+from ripu.io.writing import write_bytes, write_json
+from ripu.labelstore import NO_ROUND, VOID, LabelReader
+
+Table = tuple[Taxonomy, Sequence[int] | None]
+"""A class table, and the ids that label files of the data may hold; None for any."""
+
+
+def export_labels(
+    store: LabelReader,
+    out: Path,
+    num_rounds: int,
+    *,
+    ids: str = "train",
+    taxonomy: str | None = None,
+    colour: bool = False,
+) -> int:
+    """Write the revealed label of every image as ``NAME.png``, and ``images.json`` with the image id of each file.
+
+    Args:
+        store: The store.
+        out: The folder; made if it is missing. Links in it are replaced, not followed.
+        num_rounds: Export as of this many rounds.
+        ids: ``train`` or ``label``, the ids of the data set.
+        taxonomy: Name of a class table; None for that of the run beside the store, or one with the store's class names.
+        colour: Also write ``NAME_colour.png``.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        ConfigError: No class table fits, or several do.
+        WriteError: The operating system refused.
+    """
+    table = _table(store, taxonomy, needs_ids=ids == "label") if colour or taxonomy or ids == "label" else None
+    names: dict[str, str] = {}
+    for number, image in enumerate(store.images):
+        label = store.revealed_label(image.image_id, num_rounds)
+        name = export_name(number, image.image_id)
+        names[f"{name}.png"] = image.image_id
+        if table is not None and colour:
+            write_bytes(out / f"{name}_colour.png", _png(table[0].colorize(label)))
+        if table is not None and ids == "label":
+            is_revealed = store.revealed_round(image.image_id, num_rounds) != NO_ROUND
+            label = np.where(is_revealed, _disk_ids(label, *table), VOID).astype(np.uint8)
+        write_bytes(out / f"{name}.png", _png(label))
+    write_json(out / "images.json", names)
+    return len(names)
+
+
+def export_name(number: int, image_id: str) -> str:
+    """Return a file name (without extension) for an image id that is not trusted.
+
+    Unique by its number, at most 140 characters of ``A-Za-z0-9._-``, no folder part.
+
+    Args:
+        number: Position of the image in the store.
+        image_id: Any text.
+
+    Example:
+        >>> export_name(3, "../../etc/passwd")
+        '000003_.._.._etc_passwd'
+    """
+    return f"{number:06d}_" + re.sub(r"[^A-Za-z0-9._-]", "_", image_id)[-120:]
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _disk_ids(label: NDArray[np.uint8], taxonomy: Taxonomy, known: Sequence[int] | None) -> NDArray[np.uint8]:
+    """Return ids as label files hold them; void is the smallest known id without a class, or 255."""
+    ids = taxonomy.to_disk_ids(label)
+    free = set(range(VOID) if known is None else known) - set(taxonomy.disk_to_train)
+    ids[label == VOID] = min((one for one in free if 0 <= one < VOID), default=VOID)
+    return ids
+
+
+def _table(store: LabelReader, name: str | None, *, needs_ids: bool) -> Table:
+    """Return the class table of a store: that of its run, or the one of the package with the same class names."""
+    own = _table_of_run(store)
+    if own is not None and name in (None, own[0].name):
+        if needs_ids and not own[0].disk_to_train:
+            raise ConfigError(
+                f"{store.path}: the labels of these data are colours (dataset.color_map) and have no ids; export train ids, "
+                "or --colour"
+            )
+        return own
+    fitting = [table for table in TAXONOMIES.values() if table.class_names == store.class_names]
+    chosen = [table for table in fitting if name is None or table.name == name]
+    if not chosen:
+        names = [table.name for table in fitting] + ([] if own is None else [own[0].name])
+        raise ConfigError(
+            f"{store.path}: no class table {f'{name!r} ' if name else ''}has the classes of this store; "
+            f"tables that do: {', '.join(names) or 'none'} (train ids need no table)"
+        )
+    if needs_ids and len(chosen) > 1:  # the colours are the same
+        raise ConfigError(
+            f"{store.path}: several class tables have these classes; choose with --taxonomy "
+            + " or ".join(table.name for table in chosen)
+        )
+    return chosen[0], None
+
+
+def _table_of_run(store: LabelReader) -> Table | None:
+    """Return the class table in the ``config.yaml`` beside a store: one of the package, or the user's own description.
+
+    None if there is no such file, or if its classes are not those of the store. Nothing that the file names is called.
+    """
+    try:
+        dataset = read_yaml(store.path.parent / "config.yaml")["dataset"]
+        target = dataset["target"]
+        known: Sequence[int] | None = None
+        if isinstance(dataset["taxonomy"], str):
+            table = TAXONOMIES[target.get("taxonomy") or dataset["taxonomy"]]
+        elif target.get("color_map") is not None:
+            table = make_taxonomy(str(dataset["name"]), target["classes"], None)
+            table = Taxonomy(table.name, table.class_names, table.class_colors, {})
+        else:
+            table = make_taxonomy(str(dataset["name"]), target["classes"], target.get("ids"))
+            void = target.get("ignore_ids")
+            known = None if void is None else [*table.disk_to_train, *void]
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
+        return None  # not a run of this package
+    return (table, known) if table.class_names == store.class_names else None
