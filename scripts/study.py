@@ -220,7 +220,7 @@ def kind_of(differences: list[float]) -> str:
 
 
 def orders(name: str, table: Table, data: dict[str, Runs]) -> dict[tuple[str, str], dict[str, list[float]]]:
-    """Return the differences for each order of a table, by data set that has runs of its own for the table, and in all."""
+    """Return the differences for each order of a table: per data set with runs of the table, and in all."""
     shared = {OURS, "PA RIPU", "source only", "all labels"} if name != "ends" else set()
     results = {title: runs.results() for title, runs in data.items()}
     own = {title: any(row in table.rows and row not in shared for row, _ in found) for title, found in results.items()}

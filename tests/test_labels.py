@@ -251,7 +251,8 @@ def test_the_real_command_needs_no_torch(run: Path) -> None:
     LabelStore.create(own / "labels", [TargetImage(A, 5, 8)], ("road", "car", "tree")).close()
     describe(own)
     for arguments in (
-        ["verify", run], ["stats", run], ["export", run, run / "out", "--colour"], ["export", own, own / "out", "--colour"]
+        ["verify", run], ["stats", run],
+        ["export", run, run / "out", "--colour"], ["export", own, own / "out", "--colour"],
     ):  # fmt: skip
         subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True)
     done = subprocess.run([sys.executable, "-m", "ripu.labels", "--help"], check=True, capture_output=True, text=True)

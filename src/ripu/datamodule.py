@@ -152,7 +152,7 @@ class RipuDataModule(pl.LightningDataModule):
         return RevealedLabels(self.store, tuple(scene.image_id for scene in self.target.scenes), num_rounds)
 
     def train_dataloader(self) -> CombinedLoader:
-        """Return the loader of ``{"source": ..., "target": ...}`` batches of the current phase; either may be missing."""
+        """Return the loader of the current phase: ``{"source": ..., "target": ...}`` batches, either may be missing."""
         step = self._trainer.global_step
         steps = (step, self.plan.phase(step)[1])
         loaders = {}

@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         "--ids",
         choices=("train", "label"),
         default="train",
-        help="train ids (255: void or not revealed) or the label ids of the data set (255: not revealed; void is the smallest "
-        "id without a class, 0 for Cityscapes)",
+        help="train ids (255: void or not revealed) or the label ids of the data set (255: not revealed; void: the "
+        "smallest id without a class, 0 for Cityscapes)",
     )
     export.add_argument(
         "--taxonomy", metavar="NAME", help="class table; by default that of config.yaml, or one with these class names"

@@ -4,7 +4,7 @@ python -m ripu.train                               the whole method on generated
 python -m ripu.train dataset=gtav mode=pa          the published task with 40 pixels an image
 python -m ripu.train -m mode=ra,pa seed=0,1        a sweep
 python -m ripu.train paths.output_dir=X resume=true   resume the run in X
-python -m ripu.train start.run=X budget=0.05       a warm start: a new run with the network and labels of the finished run X
+python -m ripu.train start.run=X budget=0.05       a warm start: a new run from the network and labels of X
 python -m ripu.train dataset=gtav dry_run=true     a forecast: phases, budget, disk, memory and time; nothing is kept
 """
 

@@ -13,8 +13,8 @@ from ripu.config.command_line import check_command_line, quote_texts
 from running import call, tiny
 
 TEXTS = [
-    "/x/mode=ra", "a b=c", "[old] run/x", "{x}", "straße", "数据/a", "it's=here", "a(b)", "back\\slash=", "end=\\", "a#b@c!",
-    'say "a=b"', "x=y,z", "a=${mode.name}",
+    "/x/mode=ra", "a b=c", "[old] run/x", "{x}", "straße", "数据/a", "it's=here", "a(b)", "back\\slash=", "end=\\",
+    "a#b@c!", 'say "a=b"', "x=y,z", "a=${mode.name}",
 ]  # fmt: skip
 
 

@@ -72,9 +72,9 @@ def test_what_rounds_ask_has_no_effect_before_them() -> None:
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
-        ("model", "network"), ("model.extra", ""), ("acquisition", "score"), ("region", "shape"), ("dataset.source", "loader"),
-        ("dataset.taxonomy", "class table"), ("dataset.recipe.transforms.0", "any"), ("logger.wandb", "any"), ("setting", ""),
-        ("", ""),
+        ("model", "network"), ("model.extra", ""), ("acquisition", "score"), ("region", "shape"),
+        ("dataset.source", "loader"), ("dataset.taxonomy", "class table"), ("dataset.recipe.transforms.0", "any"),
+        ("logger.wandb", "any"), ("setting", ""), ("", ""),
     ],
 )  # fmt: skip
 def test_kinds_of_objects(key: str, kind: str) -> None:

@@ -201,7 +201,8 @@ def test_what_is_in_order_passes_without_a_word(words: list[str]) -> None:
 def test_a_yaml_of_ones_own_is_read_as_strictly(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     mine = tmp_path / "dataset" / "mine.yaml"
-    own = "defaults: [folder, _self_]\nclasses: [road, car]\nroot: /data\nhere: train\nsource:\n  images: ${dataset.here}\n"
+    own = "defaults: [folder, _self_]\nclasses: [road, car]\nroot: /data\nhere: train\n"
+    own += "source:\n  images: ${dataset.here}\n"
     words = ["--config-dir", str(tmp_path), "dataset=mine"]
     mine.write_text(own)
     assert warned(*words) == []

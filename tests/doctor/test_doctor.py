@@ -96,6 +96,14 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: min(300, path.stat().st_size // 2)])
 
 
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _grey(path: Path, value: int) -> None:
+    Image.new("L", (96, 64), value).save(path)
+
+
 def _recolour(path: Path) -> None:
     with Image.open(path) as file:
         picture = file.convert("RGB")
@@ -116,11 +124,11 @@ def _strange(path: Path) -> None:
     ("pattern", "damage", "part", "what", "level"),
     [
         ("gtav/images/00001.png", _cut, "source", "images that cannot be read: 1", "error"),
-        ("gtav/images/00001.png", lambda path: path.write_bytes(b""), "source", "images that cannot be read: 1", "error"),
+        ("gtav/images/00001.png", _empty, "source", "images that cannot be read: 1", "error"),
         ("gtav/labels/00001.png", _cut, "source", "labels that cannot be read: 1", "error"),
         ("gtav/labels/00001.png", _recolour, "source", "labels that are colour images: 1", "error"),
-        ("gtav/labels/00001.png", lambda path: path.unlink(), "source", "images beside these without a label", "warning"),
-        ("gtav/images/00001.png", lambda path: path.unlink(), "source", "labels without an image: 1", "warning"),
+        ("gtav/labels/00001.png", Path.unlink, "source", "images beside these without a label", "warning"),
+        ("gtav/images/00001.png", Path.unlink, "source", "labels without an image: 1", "warning"),
         (
             "gtav/labels/00001.png", lambda path: Image.new("L", (40, 60), 7).save(path), "source",
             "labels of another shape", "error",
@@ -130,11 +138,11 @@ def _strange(path: Path) -> None:
             "labels of another size", "note",
         ),
         ("cityscapes/gtFine/val/*/*", _to_train_ids, "val", "labels hold train ids", "error"),
-        ("cityscapes/gtFine/val/*/*", lambda path: Image.new("L", (96, 64)).save(path), "val", "are zeros", "error"),
-        ("cityscapes/gtFine/val/*/*", lambda path: Image.new("L", (96, 64), 7).save(path), "val", "classes without", "warning"),
+        ("cityscapes/gtFine/val/*/*", lambda path: _grey(path, 0), "val", "are zeros", "error"),
+        ("cityscapes/gtFine/val/*/*", lambda path: _grey(path, 7), "val", "classes without", "warning"),
         ("cityscapes/gtFine/val/*/*", _strange, "val", "ids in labels that the data set does not have", "error"),
-        ("cityscapes/gtFine/val/lindau/*_000000_*", lambda path: path.unlink(), "val", "images without a label: 1", "error"),
-        ("cityscapes/gtFine/train/bremen/*", lambda path: path.unlink(), "target", "images without a label: 1", "note"),
+        ("cityscapes/gtFine/val/lindau/*_000000_*", Path.unlink, "val", "images without a label: 1", "error"),
+        ("cityscapes/gtFine/train/bremen/*", Path.unlink, "target", "images without a label: 1", "note"),
     ],
 )  # fmt: skip
 def test_each_fault_is_found(
@@ -273,7 +281,7 @@ def test_the_command_prints_a_table_and_a_verdict(own_data: Path, tmp_path: Path
     [
         ("cityscapes/gtFine/val/*/*", _to_train_ids, "labels hold train ids"),
         ("gtav/labels/*", lambda path: Image.new("L", (96, 64)).save(path), "are zeros"),
-        ("gtav/images/00001.png", lambda path: path.write_bytes(b""), r"00001\.png is empty"),
+        ("gtav/images/00001.png", _empty, r"00001\.png is empty"),
     ],
 )
 def test_training_checks_before_it_begins(

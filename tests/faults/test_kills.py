@@ -1,4 +1,4 @@
-"""A run that is killed six times and resumed ends with the bytes of an undisturbed run. ``make soak`` kills many more."""
+"""A run killed six times and resumed ends with the bytes of an undisturbed run. ``make soak`` kills more often."""
 
 from __future__ import annotations
 

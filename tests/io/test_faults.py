@@ -338,7 +338,7 @@ def test_ctrl_c_stops_cleanly_at_any_moment(
     process = subprocess.run(
         command("interrupted", moment, *tiny(data_root, run, *ROUNDS)),
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background job ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background jobs ignore it
     )  # fmt: skip
     assert process.returncode == 130, process.stderr
     assert "Traceback" not in process.stderr

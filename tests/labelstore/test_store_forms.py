@@ -1,4 +1,4 @@
-"""Documents whose checksum is right and whose content is not: edited by hand, swapped, or put there by somebody else."""
+"""Documents with a valid checksum and wrong content: edited by hand, swapped, or foreign."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 @contextmanager
 def start_browser() -> Iterator[Browser]:
-    """Start Chromium without a window; where none is installed, skip the test, or fail it under RIPU_REQUIRE_BROWSER."""
+    """Start Chromium without a window; if it is missing, skip the test, or fail under RIPU_REQUIRE_BROWSER."""
     executable = next((found for name in NAMES if (found := shutil.which(name))), None)
     if executable is None:
         missing = f"none of {', '.join(NAMES)} is on PATH; install Chromium to open the page"

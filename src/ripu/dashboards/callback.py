@@ -1,4 +1,4 @@
-"""The callback that fills dashboards while a run goes on: the curve over labels, pictures, tables, versions of labels."""
+"""Callback that fills dashboards during a run: the curve over labels, pictures, tables and label versions."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
 
 CHECKED_LABELS = 20
-"""Number of labels, spread over all of them, that are decoded when a data set is opened, to find a wrong map at once."""
+"""Number of labels, spread over the data set, that are decoded on opening to find a wrong map at once."""
 
 Color = tuple[int, int, int]
 _log = logging.getLogger(__name__)

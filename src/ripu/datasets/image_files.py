@@ -183,7 +183,7 @@ def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
 
 
 def _from_deep_grey(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale deep grey values to 8-bit RGB; integers are taken for 16 bits, floats for 0..1 (0..255 if any exceeds 1)."""
+    """Scale deep grey values to 8-bit RGB; integers count as 16 bits, floats as 0..1 (0..255 if any exceeds 1)."""
     if values.dtype.kind == "f":
         finite = np.nan_to_num(values.astype(np.float64))
         scaled = finite * (255.0 if finite.max(initial=0.0) <= 1.0 else 1.0)

@@ -185,7 +185,7 @@ def _regex(pattern: str) -> str:
 
 
 def _named(line: str, scenes: Sequence[Scene], by_name: Mapping[str, Sequence[int]]) -> PurePosixPath:
-    """Return the path at the start of a line, without ending: its first word, or more if an image has spaces in its path."""
+    """Return the path at the start of a line, without suffix: its first word, or more if an image path has spaces."""
     ends = [match.start() for match in re.finditer(r"\s", line)] + [len(line)]
     for end in reversed(ends):
         path = PurePosixPath(line[:end])

@@ -1,4 +1,4 @@
-"""Scenes: the list of image and label files that every data set becomes, with its classes and the way labels are decoded.
+"""Scenes: the image and label files of a data set, with its classes and label decoder.
 
 Reading follows a policy for files that cannot be read (``data.unreadable``). ``stop`` raises :class:`SceneError`. Under
 ``skip``, code that trains, selects or measures calls the ``require_*`` methods, which raise :class:`SkippedFileError`

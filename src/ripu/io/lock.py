@@ -1,4 +1,4 @@
-"""A lock between processes: a file that one process holds at a time, and that the system frees when the process ends."""
+"""A lock between processes: one process at a time holds a file, which the system frees when the process ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays and JSON from files that somebody else may have written: refused by their heads before memory is taken for them.
+"""Arrays and JSON from untrusted files: a bad header is refused before any memory is allocated.
 
 numpy and the standard library only. Nothing is unpickled.
 """

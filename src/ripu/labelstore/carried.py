@@ -61,7 +61,7 @@ class Mask:
 
 
 def carried_rounds(parent: LabelReader) -> tuple[Round, ...]:
-    """The rounds of a store as another one carries them: with ``info["from"]``, which tells the store by its content."""
+    """Return the rounds of a store as another one carries them, with ``info["from"]`` to identify the store."""
     origin = {
         "kind": "run",
         "store_sha256": parent.header.sha256,
@@ -115,7 +115,7 @@ def carried_images(
     masks: Mapping[str, Mask] | None,
     num_rounds: int | None = None,
 ) -> Iterator[Carried]:
-    """What every image of a run carries over, in their order; records as :func:`carried_rounds` and then :func:`mask_round`.
+    """Yield the records that each image carries over: :func:`carried_rounds`, then :func:`mask_round`.
 
     Pixels of a mask that the other run asked for already are not asked for again.
 

@@ -145,7 +145,7 @@ class RecordWriter:
         self._offset += len(blob)
 
     def finish(self, stem: str) -> FileEntry:
-        """Append index and footer, to be published next; the entry's name is ``<stem>-<16 hex digits of the checksum>.dat``."""
+        """Append index and footer, before publishing; the entry is named ``<stem>-<16 hex digits of the checksum>.dat``."""
         index = np.array(sorted(self._rows), dtype=_INDEX)
         digest = hashlib.sha256(self._front + index.tobytes()).digest()
         offset = self._offset
@@ -242,7 +242,7 @@ class RecordFile:
         return self._unpack(image, blob, raw_bytes)
 
     def _unpack(self, image: int, blob: bytes, raw_bytes: int) -> bytes:
-        """Decompress no more than the index promises: whoever wrote the file may have meant a few bytes to fill memory."""
+        """Decompress no more than the index promises: a few malicious bytes could otherwise fill the memory."""
         if raw_bytes <= min(MOST_RECORD_BYTES, len(blob) * _MOST_RATIO):
             stream = zlib.decompressobj()
             try:

@@ -162,7 +162,7 @@ class LabelReader:
         return len(self._rounds)
 
     def await_rounds(self, num_rounds: int, seconds: float = 180.0) -> None:
-        """Wait until so many rounds are seen here: a network file system shows what another machine wrote some time later.
+        """Wait until this many rounds are visible: a network file system shows other machines' writes with a delay.
 
         Args:
             num_rounds: Rounds that another process says are committed.

@@ -523,7 +523,7 @@ class LabelStore(LabelReader):
     def _given(
         self, spec: Round, picks_in: Sequence[RecordFile], answers_in: Sequence[RecordFile]
     ) -> Iterator[tuple[int, list[Pixels]]]:
-        """The answers in the shards of a round and those held that it asks for: an image at a time, images ascending."""
+        """Yield the answers of a round, from its shards and from those held, image by image in ascending order."""
         for number in sorted({number for file in (*picks_in, *answers_in) for number in file.images}):
             image = self.images[number]
             parts = [decode_answers(payload, image) for payload in _payloads(answers_in, number)]

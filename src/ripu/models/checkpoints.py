@@ -1,4 +1,4 @@
-"""The one reader of weights and checkpoints: the authors' released files, torchvision's ResNet files, this project's own.
+"""The one reader of weights and checkpoints: the authors', torchvision's and this project's files.
 
 No file is trusted. ``torch.load(weights_only=True)`` builds tensors and plain containers and runs no code from a file,
 and the weights have to fit the network exactly.
@@ -7,7 +7,7 @@ and the weights have to fit the network exactly.
 |---|---|---|
 | released | dicts ``feature_extractor`` (``backbone.*``) and ``classifier`` | the whole DeepLab network |
 | torchvision | ``conv1.weight``, ``bn1.*``, ``layer1.0.*`` ... ``fc.*`` | the backbone; ``fc`` is dropped |
-| project | a Lightning checkpoint (``state_dict`` with ``network.*``), or the network's own state dict | the whole network |
+| project | a Lightning checkpoint (``state_dict`` with ``network.*``) or a state dict | the whole network |
 
 A ``module.`` before every key, which wrapped networks add, is removed.
 """

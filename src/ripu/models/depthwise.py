@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class DilatedDepthwiseConv2d(nn.Conv2d):
-    """A dilated depthwise convolution of stride 1 that keeps the size of its input and computes its own gradients on CPUs.
+    """Dilated depthwise convolution of stride 1 that keeps its input's size, with faster gradients on CPUs.
 
     Output and gradients (of any order) are those of ``nn.Conv2d``, up to the order of summation. Elsewhere (GPUs,
     autocast, double precision, ``torch.compile``, no gradients) ``nn.Conv2d`` runs. ``torch.func`` and, with gradients,

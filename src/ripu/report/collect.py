@@ -74,7 +74,7 @@ class RunRecord:
 
     @property
     def compared(self) -> dict[str, Any]:
-        """The leaves in which the runs of a row agree; those of the run that it starts from follow the key that names it."""
+        """Return the leaves on which the runs of a row agree; those of its start run follow the key that names it."""
         unused = _WITHOUT_ROUNDS if self.title["mode"] == "–" else ()
         found = {key: value for key, value in self.settings.items() if value is not None and not is_below(key, unused)}
         if (processes := (self.results or {}).get("processes", 1)) != 1:  # a step is that many times as many images

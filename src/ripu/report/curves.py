@@ -73,7 +73,7 @@ def _finish(figure: Any, title: str, x_name: str, path: Path) -> list[Path]:
 
 
 def curve_points(row: Row) -> list[tuple[int, float, list[float]]]:
-    """Return (step, mean labelled share in percent, mIoU of every run that has the step), including the last iterate."""
+    """Return (step, mean labelled share in percent, mIoU of each run with that step), including the last iterate."""
     found: dict[int, list[tuple[float, float]]] = {}
     for run in row.runs:
         results = run.results or {}

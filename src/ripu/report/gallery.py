@@ -100,7 +100,7 @@ def picture_url(data: RunData, name: str, width: int) -> str | None:
 
 
 def painted_url(data: RunData, name: str, width: int) -> str | None:
-    """Return a recorded label in the colours of its classes, at most ``width`` wide, as text; None where there is none."""
+    """Return a recorded label in class colours, at most ``width`` wide, as text; None if there is none."""
     ids = data.picture(name)
     if ids is None:
         return None

@@ -173,7 +173,7 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _owner(key: str, keys: Collection[str]) -> str:
-    """The key that another one belongs to: the class of an argument, or the run of a setting; empty if there is none."""
+    """Return the key that a key belongs to, such as the class of an argument or the run of a setting; else ''."""
     node = key.rpartition(".")[0]
     if f"{node}._target_" in keys and key != f"{node}._target_":
         return f"{node}._target_"

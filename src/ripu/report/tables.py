@@ -39,7 +39,7 @@ DEFAULTS = {
     "objective.negative_weight": 1.0,
     "objective.negative_threshold": 0.05,
 }
-"""Values of a row of the paper that its ``match`` leaves out; a setting without rounds is identified by its name alone."""
+"""Values of a row that its ``match`` leaves out; a setting without rounds is identified by its name alone."""
 
 NUM_ROUNDS = 5
 """Rounds of every row of the paper that has rounds."""

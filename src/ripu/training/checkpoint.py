@@ -188,7 +188,7 @@ class RunCheckpoint(pl.Callback):
         self._settled = step
 
     def _publish(self, temporary: Path, path: Path) -> None:
-        """Move a written checkpoint and its digest to their places; if interrupted, the checkpoint before stays valid."""
+        """Move a written checkpoint and its digest into place; if interrupted, the previous checkpoint stays valid."""
         sync(temporary)
         with AtomicFile(path.with_suffix(".sha256")) as record:
             record.write(f"{_digest(temporary)}\n".encode())

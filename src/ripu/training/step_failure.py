@@ -1,4 +1,4 @@
-"""Training steps that fail: the state before the step is restored, and a file keeps everything that repeats the step."""
+"""Failed training steps: the state before the step is restored, and a file keeps all that repeats the step."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from ripu.datasets.streets.canvas import CIRCLE, Color, Pixel, mix, shade
 from ripu.datasets.streets.stage import GLASS, ID, RUBBER, Stage
 
 Profile = tuple[tuple[float, float], ...]
-"""Side outline of a vehicle from the front's foot over the roof to the rear's foot: (behind the front, up) in metres."""
+"""Side outline of a vehicle, from the front's foot over the roof to the rear's: (behind the front, up) in metres."""
 
 LAMP: Color = (255, 246, 206)
 TAIL: Color = (176, 24, 22)

@@ -19,7 +19,7 @@ INITIAL_WEIGHTS = 7
 
 
 def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
-    """Make the network of a run, a :class:`ripu.models.protocol.SegmentationNetwork`, with the weights that it starts from.
+    """Make the network of a run (:class:`ripu.models.protocol.SegmentationNetwork`) with its initial weights.
 
     Random weights depend on ``seed`` alone.
 

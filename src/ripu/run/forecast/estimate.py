@@ -96,7 +96,7 @@ class Forecast:
     bytes: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the forecast as plain numbers: ``phases``, ``budget``, ``start``, ``seconds``, ``bytes``, ``memory_gib``."""
+        """Return the forecast as numbers: ``phases``, ``budget``, ``start``, ``seconds``, ``bytes``, ``memory_gib``."""
         return {
             "phases": [{**asdict(phase), "seconds": phase.seconds} for phase in self.phases],
             "budget": None if self.budget is None else asdict(self.budget),
