@@ -57,17 +57,16 @@ def make_page(data: RunData) -> str:
         (resources.files("ripu.report") / "assets" / name).read_text("utf-8") for name in ("page.css", "page.js")
     )
     items = gallery_items(data)
+    classes = list(zip(data.class_names, data.class_colors, strict=True))
     words = [str(data.results[key]) for key in ("dataset", "mode", "setting") if data.results.get(key)]
     page: str = _template().render(
         title=" ".join(words) or data.run.name,
         head=sections.head(data),
         sections=sections.sections(data),
+        classes=classes,
         items=items,
         shared={
-            "classes": [
-                {"name": name, "color": list(color)}
-                for name, color in zip(data.class_names, data.class_colors, strict=True)
-            ],
+            "classes": [{"name": name, "color": list(color)} for name, color in classes],
             "rounds": [one["step"] for one in data.rounds],
             "roundColors": [list(color) for color in palette.ROUNDS],
             "heat": palette.heat(np.arange(256.0)[None], 255.0)[0].tolist() if items else [],

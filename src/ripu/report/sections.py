@@ -21,8 +21,6 @@ from ripu.report.verdict import judge
 STARVING = 0.5
 """A class starves if its IoU is below this fraction of the mean."""
 
-FIRST, LAST = palette.hex_color(palette.ORANGE), palette.hex_color(palette.BLUE)
-
 Content = dict[str, Any]
 
 
@@ -83,11 +81,10 @@ def head(data: RunData) -> Content:
     }
 
 
-def sections(data: RunData) -> list[Content]:
-    """Return the sections that a run has something to show in, in the order of the page."""
-    parts = (curve, budget, class_shares, class_scores, gallery, confusion, calibration, hardest, reproduce)
-    made = [part(data) for part in parts]
-    return [one for one in made if one is not None]
+def sections(data: RunData) -> dict[str, Content]:
+    """Return the sections that a run has something to show in, by the name of their template."""
+    parts = (curve, budget, shares, classes, gallery, confusion, calibration, hardest, reproduce)
+    return {part.__name__: content for part in parts if (content := part(data)) is not None}
 
 
 def curve(data: RunData) -> Content:
@@ -117,7 +114,7 @@ def curve(data: RunData) -> Content:
         needed = {name: one[name] for name in ("step", "picks", "labelled_fraction")}
         more = {"color": palette.round_color(number), "before": before, "after": after, "gain": gain}
         rounds.append({**one, **needed, **more})
-    return {"id": "curve", "title": "Learning curve", "charts": charts, "known": known, "rounds": rounds}
+    return {"charts": charts, "known": known, "rounds": rounds}
 
 
 def budget(data: RunData) -> Content | None:
@@ -125,14 +122,12 @@ def budget(data: RunData) -> Content | None:
     store = data.store
     if store is None:
         return None
-    content: Content = {"id": "budget", "title": "Budget"}
     try:
         planned = all_planned_picks(store) or 0
         spent = [sum(len(store.asked(image.image_id, spec.index)) for image in store.images) for spec in store.rounds]
     except LabelStoreError as error:
-        return {**content, "error": str(error)}
+        return {"error": str(error)}
     return {
-        **content,
         "rounds": [(palette.round_color(number), picks) for number, picks in enumerate(spent)],
         "spent": sum(spent),
         "planned": planned,
@@ -141,7 +136,7 @@ def budget(data: RunData) -> Content | None:
     }
 
 
-def class_shares(data: RunData) -> Content | None:
+def shares(data: RunData) -> Content | None:
     """Return the share of each class in what was revealed and in the truth, and its pixels by round."""
     if not data.rounds:
         return None
@@ -165,8 +160,7 @@ def class_shares(data: RunData) -> Content | None:
             }
         )
     top = max([*(one / total for one in revealed.values()), *(one / total_true for one in truth.values())], default=0.0)
-    title = "Where the budget went, by class"
-    return {"id": "shares", "title": title, "rows": rows, "top": top or 1.0, "has_truth": bool(truth)}
+    return {"rows": rows, "top": top or 1.0, "has_truth": bool(truth)}
 
 
 def new_pixels(one: Mapping[str, Any], earlier: Mapping[str, Any] | None, name: str) -> int:
@@ -176,12 +170,11 @@ def new_pixels(one: Mapping[str, Any], earlier: Mapping[str, Any] | None, name: 
     return int(one["class_pixels"][name]) - (int(earlier["class_pixels"][name]) if earlier else 0)
 
 
-def class_scores(data: RunData) -> Content:
+def classes(data: RunData) -> Content:
     """Return the IoU of each class before the first round and at the end, and the classes that still starve."""
-    content: Content = {"id": "classes", "title": "IoU by class", "rows": [], "has_before": False}
     known = [one for one in data.curve if one.get("per_class_iou")]
     if not known:
-        return content
+        return {"rows": []}
     after = known[-1]
     step = data.rounds[0]["step"] if data.rounds else None
     before = next((one for one in known if one["step"] == step), known[0])
@@ -197,15 +190,13 @@ def class_scores(data: RunData) -> Content:
             cause = cause if revealed else "low"
         gain = late - early if has_before and None not in (late, early) else None
         rows.append({"name": name, "color": color, "before": early, "after": late, "gain": gain, "cause": cause})
-    return {**content, "rows": rows, "has_before": has_before, "mean": after["mIoU"]}
+    return {"rows": rows, "has_before": has_before, "mean": after["mIoU"]}
 
 
 def gallery(data: RunData) -> Content | None:
     """Return the size of the gallery, which the script fills; the sheets of an older run where nothing was recorded."""
-    if data.gallery:
-        return {"id": "gallery", "title": "Gallery", "num_images": len(data.gallery), "sheets": []}
-    sheets = old_pictures(data)
-    return {"id": "gallery", "title": "Pictures", "num_images": 0, "sheets": sheets} if sheets else None
+    sheets = [] if data.gallery else old_pictures(data)
+    return {"num_images": len(data.gallery), "sheets": sheets} if data.gallery or sheets else None
 
 
 def confusion(data: RunData) -> Content | None:
@@ -218,8 +209,6 @@ def confusion(data: RunData) -> Content | None:
     worst = [divmod(int(place), len(names)) for place in np.argsort(wrong, axis=None)[::-1][:5]]
     part = 1 / max(int(counts.sum()), 1)
     return {
-        "id": "confusion",
-        "title": "Confusion matrix",
         "mistakes": [
             (names[row], names[column], part * wrong[row, column]) for row, column in worst if wrong[row, column]
         ],
@@ -237,11 +226,10 @@ def calibration(data: RunData) -> Content | None:
     step = data.rounds[0]["step"] if data.rounds else data.evaluations[0].step
     first = next((one for one in data.evaluations if one.step >= step), data.evaluations[0])
     last = data.evaluations[-1]
-    shown = [(f"before the first round (step {first.step})", FIRST, first)] if first is not last else []
-    shown.append((f"{'final' if last.is_final else 'last'} (step {last.step})", LAST, last))
+    first_color, last_color = palette.hex_color(palette.ORANGE), palette.hex_color(palette.BLUE)
+    shown = [(f"before the first round (step {first.step})", first_color, first)] if first is not last else []
+    shown.append((f"{'final' if last.is_final else 'last'} (step {last.step})", last_color, last))
     return {
-        "id": "calibration",
-        "title": "Calibration",
         "errors": [(name, color, one.calibration_error) for name, color, one in shown],
         "chart": reliability([(name, color, one.bins) for name, color, one in shown]),
     }
@@ -255,25 +243,18 @@ def hardest(data: RunData, most: int = 6) -> Content | None:
     known = last.images[np.isfinite(last.images[:, 1])]
     cards = []
     for index, miou, accuracy in known[np.argsort(known[:, 1], kind="stable")][:most].tolist():
-        pictures = []
-        for kind, word, read in (
-            ("image.jpg", "image", picture_url),
-            ("truth.png", "truth", painted_url),
-            ("after.png", "prediction", painted_url),
-        ):
-            url = read(data, f"val-{int(index):05d}-{kind}", MOST_WIDTH // 2) if last.is_final else None
-            if url:
-                pictures.append((word, url))
+        stem = f"val-{int(index):05d}"
+        urls = {
+            "image": picture_url(data, f"{stem}-image.jpg", MOST_WIDTH // 2),
+            "truth": painted_url(data, f"{stem}-truth.png", MOST_WIDTH // 2),
+            "prediction": painted_url(data, f"{stem}-after.png", MOST_WIDTH // 2),
+        }
         name = data.val_ids[int(index)] if index < len(data.val_ids) else str(int(index))
+        pictures = urls if last.is_final else {}
         cards.append({"name": name, "miou": miou, "accuracy": accuracy, "pictures": pictures})
-    scores = known[:, 1]
-    spread = (float(np.median(scores)), float(scores.min()), float(scores.max())) if len(scores) else None
     return {
-        "id": "hardest",
-        "title": "Hardest images",
-        "spread": spread,
-        "num_images": len(scores),
-        "classes": list(zip(data.class_names, data.class_colors, strict=True)),
+        "mious": sorted(known[:, 1].tolist()),
+        "median": float(np.median(known[:, 1])) if len(known) else None,
         "cards": cards,
     }
 
@@ -282,8 +263,6 @@ def reproduce(data: RunData) -> Content:
     """Return command, provenance and the exact configuration."""
     provenance = dict(data.results.get("provenance") or {})
     return {
-        "id": "reproduce",
-        "title": "Command and configuration",
         "command": provenance.pop("command", None),
         "provenance": provenance,
         "seconds": dict(data.results.get("seconds") or {}),
