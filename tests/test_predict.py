@@ -13,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ripu.config import keys
 from ripu.config.spec import plain
 from ripu.datasets.image_files import read_image
 from ripu.datasets.taxonomy import CAMVID11
+from ripu.inference import folder_prediction
+from ripu.inference.folder_prediction import network_size
 from ripu.inference.image_folder import PhotosError, find_photos
 from ripu.inference.predictor import Predictor
-from ripu.predict import network_size, predict
+from ripu.predict import predict
 from ripu.run import restore
 from ripu.run.assembly.network import make_module
 from running import ROUNDS, call, compose, spec_of, tiny
@@ -259,11 +262,11 @@ def test_names_stay_inside_the_output_folder(checkpoint: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("write=[labels]",), r"write=\['labels'\] is not allowed; choose among"),
+        (("write=[labels]",), r"write=\['labels'\] is not allowed; it must be a list of some of labelIds"),
         (("scale=0",), "scale=0 is not allowed"),
-        (("tile=[8,8]",), "each 32 or more"),
+        (("tile=[8,8]",), "each a whole number of 32 or more"),
         (("overlap=1.0",), "overlap=1.0 is not allowed"),
-        (("batch=0",), "batch=0 must be 1 or more"),
+        (("batch=0",), "batch=0 is not allowed"),
         (("accelerator=quantum",), "accelerator=quantum is not allowed"),
         (("input=nowhere",), "input=nowhere does not exist"),
         (("checkpoint=nowhere.ckpt",), "nowhere.ckpt does not exist"),
@@ -275,6 +278,12 @@ def test_what_cannot_be_done_is_refused(words: tuple[str, ...], message: str, ch
     with pytest.raises(ValueError, match=message):
         run(checkpoint, tmp_path / "in", tmp_path / "out", *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_every_kind_of_file_may_be_given() -> None:
+    kinds = list(folder_prediction.KINDS)
+    assert keys.fault("write", kinds) is None
+    assert keys.fault("write", [*kinds, "other"]) is not None
 
 
 def test_sizes_in_the_network() -> None:
@@ -306,4 +315,4 @@ def test_the_command_names_what_it_cannot_read(checkpoint: Path, tmp_path: Path)
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())["classes"] == list(CAMVID11.class_names)
     missing = call("ripu.predict", *words[:2], cwd=tmp_path)
     assert missing.returncode == 1
-    assert missing.stderr.strip().startswith("error: output=FOLDER is missing")
+    assert missing.stderr.strip().startswith("error: output is not given")

@@ -60,6 +60,14 @@ def one_of(*names: str) -> Rule:
     return Rule("one of " + ", ".join(names), lambda value: isinstance(value, str) and value in names, names)
 
 
+def some_of(*names: str) -> Rule:
+    """Allow a list of some words, at least one."""
+    return Rule(
+        "a list of some of " + ", ".join(names),
+        lambda value: isinstance(value, list) and bool(value) and all(one in names for one in value),
+    )
+
+
 YES_NO = Rule("true or false", lambda value: isinstance(value, bool))
 NOTHING = Rule("null", lambda value: value is None)
 TEXT = Rule("text", lambda value: isinstance(value, str) and value != "")

@@ -1,0 +1,244 @@
+"""Prediction of a folder of images: sizes in the network, reading ahead, and files that are written beside the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ripu.datasets.errors import SceneError
+from ripu.datasets.image_files import read_image, resize_image
+from ripu.datasets.taxonomy import Taxonomy
+from ripu.inference.image_folder import Finished, Photo, find_photos
+from ripu.inference.predictor import Predictor
+from ripu.inference.rendering import Painter, legend
+from ripu.io.console import Progress
+from ripu.io.errors import ConfigError, RipuError
+from ripu.io.writing import write_bytes
+
+KINDS = {"labelIds": ".png", "trainIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}
+"""Kinds of files that an image can get, with their suffixes."""
+
+SAME_SHAPE = 0.05
+"""An image whose aspect ratio differs by less than this from that of training is resized to the size of training."""
+
+MIN_SIDE = 32
+"""No image goes through the network with a shorter side."""
+
+MAX_NETWORK_PIXELS = 2**25
+"""Larger images (after scaling) are skipped: the logits of 19 classes would take more than 2.5 GB."""
+
+JPEG_SIDE = 65500
+"""The longest side that a JPEG can have; overlays are JPEG."""
+
+
+class PictureSizeError(RipuError, ValueError):
+    """An image is too large at the given scale."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a prediction, as in ``conf/predict.yaml``.
+
+    Attributes:
+        write: Kinds of files, out of :data:`KINDS`.
+        scale: Network pixels per image pixel; None as :func:`network_size` describes.
+        tile: (height, width) that the network takes at once; None: the longer side of training, twice.
+        overlap: Share of a tile that neighbours have in common.
+        flip: Average with the mirrored image.
+        opacity: Opacity of the colours in overlays.
+        overwrite: Predict finished images again.
+        batch: Tiles a forward, and images that are read at a time.
+        num_workers: Threads that read and write files.
+    """
+
+    write: tuple[str, ...]
+    scale: float | None
+    tile: tuple[int, int] | None
+    overlap: float
+    flip: bool
+    opacity: float
+    overwrite: bool
+    batch: int
+    num_workers: int
+
+
+def network_size(size: tuple[int, int], trained: tuple[int, int], scale: float | None) -> tuple[int, int]:
+    """Return the size at which an image goes through the network.
+
+    Without a scale, images of the aspect ratio of training (within :data:`SAME_SHAPE`) get the size of training, as in
+    evaluation; others keep their own ratio and get as many pixels as training had.
+
+    Args:
+        size: (height, width) of the image.
+        trained: (height, width) that target images had in training.
+        scale: Network pixels per image pixel; None as described.
+
+    Returns:
+        (height, width), each :data:`MIN_SIDE` or more.
+
+    Raises:
+        PictureSizeError: More than :data:`MAX_NETWORK_PIXELS`.
+
+    Example:
+        >>> network_size((1024, 2048), (640, 1280), None)
+        (640, 1280)
+        >>> network_size((2048, 1024), (640, 1280), None)
+        (1280, 640)
+        >>> network_size((1024, 2048), (640, 1280), 0.25)
+        (256, 512)
+    """
+    (height, width), (rows, columns) = size, trained
+    if scale is None:
+        stretch = (width / height) / (columns / rows)
+        if max(stretch, 1 / stretch) < 1 + SAME_SHAPE:
+            return trained
+        scale = math.sqrt(rows * columns / (height * width))
+    result = max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale))
+    if result[0] * result[1] > MAX_NETWORK_PIXELS:
+        raise PictureSizeError(
+            f"{height} x {width} pixels are {result[0]} x {result[1]} for the network, more than {MAX_NETWORK_PIXELS} in "
+            "all; give a smaller scale"
+        )
+    return result
+
+
+def predict_folder(
+    source: Path,
+    output: Path,
+    module: torch.nn.Module,
+    taxonomy: Taxonomy,
+    trained_size: tuple[int, int],
+    checkpoint_sha256: str,
+    device: torch.device,
+    options: Options,
+) -> dict[str, Any]:
+    """Predict every image of a folder.
+
+    Args:
+        source: The folder, or one image.
+        output: Gets a folder for each kind of file.
+        module: Maps raw images (B, 3, h, w) uint8 to logits.
+        taxonomy: The classes.
+        trained_size: (height, width) that target images had in training.
+        checkpoint_sha256: Digest of the checkpoint; finished images of another one are refused.
+        device: Device of the module.
+        options: The options.
+
+    Returns:
+        ``done``, ``skipped`` (finished before), ``unreadable`` (name to reason) and ``others`` (files that are not images).
+
+    Raises:
+        PhotosError: Folders that cannot be used.
+    """
+    photos, others = find_photos(source, output)
+    tile = options.tile or (max(trained_size), max(trained_size))
+    settings = {
+        "checkpoint_sha256": checkpoint_sha256,
+        "scale": options.scale,
+        "tile": list(tile),
+        "overlap": options.overlap,
+        "flip": options.flip,
+        "opacity": options.opacity,
+        "classes": list(taxonomy.class_names),
+    }
+    finished = Finished(output, settings, overwrite=options.overwrite)
+    files = {photo.name: {kind: finished.place(kind, photo, KINDS[kind]) for kind in options.write} for photo in photos}
+    waiting = [photo for photo in photos if not finished.has(photo, list(files[photo.name].values()))]
+    write_bytes(output / "legend.png", legend(taxonomy))
+    predictor = Predictor(module, device, tile, options.overlap, options.batch, options.flip)
+    paint = Painter(taxonomy, options.opacity)
+    unreadable: dict[str, str] = {}
+    done = 0
+
+    def write(photo: Photo, picture: Any, label: Any, entropy: Any) -> Photo:
+        for kind, file in files[photo.name].items():
+            write_bytes(file, paint(kind, picture, label, entropy))
+        return photo
+
+    with ThreadPoolExecutor(max(1, options.num_workers)) as pool, Progress("predicting", len(waiting)) as progress:
+        writing: list[Future[Photo]] = []
+
+        def settle() -> None:
+            nonlocal done
+            for future in writing:
+                finished.add(future.result())
+                done += 1
+                progress.add()
+            writing.clear()
+
+        for group in _read(waiting, pool, trained_size, options):
+            good = []
+            for photo, one in group:
+                if isinstance(one, str):
+                    unreadable[photo.name] = one
+                    progress.say(f"skipped {photo.name!a}: {one}")
+                    progress.add()
+                else:
+                    good.append((photo, *one))
+            results = predictor([image for *_, image in good], [picture.shape[:2] for _, picture, _ in good])
+            made = list(zip(good, _named(results, [photo for photo, *_ in good]), strict=True))
+            settle()  # files that were written while the network worked
+            for (photo, picture, _), (label, entropy) in made:
+                writing.append(pool.submit(write, photo, picture, label, entropy))
+        settle()
+    finished.close()
+    return {"done": done, "skipped": len(photos) - len(waiting), "unreadable": unreadable, "others": others}
+
+
+def _named(results: Iterator[Any], photos: Sequence[Photo]) -> Iterator[Any]:
+    """Yield the results of images; an error names the image."""
+    for photo in photos:
+        try:
+            result = next(results)
+        except ValueError as error:
+            raise ConfigError(f"{photo.name!a}: {error}") from error
+        yield result
+
+
+def _read(
+    photos: Sequence[Photo], pool: ThreadPoolExecutor, trained_size: tuple[int, int], options: Options
+) -> Iterator[list[tuple[Photo, Any]]]:
+    """Yield groups of images, read ahead by one group: (image, image at network size), or the reason for skipping it."""
+
+    def read(photo: Photo) -> Any:
+        try:
+            picture = read_image(photo.path)
+            height, width = picture.shape[:2]
+            if "overlay" in options.write and max(height, width) > JPEG_SIDE:
+                raise PictureSizeError(
+                    f"{height} x {width} pixels are too many for an overlay, which is a JPEG of at most {JPEG_SIDE} a side; "
+                    "leave overlay out of write"
+                )
+            size = network_size((height, width), trained_size, options.scale)
+        except (SceneError, PictureSizeError) as error:
+            return str(error)
+        resized = resize_image(picture, size)
+        return picture, torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+
+    def start(first: int) -> list[Future[Any]]:
+        return [pool.submit(read, photo) for photo in photos[first : first + options.batch]]
+
+    ahead = start(0)
+    for first in range(0, len(photos), options.batch):
+        now, ahead = ahead, start(first + options.batch)
+        yield list(zip(photos[first : first + options.batch], [future.result() for future in now], strict=True))
+
+
+def summary(results: Mapping[str, Any], output: Path) -> str:
+    """Return the results of :func:`predict_folder` as a few lines."""
+    lines = [f"{results['done']} images predicted in {output}"]
+    if results["skipped"]:
+        lines.append(f"{results['skipped']} were finished before")
+    if results["others"]:
+        lines.append(f"{results['others']} other files were left alone")
+    if unreadable := results["unreadable"]:
+        names = ", ".join(ascii(name) for name in list(unreadable)[:5]) + (", ..." if len(unreadable) > 5 else "")
+        lines.append(f"{len(unreadable)} could not be read: {names}")
+    return "\n".join(lines)
