@@ -62,8 +62,8 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
         The content of ``replay.json``.
 
     Raises:
-        ConfigError: The run has no usable checkpoint, a name is unknown, settings do not go together, or the folder holds
-            another replay.
+        ConfigError: The run has no usable checkpoint, a name is unknown, settings do not go together, or the folder
+            holds another replay.
     """
     run, out = Path(cfg.run), Path(cfg.paths.output_dir)
     path = Path(cfg.checkpoint) if cfg.checkpoint is not None else run / "checkpoints" / "final.ckpt"
@@ -185,7 +185,8 @@ def _tell(faults: Iterable[Fault], told: dict[tuple[str, str], dict[str, str]]) 
             _log.warning("%s: %s; nothing is asked of it (data.unreadable=skip)", fault.part, fault.cause)
 
 
-# ------------------------------------------------------------------------------------------------- a replay that goes on
+# ------------------------------------------------------------------------------------------------- a replay that goes
+# on
 
 
 def _inputs(checkpoint: str, jobs: Mapping[str, RunSpec], num_rounds: int, own: LabelStore | None) -> dict[str, Any]:
@@ -223,8 +224,8 @@ def _check_same(inputs: Mapping[str, Any], out: Path, names: Iterable[str]) -> N
     ]
     if differs:
         raise ConfigError(
-            f"paths.output_dir={out} holds part of a replay with other inputs ({'; '.join(differs[:5])}); {remedy}, or repeat "
-            "the command that it was begun with"
+            f"paths.output_dir={out} holds part of a replay with other inputs ({'; '.join(differs[:5])}); {remedy}, or "
+            "repeat the command that it was begun with"
         )
 
 
@@ -296,7 +297,7 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, acquisition: Any) -> Dic
 
 
 def carry_along(own: LabelStore | None, store: LabelStore) -> None:
-    """Begin a replay with what the run itself began with (``start.run``, ``start.labels``), where it has not begun yet."""
+    """Begin a new replay with the labels that the run itself began with (``start.run``, ``start.labels``)."""
     from ripu.labelstore import carried_images
 
     if own is not None and own.carried and not store.log.events:

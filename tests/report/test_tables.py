@@ -148,7 +148,10 @@ SHORTER = ("dataset.recipe.max_steps=240", "dataset.recipe.source_free.max_steps
         (("setting=source_only", "dataset=camvid"), {("1", "Source Only")}),
         (("setting=source_only", "dataset=streets", "dataset.recipe.learning_rate=0.005"), {("1", "Source Only")}),
         (("setting=source_free", "dataset=streets", *SHORTER), {("5", "Ours (RA)"), ("12", "Ours (RA)")}),
-        (("mode=pa", "dataset=streets", *SHORTER, "optimizer.learning_rate=0.005"), {("1", "Ours (PA)"), ("10", "Ours (PA)")}),
+        (
+            ("mode=pa", "dataset=streets", *SHORTER, "optimizer.learning_rate=0.005"),
+            {("1", "Ours (PA)"), ("10", "Ours (PA)")},
+        ),
     ],
 )  # fmt: skip
 def test_a_run_is_matched_with_its_own_row(

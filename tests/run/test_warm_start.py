@@ -67,7 +67,8 @@ def own_picks(store: LabelStore, image_id: str) -> int:
     return sum(len(store.picks(image_id, spec.index).picks) for spec in store.rounds)
 
 
-# ---------------------------------------------------------------------------------------------------------- a finished run
+# ---------------------------------------------------------------------------------------------------------- a finished
+# run
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_going_on_can_be_interrupted_and_repeated(finished: Path, data_root: Pat
 
 
 def test_nothing_is_asked_twice_and_nothing_leaks(finished: Path, data_root: Path, tmp_path: Path) -> None:
-    """Answers of the finished run come from its ledger, those to the new questions from the data, and no others matter."""
+    """Answers of the finished run come from its ledger, new ones from the data, and no other label matters."""
     go_on(data_root, tmp_path / "run", finished)
     store, old = LabelStore.open(tmp_path / "run" / "labels"), LabelStore.open(finished / "labels")
     shutil.copytree(data_root, tmp_path / "data")
@@ -221,7 +222,8 @@ def test_the_commands_work_on_such_a_run(finished: Path, data_root: Path, tmp_pa
     assert own.verify() == []
 
 
-# ------------------------------------------------------------------------------------------------------------------ masks
+# ------------------------------------------------------------------------------------------------------------------
+# masks
 
 
 @pytest.mark.parametrize("kind", ["train", "label", "flat", "exported"])
@@ -460,7 +462,8 @@ def test_the_accents_of_a_mask_may_be_written_otherwise(tmp_path: Path) -> None:
         assert MaskFolder(masks, scenes, CAMVID11)._paths == {image_id: masks / f"{name}.png"}
 
 
-# ----------------------------------------------------------------------------------------------------------------- mistakes
+# -----------------------------------------------------------------------------------------------------------------
+# mistakes
 
 
 def test_masks_are_looked_at_before_training(data_root: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ step        ``step``, ``when``: before or after a training step (after: the opti
 validate    ``step``: in the first batch of the evaluation at a step
 test        in the first batch of the final evaluation
 score       ``round``, ``images``: when this many images of a round have been scored
-half        ``label``, ``round``, ``count``: halfway through a write to a file of the label store, after ``count`` others
+half        ``label``, ``round``, ``count``: halfway through a write to a store file, after ``count`` others
 committed   ``round``: right after its commit
 checkpoint  ``name``, ``when``: before, halfway through (half) or after writing a checkpoint
 fsync, replace, unlink   ``name``: pattern of the target; ``when``: before or after; ``round``: only in that round

@@ -1,7 +1,7 @@
 """The table of keys: everything that the package knows of a configuration key, in one entry each.
 
-``conf/`` says which keys there are, with their types and defaults. :data:`TABLE` adds what a yaml file cannot say. A test
-holds the two together: every key of ``conf/`` has an entry, and every entry stands for a key of ``conf/``.
+``conf/`` says which keys there are, with their types and defaults. :data:`TABLE` adds what a yaml file cannot say. A
+test holds the two together: every key of ``conf/`` has an entry, and every entry stands for a key of ``conf/``.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Key:
         may_change: A resumed run may have another value: it does not change what is learnt.
         is_compared: Runs with different values are different rows of a table.
         before_rounds: It has an effect before the first round, so that runs with another value share no beginning.
-        target: The kind of object that ``_target_`` may name here in a configuration from a file; ``any`` where objects are
-            made from the user's own configuration alone, and never from a file.
+        target: The kind of object that ``_target_`` may name here in a configuration from a file; ``any`` where objects
+            are made from the user's own configuration alone, and never from a file.
         is_open: The names below it are the user's own words.
         is_optional: It is read where it is given, and most yaml files lack it.
         unused: When it has no effect.
@@ -275,7 +275,7 @@ TABLE: Mapping[str, Key] = {
         Rule("a list of names of conf/acquisition", lambda value: value is None or isinstance(value, (list, str)))
     ),
 }
-"""Key, or group with ``.*`` -> its properties. ``group.*`` stands for every key of the group that has no entry itself."""
+"""Properties by key. ``group.*`` stands for every key of the group that has no entry of its own."""
 
 _UNKNOWN = Key()
 """The properties of a key without an entry, e.g. one that only an older version had: it counts in full."""

@@ -35,7 +35,7 @@ def judge_ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts], few: i
         return Finding(ERROR, name, what, remedy, labelled)
 
     if seen == {0} and 0 not in taxonomy.disk_to_train:
-        remedy = "use the unchanged label files: programs that keep 8 bits of a value turn 16-bit labels (SYNTHIA) into zeros"
+        remedy = "use the unchanged label files: programs that keep only 8 bits turn 16-bit labels (SYNTHIA) into zeros"
         return [error(f"all {labelled} labels are zeros, and 0 is not a class", remedy)]
     if seen == {0} and labelled > 1 and taxonomy.num_classes > 2:
         what = f"all {labelled} labels hold only the id 0, {taxonomy.class_names[taxonomy.disk_to_train[0]]}"

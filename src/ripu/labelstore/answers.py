@@ -22,7 +22,7 @@ Squares = tuple[IntArray, int]
 
 
 def file_header(store: LabelReader, kind: str, spec: Round | None) -> dict[str, Any]:
-    """Return the header of a record file: ``kind`` is ``picks`` or ``carried`` (of a round) or ``answers`` (of none)."""
+    """Return the header of a record file; ``kind`` is ``picks`` or ``carried`` (of a round) or ``answers``."""
     return {"kind": kind, "store": store.header.sha256, "round": None if spec is None else spec.to_json()}
 
 

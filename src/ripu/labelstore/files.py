@@ -145,7 +145,7 @@ class RecordWriter:
         self._offset += len(blob)
 
     def finish(self, stem: str) -> FileEntry:
-        """Append index and footer, before publishing; the entry is named ``<stem>-<16 hex digits of the checksum>.dat``."""
+        """Append index and footer, and name the entry ``<stem>-<16 hex digits of the checksum>.dat``."""
         index = np.array(sorted(self._rows), dtype=_INDEX)
         digest = hashlib.sha256(self._front + index.tobytes()).digest()
         offset = self._offset

@@ -84,7 +84,7 @@ class EvaluationTally:
         self.worst: list[tuple[float, int, NDArray[np.uint8]]] = []
 
     def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
-        """Count an image (:class:`ripu.training.evaluation.OnPrediction`). Calibration takes every other pixel, both ways."""
+        """Count an image (:class:`ripu.training.evaluation.OnPrediction`); calibration takes every second pixel each way."""
         is_known = label != VOID
         pairs = label[is_known].long() * self.num_classes + prediction[is_known]
         counts = torch.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, -1).double()
@@ -109,8 +109,8 @@ class EvaluationTally:
 class ReportRecorder(pl.Callback):
     """Fills ``RUN/report`` and rewrites ``RUN/report.html``; acts after the selection callback.
 
-    It does not influence training: it reads existing predictions, maps and counts, and the gallery's labels for pictures
-    only.
+    It does not influence training: it reads existing predictions, maps and counts, and the gallery's labels for
+    pictures only.
     """
 
     def __init__(

@@ -51,9 +51,9 @@ def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     ]
     if changed:
         raise ConfigError(
-            f"the run in {run} was started with other settings ({'; '.join(changed[:5])}); resume it with the same ones, or "
-            "name another paths.output_dir. More steps, rounds or budget for a finished run: a warm start with its network and "
-            f"all of its labels, {argument('start.run', run)} paths.output_dir=NEW"
+            f"the run in {run} was started with other settings ({'; '.join(changed[:5])}); resume it with the same "
+            "ones, or name another paths.output_dir. More steps, rounds or budget for a finished run: a warm start "
+            f"with its network and all of its labels, {argument('start.run', run)} paths.output_dir=NEW"
         )
 
 

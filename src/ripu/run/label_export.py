@@ -100,8 +100,8 @@ def _table(store: LabelReader, name: str | None, *, needs_ids: bool) -> Table:
     if own is not None and name in (None, own[0].name):
         if needs_ids and not own[0].disk_to_train:
             raise ConfigError(
-                f"{store.path}: the labels of these data are colours (dataset.color_map) and have no ids; export train ids, "
-                "or --colour"
+                f"{store.path}: the labels of these data are colours (dataset.color_map) and have no ids; export train "
+                "ids, or --colour"
             )
         return own
     fitting = [table for table in TAXONOMIES.values() if table.class_names == store.class_names]

@@ -1,10 +1,10 @@
 """Shared beginnings: the state right before the first round, kept in a folder that several runs share.
 
-Runs that differ in what they ask (score, mode, budget, region, k) do the same steps until their first round. The first of
-them leaves its state one step before that round; the others resume from there, which gives bit by bit the result of
-training from the start. A state is found by a digest of everything that training up to there depends on: the keys that have
-an effect before the first round, the data files (name, size, time), the code of this package, the versions of the packages
-that it computes with, and the machine's numerics (torch, device, instruction sets, threads).
+Runs that differ in what they ask (score, mode, budget, region, k) do the same steps until their first round. The first
+of them leaves its state one step before that round; the others resume from there, which gives bit by bit the result of
+training from the start. A state is found by a digest of everything that training up to there depends on: the keys that
+have an effect before the first round, the data files (name, size, time), the code of this package, the versions of the
+packages that it computes with, and the machine's numerics (torch, device, instruction sets, threads).
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def take_beginning(spec: RunSpec, scenes: Scenes) -> Beginning | None:
         return None
     if num_processes(spec.trainer) > 1:
         raise ConfigError(
-            f"paths.beginnings={folder} shares the beginnings of single-process runs; use trainer.devices=1, or leave it out"
+            f"paths.beginnings={folder} shares the beginnings of single-process runs; use trainer.devices=1, or leave "
+            "it out"
         )
     if spec.resume and newest_checkpoint(spec.output_dir / "checkpoints") is not None:
         return None
@@ -132,8 +133,8 @@ def _version(package: str) -> str | None:
 class Beginning(pl.Callback):
     """The shared state of one key: taken where it exists, left behind by the run that trains it.
 
-    While one run trains it, other runs of the same key wait. If that run dies, its lock dies with it, and the next one trains
-    the state.
+    While one run trains it, other runs of the same key wait. If that run dies, its lock dies with it, and the next one
+    trains the state.
 
     Attributes:
         step: The training step of the state, one before the first round.

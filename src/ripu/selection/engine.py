@@ -32,7 +32,7 @@ class Watch(Protocol):
         """Return whether an image, by its position, is one of them."""
 
     def see(self, number: int, index: int, logits: Tensor, maps: ScoreMaps) -> None:
-        """Receive the logits (1, C, h, w) and the maps (1, H, W) of an image in round ``number``, before it is asked about."""
+        """Receive logits (1, C, h, w) and maps (1, H, W) of an image in round ``number``, before the query."""
 
 
 @dataclass
@@ -83,8 +83,8 @@ class SelectionEngine:
     ) -> RoundTally:
         """Score, pick, ask and commit one round.
 
-        A round that is committed already stands as it is (the run was stopped before its next checkpoint and reaches the
-        step again): images are scored and counted, but nothing is asked or written.
+        A round that is committed already stands as it is (the run was stopped before its next checkpoint and reaches
+        the step again): images are scored and counted, but nothing is asked or written.
 
         Ranks take whole forward batches in turn, in the order of the images, so that an image is in the same batch
         whatever the number of ranks.
@@ -141,7 +141,8 @@ class SelectionEngine:
         if found.to_json() != spec.to_json():
             raise RoundConflictError(
                 f"{store.path}: round {index} is committed already with other settings ({found.to_json()}, now "
-                f"{spec.to_json()}); resume with the same settings, or undo the round first (python -m ripu.labels undo)"
+                f"{spec.to_json()}); resume with the same settings, or undo the round first (python -m ripu.labels "
+                "undo)"
             )
         return spec, True
 

@@ -78,7 +78,7 @@ class Scorer:
         return TrainingGrid.between(size, self.train_size) if self.query.grid == "training" else None
 
     def most_pixels(self, size: tuple[int, int], round_index: int) -> int:
-        """Return the most pixels of fixed regions: up to the round's end, or in the round if images share the budget."""
+        """Return the most pixels of fixed regions by the end of the round, or in it if images share the budget."""
         if not self.has_shared_budget:
             return self.query.pixels_until(size, round_index)
         return int(round(self.query.image_cap * size[0] * size[1] * self.query.budget / self.query.num_rounds, 9))

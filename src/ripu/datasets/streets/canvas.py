@@ -126,7 +126,7 @@ class Camera:
     curve: float
 
     def point(self, s: float, y: float, z: float) -> Pixel:
-        """Return the pixel of a point, in metres: `s` right of the road's middle, `y` above the ground, `z` > 0 ahead."""
+        """Return the pixel of a point (metres): `s` right of the road's middle, `y` above the ground, `z` > 0 ahead."""
         scale = self.focal_px / z
         column = self.center_px + (s - self.offset_m + self.curve * z * z) * scale
         row = self.horizon_px + (self.height_m - y) * scale

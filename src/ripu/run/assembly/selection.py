@@ -70,13 +70,14 @@ def _check_fits(region: RegionShape, query: Query, sizes: set[tuple[int, int]]) 
         if region.region_px() > whole:
             raise ConfigError(
                 f"budget={query.budget} is {whole} pixels of a {height} x {width} label, and a region "
-                f"(region._target_={type(region).__name__}) has {region.region_px()}; make regions smaller or the budget larger"
+                f"(region._target_={type(region).__name__}) has {region.region_px()}; make regions smaller or the "
+                "budget larger"
             )
         first = query.pixels_until((height, width), 0)
         if region.region_px() > first and query.budget_per == "image":
             _log.warning(
-                "the first round may ask for %d pixels of a %d x %d label, and a region has %d: labels come late, in few "
-                "pieces; smaller ones: %s",
+                "the first round may ask for %d pixels of a %d x %d label, and a region has %d: labels come late, in "
+                "few pieces; smaller ones: %s",
                 first,
                 height,
                 width,
@@ -137,8 +138,8 @@ def make_store(spec: RunSpec, scenes: Scenes, run: Path, images: Sequence[Target
         scenes: The data.
         run: The folder of the run.
         images: The target images; see :func:`target_images`.
-        write: True in the process that writes. The others wait for the store: a launcher such as torchrun or srun starts
-            all of them at once.
+        write: True in the process that writes. The others wait for the store: a launcher such as torchrun or srun
+            starts all of them at once.
     """
     from ripu.labelstore import LabelStore
 
@@ -170,8 +171,8 @@ def _made_store(folder: Path, with_carried: bool, seconds: float) -> LabelStore:
                 raise
         if time.monotonic() > latest:
             raise ConfigError(
-                f"{folder}: the labels to begin with did not arrive within {seconds / 60:g} minutes (trainer.timeout_minutes); "
-                "see the messages of the first process"
+                f"{folder}: the labels to begin with did not arrive within {seconds / 60:g} minutes "
+                "(trainer.timeout_minutes); see the messages of the first process"
             )
         time.sleep(0.2)
 
