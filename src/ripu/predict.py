@@ -1,7 +1,7 @@
 """``python -m ripu.predict checkpoint=RUN input=FOLDER output=FOLDER``: labels and uncertainty of any images.
 
-The network and the classes are those of the checkpoint; no data set is needed. Ids, colours and (for images of the shape
-that training used, with the same ``flip``) predictions are those of ``ripu.evaluate``.
+The network and the classes are those of the checkpoint; no data set is needed. Ids, colours and (for images of the
+shape that training used, with the same ``flip``) predictions are those of ``ripu.evaluate``.
 """
 
 # ruff: noqa: E402

@@ -1,4 +1,4 @@
-"""Prediction of a folder of images: sizes in the network, reading ahead, and files that are written beside the network."""
+"""Prediction of a folder of images: network sizes, reading ahead, and writing files in the background."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def network_size(size: tuple[int, int], trained: tuple[int, int], scale: float |
     result = max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale))
     if result[0] * result[1] > MAX_NETWORK_PIXELS:
         raise PictureSizeError(
-            f"{height} x {width} pixels are {result[0]} x {result[1]} for the network, more than {MAX_NETWORK_PIXELS} in "
-            "all; give a smaller scale"
+            f"{height} x {width} pixels are {result[0]} x {result[1]} for the network, more than {MAX_NETWORK_PIXELS} "
+            "in all; give a smaller scale"
         )
     return result
 
@@ -132,7 +132,8 @@ def predict_folder(
         options: The options.
 
     Returns:
-        ``done``, ``skipped`` (finished before), ``unreadable`` (name to reason) and ``others`` (files that are not images).
+        ``done``, ``skipped`` (finished before), ``unreadable`` (name to reason) and ``others`` (files that are not
+        images).
 
     Raises:
         PhotosError: Folders that cannot be used.
@@ -205,7 +206,7 @@ def _named(results: Iterator[Any], photos: Sequence[Photo]) -> Iterator[Any]:
 def _read(
     photos: Sequence[Photo], pool: ThreadPoolExecutor, trained_size: tuple[int, int], options: Options
 ) -> Iterator[list[tuple[Photo, Any]]]:
-    """Yield groups of images, read ahead by one group: (image, image at network size), or the reason for skipping it."""
+    """Yield groups of images, one read ahead: (image, image at network size), or the reason for skipping it."""
 
     def read(photo: Photo) -> Any:
         try:
@@ -213,8 +214,8 @@ def _read(
             height, width = picture.shape[:2]
             if "overlay" in options.write and max(height, width) > JPEG_SIDE:
                 raise PictureSizeError(
-                    f"{height} x {width} pixels are too many for an overlay, which is a JPEG of at most {JPEG_SIDE} a side; "
-                    "leave overlay out of write"
+                    f"{height} x {width} pixels are too many for an overlay, which is a JPEG of at most {JPEG_SIDE} a "
+                    "side; leave overlay out of write"
                 )
             size = network_size((height, width), trained_size, options.scale)
         except (SceneError, PictureSizeError) as error:
