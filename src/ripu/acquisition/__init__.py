@@ -1,4 +1,4 @@
-"""Acquisition scores: which pixels or regions are worth a label.
+"""Acquisition scores: how much the label of a pixel or region would help.
 
 A score is a frozen dataclass called as ``score(logits, size, keys)`` (plus ``images=`` where ``needs_image``) that
 returns :class:`ScoreMaps`; see :class:`Acquisition`. It holds its parameters and nothing else: no state, no device, no

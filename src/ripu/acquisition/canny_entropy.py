@@ -45,7 +45,7 @@ class CannyEntropy:
             )
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int], *, images: Tensor) -> ScoreMaps:
-        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`.
+        """Score a batch; see :class:`ripu.acquisition.Acquisition`.
 
         Args:
             logits: (B, C, h, w) floating.

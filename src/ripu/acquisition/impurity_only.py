@@ -28,7 +28,7 @@ class ImpurityOnly:
         check_radius(self.radius)
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
-        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`."""
+        """Score a batch; see :class:`ripu.acquisition.Acquisition`."""
         num_classes = int(logits.shape[1]) if logits.ndim == 4 else 1
         _, label = map_pixels(logits, size, entropy_and_label, (torch.float32, label_dtype(num_classes)))
         impurity = region_impurity(label, num_classes, self.radius)

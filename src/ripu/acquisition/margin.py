@@ -32,7 +32,7 @@ class Margin:
         check_radius(self.radius)
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
-        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`."""
+        """Score a batch; see :class:`ripu.acquisition.Acquisition`."""
         (closeness,) = map_pixels(logits, size, _closeness, (torch.float32,))
         uncertainty = closeness if self.pixel else window_mean(closeness, self.radius)
         return ScoreMaps(uncertainty, uncertainty=uncertainty)

@@ -1,4 +1,4 @@
-"""What a score is: the call every acquisition plug-in answers and the maps it returns."""
+"""The interface of a score: the call that every plug-in answers and the maps it returns."""
 
 from __future__ import annotations
 

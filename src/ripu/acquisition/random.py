@@ -25,7 +25,7 @@ class RandomScore:
     needs_image: ClassVar[bool] = False
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
-        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`. Of the logits only number and device count."""
+        """Score a batch; see :class:`ripu.acquisition.Acquisition`. Only the number and device of the logits matter."""
         check_logits(logits)
         if len(keys) != logits.shape[0]:
             raise ConfigError(f"{len(keys)} keys for a batch of {logits.shape[0]}: pass one key per image.")

@@ -23,10 +23,10 @@ from ripu.functional import (
 from ripu.io.errors import ConfigError
 
 RELEASED_EPSILON = 1e-6
-"""What the published program adds inside its logarithms."""
+"""Epsilon that the published program adds inside its logarithms."""
 
 RELEASED_NORMALIZER = math.log(19)
-"""By what the published program divides impurity and entropy of regions, whatever the number of classes."""
+"""Divisor of impurity and entropy of regions in the published program, for any number of classes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class RipuScore:
             raise ConfigError(f"numerics {self.numerics!r} must be 'exact' or 'released'.")
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
-        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`. Ties go to the larger uncertainty."""
+        """Score a batch; see :class:`ripu.acquisition.Acquisition`. Ties go to the larger uncertainty."""
         if self.numerics == "released":
             normalizer = 1.0 if self.pixel else RELEASED_NORMALIZER
             return ripu_maps(logits, self.radius, size, self.pixel, RELEASED_EPSILON, normalizer)
@@ -91,7 +91,7 @@ def ripu_maps(
     epsilon: float = 0.0,
     normalizer: float = 1.0,
 ) -> ScoreMaps:
-    """Score, impurity and uncertainty of a batch; both factors are divided by ``normalizer``.
+    """Return score, impurity and uncertainty of a batch; both factors are divided by ``normalizer``.
 
     Args:
         logits: As in :func:`ripu_score`.

@@ -30,7 +30,7 @@ class SoftmaxConfidence:
         check_radius(self.radius)
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
-        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`."""
+        """Score a batch; see :class:`ripu.acquisition.Acquisition`."""
         (doubt,) = map_pixels(logits, size, _least_confidence, (torch.float32,))
         uncertainty = doubt if self.pixel else window_mean(doubt, self.radius)
         return ScoreMaps(uncertainty, uncertainty=uncertainty)

@@ -30,7 +30,7 @@ class UncertaintyOnly:
         check_radius(self.radius)
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
-        """Maps of a batch, see :class:`ripu.acquisition.Acquisition`."""
+        """Score a batch; see :class:`ripu.acquisition.Acquisition`."""
         (entropy,) = map_pixels(logits, size, lambda strip: entropy_and_label(strip)[:1], (torch.float32,))
         uncertainty = entropy if self.pixel else window_mean(entropy, self.radius)
         return ScoreMaps(uncertainty, uncertainty=uncertainty)

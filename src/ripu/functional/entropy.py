@@ -18,7 +18,7 @@ _STEEP = 3e38
 
 
 def pixel_entropy(logits_BCHW: Tensor, *, epsilon: float = 0.0) -> Tensor:
-    r"""Predictive entropy of every pixel, :math:`H = -\sum_c P_c \log P_c` (Section 3.3), in nats.
+    r"""Return the predictive entropy of every pixel, :math:`H = -\sum_c P_c \log P_c` (Section 3.3), in nats.
 
     Args:
         logits_BCHW: (B, C, H, W) floating logits; half precisions are computed in float32.
@@ -43,9 +43,10 @@ def pixel_entropy(logits_BCHW: Tensor, *, epsilon: float = 0.0) -> Tensor:
 
 
 def entropy_and_label(strip_CRW: Tensor, epsilon: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Entropy in nats (float32) and arg-max label (of :func:`label_dtype`) of a strip of finite float32 logits.
+    """Return entropy and arg-max label of a strip of finite float32 logits.
 
-    The strip is overwritten. Of equal logits the first class is the label.
+    The entropy is in nats (float32), the label of :func:`label_dtype`. The strip is overwritten. Of equal logits the
+    first class is the label.
     """
     strip_CRW.sub_(strip_CRW.amax(dim=0))
     power_CRW = torch.exp(strip_CRW)
@@ -63,5 +64,5 @@ def entropy_and_label(strip_CRW: Tensor, epsilon: float = 0.0) -> tuple[Tensor, 
 
 
 def label_dtype(num_classes: int) -> torch.dtype:
-    """The smallest integer dtype for labels 0 .. num_classes-1 and one value more that is no class."""
+    """Return the smallest integer dtype for labels 0 .. num_classes-1 and one more value that stands for no class."""
     return torch.uint8 if num_classes <= 255 else torch.int32

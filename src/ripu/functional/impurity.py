@@ -24,7 +24,9 @@ _SEGMENT_COLUMNS = 1024
 
 
 def region_impurity(pred_label_BHW: Tensor, num_classes: int, radius: int, *, epsilon: float = 0.0) -> Tensor:
-    r"""Impurity of every window, :math:`P = -\sum_c \frac{|N_k^c|}{|N_k|} \log \frac{|N_k^c|}{|N_k|}` (Eq. 4), in nats.
+    r"""Return the impurity of every window in nats (Eq. 4).
+
+    :math:`P = -\sum_c \frac{|N_k^c|}{|N_k|} \log \frac{|N_k^c|}{|N_k|}`
 
     Args:
         pred_label_BHW: (B, H, W) integer predicted labels in 0 .. num_classes - 1.
@@ -101,7 +103,7 @@ class ImpurityKernel:
             self.table = torch.special.xlogy(counts, counts).float().to(device)
 
     def bands(self) -> list[tuple[int, int]]:
-        """Row ranges that are worth a job of their own."""
+        """Return row ranges that are each worth a job."""
         return split_rows(self.height, band_rows(self.height, _BAND_ROWS, self.device))
 
     def compute(self, label_HW: Tensor, first: int, last: int, out_RW: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""How the kernels use the cores: strips of rows, one worker thread per core, no barrier between operations.
+"""Kernels on several cores: strips of rows, one worker thread a core, no barrier between operations.
 
 A strip is small enough to stay in the cache through all operations on it. Torch's own intra-operation parallelism would
 split every single operation over the cores and wait for the slowest each time; here a worker takes a whole strip

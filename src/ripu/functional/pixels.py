@@ -90,7 +90,7 @@ def map_pixels(
 
 
 def map_on_device(logits_BChw: Tensor, maps_BHW: Sequence[Tensor], kernel: PixelKernel) -> None:
-    """What :func:`map_pixels` computes, in a few large operations a strip; for accelerators.
+    """Compute :func:`map_pixels` in a few large operations a strip; for accelerators.
 
     Args:
         logits_BChw: (B, C, h, w) floating logits.

@@ -1,4 +1,4 @@
-"""Images that are larger than what a network takes at once: overlapping tiles, blended without seams.
+"""Tiles of images that are too large for one forward pass: overlapping, blended without seams.
 
 Legend: C classes, H W size of the image, h w size of a tile.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin along one side, evenly spread so that the first and the last touch the border.
+    """Return the starts of tiles along one side, evenly spread so that the first and the last touch the border.
 
     Args:
         length: Pixels of the side.
@@ -40,7 +40,7 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
 
 
 def blend_tiles(tiles: Sequence[Tensor], rows: Sequence[int], columns: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """Put the logits of tiles together: a mean in which a tile counts less the nearer a pixel is to its inner border.
+    """Blend the logits of tiles by a mean in which a tile counts less near its inner borders.
 
     Args:
         tiles: (C, h, w) logits of every tile, all of one size, row by row as in ``rows`` x ``columns``.
@@ -49,7 +49,7 @@ def blend_tiles(tiles: Sequence[Tensor], rows: Sequence[int], columns: Sequence[
         size: (H, W) of the image.
 
     Returns:
-        (C, H, W) float32; the tile itself (in float32) where there is one alone. Weights fall linearly to almost 0
+        (C, H, W) float32; a single tile is returned as it is, in float32. Weights fall linearly to almost 0
         over the overlap, so there is no seam.
     """
     if len(tiles) == 1:

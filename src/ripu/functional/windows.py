@@ -42,7 +42,7 @@ def window_count(size: tuple[int, int], radius: int, device: torch.device | None
 
 
 def window_mean(x_BHW: Tensor, radius: int) -> Tensor:
-    r"""Mean over every window, :math:`\frac{1}{|N_k|} \sum_{N_k} x` (Eq. 5 with x = H), in the unit of x.
+    r"""Return the mean over every window, :math:`\frac{1}{|N_k|} \sum_{N_k} x` (Eq. 5 with x = H), in the unit of x.
 
     Args:
         x_BHW: (B, H, W) floating map.

@@ -1,4 +1,4 @@
-"""Region shapes (Table 6): what a pick of region-based annotating shows the annotator.
+"""Region shapes (Table 6): the pixels that one pick of a region shows the annotator.
 
 A shape is a frozen dataclass; see :class:`RegionShape`. A new one is one file here and one YAML file in ``conf/region``
 with its ``_target_``; the tests find it there.

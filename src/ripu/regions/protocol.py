@@ -1,4 +1,4 @@
-"""What a region shape is."""
+"""The interface of a region shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class RegionShape(Protocol):
-    """How an image is cut into regions. One file and one ``conf/region/*.yaml`` make a new one.
+    """A way to cut images into regions. One file and one ``conf/region/*.yaml`` make a new one.
 
     Attributes:
         is_fixed: False: regions are the windows around the picks, wherever these lie (then :meth:`partition` is never
@@ -21,7 +21,7 @@ class RegionShape(Protocol):
     needs_image: ClassVar[bool]
 
     def region_px(self) -> int:
-        """Pixels of a region (the mean where they differ), at label resolution."""
+        """Return the pixels of a region (the mean where they differ), at label resolution."""
         ...
 
     def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:

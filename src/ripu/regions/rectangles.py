@@ -31,11 +31,11 @@ class Rectangles:
                 raise ConfigError(f"region.{name}={value} must be a whole number of pixels, 1 or more")
 
     def region_px(self) -> int:
-        """Pixels of a rectangle away from the border."""
+        """Return the pixels of a rectangle away from the border."""
         return self.height * self.width
 
     def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
-        """See :meth:`ripu.regions.RegionShape.partition`; rectangles are numbered row by row.
+        """Cut an image; see :meth:`ripu.regions.RegionShape.partition`; rectangles are numbered row by row.
 
         >>> Rectangles(1, 2).partition((2, 3)).tolist()
         [[0, 0, 1], [2, 2, 3]]

@@ -22,7 +22,7 @@ class Square:
     needs_image: ClassVar[bool] = False
 
     def region_px(self) -> int:
-        """Pixels of a square away from the border.
+        """Return the pixels of a square away from the border.
 
         >>> Square(1).region_px()
         9
@@ -30,5 +30,5 @@ class Square:
         return (2 * self.radius + 1) ** 2
 
     def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
-        """Not defined: squares lie around picks. Raises TypeError."""
+        """Raise TypeError: squares lie around picks, and no image is cut into them."""
         raise TypeError("squares lie around picks; an image is not cut into them")

@@ -45,11 +45,11 @@ class Superpixels:
             )
 
     def region_px(self) -> int:
-        """Pixels of a superpixel, on average."""
+        """Return the mean pixels of a superpixel."""
         return self.pixels
 
     def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
-        """See :meth:`ripu.regions.RegionShape.partition`."""
+        """Cut an image; see :meth:`ripu.regions.RegionShape.partition`."""
         if image is None or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ConfigError("superpixels need the image, uint8 RGB (h, w, 3)")
         from skimage.segmentation import slic
