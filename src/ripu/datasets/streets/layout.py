@@ -177,6 +177,29 @@ class _Builder:
             self.things.append((z, strokes))
 
     def _furnish(self) -> None:
+        self._line_kerbs()
+        stage, dice = self.stage, self.stage.dice
+        rates = stage.style.rates
+        for _ in range(stage.count(rates["sign"])):
+            s, z = dice.side() * (self.half + dice.uniform(0.4, 1.2)), dice.uniform(6, 36)
+            self._add(s, z, partial(furniture.sign, stage, s, z))
+        for _ in range(stage.count(rates["static"])):
+            s, z = dice.side() * (self.front - dice.uniform(0.5, 1.2)), dice.uniform(5, 30)
+            self._add(s, z, partial(furniture.bin_or_box, stage, s, z))
+        if self.cross:
+            for side, z in (
+                (1, self.cross[0] - 1.5),
+                (-1, self.cross[0] - 1.5),
+                (-1, self.cross[0] + self.cross[1] + 1),
+            ):
+                if dice.chance(0.8 * rates["light"]):
+                    s = side * (self.half + 0.6)
+                    self._add(s, z, partial(furniture.traffic_light, stage, s, z))
+        elif dice.chance(0.3 * rates["light"]):
+            s, z = self.half + 0.6, dice.uniform(10, 30)
+            self._add(s, z, partial(furniture.traffic_light, stage, s, z))
+
+    def _line_kerbs(self) -> None:
         stage, dice = self.stage, self.stage.dice
         rates = stage.style.rates
         for side in (-1, 1):
@@ -201,42 +224,29 @@ class _Builder:
                     height = dice.uniform(0.9, 1.3)
                     edge = self.half + 0.3
                     self._add(side * edge, z0, partial(structures.fence, stage, side, edge, z0, z1, height))
-        for _ in range(stage.count(rates["sign"])):
-            s, z = dice.side() * (self.half + dice.uniform(0.4, 1.2)), dice.uniform(6, 36)
-            self._add(s, z, partial(furniture.sign, stage, s, z))
-        for _ in range(stage.count(rates["static"])):
-            s, z = dice.side() * (self.front - dice.uniform(0.5, 1.2)), dice.uniform(5, 30)
-            self._add(s, z, partial(furniture.bin_or_box, stage, s, z))
-        if self.cross:
-            for side, z in (
-                (1, self.cross[0] - 1.5),
-                (-1, self.cross[0] - 1.5),
-                (-1, self.cross[0] + self.cross[1] + 1),
-            ):
-                if dice.chance(0.8 * rates["light"]):
-                    s = side * (self.half + 0.6)
-                    self._add(s, z, partial(furniture.traffic_light, stage, s, z))
-        elif dice.chance(0.3 * rates["light"]):
-            s, z = self.half + 0.6, dice.uniform(10, 30)
-            self._add(s, z, partial(furniture.traffic_light, stage, s, z))
 
     def _in_crossing(self, z: float) -> bool:
         return self.cross is not None and self.cross[0] - 5 < z < self.cross[0] + self.cross[1] + 2
+
+    def _park(self) -> None:
+        stage, dice = self.stage, self.stage.dice
+        for side in (-1, 1):
+            if not dice.chance(0.7):
+                continue
+            z = dice.uniform(3.5, 9)
+            while z < 75:
+                is_parked = dice.chance(stage.style.rates["parked"])
+                if is_parked and not self._in_crossing(z) and not self._in_crossing(z + 5):
+                    s = side * (self.half - 1.15)
+                    heading = 1 if side > 0 or dice.chance(0.3) else -1
+                    self._add(s, z, partial(vehicles.car, stage, s, z, heading))
+                z += dice.uniform(5.6, 7)
 
     def _traffic(self) -> None:
         stage, dice = self.stage, self.stage.dice
         rates = stage.style.rates
         if self.parking > 1:
-            for side in (-1, 1):
-                if not dice.chance(0.7):
-                    continue
-                z = dice.uniform(3.5, 9)
-                while z < 75:
-                    if dice.chance(rates["parked"]) and not self._in_crossing(z) and not self._in_crossing(z + 5):
-                        s = side * (self.half - 1.15)
-                        heading = 1 if side > 0 or dice.chance(0.3) else -1
-                        self._add(s, z, partial(vehicles.car, stage, s, z, heading))
-                    z += dice.uniform(5.6, 7)
+            self._park()
         for k in range(self.num_lanes):
             for heading in (1, -1):
                 s = heading * (k + 0.5) * self.lane

@@ -9,7 +9,7 @@ _LIT: Color = (246, 212, 138)
 _SHOP: tuple[Color, ...] = ((150, 40, 44), (36, 80, 110), (52, 92, 60), (200, 170, 80), (60, 60, 66), (170, 90, 50))
 
 
-def facade(
+def facade(  # noqa: C901  one face from bottom to top; its parts share a dozen measures
     stage: Stage, at: Local, length: float, height: float, z: float, color: Color, light: float, shop: bool
 ) -> None:
     """Paint windows, floors, doors and shop fronts on a face with local coordinates (along 0..length, up 0..height)."""
@@ -39,20 +39,8 @@ def facade(
                 quad(at, 0, length, level * floor - 0.12, level * floor + 0.12),
                 shade(mix(color, (230, 226, 216), 0.35), light),
             )
-    start = 0
     if shop:
-        start = 1
-        accent = dice.tone(_SHOP)
-        canvas.detail(quad(at, 0.3, length - 0.3, 0.0, 2.9), shade(mix(color, (60, 58, 56), 0.5), light))
-        shops = max(1, int(length / 5.0))
-        for k in range(shops):
-            u0, u1 = 0.5 + k * (length - 0.6) / shops, (k + 1) * (length - 0.6) / shops
-            pane = _LIT if dice.chance(0.65 if stage.weather.lamps else 0.12) else glass
-            canvas.detail(quad(at, u0, u1 - 1.3, 0.6, 2.4), shade(pane, light))
-            canvas.detail(quad(at, u1 - 1.1, u1 - 0.2, 0.0, 2.3), shade(mix(pane, (40, 34, 30), 0.6), light))
-            canvas.detail(
-                quad(at, u0 - 0.1, u1, 2.4, 3.0), shade(dice.tone(_SHOP) if dice.chance(0.4) else accent, light)
-            )
+        _shop_fronts(stage, at, length, color, glass, light)
     elif dice.chance(0.8):
         door = dice.uniform(0.2, 0.8) * length
         canvas.detail(
@@ -62,7 +50,7 @@ def facade(
     step = length / columns
     low, high = (0.9, 2.5) if kind in ("tall", "pair") else (1.0, 2.4)
     share = {"tall": 0.42, "wide": 0.62, "pair": 0.7, "ribbon": 0.94}[kind]
-    for level in range(start, floors):
+    for level in range(int(shop), floors):
         for column in range(columns):
             u0 = (column + 0.5 - share / 2) * step
             u1 = (column + 0.5 + share / 2) * step
@@ -81,6 +69,19 @@ def facade(
                 canvas.detail(
                     quad(at, u0 - 0.3, u1 + 0.3, v0 - 0.25, v0 + 0.55), shade(mix(color, (70, 70, 72), 0.5), light)
                 )
+
+
+def _shop_fronts(stage: Stage, at: Local, length: float, color: Color, glass: Color, light: float) -> None:
+    canvas, dice = stage.canvas, stage.dice
+    accent = dice.tone(_SHOP)
+    canvas.detail(quad(at, 0.3, length - 0.3, 0.0, 2.9), shade(mix(color, (60, 58, 56), 0.5), light))
+    shops = max(1, int(length / 5.0))
+    for k in range(shops):
+        u0, u1 = 0.5 + k * (length - 0.6) / shops, (k + 1) * (length - 0.6) / shops
+        pane = _LIT if dice.chance(0.65 if stage.weather.lamps else 0.12) else glass
+        canvas.detail(quad(at, u0, u1 - 1.3, 0.6, 2.4), shade(pane, light))
+        canvas.detail(quad(at, u1 - 1.1, u1 - 0.2, 0.0, 2.3), shade(mix(pane, (40, 34, 30), 0.6), light))
+        canvas.detail(quad(at, u0 - 0.1, u1, 2.4, 3.0), shade(dice.tone(_SHOP) if dice.chance(0.4) else accent, light))
 
 
 def building(stage: Stage, side: int, front: float, z0: float, z1: float, height: float, depth: float = 14.0) -> None:

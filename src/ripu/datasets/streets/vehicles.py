@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ripu.datasets.streets.canvas import CIRCLE, Color, Pixel, mix, shade
 from ripu.datasets.streets.stage import GLASS, ID, RUBBER, Stage
@@ -147,7 +148,7 @@ def vehicle(stage: Stage, body: Body, color: Color, s: float, z: float, heading:
         heading: 1 drives away from the camera, -1 comes towards it; 2 and -2 cross to the right and left.
         begin: Whether it is a new object (False: a further part of the previous one).
     """
-    canvas, dice, cam = stage.canvas, stage.dice, stage.camera
+    canvas, cam = stage.canvas, stage.camera
     length, width = body.length, body.width
     if begin:
         canvas.begin(ID[body.label], z + (1.0 if abs(heading) == 2 else 2.0), (3, 3, 4), instance=True)
@@ -186,79 +187,83 @@ def vehicle(stage: Stage, body: Body, color: Color, s: float, z: float, heading:
             canvas.detail([place(ua, ya, -0.43), place(ub, yb, -0.4), place(ub, yb, 0.4), place(ua, ya, 0.43)], tone)
     if along:
         _end(stage, body, color, place, near_end, heading)
-    for wheel in body.wheels if flank_visible else ():
-        side = 0.5 * flank
-        r = body.wheel_radius
-        canvas.fill([place(wheel + r * c, r + r * d, side * 0.97) for c, d in CIRCLE], RUBBER)
     if flank_visible:
-        side = 0.5 * flank
-        canvas.fill([place(u, y, side) for u, y in body.profile], shade(color, flank_light))
-        low = body.profile[0][1]
-        if body is _CARGO:
-            canvas.fill(
-                [place(u, y, side) for u, y in ((start, 0.5), (start, low), (length, low), (length, 0.5))], (40, 40, 42)
-            )
-        sill = [place(u, y, side) for u, y in ((start, low), (length, low), (length, low + 0.14), (start, low + 0.14))]
-        canvas.detail(sill, shade(color, 0.55 * flank_light))
-        glass = mix(GLASS, stage.weather.zenith, 0.2)
-        lit = stage.weather.lamps and body.label in ("bus", "train")
-        for pane_outline in body.panes:
-            tone = (236, 214, 160) if lit and dice.chance(0.7) else shade(glass, dice.uniform(0.8, 1.1))
-            canvas.detail([place(u, y, side) for u, y in pane_outline], tone)
-        if body.label in ("bus", "train"):
-            stripe = dice.tone(((236, 236, 232), (40, 50, 90), (180, 30, 30), (40, 110, 70), (230, 190, 50)))
+        _flank(stage, body, color, place, 0.5 * flank, flank_light)
+
+
+def _flank(stage: Stage, body: Body, color: Color, place: Place, side: float, flank_light: float) -> None:
+    """Paint the visible side of a vehicle, at ``side`` = -0.5 or 0.5 of its width."""
+    canvas, dice = stage.canvas, stage.dice
+    start, length = body.profile[0][0], body.length
+    r = body.wheel_radius
+    for wheel in body.wheels:
+        canvas.fill([place(wheel + r * c, r + r * d, side * 0.97) for c, d in CIRCLE], RUBBER)
+    canvas.fill([place(u, y, side) for u, y in body.profile], shade(color, flank_light))
+    low = body.profile[0][1]
+    if body is _CARGO:
+        canvas.fill(
+            [place(u, y, side) for u, y in ((start, 0.5), (start, low), (length, low), (length, 0.5))], (40, 40, 42)
+        )
+    sill = [place(u, y, side) for u, y in ((start, low), (length, low), (length, low + 0.14), (start, low + 0.14))]
+    canvas.detail(sill, shade(color, 0.55 * flank_light))
+    glass = mix(GLASS, stage.weather.zenith, 0.2)
+    lit = stage.weather.lamps and body.label in ("bus", "train")
+    for pane_outline in body.panes:
+        tone = (236, 214, 160) if lit and dice.chance(0.7) else shade(glass, dice.uniform(0.8, 1.1))
+        canvas.detail([place(u, y, side) for u, y in pane_outline], tone)
+    if body.label in ("bus", "train"):
+        stripe = dice.tone(((236, 236, 232), (40, 50, 90), (180, 30, 30), (40, 110, 70), (230, 190, 50)))
+        canvas.detail(
+            [
+                place(0.2, 0.75, side),
+                place(length - 0.2, 0.75, side),
+                place(length - 0.2, 1.0, side),
+                place(0.2, 1.0, side),
+            ],
+            shade(stripe, flank_light),
+        )
+        for door in (0.9, length * 0.5, length * 0.85) if body.label == "bus" else (4.0, 10.0, 17.0, 23.5):
             canvas.detail(
                 [
-                    place(0.2, 0.75, side),
-                    place(length - 0.2, 0.75, side),
-                    place(length - 0.2, 1.0, side),
-                    place(0.2, 1.0, side),
+                    place(door, 0.4, side),
+                    place(door, 2.6, side),
+                    place(door + 1.2, 2.6, side),
+                    place(door + 1.2, 0.4, side),
                 ],
-                shade(stripe, flank_light),
+                shade(glass, 0.7),
             )
-            for door in (0.9, length * 0.5, length * 0.85) if body.label == "bus" else (4.0, 10.0, 17.0, 23.5):
-                canvas.detail(
-                    [
-                        place(door, 0.4, side),
-                        place(door, 2.6, side),
-                        place(door + 1.2, 2.6, side),
-                        place(door + 1.2, 0.4, side),
-                    ],
-                    shade(glass, 0.7),
-                )
-        if body.label == "train":
-            canvas.detail(
-                [place(14.0, 0.2, side), place(14.0, 3.4, side), place(14.5, 3.4, side), place(14.5, 0.2, side)],
-                (44, 44, 46),
-            )
-        if body.label == "car":
-            middle = length * 0.55
+    if body.label == "train":
+        canvas.detail(
+            [place(14.0, 0.2, side), place(14.0, 3.4, side), place(14.5, 3.4, side), place(14.5, 0.2, side)],
+            (44, 44, 46),
+        )
+    if body.label == "car":
+        middle = length * 0.55
+        canvas.detail(
+            [
+                place(middle, low + 0.15, side),
+                place(middle, 0.95, side),
+                place(middle + 0.04, 0.95, side),
+                place(middle + 0.04, low + 0.15, side),
+            ],
+            shade(color, 0.7 * flank_light),
+        )
+        for u, tone in ((0.02, LAMP), (length - 0.3, TAIL)):
             canvas.detail(
                 [
-                    place(middle, low + 0.15, side),
-                    place(middle, 0.95, side),
-                    place(middle + 0.04, 0.95, side),
-                    place(middle + 0.04, low + 0.15, side),
+                    place(u, 0.62, side),
+                    place(u, 0.78, side),
+                    place(u + 0.26, 0.78, side),
+                    place(u + 0.26, 0.62, side),
                 ],
-                shade(color, 0.7 * flank_light),
+                shade(tone, 0.8),
             )
-            for u, tone in ((0.02, LAMP), (length - 0.3, TAIL)):
-                canvas.detail(
-                    [
-                        place(u, 0.62, side),
-                        place(u, 0.78, side),
-                        place(u + 0.26, 0.78, side),
-                        place(u + 0.26, 0.62, side),
-                    ],
-                    shade(tone, 0.8),
-                )
-        for wheel in body.wheels:
-            r = body.wheel_radius
-            canvas.fill([place(wheel + r * c, r + r * d, side) for c, d in CIRCLE], RUBBER)
-            canvas.detail(
-                [place(wheel + 0.58 * r * c, r + 0.58 * r * d, side) for c, d in CIRCLE],
-                shade((150, 152, 156), flank_light),
-            )
+    for wheel in body.wheels:
+        canvas.fill([place(wheel + r * c, r + r * d, side) for c, d in CIRCLE], RUBBER)
+        canvas.detail(
+            [place(wheel + 0.58 * r * c, r + 0.58 * r * d, side) for c, d in CIRCLE],
+            shade((150, 152, 156), flank_light),
+        )
 
 
 def _end(stage: Stage, body: Body, color: Color, place: Place, u: float, heading: int) -> None:
@@ -267,9 +272,7 @@ def _end(stage: Stage, body: Body, color: Color, place: Place, u: float, heading
     low = body.profile[0][1]
     high = body.profile[1][1] if heading < 0 else body.profile[-2][1]
 
-    def patch(v0: float, v1: float, y0: float, y1: float, tone: Color) -> None:
-        canvas.detail([place(u, y0, v0), place(u, y1, v0), place(u, y1, v1), place(u, y0, v1)], tone)
-
+    patch = partial(_patch, stage, place, u)
     light = stage.face_light(0)
     rise = high - low
     patch(-0.5, 0.5, low, low + 0.2, shade(mix(color, (40, 40, 42), 0.6), light))
@@ -278,30 +281,14 @@ def _end(stage: Stage, body: Body, color: Color, place: Place, u: float, heading
         lamp = mix(lamp, (170, 170, 170) if heading < 0 else (90, 20, 20), 0.35)
     elif heading > 0:
         lamp = (250, 50, 40)
-    if body.label == "bus" or body.label == "train":
+    if body.label in ("bus", "train"):
         level = low + 0.35
         patch(-0.45, -0.32, level, level + 0.25, lamp)
         patch(0.32, 0.45, level, level + 0.25, lamp)
         if body.label == "bus":
-            for v in (-0.46, 0.3):
-                canvas.fill(
-                    [place(u, 0.0, v), place(u, low, v), place(u, low, v + 0.16), place(u, 0.0, v + 0.16)], RUBBER
-                )
-            v = 2.66
-            canvas.detail(
-                [place(u, v, -0.34), place(u, v + 0.3, -0.34), place(u, v + 0.3, 0.34), place(u, v, 0.34)], (34, 34, 30)
-            )
-            canvas.detail(
-                [
-                    place(u, v + 0.08, -0.24),
-                    place(u, v + 0.22, -0.24),
-                    place(u, v + 0.22, 0.2),
-                    place(u, v + 0.08, 0.2),
-                ],
-                (250, 180, 60),
-            )
-            if heading > 0:
-                patch(-0.4, 0.4, 0.6, 1.15, shade(color, 0.7 * light))
+            _bus_end(stage, place, u, low)
+        if body.label == "bus" and heading > 0:
+            patch(-0.4, 0.4, 0.6, 1.15, shade(color, 0.7 * light))
         return
     if body is _CARGO:
         patch(-0.02, 0.02, 1.0, 3.4, shade(color, 0.6))
@@ -328,6 +315,20 @@ def _end(stage: Stage, body: Body, color: Color, place: Place, u: float, heading
     )
     for v in (-0.48, 0.35):
         canvas.fill([place(u, 0.0, v), place(u, low, v), place(u, low, v + 0.13), place(u, 0.0, v + 0.13)], RUBBER)
+
+
+def _patch(stage: Stage, place: Place, u: float, v0: float, v1: float, y0: float, y1: float, tone: Color) -> None:
+    stage.canvas.detail([place(u, y0, v0), place(u, y1, v0), place(u, y1, v1), place(u, y0, v1)], tone)
+
+
+def _bus_end(stage: Stage, place: Place, u: float, low: float) -> None:
+    """Paint the wheels and the destination display of a bus."""
+    for v in (-0.46, 0.3):
+        stage.canvas.fill(
+            [place(u, 0.0, v), place(u, low, v), place(u, low, v + 0.16), place(u, 0.0, v + 0.16)], RUBBER
+        )
+    _patch(stage, place, u, -0.34, 0.34, 2.66, 2.96, (34, 34, 30))
+    _patch(stage, place, u, -0.24, 0.2, 2.74, 2.88, (250, 180, 60))
 
 
 def truck(stage: Stage, s: float, z: float, heading: int) -> None:
