@@ -148,8 +148,8 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     different runs to start from (``start.run.seed`` beside ``start.run``) are kept only if they differ within one class
     or one such run.
 
-    >>> differing([{"region._target_": "Square", "region.radius": 1}, {"region._target_": "Superpixels", "region.n":
-    9}]) ['region._target_']
+    >>> differing([{"region._target_": "Square", "region.k": 1}, {"region._target_": "Superpixels", "region.n": 9}])
+    ['region._target_']
     >>> differing([{"objective.a": 0, "objective.b": 0}, {"objective.a": 1, "objective.b": 1}])
     ['objective.a', 'objective.b']
     """
