@@ -1,0 +1,194 @@
+"""Replays: the rounds of a run asked again under other scores, windows, shapes or budgets, without training."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ripu.config.spec import RunSpec
+from ripu.datasets.errors import Fault
+from ripu.inference.logits_cache import LogitSource
+from ripu.io.console import Progress
+from ripu.io.errors import ConfigError
+from ripu.io.reading import UntrustedError, leaves, read_json
+from ripu.io.writing import write_json
+from ripu.labelstore import LabelStore, carried_images
+from ripu.labelstore.files import file_digest
+from ripu.report.summary import left_out
+from ripu.run.assembly.data import make_scenes
+from ripu.run.assembly.selection import make_engine, make_store, target_images
+from ripu.run.restore import make_reader, restored_module
+from ripu.run.results import provenance
+from ripu.selection.comparison import compare, summary
+from ripu.selection.engine import SelectionEngine
+
+_log = logging.getLogger(__name__)
+
+OWN = "the run"
+"""Name of the run's own picks in tables."""
+
+INPUTS_FILE = "replay-inputs.json"
+"""Inputs of the rounds of a replay, written before the first of them."""
+
+
+def replay_rounds(
+    run: Path,
+    out: Path,
+    checkpoint: Path,
+    stored: Mapping[str, Any],
+    jobs: Mapping[str, RunSpec],
+    device: torch.device,
+    *,
+    rounds: int | None = None,
+    cache: Path | None = None,
+    batch: int | None = None,
+    num_workers: int = 0,
+) -> dict[str, Any]:
+    """Ask the rounds of a run again with its network, write ``replay.json`` and print a table.
+
+    Args:
+        run: The folder of the run.
+        out: Gets a label store for each score.
+        checkpoint: The checkpoint with the network.
+        stored: Its content.
+        jobs: The run with other settings, by the name of the score.
+        device: Device of the network.
+        rounds: Rounds to replay; None: as many as the run has.
+        cache: Keeps the logits for the next replay.
+        batch: Images a forward; None: as in the run.
+        num_workers: Processes that read images.
+
+    Returns:
+        The content of ``replay.json``.
+
+    Raises:
+        ConfigError: There are fewer rounds, or ``out`` holds another replay.
+    """
+    base = next(iter(jobs.values()))
+    query = base.query
+    assert query is not None
+    num_rounds = query.num_rounds if rounds is None else rounds
+    if not 1 <= num_rounds <= query.num_rounds:
+        raise ConfigError(f"rounds={rounds} must lie in 1..{query.num_rounds}, the number of rounds of the run")
+    own = LabelStore.open(run / "labels") if (run / "labels").is_dir() else None
+    digest = file_digest(checkpoint)
+    inputs = _inputs(digest, jobs, num_rounds, own)
+    _check_same(inputs, out, jobs)
+    scenes = make_scenes(base)
+    images = target_images(scenes, run / "labels")
+    engines = {name: make_engine(job, scenes, images) for name, job in jobs.items()}
+    module = restored_module(base, stored).to(device).eval()
+    batch = base.evaluation.batch if batch is None else batch
+    reader = make_reader(base, scenes.target.without_labels(), scenes.val, num_workers, batch)
+    source = LogitSource(module, reader, device, scenes.taxonomy.num_classes)
+    if cache is not None:
+        source.keep_in(cache, digest)
+    write_json(out / INPUTS_FILE, inputs)
+    asked = {} if own is None else {OWN: own}
+    facts: dict[str, dict[str, Any]] = {}
+    unreadable: dict[tuple[str, str], dict[str, str]] = {}
+    for name, job in jobs.items():
+        started = time.monotonic()
+        engine = engines[name]
+        assert engine is not None
+        with make_store(job, scenes, out / name, images, write=True) as store:
+            asked[name] = store
+            if own is not None and own.carried and not store.log.events:  # a replay begins with the labels of the run
+                store.carry(own.carried, carried_images(store.images, own, None, num_rounds=0))
+            picks, faults = _ask(name, engine, store, source, num_rounds)
+        _warn(faults, unreadable)
+        facts[name] = {"picks": picks, "seconds": round(time.monotonic() - started, 1)}
+    results: dict[str, Any] = {
+        "run": str(run),
+        "checkpoint": str(checkpoint),
+        "rounds": num_rounds,
+        "mode": base.mode,
+        "radius": query.radius,
+        "suppress_radius": query.suppress_radius,
+        "budget": base.budget,
+        "budget_per": query.budget_per,
+        "region": base.region_node,
+        "images": len(scenes.target),
+        **compare(asked, scenes.target, num_rounds),
+        "unreadable": [unreadable[key] for key in sorted(unreadable)],
+        "provenance": provenance(),
+    }
+    for name, more in facts.items():
+        results["asked"][name] |= more
+    write_json(out / "replay.json", results)
+    print(summary(results) + left_out(results["unreadable"]))
+    print(f"\nin {out}: replay.json, and a label store for each score: {', '.join(f'{name}/labels' for name in jobs)}")
+    return results
+
+
+def _ask(
+    name: str, engine: SelectionEngine, store: LabelStore, source: LogitSource, num_rounds: int
+) -> tuple[int, list[Fault]]:
+    """Ask all rounds of one score; return the number of picks, and files that could not be read."""
+    picks, faults = 0, []
+    for index in range(num_rounds):
+        tally = engine.run(
+            store,
+            index,
+            index + 1,
+            network=source.network,
+            pool=source.pool(with_images=engine.scorer.needs_image),
+            device=source.device,
+            progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(engine.scorer.image_ids)),
+        )
+        picks += tally.picks
+        faults += tally.unreadable
+    return picks, faults
+
+
+def _warn(faults: Iterable[Fault], known: dict[tuple[str, str], dict[str, str]]) -> None:
+    """Warn of files that could not be read, of each once."""
+    for fault in faults:
+        if (fault.part, fault.file) not in known:
+            known[fault.part, fault.file] = fault.to_json()
+            _log.warning("%s: %s; nothing is asked of it (data.unreadable=skip)", fault.part, fault.cause)
+
+
+def _inputs(checkpoint: str, jobs: Mapping[str, RunSpec], num_rounds: int, own: LabelStore | None) -> dict[str, Any]:
+    """Return the inputs of the rounds; the rest of the configuration is the checkpoint's."""
+    base = next(iter(jobs.values()))
+    return {
+        "checkpoint_sha256": checkpoint,
+        "begins_with_sha256": [] if own is None else [event.content_sha256 for event in own.log.carried],
+        "rounds": num_rounds,
+        "budget": base.budget,
+        "mode": base.config["mode"],
+        "region": base.region_node,
+        "acquisition": {name: job.acquisition for name, job in jobs.items()},
+    }
+
+
+def _check_same(inputs: Mapping[str, Any], out: Path, names: Iterable[str]) -> None:
+    """Refuse a folder with rounds of another replay: they would stay, and the table would mix both."""
+    record, remedy = out / INPUTS_FILE, "name another folder, or remove this one"
+    if not record.exists():
+        if any((out / name / "labels").exists() for name in names):
+            raise ConfigError(
+                f"paths.output_dir={out} holds label stores without {INPUTS_FILE}, which names their inputs; {remedy}"
+            )
+        return
+    try:
+        before = read_json(record)
+    except UntrustedError as error:
+        raise ConfigError(f"paths.output_dir={out}: {error}; {remedy}") from error
+    old, new = leaves(before) if isinstance(before, dict) else {}, leaves(inputs)
+    differs = [
+        key.removesuffix("_sha256") + ("" if key.endswith("_sha256") else f": {old.get(key)} -> {new.get(key)}")
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if differs:
+        raise ConfigError(
+            f"paths.output_dir={out} holds part of a replay with other inputs ({'; '.join(differs[:5])}); {remedy}, or "
+            "repeat its own command"
+        )
