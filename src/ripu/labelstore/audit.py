@@ -47,9 +47,28 @@ def verify_store(store: LabelReader, progress: Callable[[int, int], None] = lamb
     except LabelStoreError as error:
         return [str(error)]
     problems: list[str] = []
+    live = _check_events(store, problems)
+    rounds = [event for event in log.events if isinstance(event, (RoundEvent, CarriedEvent))]
+    answers = [event for event in log.events if isinstance(event, AnswersEvent)]
+    readable = _readable_files(store, rounds, answers, problems)
+    digests = {position: content_digest(event.spec) for position, event in enumerate(rounds)}
+    for number, image in enumerate(header.images):
+        asking: list[RoundEvent | CarriedEvent] = [*log.carried, *live]
+        problems += _check_image(number, image, rounds, asking, answers, readable, digests, len(header.class_names))
+        progress(number + 1, len(header.images))
+    for position, event in enumerate(rounds):
+        if event.file.name in readable and digests[position].hexdigest() != event.content_sha256:
+            problems.append(f"{store.path / event.file.name}: is not the content that {_named(event)} was")
+    for path in held_files(store.path):
+        problems += _check_held(store, path)
+    return problems
+
+
+def _check_events(store: LabelReader, problems: list[str]) -> list[RoundEvent]:
+    """Return the rounds that stand after all events; append the faults of their order."""
     live: list[RoundEvent] = []
     has_rounds = False
-    for position, event in enumerate(log.events):
+    for position, event in enumerate(store.log.events):
         where = f"{store.path}: event {position} of the manifest"
         if isinstance(event, UndoEvent):
             if not live or live.pop().spec.index != event.index:
@@ -64,15 +83,21 @@ def verify_store(store: LabelReader, progress: Callable[[int, int], None] = lamb
             if live and event.spec.step <= live[-1].spec.step:
                 problems.append(f"{where}: step {event.spec.step} does not come after step {live[-1].spec.step}")
             live.append(event)
+    return live
+
+
+def _readable_files(
+    store: LabelReader, rounds: Sequence[RoundEvent | CarriedEvent], answers: list[AnswersEvent], problems: list[str]
+) -> dict[str, RecordFile]:
+    """Open the files of all events by name; append the faults of those that cannot be used."""
+    header = store.header
     readable: dict[str, RecordFile] = {}
-    for name, entry in log.files.items():
+    for name, entry in store.log.files.items():
         fault, file = _check_file(store, entry)
         if fault:
             problems.append(fault)
         if file is not None:
             readable[name] = file
-    rounds = [event for event in log.events if isinstance(event, (RoundEvent, CarriedEvent))]
-    answers = [event for event in log.events if isinstance(event, AnswersEvent)]
     expected: list[tuple[str, str, dict[str, Any] | None]] = [
         *((event.file.name, _kind(event), event.spec.to_json()) for event in rounds),
         *((event.file.name, "answers", None) for event in answers),
@@ -85,17 +110,7 @@ def verify_store(store: LabelReader, progress: Callable[[int, int], None] = lamb
         elif file is not None and file.images and max(file.images) >= len(header.images):
             problems.append(f"{file.path}: has records of images that the store was created without")
             del readable[name]
-    digests = {position: content_digest(event.spec) for position, event in enumerate(rounds)}
-    for number, image in enumerate(header.images):
-        asking: list[RoundEvent | CarriedEvent] = [*log.carried, *live]
-        problems += _check_image(number, image, rounds, asking, answers, readable, digests, len(header.class_names))
-        progress(number + 1, len(header.images))
-    for position, event in enumerate(rounds):
-        if event.file.name in readable and digests[position].hexdigest() != event.content_sha256:
-            problems.append(f"{store.path / event.file.name}: is not the content that {_named(event)} was")
-    for path in held_files(store.path):
-        problems += _check_held(store, path)
-    return problems
+    return readable
 
 
 def _kind(event: RoundEvent | CarriedEvent) -> str:
