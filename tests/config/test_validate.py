@@ -1,241 +1,21 @@
-"""Command lines that cannot be run: what is said, in one line, and how soon."""
+"""Keys, types and values of ``conf/``, and of configurations that programs compose."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
 from ripu.config import keys, validate
 from ripu.config.checks import check_config
-from ripu.config.command_line import check_command_line
-from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError
-from ripu.run import device
-from running import call, compose
+from running import compose
 
-ROOT_FILES = sorted(path.stem for path in Path(config_dir()).glob("*.yaml"))
-
-
-def said(*words: str, config_name: str = "train") -> str:
-    """The one line with which a command line is refused."""
-    check = check_config if config_name == "train" else lambda cfg: None
-    with pytest.raises(ValueError) as caught:
-        check_command_line(list(words), config_name, check)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+COMMANDS = sorted(path.stem for path in Path(validate.config_dir()).glob("*.yaml"))
 
 
-def warned(*words: str) -> list[str]:
-    return check_command_line(list(words), "train", check_config)
-
-
-@pytest.mark.parametrize(
-    ("words", "parts"),
-    [
-        (["seeed=3"], ["seeed=3", "did you mean seed?"]),
-        (["objective.tau=0.1"], ["objective.tau", "did you mean objective.negative_threshold?"]),
-        (["radius=3"], ["did you mean mode.radius"]),
-        (["trainer.max_step=3"], ["did you mean trainer.max_steps?"]),
-        (["objective.xyz=1"], ["objective has consistency_weight, negative_weight, negative_threshold"]),
-        (["logger.wandb.offline=false"], ["logger.wandb.offline"]),
-        (["region.pixels=100"], ["there is no key region.pixels"]),
-        (["dataset=gtaw"], ["dataset=gtaw is unknown; did you mean gtav? There are camvid, "]),
-        (["mode=xy"], ["mode=xy is unknown; there are pa, ra"]),
-        (["optimisers/sgd=1"], ["no group of options optimisers/sgd"]),
-        (["+foo=1"], ["nothing reads the key foo"]),
-        (["++data.num_worker=1"], ["nothing reads the key data.num_worker", "did you mean data.num_workers?"]),
-        (["+dataset.recipe.max_step=1"], ["did you mean dataset.recipe.max_steps?"]),
-        (["+mode.extra.deep=1"], ["mode.extra.deep"]),
-        (["+seed=1"], ["seed is there already; leave out the +"]),
-        (["+acquisition.numeric=exact"], ["RipuScore has no argument numeric; did you mean acquisition.numerics?"]),
-        (["~logger"], ["~logger takes away logger"]),
-        (["seed"], ["seed has no value; write KEY=VALUE"]),
-        (["budget=[1,"], ["budget=[1, cannot be read"]),
-        (["seed=0,1"], ["add -m", "seed=[0,1]"]),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
-)
-def test_unknown_keys_and_options(words: list[str], parts: list[str]) -> None:
-    line = said(*words)
-    assert [part for part in parts if part not in line] == []
-
-
-@pytest.mark.parametrize(
-    ("words", "part"),
-    [
-        (["seed=abc"], "seed=abc is not allowed; it must be a whole number"),
-        (["seed=1.0"], "seed=1.0 is not allowed"),
-        (["seed=null"], "seed=null is not allowed"),
-        (["resume=1"], "resume=1 is not allowed; it must be true or false"),
-        (["budget=-1"], "budget=-1 is not allowed"),
-        (["budget=much"], "budget=much is not allowed"),
-        (["mode=pa", "budget=0.02"], "mode=pa takes whole pixels"),
-        (["mode=ra", "budget=40"], "mode=ra takes a share"),
-        (["mode.radius=-1"], "mode.radius=-1 is not allowed"),
-        (["mode.radius=1.5"], "mode.radius=1.5 is not allowed"),
-        (["objective.negative_threshold=1"], "tau"),
-        (["objective.consistency_weight=true"], "objective.consistency_weight=true is not allowed"),
-        (["selection_steps=5"], "selection_steps=5 is not allowed; it must be a list"),
-        (["selection_steps=[300,200]"], "must increase"),
-        (["selection_steps=[200,401]"], "trainer.max_steps=400"),
-        (["trainer.precision=bf16"], "32-true, bf16-mixed, 16-mixed"),
-        (["trainer.accelerator=cpuu"], "did you mean cpu?"),
-        (["trainer.devices=0"], "trainer.devices=0 is not allowed"),
-        (["trainer.devices=[0,0]"], "different numbers"),
-        (["trainer.devices=[0,1]", "trainer.accelerator=cpu"], "where it is the number of processes"),
-        (["optimizer.poly_horizon_factor=0.5"], "would train at rate 0"),
-        (["trainer.devices=-1", "trainer.accelerator=cpu"], "where it is the number of processes"),
-        (["data.num_workers=100000"], "1024 at most"),
-        (["trainer.compile=maybe"], "trainer.compile=maybe is not allowed; it must be true or false"),
-        (["protocol.boundary_detector=laplace"], "did you mean laplacian?"),
-        (["protocol.supervised_average=mean"], "labelled, all"),
-        (["dataset.num_classes=18"], "has 19 classes"),
-        (["dataset.recipe.selection_fractions=[0.5,0.4]"], "increasing fractions"),
-        (["checkpoint.keep=0"], "checkpoint.keep=0 is not allowed"),
-        (["checkpoint.every_steps=0"], "checkpoint.every_steps=0"),
-        (["evaluation.flip=3"], "evaluation.flip=3 is not allowed; it must be true or false"),
-        (["budget=0.9", "mode.suppress_radius=8"], "only 648 fit into it at mode.suppress_radius=8"),
-        (["mode=pa", "budget=40000"], "pixels of a 160 x 320 image"),
-        (["paths.output_dir=${nowhere.at_all}"], "paths.output_dir"),
-        (["model._target_=ripu.models.smp.SmpNetwrk", "+model.x=1"], "did you mean SmpNetwork?"),
-        (["trainer.max_steps=99999999999999999999999"], "10**9 at most"),
-        (["seed={a:1}"], "seed={'a': 1} is not allowed; it must be a whole number"),
-        (["data.target_size=[100000,100000]"], "2**27 pixels at most"),
-        (["data.source_batch=10000000"], "65536 at most"),
-        (["objective.negative_threshold=nan"], "objective.negative_threshold=nan is not allowed"),
-        (["optimizer.learning_rate=inf"], "optimizer.learning_rate=inf is not allowed"),
-        (["dataset=null"], "dataset=null chooses nothing; leave it out, or choose one of camvid"),
-        (["acquisition._target_=os.system"], "acquisition._target_=os.system is not a score"),
-        (["acquisition._target_=nothing.here"], "acquisition._target_=nothing.here cannot be found"),
-        (["trainer.strategy=ddpp"], "did you mean ddp?"),
-        (["trainer.accelerator=tpu"], "it must be one of auto, cpu, gpu, cuda, mps"),
-        (["paths.output_dir=null"], "paths.output_dir=null is not allowed"),
-        (["paths.data_root=null"], "paths.data_root=null is not allowed"),
-        ([f"paths.output_dir={__file__}/run"], "test_validate.py is a file; name a folder"),
-        (
-            ["paths.data_root=d", "paths.output_dir=d/streets/seed0/gtav/run"],
-            "lies in the data set (dataset.source.root=",
-        ),
-        (["logger=wandb", "logger.wandb.mode=offlin"], "did you mean offline?"),
-        (["dataset.static_mask=/nope.png"], "dataset.static_mask=/nope.png does not exist"),
-        (
-            ["data.unreadable=skipp"],
-            "data.unreadable=skipp is not allowed; it must be one of stop, skip; did you mean skip?",
-        ),
-    ],
-    ids=lambda value: ",".join(value) if isinstance(value, list) else "",
-)
-def test_wrong_values(words: list[str], part: str) -> None:
-    assert part in said(*words)
-
-
-def test_a_key_that_is_given_twice_is_said() -> None:
-    assert warned("seed=1", "seed=2") == ["seed is given 2 times; the last one counts"]
-
-
-def test_what_an_object_refuses_is_one_line_too(tmp_path: Path) -> None:
-    done = call("ripu.train", "region=rectangles", "region.height=0", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines() == ["error: region.height=0 must be a whole number of pixels, 1 or more"]
-
-
-def test_every_job_of_a_sweep_is_checked_before_the_first() -> None:
-    line = said("-m", "mode=ra,pa", "budget=0.02")
-    assert line.startswith("job 1 of the sweep (mode=pa budget=0.02): budget=0.02 is no number of pixels")
-    assert "mode=pb is unknown" in said("-m", "mode=ra,pb")
-    assert "seed=-1 is not allowed" in said("-m", "seed=0,1,-1", "--cfg", "job")
-    assert warned("-m", "mode=ra,pa", "seed=0,1") == []
-
-
-@pytest.mark.parametrize(
-    ("words", "key"),
-    [
-        (["setting=source_only", "objective.negative_weight=2"], "objective.negative_weight"),
-        (["setting=source_only", "acquisition=entropy"], "acquisition"),
-        (["setting=source_only", "data.target_batch=4"], "data.target_batch"),
-        (["setting=fully_supervised", "mode=pa"], "mode"),
-        (["region=rectangles", "mode.radius=2", "mode.suppress_radius=4"], "mode.radius"),
-        (["objective.negative_weight=0", "objective.negative_threshold=0.1"], "objective.negative_threshold"),
-        (["protocol.boundary_only=false", "protocol.boundary_detector=laplacian"], "protocol.boundary_detector"),
-        (["protocol.pixel_grid=training"], "protocol.pixel_grid"),
-        (
-            ["setting=source_free", "model.checkpoint=x", "objective.consistency_weight=0.3"],
-            "objective.consistency_weight",
-        ),
-        (["dataset.recipe.source_free.max_steps=9"], "dataset.recipe.source_free.max_steps"),
-        (["model=deeplabv2_r101", "model.checkpoint=x", "model.weights=null"], "model.weights"),
-    ],
-    ids=lambda value: ",".join(value) if isinstance(value, list) else "",
-)
-def test_what_has_no_effect_is_said(words: list[str], key: str) -> None:
-    assert any(line.startswith(f"{key} has no effect: ") for line in warned(*words))
-
-
-def test_an_image_cap_without_a_shared_budget_is_refused() -> None:
-    assert "mode.image_cap=3" in said("mode.image_cap=3")
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["dataset=gtav", "mode=pa", "budget=40"],
-        ["dataset=camvid", "setting=source_only"],
-        ["logger=wandb", "logger.wandb.project=mine"],
-        ["+dataset.recipe.source_sampling=class_balanced"],
-        ["region=rectangles", "region.width=8"],
-        ["model=smp", "model.weights=null", "model.architecture=Unet"],
-        ["data.transforms=[]", "trainer.devices=[0]", "trainer.deterministic=warn"],
-        ["dataset=folder", "dataset.classes={road: [1,2,3], car: [4,5,6]}", "dataset.ids={7: road, 26: car}"],
-        ["--cfg", "job"],
-    ],
-    ids=" ".join,
-)
-def test_what_is_in_order_passes_without_a_word(words: list[str]) -> None:
-    assert warned(*words) == []
-
-
-def test_a_yaml_of_ones_own_is_read_as_strictly(tmp_path: Path) -> None:
-    (tmp_path / "dataset").mkdir()
-    mine = tmp_path / "dataset" / "mine.yaml"
-    own = "defaults: [folder, _self_]\nclasses: [road, car]\nroot: /data\nhere: train\n"
-    own += "source:\n  images: ${dataset.here}\n"
-    words = ["--config-dir", str(tmp_path), "dataset=mine"]
-    mine.write_text(own)
-    assert warned(*words) == []
-    mine.write_text(own + "recipe:\n  max_step: 10\n")
-    assert "dataset.recipe.max_step=10: nothing reads" in said(*words)
-    mine.write_text(own + "  label: truth\n")
-    assert "load_folder has no argument label; did you mean dataset.source.labels" in said(*words)
-    mine.write_text(own + "recipe:\n  max_steps: ten\n")
-    assert "max_steps=ten is not allowed" in said(*words)
-    assert "is not a folder" in said("--config-dir", str(tmp_path / "none"), "dataset=mine")
-
-
-@pytest.mark.parametrize(
-    ("name", "words", "part"),
-    [
-        ("evaluate", [], "checkpoint is not given"),
-        ("evaluate", ["checkpoint=x", "batchh=3"], "did you mean batch?"),
-        ("evaluate", ["checkpoint=x", "flip=7"], "flip=7 is not allowed; it must be true or false"),
-        ("replay", ["run=x", "acquisition=entrop"], "did you mean entropy?"),
-        ("replay", ["run=x", "mode.radius=-2"], "mode.radius=-2 is not allowed"),
-        ("replay", ["run=x", "rounds=0"], "rounds=0 is not allowed"),
-        ("evaluate", ["checkpoint=null"], "checkpoint=null is not allowed"),
-        ("evaluate", ["checkpoint=[1,2]"], "checkpoint=[1, 2] is not allowed"),
-        ("evaluate", ["checkpoint=x", "unreadable=no"], "it must be one of stop, skip"),
-        ("predict", ["checkpoint=x", "input=[a,b]", "output=z"], "input=['a', 'b'] is not allowed"),
-        ("replay", ["run=x", "accelerator=tpu"], "accelerator=tpu is not allowed"),
-    ],
-)
-def test_other_commands(name: str, words: list[str], part: str) -> None:
-    assert part in said(*words, config_name=name)
-
-
-@pytest.mark.parametrize("name", ROOT_FILES)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_keys_that_say_nothing_of_their_type_have_a_rule(name: str) -> None:
     """A key whose value in ``conf/`` is null or another key's can be anything unless the table has a rule."""
     # nodes, and paths that are looked up
@@ -251,60 +31,6 @@ def test_keys_that_say_nothing_of_their_type_have_a_rule(name: str) -> None:
     assert [key for key in open_ if not key.startswith(targets)] == []
 
 
-def test_a_replay_says_a_part_and_the_run_the_rest() -> None:
-    words = ["run=x", "mode=pa", "acquisition=entropy", "region=rectangles", "budget=40"]
-    assert check_command_line(words, "replay", lambda cfg: None) == []
-
-
-@pytest.mark.parametrize("content", [b"name: [mine\n", b"\tname: mine\n", "name: stra\xdfe\n".encode("latin-1")])
-def test_a_yaml_that_cannot_be_read_is_one_line(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "dataset").mkdir()
-    (tmp_path / "dataset" / "mine.yaml").write_bytes(content)
-    with pytest.raises(ConfigError, match="cannot be read") as caught:
-        check_command_line(["--config-dir", str(tmp_path), "dataset=mine"], "train", check_config)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_command_line_is_refused_without_torch_and_soon(tmp_path: Path) -> None:
-    began = time.monotonic()
-    done = call("ripu.train", "mode=pa", "budget=0.02", cwd=tmp_path)
-    assert time.monotonic() - began < 30
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines() == [
-        "error: budget=0.02 is no number of pixels; mode=pa takes whole pixels per image (the paper: 40), mode=ra a "
-        "share of the image"
-    ]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"trainer\.accelerator=gpu: this machine has no such device"):
-        device.check_device("gpu")
-    device.check_device("auto")
-    device.check_device("auto", devices=2)
-    with pytest.raises(ConfigError, match=r"devices=\[0\] .*auto on a machine without a GPU.* number of processes"):
-        device.check_device("auto", devices=[0])
-
-
-@pytest.mark.parametrize(
-    ("devices", "fits"),
-    [("auto", True), (-1, True), (2, True), ([0, 1], True), ("0,1", True), (3, False), ([2], False)],
-)
-def test_devices_beyond_those_there_are_refused(devices: Any, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    if fits:
-        device.check_device("auto", devices=devices)
-        return
-    with pytest.raises(ConfigError, match=r"this machine has 2 of them"):
-        device.check_device("auto", devices=devices)
-
-
 def test_what_a_program_composes_is_checked_too() -> None:
     cfg = compose("dataset=camvid")
     OmegaConf.set_struct(cfg, False)
@@ -313,12 +39,32 @@ def test_what_a_program_composes_is_checked_too() -> None:
         check_config(cfg)
 
 
-def test_every_command_knows_the_accelerators_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
+def test_keys_are_those_of_the_chosen_options() -> None:
+    every = validate.known_keys("train")
+    chosen = validate.known_keys("train", {"region": "square", "dataset": "streets_synthia"})
+    assert every["region.pixels"] == every["region.radius"] == frozenset()
+    assert {"region.radius", "dataset.prepare.layouts", "dataset.recipe.max_steps", "seed"} <= chosen.keys()
+    assert not {"region.pixels", "dataset.day", "model.encoder"} & chosen.keys()
+    own = validate.known_keys("train", {"region": "mine"})
+    assert {"region.pixels", "region.radius"} <= own.keys()
+    assert every["mode.budget"] == {int, float}
 
-    monkeypatch.setattr(device, "check_device", lambda *_: None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    given = ("auto", "cpu", "gpu", "cuda", "mps")
-    assert [str(device.make_device(one)) for one in given] == ["cuda", "cpu", "cuda", "cuda", "mps"]
-    with pytest.raises(ConfigError, match="accelerator=tpu is not allowed"):
-        device.make_device("tpu")
+
+def test_a_part_of_a_configuration_may_refer_to_the_rest() -> None:
+    part = OmegaConf.create({"mode": {"radius": "${dataset.radius}", "k": 1}, "budget": "???"})
+    assert validate.leaves(part) == {"mode.k": 1}
+    whole = OmegaConf.create({"dataset": {"name": "x"}, "mode": {"radius": "${dataset.radius}"}})
+    with pytest.raises(ConfigError, match=r"mode\.radius cannot be resolved"):
+        validate.leaves(whole)
+
+
+def test_a_mapping_is_no_value() -> None:
+    cfg = OmegaConf.create({"seed": {"a": 1}})
+    with pytest.raises(ConfigError, match=r"seed=\{'a': 1\} is not allowed"):
+        validate.check_values(cfg, "train")
+
+
+def test_an_object_is_found_or_its_module_named() -> None:
+    assert validate.locate("ripu.regions.Square", "region._target_").__name__ == "Square"
+    with pytest.raises(ConfigError, match=r"region\._target_=ripu\.regions\.Sqare .*; did you mean Square\?"):
+        validate.locate("ripu.regions.Sqare", "region._target_")
