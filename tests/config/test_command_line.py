@@ -141,7 +141,7 @@ def test_what_an_object_refuses_is_one_line_too(tmp_path: Path) -> None:
 
 def test_every_job_of_a_sweep_is_checked_before_the_first() -> None:
     line = refused("-m", "mode=ra,pa", "budget=0.02")
-    assert line.startswith("job 1 of the sweep (mode=pa budget=0.02): budget=0.02 is no number of pixels")
+    assert line.startswith("job 1 of the sweep (mode=pa budget=0.02): budget=0.02 is not a number of pixels")
     assert "mode=pb is unknown" in refused("-m", "mode=ra,pb")
     assert "seed=-1 is not allowed" in refused("-m", "seed=0,1,-1", "--cfg", "job")
     assert warned("-m", "mode=ra,pa", "seed=0,1") == []
@@ -251,7 +251,7 @@ def test_a_command_line_is_refused_without_torch_and_soon(tmp_path: Path) -> Non
     assert time.monotonic() - began < 30
     assert done.returncode == 1
     assert done.stderr.strip().splitlines() == [
-        "error: budget=0.02 is no number of pixels; mode=pa takes whole pixels per image (the paper: 40), mode=ra a "
+        "error: budget=0.02 is not a number of pixels; mode=pa takes whole pixels per image (the paper: 40), mode=ra a "
         "share of the image"
     ]
     assert list(tmp_path.iterdir()) == []

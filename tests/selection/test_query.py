@@ -43,11 +43,11 @@ def test_no_pick_too_many_by_rounding() -> None:
         ({"radius": -1}, r"mode\.radius=-1"),
         ({"suppress_radius": -1}, r"mode\.suppress_radius=-1"),
         ({"suppress_radius": 1}, r"regions of radius 1 overlap.*give 2 or more"),
-        ({"budget": 0.0}, r"budget=0\.0 is no share"),
-        ({"budget": 1.01}, r"budget=1\.01 is no share"),
-        ({"budget": math.nan}, r"budget=nan is no share"),
-        ({"pixel": True, "budget": 0.022}, r"budget=0\.022 is no number of pixels"),
-        ({"pixel": True, "budget": 2.5}, r"budget=2\.5 is no number of pixels"),
+        ({"budget": 0.0}, r"budget=0\.0 is not a share"),
+        ({"budget": 1.01}, r"budget=1\.01 is not a share"),
+        ({"budget": math.nan}, r"budget=nan is not a share"),
+        ({"pixel": True, "budget": 0.022}, r"budget=0\.022 is not a number of pixels"),
+        ({"pixel": True, "budget": 2.5}, r"budget=2\.5 is not a number of pixels"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -134,7 +134,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path, caplog: pyte
     with rounds.make_store(tmp_path / "halved") as halved:
         rounds.run_round(engine, halved, 0, network=network, pool=pool)
     assert sizes == [5, 2, 2, 1, 2]
-    assert "going on with 2" in caplog.text
+    assert "continuing with 2" in caplog.text
     with rounds.make_store(tmp_path / "plain") as plain:
         rounds.run_round(engine, plain, 0)
     for image in rounds.IDS:

@@ -5,7 +5,7 @@ and the weights have to fit the network exactly.
 
 | layout | content | loaded |
 |---|---|---|
-| released | dicts ``feature_extractor`` (``backbone.*``) and ``classifier`` | the whole DeepLab network |
+| released | dicts ``feature_extractor`` (``backbone.*``) and ``classifier`` | the DeepLab network |
 | torchvision | ``conv1.weight``, ``bn1.*``, ``layer1.0.*`` ... ``fc.*`` | the backbone; ``fc`` is dropped |
 | project | a Lightning checkpoint (``state_dict`` with ``network.*``) or a state dict | the whole network |
 

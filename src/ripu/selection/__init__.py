@@ -1,4 +1,4 @@
-"""Selection: which pixels or regions of the target are shown to the annotator, and when."""
+"""Selection: the pixels or regions of the target that the annotator is asked about, and when."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Query", "greedy_picks"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the picker, which needs torch, when it is asked for: a query alone is checked without."""
+    """Import the picker on first use: it needs torch, and a query alone is checked without."""
     if name != "greedy_picks":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ripu.selection.picks import greedy_picks

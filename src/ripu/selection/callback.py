@@ -1,4 +1,4 @@
-"""The selection Callback: keeps the learning curve, and runs a round whenever training reaches a scheduled step."""
+"""The selection Callback: keeps the learning curve, and runs a round at every scheduled step."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from ripu.training.progress import ProgressBar
 
 
 class TrainerRanks:
-    """The processes of a Lightning job, as a round needs them."""
+    """The processes of a Lightning job; see :class:`ripu.selection.ranks.Ranks`."""
 
     def __init__(self, trainer: pl.Trainer) -> None:
-        """Wrap a trainer."""
+        """Take the ranks of a trainer."""
         self.rank = trainer.global_rank
         self.world_size = trainer.world_size
         self._strategy = trainer.strategy
 
     def all_true(self, value: bool) -> bool:
-        """Whether the value is True on every rank; waits for all of them."""
+        """Return whether the value is True on every rank; wait for all of them."""
         return bool(self._strategy.reduce_boolean_decision(value, all=True))
 
 
 class SelectionCallback(pl.Callback):
-    """Selects at the plan's steps, right after the optimiser step and the evaluation that belong to the step; at step 0
-    before the first.
+    """Runs the rounds of a plan, each right after the optimiser step and the evaluation of its step.
 
     A phase of the plan is one Lightning epoch, so the loaders of the next phase are made after the round is committed.
+    A round at step 0 follows the evaluation before training.
 
     Attributes:
         evaluations: One entry per evaluation during training: step, labelled_fraction, mIoU, per_class_iou.
@@ -56,41 +56,41 @@ class SelectionCallback(pl.Callback):
         watch: Watch | None = None,
         on_unreadable: Callable[[list[Fault]], None] = lambda faults: None,
     ) -> None:
-        """Set up.
+        """Select for a run.
 
         Args:
-            plan: When rounds take place.
+            plan: The schedule of the rounds.
             engine: Runs them; None in settings without selection.
-            store: Where they are committed; None in settings without selection.
-            truth: Counts the pixels of each class in all target labels, for reports; None where there are no labels.
-            watch: Shown some images of every round.
-            on_unreadable: Told of files that could not be read in a round that went on without them.
+            store: The label store; None in settings without selection.
+            truth: Counts the pixels of each class in all target labels, for reports; gives None without labels.
+            watch: Receives some images of every round.
+            on_unreadable: Receives the unreadable files that a round has skipped.
         """
-        self.on_unreadable = on_unreadable
         self.plan = plan
         self.engine = engine
         self.store = store
-        self.watch = watch
         self._truth = truth
+        self._watch = watch
+        self._on_unreadable = on_unreadable
         self.evaluations: list[dict[str, Any]] = []
         self.rounds: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The learning curve so far."""
+        """Return the learning curve so far."""
         return {"evaluations": self.evaluations, "rounds": self.rounds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the learning curve of a checkpoint."""
+        """Resume the learning curve of a checkpoint."""
         self.evaluations, self.rounds = list(state_dict["evaluations"]), list(state_dict["rounds"])
 
     @cached_property
     def true_class_pixels(self) -> Mapping[str, int] | None:
-        """Pixels of each class in all target labels, what is revealed is held against it; counted when first read."""
+        """Pixels of each class in all target labels, to compare the revealed ones with; counted on first use."""
         return self._truth()
 
     @property
     def labelled_fraction(self) -> float:
-        """Share of the target pixels that have been asked about, also before the run began."""
+        """Share of the target pixels queried so far, before the run too."""
         return float(self.rounds[-1]["labelled_fraction"]) if self.rounds else self._carried_fraction
 
     @cached_property
@@ -98,14 +98,14 @@ class SelectionCallback(pl.Callback):
         return 0.0 if self.store is None else carried_fraction(self.store)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate at the end of every phase but the last, where the test follows at once."""
+        """Let every phase but the last end with an evaluation; the test follows the last one at once."""
         is_last = self.plan.phase(trainer.global_step)[1] == self.plan.max_steps
         trainer.limit_val_batches = 0.0 if is_last else 1.0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add an evaluation to the learning curve; the one before training is followed by the round of step 0.
+        """Add an evaluation to the learning curve; after the one before training, run the round of step 0.
 
-        The loaders of the first phase, which read what that round reveals, are made later.
+        The loaders of the first phase are made later, and read the labels which that round reveals.
         """
         assert isinstance(pl_module, RipuModule)
         scores = pl_module.scores
@@ -128,12 +128,11 @@ class SelectionCallback(pl.Callback):
             self._select(trainer, pl_module)
 
     def _select(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        step = trainer.global_step
         if self.engine is None or self.store is None:
             return
-        assert isinstance(pl_module, RipuModule)
+        step = trainer.global_step
         index = self.plan.selection_steps.index(step)
-        bar = next((item for item in trainer.callbacks if isinstance(item, ProgressBar)), None)  # type: ignore[attr-defined]
+        bar = trainer.progress_bar_callback
         started = time.monotonic()
 
         def network(image: Tensor) -> Tensor:
@@ -149,22 +148,16 @@ class SelectionCallback(pl.Callback):
                 pool=trainer.datamodule.pool_loader,  # type: ignore[attr-defined]
                 device=pl_module.device,
                 ranks=TrainerRanks(trainer),
-                progress=bar.on_selection(index, len(self.plan.selection_steps)) if bar else lambda done, total: None,
-                watch=self.watch,
+                progress=bar.on_selection(index, len(self.plan.selection_steps))
+                if isinstance(bar, ProgressBar)
+                else lambda done, total: None,
+                watch=self._watch,
             )
-        self.on_unreadable(tally.unreadable)
-        report = asdict(report_round(self.store, index, tally, started)) if trainer.is_global_zero else {}
+        self._on_unreadable(tally.unreadable)
+        report: Any = report_round(self.store, index, tally, started) if trainer.is_global_zero else None
         report = trainer.strategy.broadcast(report)
-        self.rounds.append(report)
-        shown = ("labelled_fraction", "void_fraction", "picks", "seconds", "images_per_second")
-        values = {f"al/{name}": float(report[name]) for name in shown}
-        values |= {
-            f"al/{name}": report[name]
-            for name in ("mean_impurity", "mean_uncertainty", "overlap", "overlap_by_chance")
-            if report[name] is not None
-        }
-        values |= {f"al/pixels/{name}": float(count) for name, count in report["class_pixels"].items()}
+        self.rounds.append(asdict(report))
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=step)
+            logger.log_metrics(report.to_metrics(), step=step)
         if pl_module.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,9 +1,9 @@
-"""What an image has to offer in a round: places in the order in which they would be asked, with their scores.
+"""Candidates of an image in a round: places in the order of asking, with their scores.
 
 Legend: N candidates, H W label size, R regions, C classes.
 
-Two kinds of region lead here: windows around picks (:func:`window_candidates`), and the pieces of a partition
-(:func:`fixed_candidates`). Scores never rise from a candidate to the next, so that any cut takes the first few.
+They are windows around picks (:func:`window_candidates`) or pieces of a partition (:func:`fixed_candidates`). Scores
+never rise from a candidate to the next, so any cut takes the first few.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Candidates:
-    """Places of one image in the order in which they would be asked.
+    """Places of one image in the order of asking.
 
     Attributes:
         index: The image.
         places: (N, 2) int64 rows and columns.
         scores: (N,) float32, never rising.
-        pixels: (N,) int64 pixels that each asks for, counted in the unit of the budget: 1 for windows, whose budget
+        pixels: (N,) int64, the cost of each in the unit of the budget: its pixels, or 1 for windows, whose budget
             counts picks.
-        regions: The pixels of each where the shape is fixed; None for the round's squares.
-        impurity: (N,) float64 nats; None where the score has none.
-        uncertainty: (N,) float64; None where the score has none.
+        regions: The pixels of each region of fixed shape; None for the round's squares.
+        impurity: (N,) float64 nats; None if the score has none.
+        uncertainty: (N,) float64; None if the score has none.
     """
 
     index: int
@@ -53,7 +53,7 @@ class Candidates:
         return len(self.places)
 
     def first(self, count: int) -> Candidates:
-        """The first few."""
+        """Return the first ``count`` candidates."""
         regions = self.regions
         if regions is not None:
             regions = Regions(regions.offsets[: count + 1], regions.indices[: regions.offsets[min(count, len(self))]])
@@ -71,7 +71,7 @@ class Candidates:
 def window_candidates(
     index: int, maps: ScoreMaps, blocked: NDArray[np.bool_], limit: int, suppress_radius: int
 ) -> Candidates:
-    """The greedy picks of an image.
+    """Return the greedy picks of an image.
 
     Args:
         index: The image.
@@ -112,10 +112,10 @@ def fixed_candidates(
     at_least_one: bool = False,
     extra: dict[str, Any] | None = None,
 ) -> Candidates:
-    """The regions of a partition, best first, as many as fit.
+    """Return the best regions of a partition, as many as fit.
 
-    Regions are taken in the order of their score until one no longer fits; equal scores are decided by the larger
-    uncertainty, then by the region's number.
+    Regions are taken in the order of their score until one no longer fits. Of equal scores the larger uncertainty comes
+    first, then the smaller number of the region.
 
     Args:
         index: The image.
@@ -123,13 +123,13 @@ def fixed_candidates(
         logits: (1, C, h, w).
         partition: (H, W) int32 region numbers, -1 for no region.
         key: Key of random scores.
-        asked: (H, W) bool: a region with a pixel of these is not offered.
+        asked: (H, W) bool; regions with one of these pixels are left out.
         limit_px: Most pixels in all.
-        at_least_one: Offer the best region even where it alone is more than that.
+        at_least_one: Return the best region even if it alone has more pixels.
         extra: Further arguments of the score, e.g. ``images``.
 
     Raises:
-        ConfigError: As the acquisition raises it.
+        ConfigError: See the acquisition.
     """
     flat = partition.reshape(-1)
     order = np.argsort(flat, kind="stable")[int((flat < 0).sum()) :]  # pixels by region, ascending inside one
@@ -157,7 +157,7 @@ def fixed_candidates(
 
 
 def check_fixed(acquisition: Acquisition) -> None:
-    """Raise ValueError where a score is not defined on regions of fixed shape."""
+    """Refuse a score that is not defined on regions of fixed shape."""
     numerics = getattr(acquisition, "numerics", "exact")
     if numerics != "exact":
         raise ConfigError(
@@ -175,12 +175,12 @@ def _region_scores(
     key: int,
     extra: dict[str, Any],
 ) -> tuple[NDArray[np.float32], FloatArray | None, FloatArray | None]:
-    """(R,) score, impurity and uncertainty: Eq. (4) to (6) with the region in the place of the window.
+    """Return (R,) score, impurity and uncertainty: Eq. (4) to (6) with the region in place of the window.
 
-    Which of them a score is made of is told by the maps that it returns: impurity is taken over the region's predicted
-    labels, and times the mean uncertainty of its pixels where there is one; without impurity it is the mean of the
-    pixels' own scores. A score with neither (random) is that of the region's middle pixel, since a mean of random
-    numbers would depend on the region's size.
+    The maps that a score returns tell its parts. With impurity, the score of a region is the impurity of its predicted
+    labels, times the mean uncertainty of its pixels if there is one. Without impurity, it is the mean score of its
+    pixels. With neither (random), it is the score of the region's middle pixel, because a mean of random numbers would
+    depend on the region's size.
     """
     size = (partition.shape[0], partition.shape[1])
     maps = _of_pixels(acquisition)(logits, size, [key], **extra)
@@ -203,7 +203,7 @@ def _region_scores(
 
 
 def _of_pixels(acquisition: Acquisition) -> Acquisition:
-    """The same score of a pixel alone: PA where it has that mode, with a window of one pixel."""
+    """Return the score for single pixels: in PA mode, if it has one, with a window of one pixel."""
     names = {field.name for field in fields(acquisition)}  # type: ignore[arg-type]
     changes: dict[str, Any] = {name: value for name, value in (("pixel", True), ("radius", 0)) if name in names}
     return replace(acquisition, **changes)  # type: ignore[type-var]
@@ -223,11 +223,11 @@ def _nlogn(counts: NDArray[np.integer]) -> FloatArray:
 
 
 def grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """The pixels within a Chebyshev distance of a mask.
+    """Return the pixels within a Chebyshev distance of a mask.
 
     Args:
         mask: (H, W) bool.
-        radius: 0 or more; 0 is the mask itself.
+        radius: 0 or more; 0 gives the mask itself.
 
     >>> grown(np.array([[True, False, False, False]]), 2).astype(int).tolist()
     [[1, 1, 1, 0]]
@@ -246,15 +246,15 @@ def grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
 def global_cut(
     scores: Sequence[NDArray[np.float32]], costs: Sequence[NDArray[np.int64]], budget: int
 ) -> NDArray[np.int64]:
-    """How many candidates of each image are asked where all images share one budget.
+    """Return how many candidates of each image are asked about if all images share one budget.
 
-    All candidates are put in order: higher scores first; of equal ones the image that comes first, then its own order.
-    They are taken until one no longer fits.
+    All candidates are taken in the order of their scores until one no longer fits. Of equal scores the earlier image
+    comes first, then the earlier candidate.
 
     Args:
         scores: (N_i,) scores of each image, never rising.
-        costs: (N_i,) what each candidate takes from the budget.
-        budget: What there is.
+        costs: (N_i,) cost of each candidate.
+        budget: Total cost that is available.
 
     Returns:
         (number of images,) int64.

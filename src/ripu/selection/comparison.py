@@ -1,4 +1,4 @@
-"""What label stores of the same images ask for, against the truth and against each other."""
+"""Comparison of label stores: the queries of several scores on the same images, and the truth."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from ripu.labelstore import LabelStore
 
 
 def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: int) -> dict[str, Any]:
-    """What label stores of the same images ask for, against the truth and against each other.
+    """Compare the pixels that label stores of the same images ask about with the truth and with each other.
 
     Args:
         stores: Label stores by name.
-        scenes: The images with their labels; those without one count in the overlap alone.
-        num_rounds: Rounds that count; all of a store that has fewer.
+        scenes: The images with their labels; images without a label count in the overlap alone.
+        num_rounds: Number of rounds that count; a store may have fewer.
 
     Returns:
-        ``asked``: by name ``asked_fraction`` of all pixels, ``void_fraction`` of what was asked, ``class_shares`` of
-        what was revealed without void, ``classes_per_image`` (mean number of classes revealed in an image);
-        ``truth``: the same of all pixels; ``overlap``: by name and other name the share of the former's pixels that the
-        latter asks about too (null where it asks about none).
+        ``asked``: by name ``asked_fraction`` (of all pixels), ``void_fraction`` (of the queried pixels),
+        ``class_shares`` (of the revealed pixels without void) and ``classes_per_image`` (mean number of revealed
+        classes);
+        ``truth``: the same for all pixels; ``overlap``: by name and other name, the share of the former's pixels that
+        the latter queries too (null if the former queries none).
     """
     names = list(stores)
     num_classes = scenes.taxonomy.num_classes
@@ -75,7 +76,7 @@ def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: 
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """The table of a replay: what each score reveals, and what they have in common."""
+    """Return the table of a replay: the pixels that each score reveals, and their overlap."""
     columns = {"truth": results["truth"], **results["asked"]}
     width = max(8, *(len(name) + 2 for name in columns))
 

@@ -1,4 +1,4 @@
-"""Batches of target images through the network, as many at once as there is memory for."""
+"""Forward passes of target images, in batches as large as memory allows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _log = logging.getLogger(__name__)
 
 
 class Forward:
-    """Batches through the network; where memory runs out, in halves from then on."""
+    """Runs batches through the network; halves them once memory runs out."""
 
     def __init__(self, network: Callable[[Tensor], Tensor], device: torch.device) -> None:
-        """Put images on ``device`` and ask ``network``: uint8 (B, 3, h, w) -> logits (B, C, h, w)."""
+        """Use ``network``, uint8 (B, 3, h, w) -> logits (B, C, h, w), on ``device``."""
         self._network = network
         self._device = device
         self._limit: int | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[Tensor]:
-        """(1, C, h, w) logits, image by image."""
+        """Yield the (1, C, h, w) logits of each image."""
         if "logits" in batch:
             for logits in batch["logits"]:
                 yield logits[None].to(self._device)
@@ -43,14 +43,14 @@ class Forward:
                     raise
                 if len(part) == 1:
                     raise SelectionError(
-                        "there is not enough memory on the device for a forward of one image; give a smaller "
+                        "there is not enough memory on the device for the forward pass of one image; give a smaller "
                         "data.target_size, or trainer.precision=bf16-mixed"
                     ) from error
-                is_too_much = True  # tried again below, where the error no longer holds on to its tensors
+                is_too_much = True  # retried below, where the error no longer keeps its tensors alive
             if is_too_much:
                 self._limit = len(part) // 2
                 _log.warning(
-                    "not enough memory for a forward of %d images; going on with %d (evaluation.batch=%d avoids this)",
+                    "not enough memory for a batch of %d images; continuing with %d (evaluation.batch=%d avoids this)",
                     len(part),
                     self._limit,
                     self._limit,

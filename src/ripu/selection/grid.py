@@ -1,4 +1,4 @@
-"""The pixels of a label that training sees: picks may be restricted to them (``protocol.pixel_grid=training``)."""
+"""The pixels of a label that training sees, to which ``protocol.pixel_grid=training`` restricts picks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ripu.io.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainingGrid:
-    """Where the pixels of the training grid lie in the label.
+    """The places of the training pixels in the label.
 
-    Training resizes a label to its own size by taking, for each of its pixels, the nearest one of the label (Pillow's
-    centre-sampled nearest). A label pixel that is none of these is never seen.
+    Training resizes a label by taking the nearest label pixel for each of its own (Pillow's centre-sampled nearest).
+    It never sees the others.
 
     Attributes:
         rows: (h,) int64, the label's row of each training row; strictly increasing.
@@ -29,10 +29,10 @@ class TrainingGrid:
 
     @classmethod
     def between(cls, label_size: tuple[int, int], train_size: tuple[int, int]) -> TrainingGrid:
-        """The grid of a label size (H, W) and a training size (h, w).
+        """Return the grid of a label size (H, W) and a training size (h, w).
 
         Raises:
-            ConfigError: The label is smaller than the training size, so that one of its pixels would stand for several.
+            ConfigError: The label is smaller than the training size, so one of its pixels would stand for several.
 
         >>> TrainingGrid.between((5, 8), (4, 4)).rows.tolist()
         [0, 1, 3, 4]
@@ -45,15 +45,15 @@ class TrainingGrid:
         return cls(_nearest(label_size[0], train_size[0]), _nearest(label_size[1], train_size[1]))
 
     def sample(self, label_map: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(h, w) values of an (H, W) map at the pixels of the grid."""
+        """Return the (h, w) values of an (H, W) map at the pixels of the grid."""
         return label_map[np.ix_(self.rows, self.columns)]
 
     def to_label(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(N, 2) rows and columns of the label, of (N, 2) rows and columns of the grid."""
+        """Convert (N, 2) rows and columns of the grid to rows and columns of the label."""
         return np.stack([self.rows[places[:, 0]], self.columns[places[:, 1]]], axis=1)
 
     def near(self, places: NDArray[np.integer], radius: int) -> NDArray[np.bool_]:
-        """(h, w) bool: within ``radius`` (Chebyshev, on the grid) of one of these (N, 2) pixels of the label."""
+        """Return an (h, w) mask of the pixels within ``radius`` (Chebyshev, on the grid) of (N, 2) label pixels."""
         mask = np.zeros((len(self.rows), len(self.columns)), dtype=np.bool_)
         rows, columns = np.searchsorted(self.rows, places[:, 0]), np.searchsorted(self.columns, places[:, 1])
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
@@ -61,14 +61,14 @@ class TrainingGrid:
         return mask
 
     def label_radius(self, radius: int, label_size: tuple[int, int]) -> int:
-        """The distance in label pixels that pixels farther apart than ``radius`` on the grid exceed for certain."""
+        """Return a distance on the label that pixels more than ``radius`` apart on the grid are sure to exceed."""
         scale = min(label_size[0] / len(self.rows), label_size[1] / len(self.columns))
         return int(radius * scale)
 
 
 @lru_cache(maxsize=64)
 def _nearest(length: int, new_length: int) -> NDArray[np.int64]:
-    """Positions that Pillow's nearest filter takes when ``length`` pixels become ``new_length``."""
+    """Return the positions that Pillow's nearest filter samples when ``length`` pixels become ``new_length``."""
     line = Image.fromarray(np.arange(length, dtype=np.int32)[None])
     taken: NDArray[np.int64] = np.asarray(line.resize((new_length, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
     taken.flags.writeable = False

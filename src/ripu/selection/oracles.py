@@ -1,4 +1,4 @@
-"""Who answers: the interface to the annotator, and the ground truth that stands in for one."""
+"""Oracles: the interface to the annotator, and the ground truth that stands in for one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ripu.datasets.scenes import SceneDataset
 
 
 class Oracle(Protocol):
-    """Somebody who knows labels: ground truth today, a person tomorrow."""
+    """A source of labels: ground truth today, a person tomorrow."""
 
     def answer(self, image_id: str, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-        """Labels of pixels of one image.
+        """Return the labels of pixels of one image.
 
         Args:
             image_id: The image.
@@ -22,20 +22,20 @@ class Oracle(Protocol):
             columns: (N,) columns at label resolution.
 
         Returns:
-            (N,) uint8 train ids, 255 where the pixel has no class; None where nobody has answered yet.
+            (N,) uint8 train ids, 255 for void pixels; None if there is no answer yet.
         """
 
 
 class GroundTruthOracle:
-    """Answers from label files; an image without a file stays unanswered."""
+    """Label files as an oracle; an image without a file stays unanswered."""
 
     def __init__(self, scenes: SceneDataset) -> None:
-        """Answer for these scenes."""
+        """Answer for the images of a data set."""
         self._scenes = scenes
         self._index = {scene.image_id: index for index, scene in enumerate(scenes.scenes)}
 
     def answer(self, image_id: str, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-        """See :class:`Oracle`.
+        """Return labels from a file; see :class:`Oracle`.
 
         Raises:
             SceneError: The label file cannot be read.

@@ -2,10 +2,9 @@
 
 Legend: H W size, N picks.
 
-A pick blocks at most (2 r + 1)^2 pixels, so N picks come from the best N (2 r + 1)^2 available pixels, and most often
-from far fewer. The best few are taken from the map in one pass and one transfer, sorted, and gone through once with a
-map of blocked pixels; only if they run out are the next best fetched. The result is that of the literal loop, ties
-included.
+A pick blocks at most (2 r + 1)^2 pixels, so N picks come from the best N (2 r + 1)^2 available pixels, and usually from
+far fewer. The best few are taken from the map in one pass and one transfer, sorted, and visited once with a map of
+blocked pixels. Only if they run out are the next best fetched. The result is that of the literal loop, ties included.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def greedy_picks(
         tie_break: (H, W) floating map that decides between equal scores, for instance the uncertainty.
 
     Returns:
-        (n, 2) int64 rows and columns in picking order, on the device of the scores; n < N where nothing is left.
+        (n, 2) int64 rows and columns in picking order, on the device of the scores; n < N if nothing is left.
 
     Raises:
         ConfigError: Wrong shapes or dtypes, negative numbers, or NaN (the first place is named).
@@ -58,7 +57,7 @@ def greedy_picks(
     def run(_: None) -> None:
         picks.extend(_pick(score_HW.detach(), num_picks, suppress_radius, available, tie_break))
 
-    for_each(run, [None], score_HW.device)  # on one core: its passes over the map are too short to share
+    for_each(run, [None], score_HW.device)  # on one core: the passes over the map are too short to share
     return torch.tensor(picks, dtype=torch.int64, device=score_HW.device).reshape(-1, 2)
 
 
@@ -78,7 +77,7 @@ def _pick(
     tie_flat = None if tie_break is None else tie_break.detach().reshape(-1)
     reach = min(suppress_radius, max(height, width))
     side, stride = 2 * reach + 1, width + 2 * reach
-    # Padded by the radius, so that a square never has to be clipped. The bytearray is the same memory: indexing it from
+    # Padded by the radius, so that no square has to be clipped. The bytearray is the same memory: indexing it from
     # Python is several times cheaper than indexing the array.
     memory = bytearray((height + 2 * reach) * stride)
     blocked = np.frombuffer(memory, dtype=np.uint8).reshape(height + 2 * reach, stride)
@@ -97,7 +96,7 @@ def _pick(
             picks.append((row, column))
             if len(picks) == num_picks:
                 return picks
-        # Not enough: what was looked at or is blocked leaves the map, and a larger set of the rest is fetched.
+        # Not enough: visited and blocked pixels leave the map, and a larger set of the rest is fetched.
         inside = torch.from_numpy(blocked[reach : reach + height, reach : reach + width].astype(np.bool_))
         left = left.masked_fill(inside.reshape(-1).to(left.device), -torch.inf)
         left[torch.from_numpy(candidates).to(left.device)] = -torch.inf
@@ -106,9 +105,9 @@ def _pick(
 
 
 def _best(score: Tensor, tie_break: Tensor | None, at_least: int) -> NDArray[np.int64]:
-    """Flat positions of about ``at_least`` of the best pixels, best first; empty only where all scores are -inf.
+    """Return the flat positions of about ``at_least`` of the best pixels, best first; none only if all scores are -inf.
 
-    No pixel that is left out would come before one that is returned.
+    No other pixel would come before one of them.
     """
     position = _leading(score, at_least)
     too_many = 8 * at_least + _SAMPLES
@@ -126,7 +125,7 @@ def _best(score: Tensor, tie_break: Tensor | None, at_least: int) -> NDArray[np.
 
 
 def _leading(value: Tensor, at_least: int) -> Tensor:
-    """Positions, ascending, of all values above -inf and some threshold that leaves roughly ``at_least`` of them."""
+    """Return ascending positions of all values above -inf and a threshold that leaves roughly ``at_least`` of them."""
     threshold = -torch.inf
     if value.numel() > 4 * at_least:
         step = max(1, value.numel() // _SAMPLES) | 1  # odd: no resonance with the width of the map
@@ -134,7 +133,7 @@ def _leading(value: Tensor, at_least: int) -> Tensor:
         threshold = float(sample[min(at_least // step, sample.numel() - 1)])
     position = (value >= threshold if threshold > -torch.inf else value > -torch.inf).nonzero().flatten()
     if position.numel() > 8 * at_least and threshold > -torch.inf:
-        above = (value > threshold).nonzero().flatten()  # the threshold is a plateau: first what lies above it
+        above = (value > threshold).nonzero().flatten()  # the threshold is a plateau: values above it come first
         if above.numel():
             return above
     return position

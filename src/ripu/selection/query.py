@@ -1,4 +1,4 @@
-"""What a round may ask of one image: the unit, its radii and the budget."""
+"""The query of a round on one image: the unit, its radii and the budget."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Query:
     Attributes:
         pixel: True: a pick asks for its own pixel (PA). False: for its whole square (RA).
         radius: k, the radius in pixels of the window N_k at label resolution.
-        suppress_radius: No later pick lies within this Chebyshev distance of a pick.
+        suppress_radius: Later picks keep more than this Chebyshev distance from a pick.
         budget: RA: share of the label's pixels over all rounds, in (0, 1]. PA: pixels per image over all rounds,
             counted at the training size.
         num_rounds: Rounds that share the budget.
-        budget_per: ``image``: every image has the same share of the budget. ``dataset``: the best of all images
-            together get the same total.
+        budget_per: ``image``: every image has the same share of the budget. ``dataset``: the same total goes to the
+            best places of all images together.
         image_cap: With ``dataset``, the most that one image gets in a round, in multiples of its share; at least 1.
-        grid: PA: where picks lie and radii are counted. ``label``: on the label, where a budget that counts pixels at
-            the training size is scaled up. ``training``: on the pixels of the label that training sees, see
+        grid: PA: the pixels that picks lie on and radii count. ``label``: those of the label; the budget, which counts
+            pixels at the training size, is scaled up. ``training``: the pixels of the label that training sees, see
             :class:`ripu.selection.grid.TrainingGrid`.
     """
 
@@ -55,27 +55,27 @@ class Query:
             )
         if not self.pixel and self.suppress_radius < 2 * self.radius:
             raise ConfigError(
-                f"mode.suppress_radius={self.suppress_radius} lets regions of radius {self.radius} overlap, and a "
-                f"pixel would be paid for twice; give {2 * self.radius} or more"
+                f"mode.suppress_radius={self.suppress_radius} lets regions of radius {self.radius} overlap, so that "
+                f"a pixel would be paid for twice; give {2 * self.radius} or more"
             )
         if self.pixel and (self.budget < 1 or self.budget != int(self.budget)):
             raise ConfigError(
-                f"budget={self.budget} is no number of pixels; mode=pa takes whole pixels per image (the paper: 40), "
-                "mode=ra a share of the image"
+                f"budget={self.budget} is not a number of pixels; mode=pa takes whole pixels per image (the paper: "
+                "40), mode=ra a share of the image"
             )
         if not self.pixel and not 0.0 < self.budget <= 1.0:
             raise ConfigError(
-                f"budget={self.budget} is no share of an image; mode=ra takes a share in (0, 1] (the paper: 0.022 or "
-                "0.05), mode=pa whole pixels"
+                f"budget={self.budget} is not a share of an image; mode=ra takes a share in (0, 1] (the paper: "
+                "0.022 or 0.05), mode=pa whole pixels"
             )
 
     @property
     def reveal_radius(self) -> int:
-        """Radius of the square that a pick asks for."""
+        """The radius of the square that a pick asks for."""
         return 0 if self.pixel else self.radius
 
     def picks_per_round(self, label_size: tuple[int, int], train_size: tuple[int, int]) -> int:
-        """Picks per image and round.
+        """Return the number of picks per image and round.
 
         RA: ``ceil(H * W * budget / rounds / (2k+1)^2)``. PA: ``ceil(budget / rounds * (H * W) / (h * w))``: the budget
         counts pixels at the training size (h, w) and is scaled to the label's size (H, W); on the training grid it is
@@ -86,7 +86,7 @@ class Query:
             train_size: (h, w) that target images are trained at.
 
         Returns:
-            The number of picks, at least 1.
+            The number, at least 1.
         """
         area = label_size[0] * label_size[1]
         if self.grid == "training":
@@ -98,15 +98,15 @@ class Query:
         return math.ceil(round(exact, 9))  # 9 digits: 0.05 * 100 / 5 is one pick, not two
 
     def most_picks(self, label_size: tuple[int, int], train_size: tuple[int, int]) -> int:
-        """The most picks that one image may get in a round: its share, or the cap where images share the budget."""
+        """Return the most picks of one image in a round: its share, or the cap if images share the budget."""
         share = self.picks_per_round(label_size, train_size)
         return share if self.budget_per == "image" else math.ceil(round(self.image_cap * share, 9))
 
     def pixels_until(self, label_size: tuple[int, int], round_index: int) -> int:
-        """Pixels of an image that may have been asked when a round is over; what a round leaves is there for the next.
+        """Return the most pixels of an image that may have been queried by the end of a round.
 
-        This is the budget of regions of fixed shape, whose sizes differ: ``floor(H * W * budget * (round + 1) /
-        rounds)``.
+        This is the budget of regions of fixed shape, whose sizes differ:
+        ``floor(H * W * budget * (round + 1) / rounds)``. The next round may spend what a round has left.
         """
         exact = label_size[0] * label_size[1] * self.budget * (round_index + 1) / self.num_rounds
         return math.floor(round(exact, 9))

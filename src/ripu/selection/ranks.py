@@ -1,4 +1,4 @@
-"""The processes that share a round: what they need of each other, and what they tell each other."""
+"""The processes that share a round: they fail together, and exchange the scores of their candidates."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _T = TypeVar("_T")
 
 
 class SelectionError(RipuError, RuntimeError):
-    """A round failed; nothing of it was committed."""
+    """A failed round; nothing of it was committed."""
 
 
 class Ranks(Protocol):
-    """The processes of a job, as far as a round needs them."""
+    """The interface of a job's processes that a round needs."""
 
     rank: int
     world_size: int
 
     def all_true(self, value: bool) -> bool:
-        """Whether the value is True on every rank; waits for all of them."""
+        """Return whether the value is True on every rank; wait for all of them."""
 
 
 class OneProcess:
@@ -37,24 +37,24 @@ class OneProcess:
     world_size = 1
 
     def all_true(self, value: bool) -> bool:
-        """The value itself."""
+        """Return the value itself."""
         return value
 
 
 class Together:
-    """Work of which every rank does its part, and that fails on all ranks where it fails on one."""
+    """Work that fails on all ranks if it fails on one."""
 
-    def __init__(self, ranks: Ranks, what: str) -> None:
-        """Share work with ``ranks``; ``what`` is not done where a part of it fails."""
+    def __init__(self, ranks: Ranks, name: str) -> None:
+        """Share work with ``ranks``; errors call it ``name``."""
         self._ranks = ranks
-        self._what = what
+        self._name = name
 
     def __call__(self, work: Callable[[], _T], failed: str = "was not committed") -> _T:
         """Do this rank's part, and wait for the others.
 
         Args:
             work: This rank's part.
-            failed: What to say of the whole where it fails.
+            failed: The consequence of a failure, for the error.
 
         Raises:
             SelectionError: It failed on this rank or on another.
@@ -69,14 +69,14 @@ class Together:
             cause = "another process of the job failed"
             if failure is not None:
                 cause = line_of(failure) or f"{type(failure).__name__}: {failure}"
-            raise SelectionError(f"{self._what} {failed}: {cause}") from failure
+            raise SelectionError(f"{self._name} {failed}: {cause}") from failure
         return result  # type: ignore[no-any-return]
 
 
 class Exchange:
-    """The candidates' scores, told to all ranks by files beside the shards.
+    """The scores of all ranks' candidates, exchanged by files beside the shards.
 
-    A crash leaves them behind under the name of a temporary file, which goes when the store is next opened for writing.
+    After a crash, the label store removes these files as temporary ones when it is next opened for writing.
     """
 
     def __init__(self, folder: Path, index: int, ranks: Ranks) -> None:
@@ -89,7 +89,7 @@ class Exchange:
         return self._folder / f"{TMP_PREFIX}candidates-{self._index:03d}-{rank:05d}.npz"
 
     def write(self, held: list[Candidates], offers: Iterator[Candidates]) -> None:
-        """Collect this rank's candidates in ``held`` and write what the others have to know of them."""
+        """Collect this rank's candidates in ``held``, and write their scores and costs for the others."""
         held.extend(offers)
         np.savez(
             self._path(self.ranks.rank),
@@ -100,7 +100,7 @@ class Exchange:
         )
 
     def read(self, num_images: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
-        """Scores and costs by image, from all ranks."""
+        """Return scores and costs by image, from all ranks."""
         scores = [np.zeros(0, np.float32)] * num_images
         costs = [np.zeros(0, np.int64)] * num_images
         for rank in range(self.ranks.world_size):

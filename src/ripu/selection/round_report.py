@@ -1,4 +1,4 @@
-"""What a round revealed, counted from the label store: the entries of ``rounds`` in ``results.json``."""
+"""Counts of a round, taken from the label store: the entries of ``rounds`` in ``results.json``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
-from ripu.labelstore import LabelReader, Regions, Round, TargetImage, regions_of
+from ripu.labelstore import LabelReader, TargetImage, regions_of
+from ripu.selection.candidates import grown
 
 OVERLAP_IMAGES = 250
-"""Overlap with the round before is measured on at most this many images, spread evenly."""
+"""Most images that the overlap with the round before is measured on, spread evenly."""
 
 
 class Tally(Protocol):
-    """What a rank did in a round, as :class:`ripu.selection.engine.RoundTally` counts it."""
+    """The part of :class:`ripu.selection.engine.RoundTally` that a report needs."""
 
     picks: int
     impurity: float
@@ -29,24 +30,24 @@ class Tally(Protocol):
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What a round revealed, over all ranks.
+    """The result of a round, over all ranks.
 
     Attributes:
         index: Number of the round, from 0.
         step: Training step.
         picks: Places picked in this round.
-        labelled_fraction: Share of all target pixels that have been asked about so far, also before the run began.
-        void_fraction: Share of the pixels asked about so far whose answer was void.
-        class_pixels: Revealed pixels so far by class name, also before the run began.
+        labelled_fraction: Share of all target pixels queried so far, before the run too.
+        void_fraction: Share of the pixels queried so far whose answer was void.
+        class_pixels: Revealed pixels so far by class name, before the run too.
         new_class_pixels: Revealed pixels of this round alone by class name.
-        overlap: Share of this round's picks that are neighbours of what the round before asked for in the same image
-            (see :func:`neighbourhood`); None in the first round, or without a pick.
-        overlap_by_chance: The same share for picks at random among the pixels that could still be picked; None in the
+        overlap: Share of this round's picks that are neighbours of the round before in the same image (see
+            :func:`neighbourhood`); None in the first round, or without a pick.
+        overlap_by_chance: The same share for random picks among the pixels that could still be picked; None in the
             first round, and for regions of fixed shape.
         seconds: Duration of the round.
-        images_per_second: Images scored a second, over all ranks.
-        mean_impurity: Mean region impurity of this rank's picks in nats; None where the score has none.
-        mean_uncertainty: Mean uncertainty of this rank's picks in nats; None where the score has none.
+        images_per_second: Images scored per second, over all ranks.
+        mean_impurity: Mean region impurity of this rank's picks in nats; None if the score has none.
+        mean_uncertainty: Mean uncertainty of this rank's picks in nats; None if the score has none.
     """
 
     index: int
@@ -63,6 +64,14 @@ class RoundReport:
     mean_impurity: float | None
     mean_uncertainty: float | None
 
+    def to_metrics(self) -> dict[str, float]:
+        """Return the figures by the names under which they are logged."""
+        always = ("labelled_fraction", "void_fraction", "picks", "seconds", "images_per_second")
+        optional = ("mean_impurity", "mean_uncertainty", "overlap", "overlap_by_chance")
+        found = {name: getattr(self, name) for name in (*always, *optional)}
+        values = {f"al/{name}": float(value) for name, value in found.items() if value is not None}
+        return values | {f"al/pixels/{name}": float(count) for name, count in self.class_pixels.items()}
+
 
 def report_round(store: LabelReader, index: int, tally: Tally, started: float) -> RoundReport:
     """Sum up a committed round.
@@ -70,7 +79,7 @@ def report_round(store: LabelReader, index: int, tally: Tally, started: float) -
     Args:
         store: The label store after the commit.
         index: Number of the round.
-        tally: What this rank did.
+        tally: The work of this rank.
         started: ``time.monotonic()`` at the start of the round.
 
     Raises:
@@ -110,7 +119,7 @@ def report_round(store: LabelReader, index: int, tally: Tally, started: float) -
 
 
 def carried_fraction(store: LabelReader) -> float:
-    """Share of all target pixels that were asked about before the run began."""
+    """Return the share of all target pixels queried before the run began."""
     if not store.carried:
         return 0.0
     asked = sum(int(store.asked_mask(image.image_id, 0).sum()) for image in store.images)
@@ -120,19 +129,16 @@ def carried_fraction(store: LabelReader) -> float:
 def round_overlap(
     store: LabelReader, index: int, num_images: int = OVERLAP_IMAGES
 ) -> tuple[float | None, float | None]:
-    """How far a round stays where the round before was.
-
-    No pixel is asked for twice, so what is counted are neighbours.
+    """Return how much of a round lies next to the round before; no pixel is queried twice.
 
     Args:
         store: The label store.
         index: Number of the round.
-        num_images: Look at this many images at most, spread evenly.
+        num_images: Most images to look at, spread evenly.
 
     Returns:
         The share of the round's picks that lie in the :func:`neighbourhood` of the round before, and the share that
-        picks at random would have. None each where there is nothing to tell: first round, no pick, fixed regions (the
-        second).
+        random picks would have. Both are None in the first round and without a pick, and the second for fixed regions.
 
     Raises:
         RoundOrderError: There is no such round.
@@ -162,46 +168,34 @@ def round_overlap(
 
 
 def neighbourhood(store: LabelReader, image: TargetImage, index: int) -> NDArray[np.bool_]:
-    """The pixels around what a round asked for, as near as a later pick may come and as far again.
+    """Return the pixels around a round's picks, up to twice the distance at which later picks may lie.
 
-    Windows: within ``2 * (suppress_radius + 1)`` of a pick (Chebyshev distance). Regions of fixed shape: the region and
-    the pixels that touch it.
+    For windows this is ``2 * (suppress_radius + 1)`` (Chebyshev distance). For regions of fixed shape it is the region
+    and the pixels that touch it.
 
     Returns:
         (H, W) bool.
     """
-    spec: Round = store.rounds[index]
     record = store.picks(image.image_id, index)
     mask = np.zeros((image.height, image.width), dtype=np.bool_)
     if record.regions is not None:
-        return _grown(record.regions, mask)
-    reach = 2 * (spec.suppress_radius + 1)
-    for row, column in record.picks.tolist():
+        mask.reshape(-1)[record.regions.indices] = True
+        return grown(mask, 1)
+    reach = 2 * (store.rounds[index].suppress_radius + 1)
+    for row, column in record.picks.tolist():  # much quicker than grown() for a few picks
         mask[max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1] = True
     return mask
 
 
-def _grown(regions: Regions, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Regions and the pixels around them, diagonal ones included."""
-    mask.reshape(-1)[regions.indices] = True
-    grown = mask.copy()
-    grown[1:] |= mask[:-1]
-    grown[:-1] |= mask[1:]
-    wide: NDArray[np.bool_] = grown.copy()
-    wide[:, 1:] |= grown[:, :-1]
-    wide[:, :-1] |= grown[:, 1:]
-    return wide
-
-
 def true_class_pixels(scenes: SceneDataset, num_threads: int = 4) -> dict[str, int] | None:
-    """How often each class occurs in the labels of a data set: what is revealed is held against it.
+    """Count the pixels of each class in the labels of a data set, to compare the revealed pixels with.
 
     Args:
-        scenes: The scenes; those without a label are left out.
-        num_threads: Files that are read at the same time.
+        scenes: The scenes; those without a label do not count.
+        num_threads: Number of files read at the same time.
 
     Returns:
-        Pixels by class name; None where no scene has a label.
+        Pixels by class name; None if no scene has a label.
 
     Raises:
         SceneError: A label file is missing or damaged.
@@ -219,7 +213,7 @@ def true_class_pixels(scenes: SceneDataset, num_threads: int = 4) -> dict[str, i
         try:
             for one in pool.map(count, labelled):
                 counts += one
-        except BaseException:  # Ctrl-C, for one: the labels that wait are not read any more
+        except BaseException:  # e.g. Ctrl-C: do not read the remaining labels
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return _by_name(counts, scenes.taxonomy.class_names)
