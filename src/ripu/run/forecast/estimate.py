@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ripu.run.forecast.trial import Measured, kind_of
+from ripu.run.forecast.measured import Measured, kind_of
 
 _ENTRY_HEAD = 56
 """Bytes of a cache entry besides its pixels."""
@@ -22,23 +22,14 @@ TRUTH_THREADS = 4
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of a run.
+    """A phase of a run."""
 
-    Attributes:
-        start: Its first step.
-        stop: The step behind its last.
-        kind: See :func:`ripu.run.forecast.trial.kind_of`.
-        step_seconds: Seconds a step.
-        is_reading: True where steps wait for the loaders.
-        round: Number of the round that fires at its end, from 1; None where none does.
-    """
-
-    start: int
-    stop: int
-    kind: str
+    start: int  # its first step
+    stop: int  # the step behind its last
+    kind: str  # see ripu.run.forecast.measured.kind_of
     step_seconds: float
-    is_reading: bool
-    round: int | None
+    is_reading: bool  # steps wait for the loaders
+    round: int | None  # number of the round at its end, from 1
 
     @property
     def seconds(self) -> float:
@@ -48,59 +39,37 @@ class Phase:
 
 @dataclass(frozen=True)
 class Budget:
-    """The queries of a run.
+    """The queries of a run. Pixels are upper bounds: windows at the border have fewer."""
 
-    Attributes:
-        unit: ``regions`` or ``pixels``: the unit of a pick.
-        is_exact: True where the numbers of picks are exact if images have room; else they are upper bounds.
-        rounds: Rounds.
-        image_round: Fewest and most picks an image and round (its share, where images share the budget).
-        all_round: Picks of all images in a round.
-        image_round_px: Fewest and most pixels an image and round, at most.
-        all_round_px: Pixels of all images in a round, at most.
-        all_px: Pixels of all images in all rounds, at most.
-        share: Those over all target pixels.
-        clicks_per_pick: Clicks a pick: 1 for pixels; for regions as in the timed round; None where nobody answers.
-    """
-
-    unit: str
-    is_exact: bool
+    unit: str  # of a pick: regions or pixels
+    is_exact: bool  # numbers of picks are exact if images have room; else they are upper bounds
     rounds: int
-    image_round: tuple[int, int]
-    all_round: int
-    image_round_px: tuple[int, int]
-    all_round_px: int
-    all_px: int
-    share: float
-    clicks_per_pick: float | None
+    image_round: tuple[int, int]  # fewest and most picks an image and round (its share of a shared budget)
+    all_round: int  # picks of all images in a round
+    image_round_px: tuple[int, int]  # fewest and most pixels an image and round
+    all_round_px: int  # pixels of all images in a round
+    all_px: int  # pixels of all images in all rounds
+    share: float  # of all target pixels
+    clicks_per_pick: float | None  # 1 for pixels; for regions as in the timed round; None where nobody answers
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The whole run.
+    """The whole run."""
 
-    Attributes:
-        measured: Times and sizes of the trial run.
-        phases: The phases in order.
-        first_round: True where a round fires before the first step.
-        budget: The queries; None in settings without selection.
-        seconds: By part of the run, in order.
-        bytes: By kind of file that stays on disk, in order.
-    """
-
-    measured: Measured
+    measured: Measured  # the trial run
     phases: tuple[Phase, ...]
-    first_round: bool
-    budget: Budget | None
-    seconds: dict[str, float] = field(default_factory=dict)
-    bytes: dict[str, float] = field(default_factory=dict)
+    first_round: bool  # a round takes place before the first step
+    budget: Budget | None  # None in settings without selection
+    seconds: dict[str, float]  # by part of the run, in order
+    bytes: dict[str, float]  # by kind of file that stays on disk, in order
 
     def to_json(self) -> dict[str, Any]:
         """Return the forecast as numbers: ``phases``, ``budget``, ``start``, ``seconds``, ``bytes``, ``memory_gib``."""
         return {
             "phases": [{**asdict(phase), "seconds": phase.seconds} for phase in self.phases],
             "budget": None if self.budget is None else asdict(self.budget),
-            "start": None if self.measured.brought is None else asdict(self.measured.brought),
+            "start": None if self.measured.carried is None else asdict(self.measured.carried),
             "seconds": {**self.seconds, "total": sum(self.seconds.values())},
             "bytes": {**self.bytes, "total": sum(self.bytes.values())},
             "memory_gib": dict(self.measured.memory),
@@ -146,7 +115,7 @@ def _phases(measured: Measured) -> tuple[Phase, ...]:
     plan, data, accumulate = measured.spec.plan, measured.spec.data, measured.spec.trainer.accumulate
     found = []
     for start, stop in zip(plan.boundaries, plan.boundaries[1:], strict=False):
-        kind = kind_of(plan, start, has_labels=measured.brought is not None)
+        kind = kind_of(plan, start, has_labels=measured.carried is not None)
         loads = []
         if measured.num_source:
             loads.append(accumulate * data.source_batch * measured.reads["source"])
@@ -200,8 +169,8 @@ def _seconds(measured: Measured, phases: tuple[Phase, ...], first_round: bool) -
     plan, spec, world = measured.spec.plan, measured.spec, measured.world_size
     rounds = len(plan.selection_steps)
     seconds = {"setup": measured.setup}
-    if measured.brought is not None:
-        seconds["labels to begin with"] = measured.brought.seconds
+    if measured.carried is not None:
+        seconds["labels to begin with"] = measured.carried.seconds
     if measured.index_label:
         seconds["class index of the source"] = measured.num_source * measured.index_label / measured.cores
     if spec.data.cache is not None:
@@ -241,9 +210,9 @@ def _draws(measured: Measured, phases: tuple[Phase, ...], domain: str) -> int:
 def _bytes(measured: Measured, phases: tuple[Phase, ...], seconds: dict[str, float]) -> dict[str, float]:
     spec, rounds = measured.spec, len(measured.spec.plan.selection_steps)
     found: dict[str, float] = {}
-    if rounds or measured.brought is not None:
+    if rounds or measured.carried is not None:
         found["label store"] = measured.num_target * (measured.store_head_bytes + rounds * measured.store_image_bytes)
-        found["label store"] += 0 if measured.brought is None else measured.brought.bytes
+        found["label store"] += 0 if measured.carried is None else measured.carried.bytes
     kept = min(spec.checkpoint.keep, len(phases) + int(seconds["training"] / (60 * spec.checkpoint.every_minutes)))
     found["checkpoints"] = kept * measured.checkpoint_bytes + measured.final_bytes
     gallery = min(spec.evaluation.gallery, measured.num_target)

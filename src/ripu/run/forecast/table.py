@@ -6,8 +6,9 @@ import shutil
 import textwrap
 from pathlib import Path
 
-from ripu.run.forecast.estimate import Budget, Forecast, Phase
-from ripu.run.forecast.trial import STEPS, Measured
+from ripu.run.forecast.estimate import Forecast, Phase
+from ripu.run.forecast.measured import Measured
+from ripu.run.forecast.trial import STEPS
 
 WIDTH = 104
 """Columns."""
@@ -44,7 +45,7 @@ def table(forecast: Forecast) -> str:
     blocks = [
         _head(measured),
         _phase_lines(forecast),
-        [*_asked_lines(forecast), *_brought_lines(measured)],
+        [*_asked_lines(forecast), *_carried_lines(measured)],
         _disk_lines(forecast),
         _memory_lines(measured),
         _time_lines(forecast),
@@ -96,8 +97,8 @@ def _pixels(sides: tuple[int, int]) -> str:
     return f"{sides[0]}x{sides[1]}"
 
 
-def _brought_lines(measured: Measured) -> list[str]:
-    one = measured.brought
+def _carried_lines(measured: Measured) -> list[str]:
+    one = measured.carried
     if one is None:
         return []
     keys = " and ".join(f"start.{key}" for key in ("run", "labels") if getattr(measured.spec.start, key) is not None)
@@ -111,49 +112,31 @@ def _asked_lines(forecast: Forecast) -> list[str]:
     if budget is None:
         every = measured.spec.setting.target_labels == "all"
         return ["budget: " + ("every target label is known from the start" if every else "nothing is asked")]
-    plan = f"{budget.rounds} rounds"
-    lines = [f"{'budget (' + plan + ')':<26}{'image and round':>20}{'image':>16}{'round':>16}{'in all':>16}"]
+    rounds, image = budget.rounds, budget.image_round
+    lines = [f"{f'budget ({rounds} rounds)':<26}{'image and round':>20}{'image':>16}{'round':>16}{'in all':>16}"]
     most = "" if budget.is_exact else " at most"
-    row = [_range(budget.image_round), _range(_times(budget.image_round, budget.rounds)), f"{budget.all_round:,}"]
-    row.append(f"{budget.all_round * budget.rounds:,}")
-    lines.append(_row(budget.unit + most, row))
+    lines.append(_row(budget.unit + most, image, budget.all_round, budget.all_round * rounds, rounds))
     if budget.unit == "regions":
-        row = [_range(budget.image_round_px), _range(_times(budget.image_round_px, budget.rounds))]
-        lines.append(_row("pixels at most", [*row, f"{budget.all_round_px:,}", f"{budget.all_px:,}"]))
-    if budget.clicks_per_pick is None:
+        lines.append(_row("pixels at most", budget.image_round_px, budget.all_round_px, budget.all_px, rounds))
+    clicks = budget.clicks_per_pick
+    if clicks is None:
         lines.append("clicks: none, nobody answers")
     else:
-        lines.append(_clicks(budget, budget.clicks_per_pick))
+        name = "clicks" if budget.unit == "pixels" else f"clicks, {clicks:.2f} a region"
+        lines.append(_row(name, image, budget.all_round, budget.all_round * rounds, rounds, clicks))
     shared = measured.spec.query is not None and measured.spec.query.budget_per != "image"
     kind = "; images share the budget, figures by image are means" if shared else ""
     lines.append(f"{100 * budget.share:.4g} % of the target pixels{kind}")
     return lines
 
 
-def _clicks(budget: Budget, per_pick: float) -> str:
-    def clicks(picks: float) -> str:
-        return f"{picks:,.0f}" if per_pick == 1 else f"{picks * per_pick:,.0f}"
-
-    name = "clicks" if budget.unit == "pixels" else f"clicks, {per_pick:.2f} a region"
-    low, high = budget.image_round
-    many = low == high
-    image = [clicks(high) if many else f"{clicks(low)} to {clicks(high)}"]
-    image.append(
-        clicks(high * budget.rounds) if many else f"{clicks(low * budget.rounds)} to {clicks(high * budget.rounds)}"
-    )
-    return _row(name, [*image, clicks(budget.all_round), clicks(budget.all_round * budget.rounds)])
+def _row(name: str, image: tuple[int, int], each_round: int, total: int, rounds: int, factor: float = 1) -> str:
+    cells = [_range(image, factor), _range(image, rounds * factor), f"{each_round * factor:,.0f}"]
+    return f"{name:<26}{cells[0]:>20}{cells[1]:>16}{cells[2]:>16}{total * factor:>16,.0f}"
 
 
-def _row(name: str, cells: list[str]) -> str:
-    return f"{name:<26}{cells[0]:>20}" + "".join(f"{cell:>16}" for cell in cells[1:])
-
-
-def _range(ends: tuple[int, int]) -> str:
-    return f"{ends[0]:,}" if ends[0] == ends[1] else f"{ends[0]:,} to {ends[1]:,}"
-
-
-def _times(ends: tuple[int, int], factor: int) -> tuple[int, int]:
-    return ends[0] * factor, ends[1] * factor
+def _range(ends: tuple[int, int], factor: float) -> str:
+    return " to ".join(f"{end * factor:,.0f}" for end in sorted(set(ends)))
 
 
 def _disk_lines(forecast: Forecast) -> list[str]:
@@ -193,18 +176,14 @@ def _time_lines(forecast: Forecast) -> list[str]:
 
 def _notes(forecast: Forecast) -> list[str]:
     measured = forecast.measured
-    lines = [
+    notes = [
         f"Scaled from {STEPS - 1} steps of each kind, and a round and evaluations over a few images, under the present "
-        "load",
-        "of this machine. Nothing was kept.",
+        "load of this machine. Nothing was kept."
     ]
     if any(phase.is_reading for phase in forecast.phases):
-        lines.append("Steps wait for their images: more data.num_workers, or data.cache=FOLDER, makes them faster.")
+        notes.append("Steps wait for their images: more data.num_workers, or data.cache=FOLDER, makes them faster.")
     if measured.world_size > 1:
-        lines.append(
-            f"One process was measured; the times leave out the exchange of {measured.world_size} processes in each "
-            "step."
-        )
+        notes.append(f"One process was measured; the exchange of {measured.world_size} in each step is left out.")
     if measured.spec.beginnings is not None:
-        lines.append("paths.beginnings was not searched: a shared beginning saves the steps before the first round.")
-    return lines
+        notes.append("paths.beginnings was not searched: a shared beginning saves the steps before the first round.")
+    return [line for note in notes for line in textwrap.wrap(note, WIDTH)]

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ripu.report.page import try_page
 from ripu.run.assembly.data import index_folder, make_datamodule, make_scenes
 from ripu.run.assembly.network import check_start, make_module
 from ripu.run.assembly.selection import make_engine, make_store, target_images
+from ripu.run.forecast.measured import Carried, Measured, kind_of
 from ripu.run.parts import Run
 from ripu.run.processes import num_processes
 from ripu.run.results import report
@@ -45,117 +46,6 @@ BATCHES = 2
 
 SAMPLES = 3
 """Samples that reading is timed on."""
-
-
-def kind_of(plan: Plan, step: int, *, has_labels: bool = False) -> str:
-    """Return the kind of a training step: ``source`` alone, both domains ``before`` any target label, or ``after``.
-
-    Args:
-        plan: The schedule.
-        step: The step.
-        has_labels: True where there are target labels before the first round (``start``).
-    """
-    if plan.is_pretraining(step):
-        return "source"
-    return "after" if has_labels or plan.num_rounds(step) else "before"
-
-
-@dataclass(frozen=True)
-class Brought:
-    """The labels of a warm start.
-
-    Attributes:
-        rounds: Rounds of other runs, and 1 for a folder of masks.
-        picks: Picks.
-        share: Share of the target pixels that were asked about.
-        bytes: On disk.
-        seconds: Copying it.
-    """
-
-    rounds: int
-    picks: int
-    share: float
-    bytes: int
-    seconds: float
-
-
-@dataclass
-class Measured:
-    """Times and sizes of the trial run, and the run that it stands for. Times are in seconds, sizes in bytes.
-
-    Attributes:
-        spec: The run.
-        brought: Its warm start; None where it begins without labels.
-        num_source: Its source images.
-        num_target: Its target images.
-        num_val: Its validation images.
-        label_sizes: (H, W) of every target label.
-        world_size: Its processes.
-        device: Name of the device.
-        is_cpu: True where that is the CPU.
-        cores: CPU cores of this process.
-        setup: Finding the data and building network, store and loaders.
-        steps: By kind of step, an optimiser step without reading.
-        warm_up: Extra time of the very first step.
-        reads: Reading one sample: ``source``, ``target``, ``val``, ``pool``, and ``label`` (a target label).
-        first_reads: The same with an empty cache; equal to ``reads`` without one.
-        index_label: Reading a source label for the class index; 0 where none is needed, or an earlier run has left it.
-        round_image: Scoring, picking and asking one image, reading left out.
-        round_rest: The rest of a round by image: committing it and counting.
-        page: Rewriting the report.
-        val_image: Evaluating one image, reading left out.
-        checkpoint: Writing a checkpoint.
-        report: Results, pictures and report at the end.
-        checkpoint_bytes: A checkpoint to resume from.
-        final_bytes: The final one, weights only.
-        store_image_bytes: Label store by image and round.
-        store_head_bytes: Its head by image.
-        clicks_per_pick: Clicks by pick in the timed round; None where nobody answered.
-        gallery_round_bytes: Report by gallery image and round.
-        gallery_bytes: Report by gallery image, once.
-        page_share: Bytes of ``report.html`` over those of ``report/``.
-        picture_bytes: ``pictures/`` and ``panel/`` by picture.
-        row_bytes: A row of ``metrics.csv``.
-        prediction_bytes: ``predictions/`` by validation image; 0 where none are kept.
-        memory: Most memory in use, GiB: ``process``, and on a GPU ``device``.
-        memory_total: Memory of the machine, GiB, by the same names.
-    """
-
-    spec: RunSpec
-    brought: Brought | None
-    num_source: int
-    num_target: int
-    num_val: int
-    label_sizes: list[tuple[int, int]]
-    world_size: int
-    device: str
-    is_cpu: bool
-    cores: int
-    setup: float = 0.0
-    steps: dict[str, float] = field(default_factory=dict)
-    warm_up: float = 0.0
-    reads: dict[str, float] = field(default_factory=dict)
-    first_reads: dict[str, float] = field(default_factory=dict)
-    index_label: float = 0.0
-    round_image: float = 0.0
-    round_rest: float = 0.0
-    page: float = 0.0
-    val_image: float = 0.0
-    checkpoint: float = 0.0
-    report: float = 0.0
-    checkpoint_bytes: float = 0.0
-    final_bytes: float = 0.0
-    store_image_bytes: float = 0.0
-    store_head_bytes: float = 0.0
-    clicks_per_pick: float | None = None
-    gallery_round_bytes: float = 0.0
-    gallery_bytes: float = 0.0
-    page_share: float = 0.0
-    picture_bytes: float = 0.0
-    row_bytes: float = 0.0
-    prediction_bytes: float = 0.0
-    memory: dict[str, float] = field(default_factory=dict)
-    memory_total: dict[str, float] = field(default_factory=dict)
 
 
 class _QuietBar(ProgressBar):
@@ -203,13 +93,8 @@ class _Stopwatch(pl.Callback):
     ) -> None:
         self.batches.append((self._now(pl_module) - self._began, len(batch["image"])))
 
-    def on_test_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        self.on_validation_batch_start(trainer, pl_module)
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        self.on_validation_batch_end(trainer, pl_module, outputs, batch)
+    on_test_batch_start = on_validation_batch_start  # type: ignore[assignment]
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._mark = self._now(pl_module)
@@ -239,15 +124,13 @@ def _measure(spec: RunSpec, scenes: Scenes, folder: Path, found: float) -> Measu
     carried = find_labels(spec, scenes.target)
     measured = Measured(
         spec,
-        None if carried is None else _bring(spec, scenes, carried, folder / "whole"),
-        0 if scenes.source is None else len(scenes.source),
-        len(scenes.target),
-        len(scenes.val),
-        [scenes.target.label_size(index) for index in range(len(scenes.target))],
-        num_processes(spec.trainer),
-        "",
-        False,
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        carried=None if carried is None else _carry(spec, scenes, carried, folder / "whole"),
+        num_source=0 if scenes.source is None else len(scenes.source),
+        num_target=len(scenes.target),
+        num_val=len(scenes.val),
+        label_sizes=[scenes.target.label_size(index) for index in range(len(scenes.target))],
+        world_size=num_processes(spec.trainer),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )
     few = BATCHES * spec.evaluation.batch
     small = replace(
@@ -300,7 +183,7 @@ def _carry_out(measured: Measured, run: Run) -> None:
         measured.report = _seconds(lambda: report(run))
 
 
-def _bring(spec: RunSpec, scenes: Scenes, carried: StartLabels, folder: Path) -> Brought:
+def _carry(spec: RunSpec, scenes: Scenes, carried: StartLabels, folder: Path) -> Carried:
     """Copy all labels of the warm start, as the run itself will."""
     began = time.monotonic()
     images = target_images(scenes, folder / "labels")
@@ -308,7 +191,7 @@ def _bring(spec: RunSpec, scenes: Scenes, carried: StartLabels, folder: Path) ->
         carried.carry(store)
         seconds = time.monotonic() - began
         picks, share = store.stats().carried.picks, carried_fraction(store)
-        return Brought(len(store.carried), picks, share, _bytes(folder / "labels", "*.dat"), seconds)
+        return Carried(len(store.carried), picks, share, _bytes(folder / "labels", "*.dat"), seconds)
 
 
 def _trial_spec(spec: RunSpec, folder: Path) -> RunSpec:
