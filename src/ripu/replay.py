@@ -107,11 +107,11 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, acquisition: Any) -> Dic
     else:
         job.mode = OmegaConf.merge(job.mode, given)
         if "radius" in given and "suppress_radius" not in given:
-            exclusion = job.protocol.get("pixel_exclusion", 1) if job.mode.pixel else 2
+            exclusion = job.protocol.pixel_exclusion if job.mode.pixel else 2
             job.mode.suppress_radius = exclusion * given["radius"]
     if cfg.region is not None:
         job.region = OmegaConf.to_container(cfg.region, resolve=False)
-    elif job.get("region") is not None and "radius" in job.region:
+    elif "radius" in job.region:
         job.region.radius = job.mode.radius
     if cfg.budget is not None:
         job.budget = cfg.budget
@@ -125,7 +125,7 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, acquisition: Any) -> Dic
             "pretrain_fraction": recipe.pretrain_fraction,
             "selection_fractions": recipe.selection_fractions,
         }
-    if job.get("selection_steps") is not None and not job.selection_steps:  # so does one that trained on given labels
+    if job.selection_steps is not None and not job.selection_steps:  # so does one that trained on given labels
         job.selection_steps = None
     job.acquisition = acquisition
     return job

@@ -167,23 +167,23 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
     if expected["mode.name"] == "pa":
         expected.pop("region")  # single pixels have no shape
         radii = (config.get("dataset.recipe.pixel_radius"),)
-    if not any(_same(config.get("mode.radius", radius), radius) for radius in radii):
+    if not any(_same(config.get("mode.radius"), radius) for radius in radii):
         return False  # other radii belong to Fig. 6
     found = {
-        **{key: config.get(key, DEFAULTS.get(key)) for key in expected},
+        **{key: config.get(key) for key in expected},
         "setting.name": row.title["setting"],
         "mode.name": row.title["mode"],
         "acquisition": row.title["acquisition"],
         "budget": row.title["budget"],
-        "region": str(config.get("region._target_", "Square")).rpartition(".")[2],
+        "region": str(config.get("region._target_")).rpartition(".")[2],
     }
     return all(_same(found[key], value) for key, value in expected.items())
 
 
 def _num_rounds(config: Mapping[str, Any]) -> int:
-    """The number of rounds that a configuration plans; older ones name it only in the recipe."""
-    keys = ("selection_steps", "setting.selection_fractions", "dataset.recipe.selection_fractions")
-    planned = next((config[key] for key in keys if config.get(key) is not None), None)
+    """The number of rounds that a configuration plans."""
+    steps = config.get("selection_steps")
+    planned = config.get("setting.selection_fractions") if steps is None else steps
     return len(planned) if isinstance(planned, list) else 0
 
 
