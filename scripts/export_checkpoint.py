@@ -48,10 +48,10 @@ def export(checkpoint: Path, out: Path, model: str | None = None, num_classes: i
 
 
 def network_of(content: Mapping[str, Any], checkpoint: Path) -> tuple[str, int]:
-    """The model and the number of classes of a run, as its checkpoint has them.
+    """Return the model and the number of classes that a checkpoint of a run records.
 
     Raises:
-        CheckpointError: It is no checkpoint of a run, or one of another network.
+        CheckpointError: It is not a checkpoint of a run, or of another network.
     """
     try:
         config = content["hyper_parameters"]["config"]
@@ -71,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkpoint", type=Path, help="checkpoint of a training run")
     parser.add_argument("out", type=Path, help="file to write")
-    parser.add_argument("--model", choices=sorted(NETWORKS), help="if the input is no checkpoint of a run")
-    parser.add_argument("--num-classes", type=int, help="if the input is no checkpoint of a run, e.g. 19")
+    parser.add_argument("--model", choices=sorted(NETWORKS), help="if the input is not a checkpoint of a run")
+    parser.add_argument("--num-classes", type=int, help="if the input is not a checkpoint of a run, e.g. 19")
     options = parser.parse_args(arguments)
     try:
         export(options.checkpoint, options.out, options.model, options.num_classes)

@@ -1,9 +1,10 @@
 """Acquisition scores: how much the label of a pixel or region would help.
 
-A score is a frozen dataclass called as ``score(logits, size, keys)`` (plus ``images=`` where ``needs_image``) that
-returns :class:`ScoreMaps`; see :class:`Acquisition`. It holds its parameters and nothing else: no state, no device, no
-random generator. A new one is one file here and one YAML file in ``conf/acquisition`` with its ``_target_``; the tests
-find it there.
+A score is a frozen dataclass that is called as ``score(logits, size, keys)`` (plus ``images=`` if it ``needs_image``)
+and returns :class:`ScoreMaps`; see :class:`Acquisition`. It has parameters, but no state, device or random generator.
+A new one is one file here and one YAML file in ``conf/acquisition`` with its ``_target_``; the tests find it there.
+
+Legend of all files: B batch, C classes, H W size of the maps, h w size of the logits, R rows of a strip.
 """
 
 from ripu.acquisition.canny_entropy import CannyEntropy

@@ -21,8 +21,8 @@ from ripu.io.errors import ConfigError
 class CannyEntropy:
     """Score U on the pixels that are Canny edges of the image, 0 elsewhere; ties go to the larger U.
 
-    U is the window mean of the pixel entropy (RA) or the pixel's own (PA). It asks whether impurity is more than an
-    edge detector. The paper names neither thresholds nor filter; 100 and 200 are those of the OpenCV tutorial.
+    U is the window mean of the pixel entropy (RA) or the pixel's own (PA). The comparison shows whether impurity is
+    more than an edge detector. The paper names neither thresholds nor filter; 100 and 200 are from the OpenCV tutorial.
 
     Attributes:
         radius: k of the window; not used for pixels.
@@ -60,11 +60,11 @@ class CannyEntropy:
             raise ConfigError(
                 f"images must be uint8 RGB ({len(logits)}, h, w, 3), not {tuple(images.shape)} of {images.dtype}."
             )
-        uncertainty = UncertaintyOnly(self.radius, self.pixel)(logits, size, keys).score
+        uncertainty_BHW = UncertaintyOnly(self.radius, self.pixel)(logits, size, keys).score
         edges = [self._edges(image, size) for image in images.cpu().numpy()]
-        is_edge = torch.from_numpy(np.stack(edges)) if edges else torch.empty((0, *size), dtype=torch.bool)
-        score = uncertainty * is_edge.to(uncertainty.device)
-        return ScoreMaps(score, tie_break=uncertainty, uncertainty=uncertainty)
+        is_edge_BHW = torch.from_numpy(np.stack(edges)) if edges else torch.empty((0, *size), dtype=torch.bool)
+        score_BHW = uncertainty_BHW * is_edge_BHW.to(uncertainty_BHW.device)
+        return ScoreMaps(score_BHW, tie_break=uncertainty_BHW, uncertainty=uncertainty_BHW)
 
     def _edges(
         self, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], size: tuple[int, int]

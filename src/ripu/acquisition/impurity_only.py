@@ -15,7 +15,7 @@ from ripu.functional import check_radius, entropy_and_label, label_dtype, map_pi
 
 @dataclass(frozen=True)
 class ImpurityOnly:
-    """Score P (Eq. 4). Ties, of which there are many, go by row and column: an uncertain tie break would be U again.
+    """Score P (Eq. 4). Ties, which are many, go by row and column: an uncertain tie break would be U again.
 
     Attributes:
         radius: k of the window.
@@ -30,6 +30,6 @@ class ImpurityOnly:
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
         """Score a batch; see :class:`ripu.acquisition.Acquisition`."""
         num_classes = int(logits.shape[1]) if logits.ndim == 4 else 1
-        _, label = map_pixels(logits, size, entropy_and_label, (torch.float32, label_dtype(num_classes)))
-        impurity = region_impurity(label, num_classes, self.radius)
-        return ScoreMaps(impurity, impurity=impurity)
+        _, label_BHW = map_pixels(logits, size, entropy_and_label, (torch.float32, label_dtype(num_classes)))
+        impurity_BHW = region_impurity(label_BHW, num_classes, self.radius)
+        return ScoreMaps(impurity_BHW, impurity=impurity_BHW)

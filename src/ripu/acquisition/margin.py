@@ -17,7 +17,7 @@ from ripu.functional import check_radius, map_pixels, window_mean
 class Margin:
     """Score 1 - (P_1st - P_2nd) in [0, 1]: its window mean for regions (RA), the pixel's own for pixels (PA).
 
-    With one class there is no second: the score is 0.
+    With one class the score is 0.
 
     Attributes:
         radius: k of the window; not used for pixels.
@@ -33,16 +33,16 @@ class Margin:
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
         """Score a batch; see :class:`ripu.acquisition.Acquisition`."""
-        (closeness,) = map_pixels(logits, size, _closeness, (torch.float32,))
-        uncertainty = closeness if self.pixel else window_mean(closeness, self.radius)
-        return ScoreMaps(uncertainty, uncertainty=uncertainty)
+        (closeness_BHW,) = map_pixels(logits, size, _closeness, (torch.float32,))
+        uncertainty_BHW = closeness_BHW if self.pixel else window_mean(closeness_BHW, self.radius)
+        return ScoreMaps(uncertainty_BHW, uncertainty=uncertainty_BHW)
 
 
 def _closeness(strip_CRW: Tensor) -> tuple[Tensor, ...]:
     # A running best two: topk over planes is many times slower.
-    first, *others = torch.softmax(strip_CRW, dim=0).unbind(0)
-    second = torch.zeros_like(first)
-    for probs in others:
-        second = torch.maximum(second, torch.minimum(first, probs))
-        first = torch.maximum(first, probs)
-    return (1.0 - (first - second),)
+    first_RW, *others = torch.softmax(strip_CRW, dim=0).unbind(0)
+    second_RW = torch.zeros_like(first_RW)
+    for probs_RW in others:
+        second_RW = torch.maximum(second_RW, torch.minimum(first_RW, probs_RW))
+        first_RW = torch.maximum(first_RW, probs_RW)
+    return (1.0 - (first_RW - second_RW),)

@@ -1,4 +1,4 @@
-"""The interface of a score: the call that every plug-in answers and the maps it returns."""
+"""The interface of a score: its call and the maps that it returns."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ScoreMaps:
     Attributes:
         score: (B, H, W) float32; the highest are picked.
         tie_break: (B, H, W) float32; of equal scores the larger one wins. None: row, then column decide.
-        impurity: (B, H, W) float32 nats (Eq. 4), for reports; None where the score does not use it.
-        uncertainty: (B, H, W) float32 (Eq. 5 or the pixel's own), for reports; None where the score does not use it.
+        impurity: (B, H, W) float32 nats (Eq. 4), for reports; None if the score does not use it.
+        uncertainty: (B, H, W) float32 (Eq. 5 or the pixel's own), for reports; None if the score does not use it.
     """
 
     score: Tensor
@@ -30,7 +30,7 @@ class Acquisition(Protocol):
     """A score: logits in, maps out. One file and one ``conf/acquisition/*.yaml`` make a new one.
 
     Attributes:
-        needs_image: True where the call wants ``images``: uint8 (B, h, w, 3) RGB at any size.
+        needs_image: True if the call needs ``images``: uint8 (B, h, w, 3) RGB at any size.
     """
 
     needs_image: ClassVar[bool]
@@ -43,7 +43,7 @@ class Acquisition(Protocol):
             size: (H, W) of the labels.
             keys: One non-negative integer below 2**64 per image, a function of seed, round and image alone. Only random
                 scores read it: the same key gives the same map on any device and in any batch.
-            **images: ``images`` where ``needs_image``, nothing otherwise.
+            **images: ``images`` if ``needs_image``, nothing otherwise.
 
         Raises:
             ValueError: Logits of a wrong shape or not finite; the message names the batch positions.

@@ -34,12 +34,15 @@ class RandomScore:
 
 
 def uniform_map(key: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """(H, W) float32 multiples of 2^-24 in [0, 1): SplitMix64 (Steele et al., OOPSLA 2014) seeded with ``key``.
+    """Return uniform numbers of SplitMix64 (Steele et al., OOPSLA 2014), seeded with ``key``.
 
     Args:
         key: 0 .. 2^64 - 1.
         size: (H, W).
-        device: Where to compute.
+        device: The device of the result.
+
+    Returns:
+        (H, W) float32 multiples of 2^-24 in [0, 1).
 
     Raises:
         ConfigError: A key out of range.
@@ -51,7 +54,7 @@ def uniform_map(key: int, size: tuple[int, int], device: torch.device) -> Tensor
         raise ConfigError(f"key {key} must lie in 0 .. 2**64 - 1.")
     height, width = size
     counter = torch.arange(1, height * width + 1, dtype=torch.int64, device=device)
-    # int64 products and sums wrap around as unsigned ones do; only the right shifts differ, hence the masks.
+    # int64 products and sums wrap around as unsigned ones do; only right shifts differ, hence the masks.
     state = counter.mul_(_signed(_GAMMA)).add_(_signed(key))
     state = (state ^ _shifted(state, 30)) * _signed(_MIX_1)
     state = (state ^ _shifted(state, 27)) * _signed(_MIX_2)

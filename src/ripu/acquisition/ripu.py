@@ -37,8 +37,8 @@ class RipuScore:
         radius: k of the window.
         pixel: False for regions (RA), True for pixels (PA).
         numerics: ``exact`` is the equation. ``released`` reproduces the published program: 1e-6 inside both logarithms
-            and, for regions (RA), both factors divided by log 19; pure windows become slightly negative there, so that
-            among them the least uncertain wins.
+            and, for regions (RA), both factors divided by log 19. Pure windows become slightly negative, so the least
+            uncertain of them wins.
     """
 
     radius: int
@@ -60,7 +60,7 @@ class RipuScore:
 
 
 def ripu_score(logits: Tensor, radius: int, size: tuple[int, int] | None = None, pixel: bool = False) -> Tensor:
-    r"""The acquisition score :math:`A = P \odot U` (Eq. 6), up-sampling included.
+    r"""Return the acquisition score :math:`A = P \odot U` (Eq. 6), up-sampling included.
 
     Args:
         logits: (B, C, h, w) floating; half precisions are computed in float32.
@@ -69,7 +69,7 @@ def ripu_score(logits: Tensor, radius: int, size: tuple[int, int] | None = None,
         pixel: False: U is the window mean of the pixel entropy (RA, Eq. 5); True: the pixel's own entropy (PA).
 
     Returns:
-        (B, H, W) float32, nats squared, at least 0; exactly 0 where the window has one predicted class.
+        (B, H, W) float32, nats squared, at least 0; exactly 0 if the window has one predicted class.
 
     Raises:
         ConfigError: Wrong shape or dtype, negative radius, or logits that are not finite (batch positions named).
@@ -78,9 +78,9 @@ def ripu_score(logits: Tensor, radius: int, size: tuple[int, int] | None = None,
     >>> ripu_score(logits, radius=1, pixel=True).argmax().item()
     1
     """
-    return ripu_maps(
-        logits, radius, (int(logits.shape[-2]), int(logits.shape[-1])) if size is None else size, pixel
-    ).score
+    if size is None:
+        size = (int(logits.shape[-2]), int(logits.shape[-1]))
+    return ripu_maps(logits, radius, size, pixel).score
 
 
 def ripu_maps(
@@ -109,24 +109,23 @@ def ripu_maps(
     """
     check_radius(radius)
     num_classes = int(logits.shape[1]) if logits.ndim == 4 else 1
-    entropy, label = map_pixels(
-        logits, size, lambda strip: entropy_and_label(strip, epsilon), (torch.float32, label_dtype(num_classes))
-    )
-    impurity = torch.empty_like(entropy)
-    uncertainty = entropy if pixel else torch.empty_like(entropy)
-    score = torch.empty_like(entropy)
-    kernel = ImpurityKernel(size, num_classes, radius, score.device, epsilon)
+    dtypes = (torch.float32, label_dtype(num_classes))
+    entropy_BHW, label_BHW = map_pixels(logits, size, lambda strip: entropy_and_label(strip, epsilon), dtypes)
+    impurity_BHW = torch.empty_like(entropy_BHW)
+    uncertainty_BHW = entropy_BHW if pixel else torch.empty_like(entropy_BHW)
+    score_BHW = torch.empty_like(entropy_BHW)
+    kernel = ImpurityKernel(size, num_classes, radius, score_BHW.device, epsilon)
 
     def task(job: tuple[int, int, int]) -> None:
         b, first, last = job
-        rows = slice(first, last)
-        kernel.compute(label[b], first, last, impurity[b, rows])
+        impurity_RW, uncertainty_RW = impurity_BHW[b, first:last], uncertainty_BHW[b, first:last]
+        kernel.compute(label_BHW[b], first, last, impurity_RW)
         if not pixel:
-            uncertainty[b, rows] = window_mean_rows(entropy[b], radius, first, last)
+            uncertainty_RW.copy_(window_mean_rows(entropy_BHW[b], radius, first, last))
         if normalizer != 1.0:
-            impurity[b, rows].div_(normalizer)
-            uncertainty[b, rows].div_(normalizer)
-        torch.mul(impurity[b, rows], uncertainty[b, rows], out=score[b, rows])
+            impurity_RW.div_(normalizer)
+            uncertainty_RW.div_(normalizer)
+        torch.mul(impurity_RW, uncertainty_RW, out=score_BHW[b, first:last])
 
-    for_each(task, [(b, *band) for b in range(len(label)) for band in kernel.bands()], score.device)
-    return ScoreMaps(score, tie_break=uncertainty, impurity=impurity, uncertainty=uncertainty)
+    for_each(task, [(b, *band) for b in range(len(label_BHW)) for band in kernel.bands()], score_BHW.device)
+    return ScoreMaps(score_BHW, tie_break=uncertainty_BHW, impurity=impurity_BHW, uncertainty=uncertainty_BHW)

@@ -31,9 +31,9 @@ class SoftmaxConfidence:
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
         """Score a batch; see :class:`ripu.acquisition.Acquisition`."""
-        (doubt,) = map_pixels(logits, size, _least_confidence, (torch.float32,))
-        uncertainty = doubt if self.pixel else window_mean(doubt, self.radius)
-        return ScoreMaps(uncertainty, uncertainty=uncertainty)
+        (doubt_BHW,) = map_pixels(logits, size, _least_confidence, (torch.float32,))
+        uncertainty_BHW = doubt_BHW if self.pixel else window_mean(doubt_BHW, self.radius)
+        return ScoreMaps(uncertainty_BHW, uncertainty=uncertainty_BHW)
 
 
 def _least_confidence(strip_CRW: Tensor) -> tuple[Tensor, ...]:

@@ -31,6 +31,6 @@ class UncertaintyOnly:
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
         """Score a batch; see :class:`ripu.acquisition.Acquisition`."""
-        (entropy,) = map_pixels(logits, size, lambda strip: entropy_and_label(strip)[:1], (torch.float32,))
-        uncertainty = entropy if self.pixel else window_mean(entropy, self.radius)
-        return ScoreMaps(uncertainty, uncertainty=uncertainty)
+        (entropy_BHW,) = map_pixels(logits, size, lambda strip: entropy_and_label(strip)[:1], (torch.float32,))
+        uncertainty_BHW = entropy_BHW if self.pixel else window_mean(entropy_BHW, self.radius)
+        return ScoreMaps(uncertainty_BHW, uncertainty=uncertainty_BHW)

@@ -80,7 +80,7 @@ class ImpurityKernel:
         size: (H, W) of the maps.
         num_classes: C.
         radius: k >= 0.
-        device: Where the maps lie.
+        device: The device of the maps.
         epsilon: As in :func:`region_impurity`.
     """
 
@@ -134,7 +134,7 @@ class ImpurityKernel:
                 self._large(column_CRW, rows, out_RW[top:bottom])
 
     def _is_other(self, padded: Tensor) -> Tensor:
-        """(C, rows, columns), 1 where a padded label is of another class and 0 where it is of this one.
+        """Return (C, rows, columns): 0 where a padded label is of the class, 1 elsewhere.
 
         Several times quicker than the comparison, which torch does not vectorise for one-byte integers.
         """
@@ -144,9 +144,9 @@ class ImpurityKernel:
         return difference.clamp_(max=1)
 
     def _column_counts(self, padded: Tensor, above_CW: Tensor | None) -> Tensor:
-        """(C, R, W + 2k) counts of each class in columns of ``side_down`` pixels around the R rows of a strip.
+        """Return (C, R, W + 2k) counts of each class in columns of ``side_down`` pixels around the R rows of a strip.
 
-        ``above_CW`` holds those of the row above the strip where they are known.
+        ``above_CW`` has the counts of the row above the strip, if they are known.
         """
         dtype = _dtype_for(self.side_down) if self.device.type == "cpu" else torch.int32
         if above_CW is None:
@@ -196,12 +196,12 @@ class ImpurityKernel:
 
 @functools.cache
 def small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Tensor:
-    """(9 * 256,) float32: impurity by shape and code of a window of at most 3 x 3 pixels.
+    """Return the impurity of windows of at most 3 x 3 pixels by shape and code, (9 * 256,) float32.
 
     Entry 256 * (3 * (rows - 1) + columns - 1) + code for windows of ``rows`` x ``columns`` pixels inside the image.
     With o_c the pixels of an unclipped window (``full`` pixels) that are not of class c, the code is sum_c o_c^3 modulo
-    256: for each number of pixels inside it is another for every way to divide them among classes, so it stands for
-    the counts. The tensor is shared between calls.
+    256. For a given number of pixels inside, every way to divide them among classes has a code of its own, so the code
+    stands for the counts. The tensor is shared between calls.
 
     >>> table = small_window_table(num_classes=2, full=9)
     >>> table[256 * 8 + (1**3 + 8**3) % 256].item()  # eight pixels of one class, one of the other

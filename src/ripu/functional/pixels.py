@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 from ripu.functional.parallel import band_rows, for_each, split_rows, strip_rows
 
 _STRIPS_PER_BAND = 4
-"""Strips that one worker takes in a row; only where a band begins is a source row stretched a second time."""
+"""Strips that one worker takes in a row; a source row is stretched twice only at the start of a band."""
 
 PixelKernel = Callable[[Tensor], tuple[Tensor, ...]]
 """(C, R, W) float32 logits, which it may overwrite -> maps (R, W)."""
@@ -31,7 +31,7 @@ def map_pixels(
 
     Args:
         logits_BChw: (B, C, h, w) floating logits; half precisions are computed in float32.
-        size: (H, W) of the maps; equal to (h, w) there is no interpolation.
+        size: (H, W) of the maps; nothing is interpolated if it equals (h, w).
         kernel: Reduction over classes, called on (C, R, W) strips.
         dtypes: The dtypes of the maps that ``kernel`` returns.
 

@@ -20,10 +20,10 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
         overlap: Share of a tile that neighbours have in common, at least; in [0, 1).
 
     Returns:
-        Starts in rising order; ``[0]`` where one tile is enough.
+        Starts in rising order; ``[0]`` if one tile is enough.
 
     Raises:
-        ValueError: A tile or an overlap that is out of range.
+        ValueError: A tile or an overlap is out of range.
 
     >>> tile_starts(10, 4, 0.25)
     [0, 3, 6]
@@ -49,8 +49,8 @@ def blend_tiles(tiles: Sequence[Tensor], rows: Sequence[int], columns: Sequence[
         size: (H, W) of the image.
 
     Returns:
-        (C, H, W) float32; a single tile is returned as it is, in float32. Weights fall linearly to almost 0
-        over the overlap, so there is no seam.
+        (C, H, W) float32; a single tile is returned unchanged, in float32. Weights fall linearly to almost 0 over the
+        overlap, which avoids seams.
     """
     if len(tiles) == 1:
         return tiles[0].float()

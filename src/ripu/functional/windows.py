@@ -22,7 +22,7 @@ def check_radius(radius: int) -> None:
 
 
 def axis_count(length: int, radius: int, device: torch.device | None = None) -> Tensor:
-    """(length,) int64: how many of the 2 * radius + 1 positions around each position lie inside the axis.
+    """Return how many of the 2 * radius + 1 positions around each position lie inside the axis, (length,) int64.
 
     >>> axis_count(4, 1).tolist()
     [2, 3, 3, 2]
@@ -32,7 +32,7 @@ def axis_count(length: int, radius: int, device: torch.device | None = None) -> 
 
 
 def window_count(size: tuple[int, int], radius: int, device: torch.device | None = None) -> Tensor:
-    """(H, W) int64: |N_k|, the number of pixels of each window that lie inside the image.
+    """Return |N_k|, the number of pixels of each window that lie inside the image, (H, W) int64.
 
     >>> window_count((2, 3), 1).tolist()
     [[4, 6, 4], [4, 6, 4]]
@@ -76,7 +76,7 @@ def window_mean(x_BHW: Tensor, radius: int) -> Tensor:
 
 
 def window_mean_rows(x_HW: Tensor, radius: int, first: int, last: int) -> Tensor:
-    """Rows ``first .. last - 1`` of the window mean of one floating (H, W) map, as float32 (last - first, W)."""
+    """Return rows ``first .. last - 1`` of the window mean of one floating (H, W) map, as float32 (last - first, W)."""
     height, width = x_HW.shape
     if radius == 0:
         return x_HW[first:last].float()
@@ -94,9 +94,9 @@ def window_mean_rows(x_HW: Tensor, radius: int, first: int, last: int) -> Tensor
 
 
 def running_sum(x: Tensor, length: int, dim: int) -> Tensor:
-    """Sums of ``length`` consecutive entries along ``dim``, which gets ``length - 1`` entries shorter.
+    """Return sums of ``length`` consecutive entries along ``dim``, which becomes ``length - 1`` entries shorter.
 
-    Sums over powers of two are added where ``length`` has a bit set: about 2 log2(length) additions.
+    Sums over the powers of two in ``length`` are added: about 2 log2(length) additions.
 
     >>> running_sum(torch.tensor([1, 2, 3, 4]), 3, 0).tolist()
     [6, 9]

@@ -17,7 +17,7 @@ class Superpixels:
     """SLIC superpixels of the image that the network sees, brought to label resolution by the nearest pixel.
 
     The paper uses SEEDS. The OpenCV build that has SEEDS cannot be installed beside the one that the augmentation
-    library needs, so that these are SLIC superpixels (Achanta et al., TPAMI 2012) of scikit-image, an optional extra.
+    library needs, so these are SLIC superpixels (Achanta et al., TPAMI 2012) of scikit-image, an optional extra.
 
     Attributes:
         pixels: Pixels of a superpixel, on average, at label resolution.

@@ -59,18 +59,18 @@ class Scorer:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether images are cut into regions beforehand."""
+        """True if images are cut into regions beforehand."""
         return self.region is not None and self.region.is_fixed
 
     @property
     def needs_image(self) -> bool:
-        """Whether scores or regions read the image itself, not its logits alone."""
+        """True if scores or regions read the image itself, not its logits alone."""
         is_cut_by_image = self.is_fixed and self.region is not None and self.region.needs_image
         return self.acquisition.needs_image or is_cut_by_image
 
     @property
     def has_shared_budget(self) -> bool:
-        """Whether all images share the budget."""
+        """True if all images share the budget."""
         return self.query.budget_per != "image"
 
     def grid(self, size: tuple[int, int]) -> TrainingGrid | None:
