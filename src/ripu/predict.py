@@ -45,7 +45,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     path = restore.checkpoint_path(cfg.checkpoint)
     device = make_device(cfg.accelerator)
     from ripu.inference.folder_prediction import Options, predict_folder
-    from ripu.labelstore.files import file_digest
+    from ripu.models.checkpoints import file_digest
 
     spec, module = restore.restore(path)
     options = Options(

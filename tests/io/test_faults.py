@@ -22,12 +22,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from ripu.io.errors import line_of
 from ripu.io.writing import WriteError
 from ripu.labelstore import LabelStore, StoreWriteError
+from ripu.models.checkpoints import newest_checkpoint
 from ripu.module import RipuModule
 from ripu.repeat import main, repeat
 from ripu.report import pictures, record
 from ripu.run import lifecycle
 from ripu.selection.ranks import SelectionError
-from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint
+from ripu.training.checkpoint import RunCheckpoint
 from ripu.training.metrics_file import MetricsFile
 from ripu.training.step_failure import NonFiniteError
 from running import ROUNDS, command, environment, label_bytes, same_weights, tiny, train_here

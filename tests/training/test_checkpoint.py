@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from fake_trainer import FakeTrainer, save
+from ripu.models.checkpoints import newest_checkpoint
 from ripu.schedule import Plan
-from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint, remove_leftovers
+from ripu.training.checkpoint import RunCheckpoint, remove_leftovers
 
 
 def names(folder: Path) -> list[str]:

@@ -14,6 +14,8 @@ A ``module.`` before every key, which wrapped networks add, is removed.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import zipfile
 from collections.abc import Mapping
@@ -25,6 +27,8 @@ from torch import Tensor, nn
 
 from ripu.io.errors import ConfigError
 from ripu.io.writing import AtomicFile, writing
+
+_log = logging.getLogger(__name__)
 
 Layout = Literal["released", "torchvision", "project"]
 """The file layouts that :func:`load_weights` knows."""
@@ -87,6 +91,42 @@ def read_run_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if _entry(stored, "hyper_parameters", "config") is None:
         raise CheckpointError(f"{path} was not written by ripu.train; give RUN/checkpoints/*.ckpt")
     return stored
+
+
+def step_of(path: Path) -> int:
+    """Return the training step of a checkpoint, from its name ``step-00000012.ckpt``."""
+    return int(path.stem.partition("-")[2])
+
+
+def newest_checkpoint(folder: Path, below: int | None = None) -> Path | None:
+    """Return the newest whole checkpoint of a run; skip damaged ones with a warning.
+
+    Beside every ``step-*.ckpt`` lies its SHA-256, so an unfinished or changed file is recognised.
+
+    Args:
+        folder: The run's ``checkpoints`` folder.
+        below: Consider only steps below this one; None for all.
+
+    Returns:
+        Its path; None if there is none.
+    """
+    for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
+        if below is not None and step_of(path) >= below:
+            continue
+        record = path.with_suffix(".sha256")
+        if record.exists() and record.read_text().strip() == file_digest(path):
+            return path
+        _log.warning("checkpoint %s is damaged or was not finished; going back to the one before", path)
+    return None
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def model_of(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from ripu.config.spec import RunSpec
 from ripu.io import signals
+from ripu.models.checkpoints import newest_checkpoint
 from ripu.run.assembly.data import check_transforms, make_datamodule, make_scenes
 from ripu.run.assembly.network import check_start, make_module
 from ripu.run.assembly.selection import ask_again, make_engine, make_store, target_images
@@ -16,7 +17,7 @@ from ripu.run.resume import find_checkpoint
 from ripu.run.shared_beginning import take_beginning
 from ripu.run.trainer import make_run, make_trainer
 from ripu.run.warm_start import find_labels
-from ripu.training.checkpoint import newest_checkpoint, save_final
+from ripu.training.checkpoint import save_final
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ripu.io.errors import ConfigError
 from ripu.io.reading import UntrustedError, leaves, read_json
 from ripu.io.writing import write_json
 from ripu.labelstore import LabelStore, carried_images
-from ripu.labelstore.files import file_digest
+from ripu.models.checkpoints import file_digest
 from ripu.report.summary import left_out
 from ripu.run.assembly.data import make_scenes
 from ripu.run.assembly.selection import make_engine, make_store, target_images

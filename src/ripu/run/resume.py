@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from ripu.labelstore import LabelStore, StoreMissingError
+from ripu.models.checkpoints import newest_checkpoint, step_of
 from ripu.schedule import Plan
-from ripu.training.checkpoint import newest_checkpoint, step_of
 
 _log = logging.getLogger(__name__)
 

@@ -28,10 +28,11 @@ from ripu.io.errors import ConfigError
 from ripu.io.lock import FileLock
 from ripu.io.reading import leaves
 from ripu.io.writing import TMP_PREFIX, publish, writing
+from ripu.models.checkpoints import newest_checkpoint
 from ripu.run import warm_start
 from ripu.run.processes import num_processes
 from ripu.schedule import Plan
-from ripu.training.checkpoint import RunCheckpoint, newest_checkpoint
+from ripu.training.checkpoint import RunCheckpoint
 
 _log = logging.getLogger(__name__)
 

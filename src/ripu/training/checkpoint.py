@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import shutil
 import time
@@ -16,34 +15,10 @@ import pytorch_lightning as pl
 from ripu.io.errors import ConfigError
 from ripu.io.signals import ignore_dead_workers
 from ripu.io.writing import TMP_PREFIX, AtomicFile, publish, sync, writing
+from ripu.models.checkpoints import file_digest, step_of
 from ripu.schedule import Plan
 
 _log = logging.getLogger(__name__)
-
-
-def step_of(path: Path) -> int:
-    """Return the training step of a checkpoint, from its name ``step-00000012.ckpt``."""
-    return int(path.stem.partition("-")[2])
-
-
-def newest_checkpoint(folder: Path, below: int | None = None) -> Path | None:
-    """Return the newest whole checkpoint of a run; skip damaged ones with a warning.
-
-    Args:
-        folder: The run's ``checkpoints`` folder.
-        below: Consider only steps below this one; None for all.
-
-    Returns:
-        Its path; None if there is none.
-    """
-    for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
-        if below is not None and step_of(path) >= below:
-            continue
-        record = path.with_suffix(".sha256")
-        if record.exists() and record.read_text().strip() == _digest(path):
-            return path
-        _log.warning("checkpoint %s is damaged or was not finished; going back to the one before", path)
-    return None
 
 
 def remove_leftovers(run: Path) -> None:
@@ -191,7 +166,7 @@ class RunCheckpoint(pl.Callback):
         """Move a written checkpoint and its digest into place; if interrupted, the previous checkpoint stays valid."""
         sync(temporary)
         with AtomicFile(path.with_suffix(".sha256")) as record:
-            record.write(f"{_digest(temporary)}\n".encode())
+            record.write(f"{file_digest(temporary)}\n".encode())
             path.unlink(missing_ok=True)  # a damaged checkpoint of the same step
             record.publish(durable=True)
         publish(temporary, path)
@@ -222,11 +197,3 @@ def _saved(trainer: pl.Trainer, path: Path, *, weights_only: bool) -> Iterator[P
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
