@@ -9,7 +9,7 @@ _LIT: Color = (246, 212, 138)
 _SHOP: tuple[Color, ...] = ((150, 40, 44), (36, 80, 110), (52, 92, 60), (200, 170, 80), (60, 60, 66), (170, 90, 50))
 
 
-def facade(
+def facade(  # noqa: C901  one face from bottom to top; its parts share a dozen measures
     stage: Stage, at: Local, length: float, height: float, z: float, color: Color, light: float, shop: bool
 ) -> None:
     """Paint windows, floors, doors and shop fronts on a face with local coordinates (along 0..length, up 0..height)."""
