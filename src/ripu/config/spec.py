@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ripu.config.migrate import upgrade
+from ripu.config.plan import make_plan, make_query
 from ripu.io.errors import ConfigError, RipuError, is_out_of_memory
-from ripu.schedule import Plan, scheduled_steps
+from ripu.schedule import Plan
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,42 +32,25 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """The data of a run.
-
-    Attributes:
-        name: Name of the data set.
-        num_classes: C.
-        taxonomy: The classes, in train-id order.
-        prepare: Generates the data; None where they must be there.
-        source: Loads the labelled source scenes.
-        target: Loads the target scenes.
-        val: Loads the validation scenes.
-        static_mask: A grey PNG, non-zero where nothing is ever asked.
-    """
+    """The data of a run."""
 
     name: str
     num_classes: int
     taxonomy: Taxonomy
-    prepare: Node | None
-    source: Node
+    prepare: Node | None  # generates the data; None where they must be there
+    source: Node  # load the scenes of each part
     target: Node
     val: Node
-    static_mask: str | None
+    static_mask: str | None  # a grey PNG, non-zero where nothing is ever asked
 
 
 @dataclass(frozen=True)
 class SettingSpec:
-    """The labels and domains that a run trains on.
-
-    Attributes:
-        name: Name of the setting.
-        target_labels: ``revealed`` by rounds, ``all`` or ``none``.
-        uses_source: False where no source image is read.
-    """
+    """The labels and domains that a run trains on."""
 
     name: str
-    target_labels: str
-    uses_source: bool
+    target_labels: str  # revealed (by rounds), all or none
+    uses_source: bool  # False: no source image is read
 
     @property
     def is_active(self) -> bool:
@@ -76,19 +60,12 @@ class SettingSpec:
 
 @dataclass(frozen=True)
 class StartSpec:
-    """The warm start of a run.
+    """The warm start of a run."""
 
-    Attributes:
-        run: Folder of a finished run whose last weights and labels the run begins with.
-        labels: Folder of masks that the run begins with.
-        ids: Ids of these masks: ``train`` or ``label``.
-        missing_masks: ``refuse`` or ``allow`` target images without a mask.
-    """
-
-    run: str | None
-    labels: str | None
-    ids: str
-    missing_masks: str
+    run: str | None  # folder of a finished run: its last weights and its labels
+    labels: str | None  # folder of masks
+    ids: str  # of these masks: train or label
+    missing_masks: str  # refuse or allow target images without a mask
 
     @property
     def has_labels(self) -> bool:
@@ -188,55 +165,25 @@ class TrainerSpec:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything that a run is, in plain values.
+    """Everything that a run is, in plain values."""
 
-    Attributes:
-        config: The plain, resolved configuration, as ``config.yaml`` and checkpoints keep it.
-        words: Words of the command line, with the folder of the user's own configurations.
-        experiment: The row of the paper's tables that the command line chose.
-        output_dir: The folder of the run.
-        data_root: The parent of the data sets' folders.
-        beginnings: The folder of shared beginnings.
-        seed: Seed of everything that is drawn.
-        resume: Continue the run in ``output_dir``.
-        dry_run: Forecast the run and keep nothing.
-        plan: When things happen.
-        query: The labelling mode and budget; None in a run without rounds.
-        mode: Name of the labelling mode.
-        budget: The budget as configured.
-        acquisition: Describes the score.
-        region_node: Describes the shape of regions; None for the squares of the query.
-        model: Describes the network; ``checkpoint`` in it names weights to start from.
-        loggers: Describe loggers besides ``metrics.csv``.
-        dataset: The data.
-        setting: The labels and domains that are trained on.
-        start: The warm start.
-        objective: Weights of the loss terms.
-        optimizer: The optimiser.
-        protocol: Readings of the paper.
-        data: The images of a step.
-        evaluation: Evaluations and pictures.
-        checkpoint: When checkpoints are written.
-        trainer: Devices, processes and arithmetic.
-    """
-
-    config: dict[str, Any]
-    words: tuple[str, ...]
-    experiment: str | None
-    output_dir: Path
-    data_root: Path
-    beginnings: Path | None
+    config: dict[str, Any]  # plain and resolved, as config.yaml and checkpoints keep it
+    words: tuple[str, ...]  # of the command line, with the folder of the user's own configurations
+    experiment: str | None  # the row of the paper's tables that the command line chose
+    output_dir: Path  # the folder of the run
+    data_root: Path  # the parent of the data sets' folders
+    beginnings: Path | None  # the folder of shared beginnings
     seed: int
     resume: bool
     dry_run: bool
     plan: Plan
-    query: Query | None
-    mode: str
-    budget: float
+    query: Query | None  # the labelling mode and budget; None in a run without rounds
+    mode: str  # name of the labelling mode
+    budget: float  # as configured
     acquisition: Node
-    region_node: Node | None
-    model: Node
-    loggers: tuple[Node, ...]
+    region_node: Node | None  # describes region; None for the squares of the query
+    model: Node  # with checkpoint: weights of a whole network to start from
+    loggers: tuple[Node, ...]  # besides metrics.csv
     dataset: DatasetSpec
     setting: SettingSpec
     start: StartSpec
@@ -301,9 +248,7 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
     """
     config = upgrade(config)
     paths, mode = config["paths"], config["mode"]
-    setting, start = _fill(SettingSpec, config["setting"]), _fill(StartSpec, config["start"])
-    dataset = make_dataset(config["dataset"])
-    plan = _make_plan(config, setting, start)
+    plan = make_plan(config)
     return RunSpec(
         config=config,
         words=tuple(words),
@@ -315,16 +260,16 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
         resume=bool(config["resume"]),
         dry_run=bool(config["dry_run"]),
         plan=plan,
-        query=_make_query(config, len(plan.selection_steps)) if plan.selection_steps else None,
+        query=make_query(config, len(plan.selection_steps)) if plan.selection_steps else None,
         mode=mode["name"],
         budget=config["budget"],
         acquisition=config["acquisition"],
         region_node=config["region"],
         model=config["model"],
         loggers=tuple(node for node in config["logger"].values() if node is not None),
-        dataset=dataset,
-        setting=setting,
-        start=start,
+        dataset=make_dataset(config["dataset"]),
+        setting=_fill(SettingSpec, config["setting"]),
+        start=_fill(StartSpec, config["start"]),
         objective=_fill(ObjectiveSpec, config["objective"]),
         optimizer=_fill(OptimizerSpec, config["optimizer"]),
         protocol=_fill(ProtocolSpec, config["protocol"]),
@@ -397,79 +342,3 @@ def _fill(kind: type[_T], node: Mapping[str, Any]) -> _T:
             for field in fields(kind)  # type: ignore[arg-type]
         }
     )
-
-
-def _make_plan(config: Mapping[str, Any], setting: SettingSpec, start: StartSpec) -> Plan:
-    max_steps = int(config["trainer"]["max_steps"])
-    steps, pretrain = config["selection_steps"], config["pretrain_steps"]
-    if setting.is_active:
-        steps = _round_steps(config, max_steps)
-        if pretrain is None:
-            pretrain = _default_pretraining(config, steps, start, max_steps)
-        if not steps and not start.has_labels:
-            raise ConfigError(
-                "selection_steps=[] asks for nothing, and there are no labels to train on; give steps, begin with "
-                "existing labels (start.labels=FOLDER, start.run=RUN), or use setting=source_only"
-            )
-        if not steps and pretrain >= max_steps:
-            raise ConfigError(
-                f"pretrain_steps={pretrain} leaves none of trainer.max_steps={max_steps} to train on the labels of "
-                "start; lower it"
-            )
-        if pretrain and not setting.uses_source:
-            raise ConfigError(f"pretrain_steps={pretrain} has no effect in setting={setting.name}; leave it out")
-    else:
-        for key, value in (("selection_steps", steps), ("pretrain_steps", pretrain)):
-            if value is not None:
-                raise ConfigError(f"{key}={value} has no effect in setting={setting.name}; leave it out")
-        steps, pretrain = (), max_steps if setting.target_labels == "none" else 0
-    try:
-        return Plan(max_steps, int(pretrain), tuple(int(step) for step in steps))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _round_steps(config: Mapping[str, Any], max_steps: int) -> Sequence[int]:
-    if max_steps < 1:
-        raise ConfigError(f"trainer.max_steps={max_steps} trains nothing; give 1 or more")
-    given: Sequence[int] | None = config["selection_steps"]
-    if given is not None:
-        return given
-    steps = scheduled_steps(list(config["setting"]["selection_fractions"]), max_steps)
-    if len(set(steps)) < len(steps) or (steps and steps[-1] >= max_steps):
-        raise ConfigError(
-            f"trainer.max_steps={max_steps} is too short for the {len(steps)} rounds of "
-            f"dataset={config['dataset']['name']}, which would take place at steps {list(steps)}; train longer, or "
-            "give selection_steps"
-        )
-    return steps
-
-
-def _default_pretraining(config: Mapping[str, Any], steps: Sequence[int], start: StartSpec, max_steps: int) -> int:
-    if start.has_labels:
-        return 0  # there are labels to train on
-    if config["protocol"]["pretraining"] == "until_first_round" and steps:
-        return int(steps[0])
-    return round(float(config["setting"]["pretrain_fraction"]) * max_steps)
-
-
-def _make_query(config: Mapping[str, Any], num_rounds: int) -> Query:
-    from ripu.selection.query import DEFAULT_IMAGE_CAP, Query
-
-    mode = config["mode"]
-    cap = mode["image_cap"]
-    if cap is not None and mode["budget_per"] == "image":
-        raise ConfigError(f"mode.image_cap={cap} has no effect with mode.budget_per=image; leave it out")
-    try:
-        return Query(
-            pixel=mode["pixel"],
-            radius=int(mode["radius"]),
-            suppress_radius=int(mode["suppress_radius"]),
-            budget=float(config["budget"]),
-            num_rounds=num_rounds,
-            budget_per=mode["budget_per"],
-            image_cap=DEFAULT_IMAGE_CAP if cap is None else float(cap),
-            grid=config["protocol"]["pixel_grid"] if mode["pixel"] else "label",
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
