@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ripu.config.migrate import RENAMED, upgrade
-from ripu.config.validate import leaves, locate
+from ripu.config.validate import locate, values_of
 from ripu.io.reading import read_yaml
 from running import compose
 
@@ -29,8 +29,8 @@ def read(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_an_old_configuration_has_every_key_of_today(name: str) -> None:
-    new = leaves(OmegaConf.create(upgrade(read(name))))
-    today = leaves(compose(*CHOICES[name], "paths.output_dir=run"))
+    new = values_of(OmegaConf.create(upgrade(read(name))))
+    today = values_of(compose(*CHOICES[name], "paths.output_dir=run"))
     # What the recipe lacks has been copied to where it is read, and a logger is made from the new command line.
     missing = {key for key in today.keys() - new.keys() if not key.startswith(("dataset.recipe.", "logger."))}
     assert missing == set()
@@ -40,9 +40,9 @@ def test_an_old_configuration_has_every_key_of_today(name: str) -> None:
 def test_what_is_stored_keeps_its_value(name: str) -> None:
     old = read(name)
     before = copy.deepcopy(old)
-    new = leaves(OmegaConf.create(upgrade(old)))
+    new = values_of(OmegaConf.create(upgrade(old)))
     assert old == before
-    for key, value in leaves(OmegaConf.create(old)).items():
+    for key, value in values_of(OmegaConf.create(old)).items():
         assert new[key] == (RENAMED.get(value, value) if key.endswith("._target_") else value)
 
 

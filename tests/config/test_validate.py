@@ -52,10 +52,10 @@ def test_keys_are_those_of_the_chosen_options() -> None:
 
 def test_a_part_of_a_configuration_may_refer_to_the_rest() -> None:
     part = OmegaConf.create({"mode": {"radius": "${dataset.radius}", "k": 1}, "budget": "???"})
-    assert validate.leaves(part) == {"mode.k": 1}
+    assert validate.values_of(part) == {"mode.k": 1}
     whole = OmegaConf.create({"dataset": {"name": "x"}, "mode": {"radius": "${dataset.radius}"}})
     with pytest.raises(ConfigError, match=r"mode\.radius cannot be resolved"):
-        validate.leaves(whole)
+        validate.values_of(whole)
 
 
 def test_a_mapping_is_no_value() -> None:

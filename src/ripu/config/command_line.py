@@ -152,7 +152,7 @@ class _Checker:
     def _check_choice(self, override: Any) -> None:
         key, line = override.key_or_group, override.input_line
         if override.is_delete() and not key.startswith("hydra"):
-            raise ConfigError(f"{line} takes away {key}, which is read; give it a value instead")
+            raise ConfigError(f"{line} removes {key}, which is read; give it a value instead")
         if not self._loader.is_group(key):
             if "/" in key:
                 raise ConfigError(f"{line}: there is no group of options {key}{near(key, self._groups)}")
@@ -170,7 +170,7 @@ class _Checker:
             name = str(getattr(one, "text", one)).strip("'\"")
             if name.removesuffix(".yaml") not in options:
                 hint = near(name, options)
-                start = f"{hint} There" if hint else "; there"
+                start = f"{hint} The options" if hint else "; the options"
                 raise ConfigError(f"{key}={name} is unknown{start} are {', '.join(options)}")
 
     def check(self, words: Sequence[str], check: Callable[[DictConfig], None]) -> list[str]:
@@ -237,7 +237,7 @@ class _Checker:
             node = OmegaConf.select(cfg, parent, throw_on_missing=False) if parent else cfg
             is_there = isinstance(node, DictConfig) and name in list(node)
             if one.is_add() and is_there:
-                raise ConfigError(f"{one.input_line}: {key} is there already; leave out the +")
+                raise ConfigError(f"{one.input_line}: {key} exists already; leave out the +")
             if not is_there and not one.is_add():
                 hint = near(key, names)
                 if not hint and parent and isinstance(node, DictConfig) and len(node):

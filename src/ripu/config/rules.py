@@ -50,7 +50,7 @@ def number(
 def whole(least: int, also: str = "", most: int = 10**9) -> Rule:
     """Allow whole numbers from ``least`` to ``most``."""
     return Rule(
-        f"a whole number of {least} or more{also}, {most if most < 10**9 else '10**9'} at most",
+        f"a whole number from {least} to {most if most < 10**9 else '10**9'}{also}",
         lambda value: _is_whole(value) and least <= value <= most,
     )
 
@@ -74,10 +74,10 @@ TEXT = Rule("text", lambda value: isinstance(value, str) and value != "")
 POSITIVE = number("above 0", above=0)
 NOT_NEGATIVE = number("0 or more", least=0)
 SHARE = number("between 0 and 1", least=0, most=1)
-SEED = Rule("a whole number of 0 or more, below 2**63", lambda value: _is_whole(value) and 0 <= value < 2**63)
+SEED = Rule("a whole number from 0, below 2**63", lambda value: _is_whole(value) and 0 <= value < 2**63)
 NODES = Rule("a list of entries with _target_", lambda value: isinstance(value, list))
 SIZE = Rule(
-    "[height, width], each a whole number of 32 or more, 2**27 pixels at most",
+    "[height, width], each a whole number from 32, with at most 2**27 pixels",
     lambda value: (
         isinstance(value, list)
         and len(value) == 2

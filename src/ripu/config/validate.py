@@ -21,6 +21,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from ripu.config import keys, resolvers  # noqa: F401  conf/ needs the resolvers
 from ripu.config.suggest import near
 from ripu.io.errors import ConfigError
+from ripu.io.reading import leaves
 
 
 def config_dir() -> str:
@@ -35,19 +36,10 @@ def _file_leaves(path: Path) -> Mapping[str, type | None]:
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     assert isinstance(content, dict)
     content.pop("defaults", None)
-    found: dict[str, type | None] = {}
-
-    def walk(node: Any, prefix: str) -> None:
-        for key, value in node.items():
-            name = f"{prefix}{key}"
-            if isinstance(value, dict) and value:
-                walk(value, f"{name}.")
-            else:
-                is_open = isinstance(value, str) and ("${" in value or value == "???")
-                found[name] = None if is_open else type(value)
-
-    walk(content, "")
-    return found
+    return {
+        key: None if isinstance(value, str) and ("${" in value or value == "???") else type(value)
+        for key, value in leaves(content).items()
+    }
 
 
 def _option_files(group: Path, choice: str | None) -> list[Path]:
@@ -88,7 +80,7 @@ def known_keys(config_name: str, choices: Mapping[str, str | None] | None = None
     return {key: frozenset(kinds) for key, kinds in found.items()}
 
 
-def leaves(cfg: DictConfig) -> dict[str, Any]:
+def values_of(cfg: DictConfig) -> dict[str, Any]:
     """Return the values of a configuration by key, resolved and plain, without ``hydra`` and what is still missing.
 
     A configuration without a data set is a part, which a run completes: its references may lead nowhere.
@@ -129,19 +121,14 @@ def argument_nodes(cfg: DictConfig) -> list[str]:
     found: list[str] = []
 
     def walk(node: Any, name: str) -> None:
-        if not isinstance(node, DictConfig):
-            return
-        if "_target_" in node:
-            found.append(name)
-        for key in node:
-            if (
-                (name, key) != ("", "hydra")
-                and not OmegaConf.is_missing(node, key)
-                and not OmegaConf.is_interpolation(node, str(key))
-            ):
-                walk(node[key], f"{name}.{key!s}" if name else str(key))
+        if isinstance(node, dict):
+            if "_target_" in node:
+                found.append(name)
+            for key, value in node.items():
+                if (name, key) != ("", "hydra"):
+                    walk(value, f"{name}.{key}" if name else str(key))
 
-    walk(cfg, "")
+    walk(OmegaConf.to_container(cfg, resolve=False), "")
     return found
 
 
@@ -163,8 +150,8 @@ def check_keys(cfg: DictConfig, config_name: str, choices: Mapping[str, str | No
     targets = argument_nodes(cfg)
     raw = OmegaConf.to_yaml(cfg, resolve=False)
     used = set(re.findall(r"[\w.]+", " ".join(re.findall(r"\$\{.*\}", raw))))
-    for key, value in leaves(cfg).items():
-        parents = [key[:end] for end in (match.start() for match in re.finditer(r"\.", key))]
+    for key, value in values_of(cfg).items():
+        parents = [key[: match.start()] for match in re.finditer(r"\.", key)]
         if key in known or keys.is_own_word(key):
             continue
         if any(parent in targets for parent in parents):
@@ -187,27 +174,21 @@ def check_values(cfg: DictConfig, config_name: str) -> None:
         ConfigError: Naming the key, its value and what is allowed.
     """
     known = known_keys(config_name)
-    values = leaves(cfg)
-    for key, types in known.items():  # a mapping where one value is meant is no leaf
-        if (keys.TABLE[key].rule if key in keys.TABLE else types and dict not in types) and (
-            given := _own_mapping(cfg, key)
-        ):
-            values[key] = OmegaConf.to_container(given)
+    values = values_of(cfg)
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    for key, types in known.items():
+        has_rule = keys.key_of(key).rule is not None or (types and dict not in types)
+        if has_rule and isinstance(given := _select(raw, key), dict) and given:
+            values[key] = given  # a mapping where one value is meant
     for key, value in values.items():
         if (line := keys.fault(key, value, known.get(key, frozenset()))) is not None:
             raise ConfigError(line)
 
 
-def _own_mapping(cfg: DictConfig, key: str) -> DictConfig | None:
-    """Return the mapping of a key that holds one itself, not by reference to another key."""
-    node: Any = cfg
+def _select(node: Any, key: str) -> Any:
     for name in key.split("."):
-        if not isinstance(node, DictConfig) or name not in list(node) or OmegaConf.is_missing(node, name):
-            return None
-        if OmegaConf.is_interpolation(node, name):
-            return None
-        node = node[name]
-    return node if isinstance(node, DictConfig) else None
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
 
 
 def check_arguments(node: DictConfig, key: str) -> None:
