@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 TEST := $(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
-QUICK := tests/functional tests/test_losses.py tests/acquisition tests/selection tests/labelstore tests/config
+# Left to make test: composing every row of the paper and every preset, and starting the commands.
+QUICK := tests/functional tests/test_losses.py tests/acquisition tests/selection tests/labelstore tests/config \
+  $(addprefix --ignore=tests/config/test_,experiments.py hardware.py command_line.py)
 ARGS ?=
 
 .PHONY: demo quick test test-all soak lint docs bench compare study install clean
