@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ripu.io.errors import RipuError
+from ripu.io.shell import command_line
 
 _DATA_KEYS = ("dataset", "paths.", "resume", "start.", "data.cache", "model.checkpoint", "model.weights", "hydra")
 """Beginnings of command-line words that only fit the original data."""
@@ -41,7 +41,7 @@ class DatasetNotFoundError(RipuError, ValueError):
         """
         self._again = partial(DatasetNotFoundError, name, folder, contents, where, there=there, stand_in=stand_in)
         found = f"  found instead:      {there}\n" if there else ""
-        command = shlex.join(["python", "-m", "ripu.train", f"dataset={stand_in}", *words])
+        command = command_line("train", [f"dataset={stand_in}", *words])
         super().__init__(
             f"{name} was not found: there is no usable data in {folder}\n"
             f"  expected there:     {contents}\n{found}"

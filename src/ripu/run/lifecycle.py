@@ -28,7 +28,7 @@ def open_run(spec: RunSpec) -> Iterator[Run]:
 
     Raises:
         ValueError: Data, weights or labels are missing or do not fit.
-        StoreLockedError: Another process is at work in the folder.
+        LockedError: Another process is at work in the folder.
     """
     clock = Clock()
     run, is_active = spec.output_dir, spec.setting.is_active

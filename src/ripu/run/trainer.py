@@ -141,16 +141,5 @@ def make_run(
         ),
         *more,
     ]
-    return Run(
-        spec,
-        scenes,
-        module,
-        datamodule,
-        trainer,
-        selection,
-        engine,
-        store,
-        skipped,
-        checkpoint,
-        clock or Clock(),
-    )
+    clock = clock or Clock()
+    return Run(spec, scenes, module, datamodule, trainer, selection, engine, store, skipped, checkpoint, clock)

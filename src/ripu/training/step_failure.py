@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ripu.io.errors import RipuError
+from ripu.io.shell import command_line
 from ripu.io.writing import WriteError, writing
 
 FOLDER = "nonfinite"
@@ -108,7 +109,7 @@ def keep_failed_step(
         },
     }
     path = Path(module.trainer.default_root_dir) / FOLDER / f"step-{step:08d}-rank-{rank}.pt"
-    kept = f"python -m ripu.repeat {path} computes the step again"
+    kept = f"{command_line('repeat', [str(path)])} computes the step again"
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
