@@ -55,7 +55,7 @@ def test_a_signal_to_the_whole_job_stops_it_at_a_whole_step(
     saved = max(run.glob("checkpoints/step-*.ckpt"))
     assert 20 < int(saved.stem.partition("-")[2]) < 120  # the step that it was at, not the end of a phase
     pasted = line.replace("python", sys.executable, 1)
-    done = subprocess.run(["sh", "-c", pasted], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(["/bin/sh", "-c", pasted], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     train_here(data_root, tmp_path / "whole", "trainer.max_steps=120", *LONG)
     assert same_weights(tmp_path / "whole", run)

@@ -139,7 +139,7 @@ class EvaluationSpec:
 
 @dataclass(frozen=True)
 class CheckpointSpec:
-    """When checkpoints are written, and how many are kept; see ``conf/train.yaml``."""
+    """The times of checkpoints, and the number that is kept; see ``conf/train.yaml``."""
 
     every_steps: int | None
     every_minutes: float
