@@ -10,8 +10,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from ripu.config.migrate import RENAMED, upgrade
+from ripu.config.spec import make_spec, plain
+from ripu.config.targets import accept_stored
 from ripu.config.validate import locate, values_of
+from ripu.io.errors import ConfigError
 from ripu.io.reading import read_yaml
+from ripu.run.folder import check_free
 from running import compose
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
@@ -70,3 +74,20 @@ def test_todays_names_are_there(target: str) -> None:
 @pytest.mark.parametrize("damaged", [{}, {"setting": None}, {"mode": 3}, {"model": {"_target_": []}}, {"dataset": []}])
 def test_damaged_configurations_are_left_to_whoever_reads_them(damaged: dict[str, Any]) -> None:
     assert upgrade(damaged).items() >= {"dry_run": False}.items()
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_checkpoint_of_an_old_run_describes_it(name: str) -> None:
+    spec = make_spec(accept_stored(read(name), Path("old.ckpt")))
+    assert len(spec.plan.selection_steps) == 5
+    assert spec.query is not None
+    assert spec.region is not None
+
+
+@pytest.mark.parametrize("name", ["with-dashboards", "before-the-rooms"])
+def test_an_old_run_can_be_resumed(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text((OLD_RUNS / f"{name}.yaml").read_text())
+    check_free(tmp_path, plain(compose(*CHOICES[name], f"paths.output_dir={tmp_path}")), resume=True)
+    other = plain(compose(*CHOICES[name], "seed=1", f"paths.output_dir={tmp_path}"))
+    with pytest.raises(ConfigError, match=r"other settings \(seed: 0 -> 1\)"):
+        check_free(tmp_path, other, resume=True)
