@@ -300,7 +300,7 @@ def test_a_replay_that_was_killed_goes_on_with_no_other_command(run: Path, tmp_p
         _replay(other, out, "acquisition=ripu")
     assert (out / "replay-inputs.json").read_bytes() == before
     (out / "replay-inputs.json").write_text("{")
-    with pytest.raises(ConfigError, match="is no JSON"):
+    with pytest.raises(ConfigError, match="is not JSON"):
         _replay(run, out, "acquisition=ripu")
     (out / "replay-inputs.json").unlink()
     with pytest.raises(ConfigError, match=r"without replay-inputs\.json, which names their inputs"):

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ripu.io.errors import line_of
 from ripu.io.writing import WriteError
-from ripu.labelstore import LabelStore, StoreWriteError
+from ripu.labelstore import LabelStore
+from ripu.labelstore.errors import StoreWriteError
 from ripu.models.checkpoints import newest_checkpoint
 from ripu.module import RipuModule
 from ripu.repeat import main, repeat

@@ -142,7 +142,7 @@ def test_what_is_no_file_does_not_hold_the_reader_up(read: Callable[[Path], Any]
     (tmp_path / "endless").symlink_to("/dev/zero")
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 40)
-    for name, says in (("pipe", "no regular file"), ("endless", "no regular file"), ("huge", "more than")):
+    for name, says in (("pipe", "not a regular file"), ("endless", "not a regular file"), ("huge", "more than")):
         with pytest.raises(UntrustedError, match=says):
             read(tmp_path / name)
     with pytest.raises(FileNotFoundError):
@@ -155,7 +155,7 @@ def test_what_is_no_file_does_not_hold_the_reader_up(read: Callable[[Path], Any]
 def test_json_that_is_none_is_named(text: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(text)
-    with pytest.raises(UntrustedError, match=r"a\.json is no JSON"):
+    with pytest.raises(UntrustedError, match=r"a\.json is not JSON"):
         read_json(path)
 
 

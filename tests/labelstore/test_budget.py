@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 
 from ripu import labels
-from ripu.labelstore import (
-    ImageAnswers,
-    ImagePicks,
-    LabelStore,
-    LabelStoreError,
-    OverBudgetError,
-    RevealedTwiceError,
-    TargetImage,
-)
+from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, LabelStoreError, TargetImage
+from ripu.labelstore.errors import OverBudgetError, RevealedTwiceError
 
 HEIGHT, WIDTH, NAMES = 24, 31, ("road", "car", "tree")
 IMAGES = [TargetImage(f"city/{number}", HEIGHT, WIDTH) for number in range(3)]

@@ -16,27 +16,29 @@ from ledger import BUDGET, CLASSES, IMAGES, begin, check_labels, contents, expec
 from ripu.io import writing
 from ripu.labelstore import (
     NO_ROUND,
-    AnswerConflictError,
-    BadLabelError,
-    BadPickError,
     CorruptStoreError,
     ImageAnswers,
     ImagePicks,
     LabelStore,
     LabelStoreError,
-    OverBudgetError,
     Regions,
-    RevealedTwiceError,
     RoundConflictError,
     RoundOrderError,
+    StoreMissingError,
+    TargetImage,
+    square_regions,
+)
+from ripu.labelstore.errors import (
+    AnswerConflictError,
+    BadLabelError,
+    BadPickError,
+    OverBudgetError,
+    RevealedTwiceError,
     ShardMissingError,
     StoreExistsError,
     StoreLockedError,
-    StoreMissingError,
     StoreWriteError,
-    TargetImage,
     UnknownImageError,
-    square_regions,
 )
 
 A, B, C, EMPTY = (image.image_id for image in IMAGES)
@@ -158,9 +160,9 @@ def test_committing_again_is_a_no_op_and_with_other_content_an_error(folder: Pat
     assert not store.add_round(begin(store, 1), records(1))
     assert not store.add_round(begin(store, 0), reversed(list(records(0))))
     assert contents(folder) == before
-    with pytest.raises(RoundConflictError, match="round 1 is committed already"):
+    with pytest.raises(RoundConflictError, match="round 1 is already committed"):
         store.add_round(begin(store, 1), records(1, [0, 1]))
-    with pytest.raises(RoundConflictError, match="round 0 is committed already"):
+    with pytest.raises(RoundConflictError, match="round 0 is already committed"):
         store.add_round(store.begin_round(0, 50, BUDGET, reveal_radius=1, suppress_radius=2), records(0))
     check_labels(LabelStore.open(folder), 2)
     store.close()
@@ -351,7 +353,7 @@ def test_a_round_without_picks(folder: Path) -> None:
 
 def test_creating(folder: Path, tmp_path: Path) -> None:
     make(folder).close()
-    with pytest.raises(StoreExistsError, match="holds a label store already"):
+    with pytest.raises(StoreExistsError, match="already holds a label store"):
         make(folder)
     with LabelStore.create(folder, IMAGES, CLASSES, {"seed": 3}, planned_picks=18, exist_ok=True) as store:
         assert store.is_writable
@@ -479,7 +481,8 @@ def test_writing_needs_the_lock(folder: Path) -> None:
 
 HOLD = """
 import sys
-from ripu.labelstore import LabelStore, StoreLockedError
+from ripu.labelstore import LabelStore
+from ripu.labelstore.errors import StoreLockedError
 try:
     store = LabelStore.open(sys.argv[1], write=True)
 except StoreLockedError as error:

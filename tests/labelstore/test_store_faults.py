@@ -24,12 +24,11 @@ from ripu.labelstore import (
     ImagePicks,
     LabelStore,
     LabelStoreError,
-    StoreLockedError,
-    StoreWriteError,
     TargetImage,
     mask_round,
     square_regions,
 )
+from ripu.labelstore.errors import StoreLockedError, StoreWriteError
 
 A = IMAGES[0].image_id
 
@@ -614,7 +613,7 @@ def test_damage_in_one_image_leaves_the_others_readable(tmp_path: Path) -> None:
     make(folder, 1).close()
     store = LabelStore.open(folder)
     name = store.log.rounds[0].file.name
-    row = store._file(store.log.rounds[0].file)._rows[0]
+    row = store._cache.file(store.log.rounds[0].file)._rows[0]
     data = bytearray((folder / name).read_bytes())
     data[row[0]] ^= 1
     (folder / name).write_bytes(data)

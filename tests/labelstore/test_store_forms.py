@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from ledger import IMAGES, check_labels, contents, make
-from ripu.labelstore import CorruptStoreError, LabelStore, LabelStoreError, StoreWriteError
+from ripu.labelstore import CorruptStoreError, LabelStore, LabelStoreError
+from ripu.labelstore.errors import StoreWriteError
 from ripu.labelstore.files import _FOOTER, MAGIC, RecordFile, RecordWriter, StoreFile, canonical_json
 
 VALUES = (None, -1, 2**70, 1.5, True, "x", "../../etc/passwd", [], ["a"], {}, {"a": 1})
@@ -165,7 +166,7 @@ def test_a_header_that_is_none_is_named(header: bytes, tmp_path: Path) -> None:
     path = tmp_path / "answers.dat"
     front = MAGIC + len(header).to_bytes(4, "little") + header
     path.write_bytes(front + _FOOTER.pack(len(front), 0, hashlib.sha256(front).digest(), MAGIC))
-    with pytest.raises(CorruptStoreError, match=r"answers\.dat: the header is no JSON"):
+    with pytest.raises(CorruptStoreError, match=r"answers\.dat: the header is not JSON"):
         RecordFile(path)
 
 

@@ -181,7 +181,7 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureF
     assert main([str(tmp_path), "--html"]) == 2
     assert f"error: no run in {tmp_path}" in capsys.readouterr().err
     (tmp_path / "results.json").write_text("{")
-    with pytest.raises(RunError, match="is no JSON"):
+    with pytest.raises(RunError, match="is not JSON"):
         read_run(tmp_path)
 
 

@@ -1,6 +1,6 @@
-"""Arrays and JSON from untrusted files: a bad header is refused before any memory is allocated.
+"""Reading files that anyone may have written: each is refused by its head before memory is taken for its content.
 
-numpy and the standard library only. Nothing is unpickled.
+Nothing is unpickled, and no code that a file names is called.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ripu.io.errors import RipuError
 
 MOST_BYTES = 1 << 28
-"""What a run records of an image or an evaluation is far below."""
+"""Far more than a run records of an image or an evaluation."""
 MOST_MEMBERS = 64
 _KINDS = {"bool": "b", "integer": "iu", "number": "biuf"}
 
@@ -30,22 +30,22 @@ class UntrustedError(RipuError, ValueError):
 
 
 def read_json(path: Path, most_bytes: int = MOST_BYTES) -> Any:
-    """The content of a JSON file.
+    """Read a JSON file.
 
     Args:
         path: The file.
         most_bytes: A larger one is refused.
 
     Raises:
-        UntrustedError: It is no JSON, or too large or too deep.
+        UntrustedError: It is not JSON, too large or too deep.
         OSError: It cannot be read.
     """
-    with _opened(path, most_bytes) as file:
+    with open_regular(path, most_bytes) as file:
         text = file.read()
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UntrustedError(f"{path} is no JSON ({error})") from error
+        raise UntrustedError(f"{path} is not JSON ({error})") from error
 
 
 def read_yaml(path: Path, most_bytes: int = 1 << 24) -> Any:
@@ -64,7 +64,7 @@ def read_yaml(path: Path, most_bytes: int = 1 << 24) -> Any:
     """
     import yaml
 
-    with _opened(path, most_bytes) as file:
+    with open_regular(path, most_bytes) as file:
         content = file.read()
     try:
         text = content.decode()
@@ -85,7 +85,7 @@ def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def read_array(path: Path, kind: str, num_axes: int, most_bytes: int = MOST_BYTES) -> NDArray[Any]:
-    """The array of a ``.npy`` file.
+    """Read the array of a ``.npy`` file.
 
     Args:
         path: The file.
@@ -97,7 +97,7 @@ def read_array(path: Path, kind: str, num_axes: int, most_bytes: int = MOST_BYTE
         UntrustedError: It is damaged, too large, or another array.
         OSError: It cannot be read.
     """
-    with _opened(path, most_bytes) as file:
+    with open_regular(path, most_bytes) as file:
         size = os.fstat(file.fileno()).st_size
         try:
             return _checked(path, "it", _array(file, size), kind, num_axes)
@@ -108,7 +108,7 @@ def read_array(path: Path, kind: str, num_axes: int, most_bytes: int = MOST_BYTE
 def read_arrays(
     path: Path, form: Mapping[str, tuple[str, int]], optional: bool = False, most_bytes: int = MOST_BYTES
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of a ``.npz`` file.
+    """Read the arrays of a ``.npz`` file.
 
     Args:
         path: The file.
@@ -120,7 +120,7 @@ def read_arrays(
         UntrustedError: It is damaged, too large, or holds other arrays.
         OSError: It cannot be read.
     """
-    with _opened(path, most_bytes) as file:
+    with open_regular(path, most_bytes) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 return _members(path, archive, form, optional, most_bytes)
@@ -149,22 +149,34 @@ def _members(
     return found
 
 
-def _opened(path: Path, most_bytes: int) -> IO[bytes]:
-    """A regular file of no more than a size; a pipe would let the reader wait for ever."""
+def open_regular(path: Path, most_bytes: int | None = MOST_BYTES) -> IO[bytes]:
+    """Open a regular file for reading; a pipe would make its reader wait for ever.
+
+    Args:
+        path: The file.
+        most_bytes: A larger one is refused; None for any size.
+
+    Raises:
+        UntrustedError: It is not a regular file, or too large.
+        OSError: It cannot be read.
+    """
     file = open(  # noqa: SIM115 (closed by the caller, or below)
         path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
     )
     facts = os.fstat(file.fileno())
-    if stat.S_ISREG(facts.st_mode) and facts.st_size <= most_bytes:
-        return file
-    file.close()
+    cause = None
     if not stat.S_ISREG(facts.st_mode):
-        raise UntrustedError(f"{path} is no regular file")
-    raise UntrustedError(f"{path} has {facts.st_size} bytes, more than {most_bytes}; it is not read")
+        cause = "is not a regular file"
+    elif most_bytes is not None and facts.st_size > most_bytes:
+        cause = f"has {facts.st_size} bytes, more than {most_bytes}; it is not read"
+    if cause:
+        file.close()
+        raise UntrustedError(f"{path} {cause}")
+    return file
 
 
 def _array(file: IO[bytes], size: int) -> NDArray[Any]:
-    """An array whose head claims no more and no less than what is there."""
+    """Read an array whose head claims exactly the bytes that are there."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ripu.labelstore.reader import LabelReader
-from ripu.labelstore.records import VOID, LabelArray, Regions, Round, regions_of
+from ripu.labelstore.records import VOID, ImagePicks, LabelArray, Regions, Round, regions_of
 
 
 @dataclass
@@ -17,18 +17,19 @@ class Tally:
     """Counts over some picks.
 
     Attributes:
-        picks: Picks (regions or single pixels) asked for: what the budget is counted in.
-        answered_picks: Those of them whose every pixel has an answer.
-        void_picks: Those of the answered ones whose every answer is void: spent without a label.
-        clicks: Labels a person had to give: per pick, the number of different labels among its answered pixels, void
-            being one of them. A pick of one pixel is one click, a region that straddles two classes is two, a pick
-            without an answer none.
-        void_clicks: Those of the clicks that said void.
+        picks: Picks (regions or single pixels) asked for: the unit of the budget.
+        answered_picks: Those whose every pixel has an answer.
+        void_picks: Answered picks whose every answer is void: spent without a label.
+        clicks: Labels that a person had to give: per pick, the number of different labels among its answered pixels,
+            void being one of them. A pick of one pixel is one click, a region across two classes is two, a pick without
+            an answer none.
+        void_clicks: Clicks that said void.
         asked_pixels: Pixels asked for.
-        answered_pixels: Those of them that have an answer, void or not.
+        answered_pixels: Those that have an answer, void or not.
+        missing_pixels: Those that have none.
         void_pixels: Those whose answer is void (255).
         class_pixels: (C,) pixels per class, in train-id order.
-        class_clicks: (C,) clicks per class, which is also the number of picks in which the class occurs.
+        class_clicks: (C,) clicks per class; also the number of picks in which the class occurs.
     """
 
     picks: int
@@ -38,14 +39,15 @@ class Tally:
     void_clicks: int
     asked_pixels: int
     answered_pixels: int
+    missing_pixels: int
     void_pixels: int
     class_pixels: list[int]
     class_clicks: list[int]
 
     @classmethod
     def zero(cls, num_classes: int) -> Tally:
-        """Nothing yet."""
-        return cls(0, 0, 0, 0, 0, 0, 0, 0, [0] * num_classes, [0] * num_classes)
+        """Return a tally of nothing."""
+        return cls(0, 0, 0, 0, 0, 0, 0, 0, 0, [0] * num_classes, [0] * num_classes)
 
     @classmethod
     def count(cls, regions: Regions, labels: LabelArray, known: NDArray[np.bool_], num_classes: int) -> Tally:
@@ -54,7 +56,7 @@ class Tally:
         Args:
             regions: The pixels that each pick asks for.
             labels: (M,) uint8, their answers.
-            known: (M,) bool, whether they have one.
+            known: (M,) bool, True where there is one.
             num_classes: C.
         """
         pick_of_pixel = regions.pick_of_pixel
@@ -73,6 +75,7 @@ class Tally:
             void_clicks=int(clicks[VOID]),
             asked_pixels=len(labels),
             answered_pixels=int(known.sum()),
+            missing_pixels=int((~known).sum()),
             void_pixels=int(pixels[VOID]),
             class_pixels=pixels[:num_classes].tolist(),
             class_clicks=clicks[:num_classes].tolist(),
@@ -80,25 +83,16 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Add another tally in place."""
-        for item in fields(self):
-            mine, more = getattr(self, item.name), getattr(other, item.name)
+        for name, more in vars(other).items():
+            mine = getattr(self, name)
             is_list = isinstance(mine, list)
-            setattr(self, item.name, [a + b for a, b in zip(mine, more, strict=True)] if is_list else mine + more)
+            setattr(self, name, [a + b for a, b in zip(mine, more, strict=True)] if is_list else mine + more)
 
     def to_json(self, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """The counts as a JSON object, classes by name."""
+        """Return the counts as a JSON object, classes by name."""
         return {
-            "picks": self.picks,
-            "answered_picks": self.answered_picks,
-            "void_picks": self.void_picks,
-            "clicks": self.clicks,
-            "void_clicks": self.void_clicks,
-            "asked_pixels": self.asked_pixels,
-            "answered_pixels": self.answered_pixels,
-            "missing_pixels": self.asked_pixels - self.answered_pixels,
-            "void_pixels": self.void_pixels,
-            "class_pixels": dict(zip(class_names, self.class_pixels, strict=True)),
-            "class_clicks": dict(zip(class_names, self.class_clicks, strict=True)),
+            name: dict(zip(class_names, value, strict=True)) if isinstance(value, list) else value
+            for name, value in vars(self).items()
         }
 
 
@@ -108,7 +102,7 @@ class RoundAccount:
 
     Attributes:
         spec: The round.
-        tally: What it asked and was answered.
+        tally: Its counts.
         left_picks: Picks of its budget, over all images, that it did not spend; None where the images share a budget or
             differ in size, or regions have sizes of their own, so that the budget per image is only a limit.
     """
@@ -116,6 +110,11 @@ class RoundAccount:
     spec: Round
     tally: Tally
     left_picks: int | None
+
+    def to_json(self, class_names: tuple[str, ...]) -> dict[str, Any]:
+        """Return the account as a JSON object."""
+        head = {name: getattr(self.spec, name) for name in ("index", "step", "budget")}
+        return {**head, **self.tally.to_json(class_names), "left_picks": self.left_picks}
 
 
 @dataclass
@@ -128,13 +127,13 @@ class StoreStats:
         carried: What was asked before the run began; it is not part of the run's plan.
         total: Over that and the live rounds.
         rounds: Per live round.
-        images: Per image id its tally.
-        planned_picks: Picks that the run means to spend over all images and rounds, on top of what is carried over;
-            None if no plan was given, and where images differ in size: the plan is that of the largest then. (On the
-            training grid the budget is the same for all sizes.)
-        left_picks: What is left of them; each will cost one click or more.
+        images: Per image id.
+        planned_picks: Picks that the run plans to spend over all images and rounds, on top of what is carried over. None
+            without a plan, and where images differ in size: the plan is that of the largest then. (On the training grid
+            the budget is the same for all sizes.)
+        left_picks: The rest of them; each will cost one click or more.
         left_pixels: Pixels that they can ask for at most; None without a plan, and where regions are not squares.
-        left_picks_per_image: What is left for each image id; None where :attr:`RoundAccount.left_picks` is.
+        left_picks_per_image: The rest by image id; None where :attr:`RoundAccount.left_picks` is.
         unasked_answers: Pixels that are answered but not asked for by the rounds counted here, e.g. of undone rounds.
     """
 
@@ -151,24 +150,14 @@ class StoreStats:
     unasked_answers: int
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as a JSON object."""
-        names = self.class_names
-        left = self.left_picks_per_image or {}
+        """Return everything as a JSON object."""
+        names, left = self.class_names, self.left_picks_per_image or {}
         return {
             "num_images": len(self.images),
             "num_pixels": self.num_pixels,
             "carried": self.carried.to_json(names),
             "total": self.total.to_json(names),
-            "rounds": [
-                {
-                    "index": one.spec.index,
-                    "step": one.spec.step,
-                    "budget": one.spec.budget,
-                    **one.tally.to_json(names),
-                    "left_picks": one.left_picks,
-                }
-                for one in self.rounds
-            ],
+            "rounds": [one.to_json(names) for one in self.rounds],
             "images": {
                 image_id: {**tally.to_json(names), "left_picks": left.get(image_id)}
                 for image_id, tally in self.images.items()
@@ -181,10 +170,9 @@ class StoreStats:
 
 
 def all_planned_picks(store: LabelReader) -> int | None:
-    """What a store's run plans over all images and rounds; see :attr:`StoreStats.planned_picks`."""
-    return (
-        store.planned_picks * len(store.images) if store.planned_picks is not None and _has_one_budget(store) else None
-    )
+    """Return the picks that a run plans over all images and rounds; see :attr:`StoreStats.planned_picks`."""
+    planned = store.planned_picks
+    return planned * len(store.images) if planned is not None and _has_one_budget(store) else None
 
 
 def _has_one_budget(store: LabelReader) -> bool:
@@ -204,38 +192,39 @@ def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats
         Counts per image, per round and per class.
 
     Raises:
-        CorruptStoreError: If a file is damaged.
-        RoundOrderError: If fewer rounds are committed than ``num_rounds``.
+        CorruptStoreError: A file is damaged.
+        RoundOrderError: Fewer rounds are committed than ``num_rounds``.
     """
     num_classes = len(store.class_names)
     specs = store.rounds_as_of(num_rounds)
     tallies = [Tally.zero(num_classes) for _ in specs]
-    images: dict[str, Tally] = {}
     carried, total = Tally.zero(num_classes), Tally.zero(num_classes)
+    images: dict[str, Tally] = {}
     own_picks: dict[str, int] = {}
-    unasked = 0
-    are_squares = True
+    unasked, are_squares = 0, True
     for image in store.images:
-        tally = images[image.image_id] = Tally.zero(num_classes)
-        for spec, record in store.carried_picks(image.image_id):
+        image_id = image.image_id
+        own = [(store.picks(image_id, spec.index), spec) for spec in specs]
+        asked: list[tuple[Tally, ImagePicks, Round]] = [
+            *((carried, record, spec) for spec, record in store.carried_picks(image_id)),
+            *((tally, record, spec) for tally, (record, spec) in zip(tallies, own, strict=True)),
+        ]
+        of_image = images[image_id] = Tally.zero(num_classes)
+        for tally, record, spec in asked:
             regions = regions_of(record, spec, image)
-            one = Tally.count(regions, *store.answered(image.image_id, regions.indices), num_classes)
+            one = Tally.count(regions, *store.answered(image_id, regions.indices), num_classes)
             tally.add(one)
-            carried.add(one)
-        before = tally.picks
-        for spec, of_round in zip(specs, tallies, strict=True):
-            regions = store.asked(image.image_id, spec.index)
-            are_squares &= store.picks(image.image_id, spec.index).regions is None
-            one = Tally.count(regions, *store.answered(image.image_id, regions.indices), num_classes)
-            tally.add(one)
-            of_round.add(one)
-        own_picks[image.image_id] = tally.picks - before
-        unasked += len(store.answers(image.image_id)[0]) - tally.answered_pixels
-        total.add(tally)
+            of_image.add(one)
+        own_picks[image_id] = sum(len(record.picks) for record, _ in own)
+        are_squares &= all(record.regions is None for record, _ in own)
+        unasked += len(store.answers(image_id)[0]) - of_image.answered_pixels
+        total.add(of_image)
     is_own_budget = are_squares and _has_one_budget(store) and not any("budget_per" in spec.info for spec in specs)
     planned = all_planned_picks(store)
     left = None if planned is None else planned - sum(own_picks.values())
-    side = 2 * specs[-1].reveal_radius + 1 if specs else None
+    left_per_image = None
+    if store.planned_picks is not None and is_own_budget:
+        left_per_image = {image_id: store.planned_picks - picks for image_id, picks in own_picks.items()}
     return StoreStats(
         class_names=store.class_names,
         num_pixels=sum(image.height * image.width for image in store.images),
@@ -248,9 +237,9 @@ def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats
         images=images,
         planned_picks=planned,
         left_picks=left,
-        left_pixels=None if left is None or side is None or not are_squares else left * side**2,
-        left_picks_per_image={image_id: store.planned_picks - picks for image_id, picks in own_picks.items()}
-        if store.planned_picks is not None and is_own_budget
+        left_pixels=left * (2 * specs[-1].reveal_radius + 1) ** 2
+        if left is not None and specs and are_squares
         else None,
+        left_picks_per_image=left_per_image,
         unasked_answers=unasked,
     )

@@ -1,33 +1,49 @@
-"""New answers on their way into a store: what is known already is left out, what contradicts is refused."""
+"""New answers on their way into a store: known ones are left out, contradictions are refused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.labelstore.encoding import encode_answers
-from ripu.labelstore.errors import AnswerConflictError
-from ripu.labelstore.files import FileEntry, RecordWriter, StoreFile
+from ripu.labelstore.encoding import decode_answers, encode_answers
+from ripu.labelstore.errors import AnswerConflictError, CorruptStoreError
+from ripu.labelstore.files import RecordFile, RecordWriter, StoreFile
+from ripu.labelstore.log import AnswersEvent
 from ripu.labelstore.reader import LabelReader
-from ripu.labelstore.records import ImagePicks, IntArray, LabelArray, Round, TargetImage
-
-Pixels = tuple[IntArray, LabelArray]
-"""Answers of one image: flat indices and labels."""
+from ripu.labelstore.records import ImagePicks, IntArray, LabelArray, Pixels, Round, TargetImage
 
 Squares = tuple[IntArray, int]
 """Centres (N, 2) and radius of square picks: a hint for the encoding of their answers."""
 
 
-def file_header(store: LabelReader, kind: str, spec: Round | None) -> dict[str, Any]:
-    """Return the header of a record file; ``kind`` is ``picks`` or ``carried`` (of a round) or ``answers``."""
+def file_header(store: LabelReader, kind: str, spec: Round | None = None) -> dict[str, Any]:
+    """Return the header of a record file: ``picks`` or ``carried`` of a round, or ``answers``."""
     return {"kind": kind, "store": store.header.sha256, "round": None if spec is None else spec.to_json()}
 
 
+def read_unlisted(store: LabelReader, path: Path) -> Iterator[tuple[int, Pixels]]:
+    """Read a file of answers that the manifest does not list; yield image numbers and answers.
+
+    Raises:
+        CorruptStoreError: It is damaged, of another store, or has images that the store was created without.
+    """
+    file = RecordFile(path)
+    if file.header != file_header(store, "answers"):
+        raise CorruptStoreError(f"{path}: its header belongs to another store; remove it")
+    if file.images and max(file.images) >= len(store.images):
+        raise CorruptStoreError(f"{path}: has records of images that the store was created without; remove it")
+    for number in file.images:
+        payload = file.read(number)
+        assert payload is not None
+        yield number, decode_answers(payload, store.images[number])
+
+
 def check_agrees(store: LabelReader, image: TargetImage, indices: IntArray, labels: LabelArray) -> NDArray[np.bool_]:
-    """Compare answers with what the store knows, committed or held.
+    """Compare answers with those that the store knows, committed or held.
 
     Args:
         store: The store.
@@ -39,7 +55,7 @@ def check_agrees(store: LabelReader, image: TargetImage, indices: IntArray, labe
         (M,) bool, True where no answer is committed yet.
 
     Raises:
-        AnswerConflictError: If a pixel has another answer; names the first.
+        AnswerConflictError: A pixel has another answer; names the first.
     """
     found, known = store.answered(image.image_id, indices)
     differs = known & (found != labels)
@@ -53,13 +69,13 @@ def check_agrees(store: LabelReader, image: TargetImage, indices: IntArray, labe
 
 
 def merge(parts: Sequence[Pixels], image: TargetImage) -> Pixels:
-    """Several batches of one image as one: each pixel once, ascending.
+    """Merge batches of answers for one image: each pixel once, ascending.
 
     Raises:
-        AnswerConflictError: If a pixel is given two answers.
+        AnswerConflictError: A pixel is given two answers.
     """
-    indices = np.concatenate([part[0] for part in parts])
-    labels = np.concatenate([part[1] for part in parts])
+    indices = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
+    labels = np.concatenate([np.zeros(0, np.uint8), *(part[1] for part in parts)])
     order = np.argsort(indices, kind="stable")
     indices, labels = indices[order], labels[order]
     is_first = np.ones(len(indices), dtype=bool)
@@ -73,62 +89,51 @@ def merge(parts: Sequence[Pixels], image: TargetImage) -> Pixels:
     return indices[is_first], labels[is_first]
 
 
-def fresh_answers(store: LabelReader, batches: Iterable[tuple[int, Sequence[Pixels]]]) -> Iterator[tuple[int, Pixels]]:
-    """Per image number what is not committed yet, each pixel once, ascending; images with nothing new are left out.
-
-    Args:
-        store: The store.
-        batches: Image numbers, ascending, with their answers.
-
-    Raises:
-        AnswerConflictError: If a pixel has or is given another answer.
-    """
-    for number, parts in batches:
-        image = store.images[number]
-        indices, labels = merge(parts, image)
-        is_new = check_agrees(store, image, indices, labels)
-        if is_new.any():
-            yield number, (indices[is_new], labels[is_new])
-
-
 def write_answers(
-    store: LabelReader, fresh: Iterable[tuple[int, Pixels]], squares: Callable[[int], Squares | None]
-) -> tuple[FileEntry | None, int]:
-    """Write a file with new answers, if there are any, for the caller to commit.
+    store: LabelReader,
+    batches: Iterable[tuple[int, Sequence[Pixels]]],
+    squares: Callable[[int], Squares | None],
+) -> tuple[list[AnswersEvent], int]:
+    """Write a file with what is not committed yet, if there is anything, for the caller to commit.
 
     Args:
         store: The store whose folder it goes to.
-        fresh: From :func:`fresh_answers`.
-        squares: The squares that may be among the pixels of an image number.
+        batches: Image numbers, ascending, with their answers.
+        squares: Returns the squares that may be among the pixels of an image number.
 
     Returns:
-        The file, None where nothing is new, and the number of pixels in it.
+        The event to commit, none where nothing is new, and the number of new pixels.
 
     Raises:
-        StoreWriteError: If the disk is full.
+        AnswerConflictError: A pixel has or is given another answer.
+        StoreWriteError: The disk is full.
     """
     num_pixels = 0
     with StoreFile(store.path / "answers") as file:
-        out = RecordWriter(file, file_header(store, "answers", None))
-        for number, (indices, labels) in fresh:
-            out.add(number, encode_answers(indices, labels, store.images[number], squares(number)))
-            num_pixels += len(indices)
+        out = RecordWriter(file, file_header(store, "answers"))
+        for number, parts in batches:
+            image = store.images[number]
+            indices, labels = merge(parts, image)
+            is_new = check_agrees(store, image, indices, labels)
+            if is_new.any():
+                out.add(number, encode_answers(indices[is_new], labels[is_new], image, squares(number)))
+                num_pixels += int(is_new.sum())
         if not num_pixels:
-            return None, 0
+            return [], 0
         entry = out.finish("answers")
         file.publish(entry.name)
-    return entry, num_pixels
+    return [AnswersEvent(entry)], num_pixels
 
 
 def live_squares(store: LabelReader, number: int) -> Squares | None:
-    """The square picks of one radius that the live rounds have in an image, None where there are none."""
+    """Return the square picks of one radius that the live rounds have in an image, None where there are none."""
     image_id = store.images[number].image_id
     asked = [*store.carried_picks(image_id), *((spec, store.picks(image_id, spec.index)) for spec in store.rounds)]
     return squares_of(asked)
 
 
 def squares_of(asked: Iterable[tuple[Round, ImagePicks]]) -> Squares | None:
-    """The square picks of one radius among those of an image, None where there are none."""
+    """Return the square picks of one radius among those of an image, None where there are none."""
     found: list[IntArray] = []
     radius = None
     for spec, record in asked:

@@ -1,4 +1,4 @@
-"""What was asked and answered before a run began, on its way into the run's store: rounds of another run, or masks.
+"""Labels from before a run began on their way into its store: rounds of another run, or a folder of masks.
 
 Legend: (H, W) the label's full size.
 """
@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.labelstore.answers import Pixels, file_header, merge, squares_of
+from ripu.labelstore.answers import file_header, merge, squares_of
 from ripu.labelstore.encoding import encode_answers, encode_picks
 from ripu.labelstore.errors import LabelStoreError
 from ripu.labelstore.files import RecordWriter, StoreFile
-from ripu.labelstore.log import MANIFEST_FILE, AnswersEvent, CarriedEvent, Event
+from ripu.labelstore.log import MANIFEST_FILE, AnswersEvent, Event, RoundEvent
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import (
     ImageAnswers,
     ImagePicks,
+    Pixels,
     Regions,
     Round,
     TargetImage,
@@ -30,17 +31,18 @@ from ripu.labelstore.records import (
     check_disjoint,
     check_picks,
     content_digest,
+    no_picks,
     regions_of,
 )
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What is carried over for one image.
+    """The labels that are carried over for one image.
 
     Attributes:
         picks: One record a carried round, in the order of the rounds.
-        answers: Everything that is known of the image, asked for or not.
+        answers: Every answer for the image, asked for or not.
     """
 
     picks: tuple[ImagePicks, ...]
@@ -52,7 +54,7 @@ class Mask:
     """A label that is known in part.
 
     Attributes:
-        known: (H, W) bool, True where somebody said what the pixel is.
+        known: (H, W) bool, True where the pixel is labelled.
         label: (H, W) uint8 train ids, 255 for void; read where ``known``.
     """
 
@@ -61,7 +63,7 @@ class Mask:
 
 
 def carried_rounds(parent: LabelReader) -> tuple[Round, ...]:
-    """Return the rounds of a store as another one carries them, with ``info["from"]`` to identify the store."""
+    """Return the rounds of a store as another one carries them; ``info["from"]`` identifies the store."""
     origin = {
         "kind": "run",
         "store_sha256": parent.header.sha256,
@@ -72,12 +74,12 @@ def carried_rounds(parent: LabelReader) -> tuple[Round, ...]:
 
 
 def mask_round(index: int, origin: Mapping[str, Any]) -> Round:
-    """The carried round that a folder of masks is: one pick an image, which asks for all that its mask knows."""
+    """Return the carried round for a folder of masks: one pick per image, which asks for all that its mask knows."""
     return Round(index, 0, 1, 0, 0, {"from": {"kind": "masks", **origin}})
 
 
 def check_parent(parent: LabelReader, images: Sequence[TargetImage], class_names: Sequence[str]) -> None:
-    """Find that everything that a store knows has its place in another run.
+    """Check that everything that a store knows has its place in another run.
 
     Args:
         parent: The store.
@@ -85,7 +87,7 @@ def check_parent(parent: LabelReader, images: Sequence[TargetImage], class_names
         class_names: Its classes in train-id order.
 
     Raises:
-        LabelStoreError: Classes differ, or an image with picks or answers is missing there or has another size.
+        LabelStoreError: Classes differ, or a labelled image is missing there or has another size.
     """
     if parent.class_names != tuple(class_names):
         raise LabelStoreError(
@@ -132,10 +134,9 @@ def carried_images(
     specs = () if parent is None else parent.rounds_as_of(num_rounds)
     known_to_parent = {image.image_id for image in parent.images} if parent is not None else set()
     for image in images:
-        size = (image.height, image.width)
         records: list[ImagePicks] = []
         answers: list[Pixels] = []
-        asked = np.zeros(size, dtype=np.bool_)
+        asked = np.zeros((image.height, image.width), dtype=np.bool_)
         if parent is not None:
             if image.image_id in known_to_parent:
                 records += [record for _, record in parent.carried_picks(image.image_id)]
@@ -145,8 +146,7 @@ def carried_images(
                 is_wanted = asked.reshape(-1)[known] | (num_rounds is None)
                 answers.append((known[is_wanted], labels[is_wanted]))
             else:
-                nothing = ImagePicks(image.image_id, np.zeros((0, 2), dtype=np.int64))
-                records += [nothing] * (len(parent.carried) + len(specs))
+                records += [no_picks(image.image_id)] * (len(parent.carried) + len(specs))
         if masks is not None:
             mask = masks[image.image_id]
             new = np.flatnonzero(mask.known & ~asked).astype(np.int64)
@@ -154,24 +154,18 @@ def carried_images(
             records.append(ImagePicks(image.image_id, place, regions=Regions.from_sets([new]) if len(new) else None))
             known = np.flatnonzero(mask.known).astype(np.int64)
             answers.append((known, mask.label.reshape(-1)[known]))
-        indices, labels = merge(answers, image) if answers else (np.zeros(0, np.int64), np.zeros(0, np.uint8))
-        yield Carried(tuple(records), ImageAnswers(image.image_id, indices, labels))
+        yield Carried(tuple(records), ImageAnswers(image.image_id, *merge(answers, image)))
 
 
 def write_carried(store: LabelReader, rounds: Sequence[Round], images: Iterable[Carried]) -> list[Event]:
-    """Write the files of what is carried over, for the caller to commit.
-
-    Args:
-        store: The store whose folder they go to.
-        rounds: Every carried round.
-        images: Every image of the store, in its order.
+    """Write the files of what is carried over; see :meth:`ripu.labelstore.LabelStore.carry`.
 
     Returns:
-        The events: answers, then rounds.
+        The events to commit: answers, then rounds.
 
     Raises:
         LabelStoreError: A record breaks an invariant, as in a commit.
-        StoreWriteError: If the disk is full.
+        StoreWriteError: The disk is full.
     """
     digests = [content_digest(spec) for spec in rounds]
     with contextlib.ExitStack() as stack:
@@ -180,7 +174,7 @@ def write_carried(store: LabelReader, rounds: Sequence[Round], images: Iterable[
             RecordWriter(file, file_header(store, "carried", spec)) for file, spec in zip(files, rounds, strict=True)
         ]
         answers_file = stack.enter_context(StoreFile(store.path / "answers"))
-        answers_out = RecordWriter(answers_file, file_header(store, "answers", None))
+        answers_out = RecordWriter(answers_file, file_header(store, "answers"))
         has_answers = False
         for number, (image, carried) in enumerate(zip(store.images, images, strict=True)):
             asked = np.zeros(image.height * image.width, dtype=np.bool_)
@@ -208,5 +202,5 @@ def write_carried(store: LabelReader, rounds: Sequence[Round], images: Iterable[
             events.append(AnswersEvent(entry))
         for file, entry, spec, digest in zip(files, entries, rounds, digests, strict=True):
             file.publish(entry.name)
-            events.append(CarriedEvent(spec, digest.hexdigest(), entry))
+            events.append(RoundEvent(spec, digest.hexdigest(), entry, is_carried=True))
     return events

@@ -1,4 +1,4 @@
-"""How two label stores differ."""
+"""The differences between two label stores."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from numpy.typing import NDArray
 
 from ripu.labelstore.errors import LabelStoreError
 from ripu.labelstore.reader import LabelReader
-from ripu.labelstore.records import VOID, LabelArray, TargetImage
+from ripu.labelstore.records import VOID
 
 
 @dataclass
 class Overlap:
-    """How much of two sets is common.
-
-    Attributes:
-        first: Size of the one.
-        second: Size of the other.
-        both: Size of the intersection.
-    """
+    """The sizes of two sets and of their intersection."""
 
     first: int = 0
     second: int = 0
@@ -29,7 +23,7 @@ class Overlap:
 
     @property
     def iou(self) -> float | None:
-        """Intersection over union, None where both are empty."""
+        """Intersection over union; None if both sets are empty."""
         union = self.first + self.second - self.both
         return self.both / union if union else None
 
@@ -40,22 +34,22 @@ class Overlap:
         self.both += int((first & second).sum())
 
     def to_json(self) -> dict[str, Any]:
-        """The counts and their IoU."""
-        return {"first": self.first, "second": self.second, "both": self.both, "iou": self.iou}
+        """Return the counts and their IoU."""
+        return {**vars(self), "iou": self.iou}
 
 
 @dataclass
 class StoreDiff:
-    """What two runs have in common.
+    """The overlap of two runs.
 
     Attributes:
         num_images: Images that both have, in one size.
-        only_first: Image ids of the first alone.
-        only_second: Image ids of the second alone, or of another size there.
-        picks: Per round that both have: pick positions of that round.
-        pixels: Per round that both have: pixels asked for up to and including it, also before the runs began.
+        only_first: Image ids that only the first has.
+        only_second: Image ids that only the second has, or in another size.
+        picks: Per common round: pick positions of that round.
+        pixels: Per common round: pixels asked for so far, those from before the runs began included.
         classes: Per class name: revealed pixels of the class; ``both`` are pixels that have it in both runs.
-        conflicts: Pixels that both runs revealed with different labels.
+        conflicts: Pixels that both runs revealed, with different labels.
     """
 
     num_images: int
@@ -67,7 +61,7 @@ class StoreDiff:
     conflicts: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Everything as a JSON object."""
+        """Return everything as a JSON object."""
         return {
             "num_images": self.num_images,
             "only_first": self.only_first,
@@ -82,22 +76,15 @@ class StoreDiff:
 
 
 def diff_stores(first: LabelReader, second: LabelReader) -> StoreDiff:
-    """Compare two stores over the images that both have.
-
-    Args:
-        first: A store.
-        second: Another with the same classes.
-
-    Returns:
-        Overlap per round and per class.
+    """Compare two stores with the same classes over the images that both have.
 
     Raises:
-        LabelStoreError: If the class names differ.
-        CorruptStoreError: If a file is damaged.
+        LabelStoreError: The class names differ.
+        CorruptStoreError: A file is damaged.
     """
     if first.class_names != second.class_names:
         raise LabelStoreError(
-            f"{first.path} and {second.path} have different classes; only runs on one set of classes can be compared"
+            f"{first.path} and {second.path} have different classes; only runs on the same classes can be compared"
         )
     others = {image.image_id: image for image in second.images}
     common = [image for image in first.images if others.get(image.image_id) == image]
@@ -112,23 +99,16 @@ def diff_stores(first: LabelReader, second: LabelReader) -> StoreDiff:
         classes={name: Overlap() for name in first.class_names},
     )
     for image in common:
-        _diff_image(first, second, image, result)
+        so_far = [store.asked_mask(image.image_id, 0) for store in (first, second)]  # before the runs began
+        for index in range(num_rounds):
+            centres = [np.zeros_like(mask) for mask in so_far]
+            for store, mask, places in zip((first, second), so_far, centres, strict=True):
+                mask.reshape(-1)[store.asked(image.image_id, index).indices] = True
+                places[tuple(store.picks(image.image_id, index).picks.T)] = True
+            result.picks[index].count(*centres)
+            result.pixels[index].count(*so_far)
+        one, other = (store.revealed_label(image.image_id) for store in (first, second))
+        for number, overlap in enumerate(result.classes.values()):
+            overlap.count(one == number, other == number)
+        result.conflicts += int(((one != other) & (one != VOID) & (other != VOID)).sum())
     return result
-
-
-def _diff_image(first: LabelReader, second: LabelReader, image: TargetImage, result: StoreDiff) -> None:
-    so_far = [store.asked_mask(image.image_id, 0).reshape(-1) for store in (first, second)]  # before the runs began
-    for index in range(len(result.picks)):
-        centres = []
-        for store, mask in zip((first, second), so_far, strict=True):
-            mask[store.asked(image.image_id, index).indices] = True
-            centres.append({tuple(pick) for pick in store.picks(image.image_id, index).picks.tolist()})
-        picks = result.picks[index]
-        picks.first += len(centres[0])
-        picks.second += len(centres[1])
-        picks.both += len(centres[0] & centres[1])
-        result.pixels[index].count(*so_far)
-    labels: list[LabelArray] = [store.revealed_label(image.image_id) for store in (first, second)]
-    for number, overlap in enumerate(result.classes.values()):
-        overlap.count(labels[0] == number, labels[1] == number)
-    result.conflicts += int(((labels[0] != labels[1]) & (labels[0] != VOID) & (labels[1] != VOID)).sum())

@@ -1,4 +1,4 @@
-"""The bytes of a record: picks and answers of one image (docs/labelstore.md), before they are compressed.
+"""The bytes of a record, picks or answers of one image (docs/labelstore.md), before compression.
 
 Legend: N picks, M pixels; a flat index is ``row * W + column``.
 """
@@ -15,10 +15,11 @@ from ripu.labelstore.records import ImagePicks, IntArray, LabelArray, Regions, T
 
 _PICKS = struct.Struct("<IBBHI")
 _ANSWERS = struct.Struct("<III")
+_FOREIGN = "the store was written by other software"
 
 
 def encode_picks(picks: ImagePicks) -> bytes:
-    """The bytes of a canonical record (see :func:`check_picks`)."""
+    """Return the bytes of a record in the canonical form of :func:`check_picks`."""
     regions = picks.regions
     digest = picks.digest.encode("ascii")
     num_pixels = 0 if regions is None else len(regions.indices)
@@ -37,7 +38,7 @@ def encode_picks(picks: ImagePicks) -> bytes:
 
 
 def decode_picks(payload: bytes, image_id: str) -> ImagePicks:
-    """The inverse of :func:`encode_picks`."""
+    """Return the record whose bytes :func:`encode_picks` made."""
     reader = _Reader(payload, _PICKS.size)
     count, has_scores, has_regions, digest_bytes, num_pixels = _PICKS.unpack_from(payload)
     digest = reader.take(digest_bytes).decode("ascii")
@@ -55,14 +56,14 @@ def decode_picks(payload: bytes, image_id: str) -> ImagePicks:
 def encode_answers(
     indices: IntArray, labels: LabelArray, image: TargetImage, squares: tuple[IntArray, int] | None = None
 ) -> bytes:
-    """The bytes of answers: whole squares by their centre, the other pixels one by one.
+    """Return the bytes of answers: whole squares by their centre, other pixels one by one.
 
     Args:
         indices: (M,) int64 ascending flat indices.
         labels: (M,) uint8.
         image: The image.
-        squares: (N, 2) centres and the radius of disjoint squares that may be among the pixels; a hint for
-            compactness only.
+        squares: (N, 2) centres and the radius of disjoint squares that may be among the pixels; a hint that only makes
+            the record smaller.
 
     Returns:
         The uncompressed record.
@@ -94,7 +95,7 @@ def encode_answers(
 
 
 def decode_answers(payload: bytes, image: TargetImage) -> tuple[IntArray, LabelArray]:
-    """The inverse of :func:`encode_answers`, but for the order: squares come first.
+    """Return the answers whose bytes :func:`encode_answers` made; those of squares come first.
 
     Returns:
         (M,) int64 flat indices, each once, and (M,) uint8 labels.
@@ -119,13 +120,13 @@ def _differences(values: NDArray[np.integer]) -> NDArray[np.uint32]:
 
 
 def _planes(values: NDArray[np.integer]) -> bytes:
-    """32-bit words, little-endian, all lowest bytes first: the upper planes are nearly constant and compress away."""
+    """Return 32-bit words as all lowest bytes, then all second ones: the upper planes are nearly constant."""
     planes: bytes = np.ascontiguousarray(values.astype("<u4")).view(np.uint8).reshape(-1, 4).T.tobytes()
     return planes
 
 
 class _Reader:
-    """Cuts a payload into its parts."""
+    """Cut a payload into its parts."""
 
     def __init__(self, payload: bytes, position: int) -> None:
         self._payload = payload
@@ -134,7 +135,7 @@ class _Reader:
     def take(self, count: int) -> bytes:
         start, self._position = self._position, self._position + count
         if self._position > len(self._payload):
-            raise CorruptStoreError("a record is shorter than its own counts; the store was written by other software")
+            raise CorruptStoreError(f"a record is shorter than its counts; {_FOREIGN}")
         return self._payload[start : self._position]
 
     def planes(self, count: int) -> NDArray[np.uint32]:
@@ -143,4 +144,4 @@ class _Reader:
 
     def end(self) -> None:
         if self._position != len(self._payload):
-            raise CorruptStoreError("a record is longer than its own counts; the store was written by other software")
+            raise CorruptStoreError(f"a record is longer than its counts; {_FOREIGN}")

@@ -8,7 +8,7 @@ from ripu.io.writing import WriteError
 
 
 class LabelStoreError(RipuError, ValueError):
-    """Base of every error that the label store raises for its user."""
+    """Base of the errors of a label store."""
 
 
 class StoreMissingError(LabelStoreError):
@@ -16,11 +16,11 @@ class StoreMissingError(LabelStoreError):
 
 
 class StoreExistsError(LabelStoreError):
-    """The folder holds a label store already, and of other images, classes or metadata."""
+    """The folder already holds a label store, or one of other images, classes or metadata."""
 
 
 class CorruptStoreError(LabelStoreError):
-    """A file of the store is missing, truncated or does not match its checksum."""
+    """A file of the store is missing, truncated or changed."""
 
 
 class StoreLockedError(LabelStoreError, LockedError):
@@ -32,7 +32,7 @@ class StoreWriteError(LabelStoreError, WriteError):
 
 
 class UnknownImageError(LabelStoreError):
-    """The image id is not one of those that the store was created with."""
+    """The store was created without this image id."""
 
 
 class BadPickError(LabelStoreError):
@@ -56,11 +56,11 @@ class RoundOrderError(LabelStoreError):
 
 
 class RoundConflictError(LabelStoreError):
-    """The round is committed already with other content, or the shards of a round contradict each other."""
+    """The round is already committed with other content, or the shards of a round contradict each other."""
 
 
 class AnswerConflictError(LabelStoreError):
-    """A pixel that was answered before is given another answer."""
+    """A pixel that has an answer is given another one."""
 
 
 class ShardMissingError(LabelStoreError):

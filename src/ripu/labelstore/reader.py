@@ -12,33 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ripu.labelstore.encoding import decode_answers, decode_picks
-from ripu.labelstore.errors import (
-    BadLabelError,
-    CorruptStoreError,
-    RoundOrderError,
-    StoreMissingError,
-    UnknownImageError,
-)
-from ripu.labelstore.files import FileEntry, RecordFile
-from ripu.labelstore.log import (
-    MANIFEST_FILE,
-    CarriedEvent,
-    Header,
-    Log,
-    RoundEvent,
-    held_files,
-    read_header,
-    read_log,
-)
+from ripu.labelstore.encoding import decode_picks
+from ripu.labelstore.errors import BadLabelError, RoundOrderError, StoreMissingError, UnknownImageError
+from ripu.labelstore.log import MANIFEST_FILE, Header, Log, RoundEvent, read_header, read_log
+from ripu.labelstore.record_cache import RecordCache
 from ripu.labelstore.records import (
     VOID,
     ImagePicks,
     IntArray,
     LabelArray,
+    Pixels,
     Regions,
     Round,
     TargetImage,
+    no_picks,
     regions_of,
 )
 
@@ -46,7 +33,7 @@ NO_ROUND = 255
 """In :meth:`LabelReader.revealed_round`: no round revealed this pixel."""
 
 BEFORE = 254
-"""In :meth:`LabelReader.revealed_round`: revealed before the run began, by what it took over."""
+"""In :meth:`LabelReader.revealed_round`: revealed before the run began, by the labels that it started with."""
 
 _UNANSWERED = 254
 
@@ -54,18 +41,24 @@ _UNANSWERED = 254
 class LabelReader:
     """The reading half of a label store.
 
-    Holds no open file and may be pickled or forked into data loader workers. Every call looks whether the manifest
-    was replaced and then reads from one manifest alone, so a round is seen whole or not at all; give ``num_rounds``
-    to read as of a point in the run, whatever was committed since.
+    It holds no open file and may be pickled or forked into data loader workers. Every call checks if the manifest was
+    replaced and then reads from one manifest alone, so a round is seen whole or not at all. Where a method takes
+    ``num_rounds``, it reads as of a point in the run: rounds with an index below it count, None counts all.
 
-    Args:
-        path: The folder of the store, e.g. ``RUN/labels``.
-
-    Raises:
-        StoreMissingError: If the folder holds no store.
+    Every method that takes an ``image_id`` raises :class:`UnknownImageError` for an id that the store was created
+    without, :class:`CorruptStoreError` if a record of the image is damaged, and :class:`RoundOrderError` if fewer
+    rounds are committed than it is asked for.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open a store for reading.
+
+        Args:
+            path: Its folder, e.g. ``RUN/labels``.
+
+        Raises:
+            StoreMissingError: The folder holds no store.
+        """
         self.path = Path(path)
         if not (self.path / MANIFEST_FILE).exists():
             raise StoreMissingError(f"{self.path}: no label store here ({MANIFEST_FILE} is missing); check the path")
@@ -87,10 +80,7 @@ class LabelReader:
         self._log = Log(())
         self._rounds: tuple[RoundEvent, ...] = ()
         self._signature: tuple[int, int, int] | None = None
-        self._files: dict[str, RecordFile] = {}
-        self._answer_files: dict[int, list[RecordFile]] = {}
-        self._num_indexed = 0
-        self._held: list[RecordFile] | None = None
+        self._cache = RecordCache(self.path)
 
     # ---- what the store was created with
 
@@ -99,7 +89,7 @@ class LabelReader:
         """Images, classes and metadata.
 
         Raises:
-            CorruptStoreError: If ``store.json`` is damaged.
+            CorruptStoreError: ``store.json`` is damaged.
         """
         if self._header is None:
             self._header = read_header(self.path)
@@ -123,16 +113,24 @@ class LabelReader:
 
     @property
     def planned_picks(self) -> int | None:
-        """Picks per image over all rounds that the run means to spend."""
+        """Picks per image over all rounds that the run plans to spend."""
         return self.header.planned_picks
 
-    def image(self, image_id: str) -> TargetImage:
-        """The image of an id.
+    def number(self, image_id: str) -> int:
+        """Return the number of an image: its position in :attr:`images`."""
+        header = self.header
+        number = self._numbers.get(image_id)
+        if number is None:
+            example = repr(header.images[0].image_id) if header.images else "none"
+            raise UnknownImageError(
+                f"{self.path}: no image {image_id!r} among the {len(header.images)} of the store (the first is "
+                f"{example}); the data set and the store have to come from the same list"
+            )
+        return number
 
-        Raises:
-            UnknownImageError: If the store was created without it.
-        """
-        return self.images[self._number(image_id)]
+    def image(self, image_id: str) -> TargetImage:
+        """Return the image of an id."""
+        return self.images[self.number(image_id)]
 
     # ---- rounds
 
@@ -148,10 +146,10 @@ class LabelReader:
         return self.rounds_as_of(None)
 
     def rounds_as_of(self, num_rounds: int | None) -> tuple[Round, ...]:
-        """The first ``num_rounds`` rounds, None for all.
+        """Return the first ``num_rounds`` rounds, None for all.
 
         Raises:
-            RoundOrderError: If fewer rounds are committed.
+            RoundOrderError: Fewer rounds are committed.
         """
         return tuple(event.spec for event in self._as_of(num_rounds))
 
@@ -162,14 +160,14 @@ class LabelReader:
         return len(self._rounds)
 
     def await_rounds(self, num_rounds: int, seconds: float = 180.0) -> None:
-        """Wait until this many rounds are visible: a network file system shows other machines' writes with a delay.
+        """Wait for rounds to show up: a network file system shows some time later what another machine wrote.
 
         Args:
-            num_rounds: Rounds that another process says are committed.
-            seconds: How long to look; NFS keeps what it knows of a folder for 60 seconds if nothing else is set.
+            num_rounds: Rounds that another process has committed.
+            seconds: Give up after this time; NFS caches a folder for 60 seconds unless it is told otherwise.
 
         Raises:
-            RoundOrderError: They are not seen in that time.
+            RoundOrderError: They do not show up in that time.
         """
         until = time.monotonic() + seconds
         while self.num_rounds < num_rounds:
@@ -180,63 +178,54 @@ class LabelReader:
                     "they share (paths.output_dir)"
                 )
             time.sleep(0.5)
-            with open(self.path / MANIFEST_FILE, "rb"):  # opening asks the server, which looking does not
+            with open(self.path / MANIFEST_FILE, "rb"):  # opening asks the server, a stat does not
                 pass
 
     @property
     def carried(self) -> tuple[Round, ...]:
-        """What was asked before the run began: rounds of other runs and folders of masks, under their own numbers.
+        """The rounds of other runs and folders of masks that the run started with, under their own numbers.
 
-        Everything below counts it as asked before round 0, whatever ``num_rounds`` is.
+        Everything below counts them as asked before round 0, whatever ``num_rounds`` is.
         """
         return tuple(event.spec for event in self.log.carried)
 
     def carried_picks(self, image_id: str) -> list[tuple[Round, ImagePicks]]:
-        """What was asked of an image before the run began; raises as :meth:`picks`."""
-        number = self._number(image_id)
+        """Return what was asked of an image before the run began."""
+        number = self.number(image_id)
         return [(event.spec, self._picks(number, event)) for event in self.log.carried]
 
     def picks(self, image_id: str, round_index: int) -> ImagePicks:
-        """What one round picked in an image, in picking order; no picks where it has no record of the image.
-
-        Raises:
-            RoundOrderError: If there is no such round.
-            UnknownImageError: If the store was created without the image.
-            CorruptStoreError: If the record is damaged.
-        """
-        return self._picks(self._number(image_id), self._round(round_index))
+        """Return what one round picked in an image, in picking order."""
+        return self._picks(self.number(image_id), self._round(round_index))
 
     def asked(self, image_id: str, round_index: int) -> Regions:
-        """The pixels that each pick of a round asks for, squares written out; raises as :meth:`picks`."""
-        number = self._number(image_id)
-        return self._regions(number, self._round(round_index))
+        """Return the pixels that each pick of a round asks for, squares written out."""
+        return self._regions(self.number(image_id), self._round(round_index))
 
     def asked_mask(
         self, image_id: str, num_rounds: int | None = None, *, with_carried: bool = True
     ) -> NDArray[np.bool_]:
-        """Pixels that were asked for, answered or not.
+        """Return the pixels that were asked for, answered or not.
 
         Args:
             image_id: The image.
             num_rounds: Only rounds with an index below this; None for all.
-            with_carried: Whether what was asked before the run began counts.
+            with_carried: Count what was asked before the run began.
 
         Returns:
             (H, W) bool.
-
-        Raises:
-            RoundOrderError: If fewer rounds are committed than ``num_rounds``.
         """
-        number = self._number(image_id)
-        image = self.images[number]
+        number, image = self._numbered(image_id)
         mask = np.zeros(image.height * image.width, dtype=np.bool_)
         for event in self._events(num_rounds) if with_carried else self._as_of(num_rounds):
             mask[self._regions(number, event).indices] = True
         return mask.reshape(image.height, image.width)
 
     def suppressed(self, image_id: str, num_rounds: int | None = None) -> NDArray[np.bool_]:
-        """Pixels that cannot be picked any more: asked for already, or within a round's ``suppress_radius`` (Chebyshev
-        distance, the radius itself included) of one of its picks.
+        """Return the pixels that cannot be picked any more.
+
+        They were asked for, or lie within a round's ``suppress_radius`` (Chebyshev distance, the radius included) of
+        one of its picks.
 
         Args:
             image_id: The image.
@@ -244,12 +233,9 @@ class LabelReader:
 
         Returns:
             (H, W) bool.
-
-        Raises:
-            RoundOrderError: If fewer rounds are committed than ``num_rounds``.
         """
         mask = self.asked_mask(image_id, num_rounds)
-        number = self._number(image_id)
+        number = self.number(image_id)
         for event in self._events(num_rounds):
             radius = event.spec.suppress_radius
             for row, col in self._picks(number, event).picks.tolist():
@@ -258,13 +244,13 @@ class LabelReader:
 
     # ---- answers
 
-    def answers(self, image_id: str) -> tuple[IntArray, LabelArray]:
-        """Every answer for an image, also those to rounds that were undone or not committed.
+    def answers(self, image_id: str) -> Pixels:
+        """Return every answer for an image, those to rounds that were undone or not committed included.
 
         Returns:
             (M,) int64 ascending flat indices and (M,) uint8 labels, 255 for void.
         """
-        known = self._answer_map(self._number(image_id), with_held=True)
+        known = self._answer_map(self.number(image_id), with_held=True)
         indices = np.flatnonzero(known != _UNANSWERED)
         return indices.astype(np.int64), known[indices]
 
@@ -276,14 +262,13 @@ class LabelReader:
             indices: Integer flat indices (``row * W + column``) of any shape.
 
         Returns:
-            uint8 labels, 255 for void and where nothing is known, and bool, True where the pixel was answered; both
-            of the shape of ``indices``.
+            uint8 labels, 255 for void and where nothing is known, and bool, True where the pixel was answered; both of
+            the shape of ``indices``.
 
         Raises:
-            BadLabelError: If an index lies outside the image.
+            BadLabelError: An index lies outside the image.
         """
-        number = self._number(image_id)
-        image = self.images[number]
+        number, image = self._numbered(image_id)
         flat = np.asarray(indices)
         flat = flat.astype(np.int64) if flat.size == 0 else flat
         if flat.dtype.kind not in "iu" or (
@@ -298,7 +283,7 @@ class LabelReader:
         return labels, known
 
     def is_committed(self, image_id: str, indices: IntArray) -> NDArray[np.bool_]:
-        """Whether pixels have an answer in the manifest's files; :meth:`answered` also knows answers that are held.
+        """Return which pixels have a committed answer; :meth:`answered` also knows answers that are held.
 
         Args:
             image_id: The image.
@@ -307,20 +292,26 @@ class LabelReader:
         Returns:
             (M,) bool.
         """
-        is_known: NDArray[np.bool_] = self._answer_map(self._number(image_id))[indices] != _UNANSWERED
+        is_known: NDArray[np.bool_] = self._answer_map(self.number(image_id))[indices] != _UNANSWERED
         return is_known
 
     def look_again(self) -> None:
-        """Forget which answers are held; files of them came or went."""
-        self._held = None
+        """Look for held answers again; files of them came or went."""
+        self._cache.forget_held()
+
+    def has_held(self, image_id: str) -> bool:
+        """Return whether answers for an image are held."""
+        number, image = self._numbered(image_id)
+        self._refresh()
+        return bool(self._cache.held_answers(number, image))
 
     def unanswered(self, image_id: str, num_rounds: int | None = None) -> IntArray:
-        """Pixels that were asked for and have no answer yet.
+        """Return the pixels that were asked for and have no answer yet.
 
         Returns:
             (M,) int64 flat indices in order of round, pick and position.
         """
-        number = self._number(image_id)
+        number = self.number(image_id)
         known = self._answer_map(number)
         asked = [self._regions(number, event).indices for event in self._events(num_rounds)]
         indices = np.concatenate([np.zeros(0, np.int64), *asked])
@@ -330,7 +321,7 @@ class LabelReader:
     # ---- asked and answered: revealed
 
     def revealed_label(self, image_id: str, num_rounds: int | None = None) -> LabelArray:
-        """The label as far as it is revealed: asked for by a round and answered.
+        """Return the label as far as it is revealed: asked for by a round and answered.
 
         Args:
             image_id: The image.
@@ -338,19 +329,13 @@ class LabelReader:
 
         Returns:
             (H, W) uint8 class indices; 255 where the pixel is not revealed or its answer is void.
-
-        Raises:
-            RoundOrderError: If fewer rounds are committed than ``num_rounds``.
-            UnknownImageError: If the store was created without the image.
-            CorruptStoreError: If a record of this image is damaged.
         """
-        number = self._number(image_id)
-        image = self.images[number]
+        number, image = self._numbered(image_id)
         rounds = self._events(num_rounds)
         label = np.full(image.height * image.width, VOID, dtype=np.uint8)
         if rounds:
             # One map only, touching it is what costs: write every answer, keep those that were asked for.
-            batches = self._answer_batches(number)
+            batches = self._cache.answers(self._log.answers, number, image)
             asked = np.concatenate([self._regions(number, event).indices for event in rounds])
             for indices, labels in batches:
                 label[indices] = labels
@@ -361,7 +346,7 @@ class LabelReader:
         return label.reshape(image.height, image.width)
 
     def revealed_round(self, image_id: str, num_rounds: int | None = None) -> LabelArray:
-        """The round that revealed each pixel; tells an answered void from a pixel that is not revealed.
+        """Return the round that revealed each pixel; tells an answered void from a pixel that is not revealed.
 
         Args:
             image_id: The image.
@@ -369,39 +354,26 @@ class LabelReader:
 
         Returns:
             (H, W) uint8 round indices; 255 where the pixel is not revealed, 254 where it was before the run began.
-
-        Raises:
-            RoundOrderError: If fewer rounds are committed than ``num_rounds``.
         """
-        number = self._number(image_id)
-        image = self.images[number]
-        rounds = self._events(num_rounds)
+        number, image = self._numbered(image_id)
         revealed = np.full(image.height * image.width, NO_ROUND, dtype=np.uint8)
-        if rounds:
+        if rounds := self._events(num_rounds):
             known = self._answer_map(number)
             for event in rounds:
                 indices = self._regions(number, event).indices
-                by = BEFORE if isinstance(event, CarriedEvent) else event.spec.index
-                revealed[indices[known[indices] != _UNANSWERED]] = by
+                index = BEFORE if event.is_carried else event.spec.index
+                revealed[indices[known[indices] != _UNANSWERED]] = index
         return revealed.reshape(image.height, image.width)
 
     # ---- inside
 
-    def _number(self, image_id: str) -> int:
-        header = self.header
-        number = self._numbers.get(image_id)
-        if number is None:
-            example = repr(header.images[0].image_id) if header.images else "none"
-            raise UnknownImageError(
-                f"{self.path}: no image {image_id!r} among the {len(header.images)} of the store (the first is "
-                f"{example}); the data set and the store have to come from the same list"
-            )
-        return number
+    def _numbered(self, image_id: str) -> tuple[int, TargetImage]:
+        number = self.number(image_id)
+        return number, self.images[number]
 
     def _refresh(self) -> None:
-        path = self.path / MANIFEST_FILE
         try:
-            status = os.stat(path)
+            status = os.stat(self.path / MANIFEST_FILE)
         except FileNotFoundError as error:
             raise StoreMissingError(f"{self.path}: no label store here ({MANIFEST_FILE} is missing)") from error
         # The manifest only grows: another size, if nothing else, tells a new one.
@@ -409,7 +381,7 @@ class LabelReader:
         if signature != self._signature:
             log = read_log(self.path, self.header.sha256)
             if log.events[: len(self._log.events)] != self._log.events:
-                self._files, self._answer_files, self._num_indexed = {}, {}, 0
+                self._cache = RecordCache(self.path)
             self._log, self._rounds, self._signature = log, log.rounds, signature
             self.look_again()
 
@@ -421,74 +393,32 @@ class LabelReader:
 
     def _as_of(self, num_rounds: int | None) -> tuple[RoundEvent, ...]:
         self._refresh()
-        if num_rounds is None:
-            return self._rounds
-        if not 0 <= num_rounds <= len(self._rounds):
+        if num_rounds is not None and not 0 <= num_rounds <= len(self._rounds):
             raise RoundOrderError(
                 f"{self.path}: asked to read as of {num_rounds} rounds, {len(self._rounds)} are committed; "
                 "the checkpoint and the store are not from the same point of the run"
             )
         return self._rounds[:num_rounds]
 
-    def _events(self, num_rounds: int | None) -> tuple[RoundEvent | CarriedEvent, ...]:
-        """What was asked before the run began, and the first rounds."""
+    def _events(self, num_rounds: int | None) -> tuple[RoundEvent, ...]:
+        """Return what was asked before the run began, and the first rounds."""
         rounds = self._as_of(num_rounds)
         return (*self._log.carried, *rounds)
 
-    def _file(self, entry: FileEntry) -> RecordFile:
-        file = self._files.get(entry.name)
-        if file is None:
-            file = self._files[entry.name] = RecordFile(self.path / entry.name, entry)
-        return file
-
-    def _picks(self, number: int, event: RoundEvent | CarriedEvent) -> ImagePicks:
-        payload = self._file(event.file).read(number)
+    def _picks(self, number: int, event: RoundEvent) -> ImagePicks:
+        payload = self._cache.file(event.file).read(number)
         image_id = self.images[number].image_id
-        if payload is None:
-            return ImagePicks(image_id, np.zeros((0, 2), dtype=np.int64))
-        return decode_picks(payload, image_id)
+        return no_picks(image_id) if payload is None else decode_picks(payload, image_id)
 
-    def _regions(self, number: int, event: RoundEvent | CarriedEvent) -> Regions:
+    def _regions(self, number: int, event: RoundEvent) -> Regions:
         return regions_of(self._picks(number, event), event.spec, self.images[number])
 
     def _answer_map(self, number: int, *, with_held: bool = False) -> LabelArray:
-        """(H * W,) uint8: the answer of each pixel, 254 where there is none."""
+        """Return the answer of each pixel, (H * W,) uint8, 254 where there is none."""
+        self._refresh()
         image = self.images[number]
         known = np.full(image.height * image.width, _UNANSWERED, dtype=np.uint8)
-        for indices, labels in self._held_batches(number) if with_held else ():
-            known[indices] = labels
-        for indices, labels in self._answer_batches(number):
+        held = self._cache.held_answers(number, image) if with_held else []
+        for indices, labels in (*held, *self._cache.answers(self._log.answers, number, image)):
             known[indices] = labels
         return known
-
-    def _held_batches(self, number: int) -> list[tuple[IntArray, LabelArray]]:
-        """Answers that no live round asks for: those to a round that a crash kept from its commit."""
-        self._refresh()
-        if self._held is None:
-            self._held = [file for path in held_files(self.path) if (file := _open_held(path))]
-        payloads = [file.read(number) for file in self._held]
-        return [decode_answers(payload, self.images[number]) for payload in payloads if payload is not None]
-
-    def _answer_batches(self, number: int) -> list[tuple[IntArray, LabelArray]]:
-        self._refresh()
-        batches = self._log.answers
-        for entry in batches[self._num_indexed :]:
-            file = self._file(entry)
-            for one in file.images:
-                self._answer_files.setdefault(one, []).append(file)
-            self._num_indexed += 1
-        found = []
-        for file in self._answer_files.get(number, ()):
-            payload = file.read(number)
-            assert payload is not None
-            found.append(decode_answers(payload, self.images[number]))
-        return found
-
-
-def _open_held(path: Path) -> RecordFile | None:
-    try:
-        return RecordFile(path)
-    except CorruptStoreError:
-        if path.exists():
-            raise
-        return None  # committed since the folder was listed

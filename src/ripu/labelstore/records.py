@@ -1,4 +1,4 @@
-"""What a round asks for and what is answered, per image, in memory.
+"""Picks and answers of one image, in memory, and their checks.
 
 Legend: N picks, M pixels, (H, W) the label's full size; a flat index is ``row * W + column``.
 """
@@ -17,13 +17,15 @@ from ripu.labelstore.errors import BadLabelError, BadPickError, OverBudgetError,
 from ripu.labelstore.files import canonical_json
 
 VOID = 255
-"""The answer "this pixel has no class"; in a revealed label also: not revealed."""
+"""The answer "this pixel has no class"; in a revealed label also "not revealed"."""
 
 MAX_CLASSES = 254
 """254 marks "not answered" in memory and 255 is void."""
 
 IntArray = NDArray[np.int64]
 LabelArray = NDArray[np.uint8]
+Pixels = tuple[IntArray, LabelArray]
+"""Answers for one image: flat indices and labels."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,13 @@ class Round:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as a JSON object."""
-        return {
-            "index": self.index,
-            "step": self.step,
-            "budget": self.budget,
-            "reveal_radius": self.reveal_radius,
-            "suppress_radius": self.suppress_radius,
-            "info": dict(self.info),
-        }
+        """Return the fields as a JSON object."""
+        return {**vars(self), "info": dict(self.info)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Round:
-        """The inverse of :meth:`to_json`."""
-        return cls(**{name: value[name] for name in cls.__dataclass_fields__})
+        """Build a round from what :meth:`to_json` returned."""
+        return cls(**value)
 
 
 @dataclass(frozen=True)
@@ -96,12 +91,12 @@ class Regions:
 
     @property
     def pick_of_pixel(self) -> IntArray:
-        """(M,) int64: the number of the pick that asks for each pixel."""
+        """The number of the pick that asks for each pixel, (M,) int64."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
 
     @classmethod
     def from_sets(cls, sets: Sequence[ArrayLike]) -> Regions:
-        """Build from one array of flat indices per pick."""
+        """Build regions from one array of flat indices per pick."""
         arrays = [np.sort(np.asarray(one, dtype=np.int64).ravel()) for one in sets]
         offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
         np.cumsum([len(one) for one in arrays], out=offsets[1:])
@@ -110,7 +105,7 @@ class Regions:
 
 @dataclass(frozen=True)
 class ImagePicks:
-    """What a round asks of one image.
+    """The picks of one image in a round.
 
     Attributes:
         image_id: The image.
@@ -125,6 +120,11 @@ class ImagePicks:
     scores: NDArray[np.floating] | None = None
     regions: Regions | None = None
     digest: str = ""
+
+
+def no_picks(image_id: str) -> ImagePicks:
+    """Return the record of an image of which nothing is asked."""
+    return ImagePicks(image_id, np.zeros((0, 2), dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class ImageAnswers:
 
 
 def square_regions(picks: NDArray[np.integer], radius: int, height: int, width: int) -> Regions:
-    """The squares around picks, clipped at the image border.
+    """Return the squares around picks, clipped at the image border.
 
     Args:
         picks: (N, 2) integer rows and columns inside the image.
@@ -175,7 +175,7 @@ def square_regions(picks: NDArray[np.integer], radius: int, height: int, width: 
 
 
 def regions_of(picks: ImagePicks, spec: Round, image: TargetImage) -> Regions:
-    """The pixels that each pick of a record asks for, squares written out."""
+    """Return the pixels that each pick of a record asks for, squares written out."""
     if picks.regions is not None:
         return picks.regions
     return square_regions(picks.picks, spec.reveal_radius, image.height, image.width)
@@ -185,17 +185,17 @@ def check_picks(picks: ImagePicks, spec: Round, image: TargetImage) -> ImagePick
     """Check a record against its round and image and bring it to canonical form.
 
     Args:
-        picks: As the user gave it.
+        picks: The record as the user gave it.
         spec: The round.
         image: The image.
 
     Returns:
-        The record with int64 picks, float32 scores and regions that are ascending inside each pick.
+        The record with int64 picks, float32 scores and regions that ascend inside each pick.
 
     Raises:
-        BadPickError: If shapes are wrong, or a pick or pixel lies outside the image.
-        OverBudgetError: If there are more picks than the budget.
-        RevealedTwiceError: If two picks of the record ask for one pixel.
+        BadPickError: Shapes are wrong, or a pick or pixel lies outside the image.
+        OverBudgetError: There are more picks than the budget.
+        RevealedTwiceError: Two picks of the record ask for one pixel.
     """
     where = f"round {spec.index}, image {image.image_id!r}"
     array = _integers(picks.picks, f"{where}: picks")
@@ -210,7 +210,9 @@ def check_picks(picks: ImagePicks, spec: Round, image: TargetImage) -> ImagePick
             "picks are rows and columns at full label resolution"
         )
     if len(array) > spec.budget:
-        raise OverBudgetError(f"{where}: {len(array)} picks, the budget of the round is {spec.budget} per image")
+        raise OverBudgetError(
+            f"{where}: {len(array)} picks, the budget of the round is {spec.budget} per image; give fewer"
+        )
     scores = picks.scores
     if scores is not None:
         scores = np.ascontiguousarray(scores, dtype=np.float32)
@@ -227,7 +229,7 @@ def check_picks(picks: ImagePicks, spec: Round, image: TargetImage) -> ImagePick
 
 
 def check_disjoint(indices: IntArray, asked: NDArray[np.bool_] | None, where: str, width: int) -> None:
-    """Raise where a pixel is asked for twice.
+    """Refuse pixels that are asked for twice.
 
     Args:
         indices: (M,) int64 flat indices that are asked for now.
@@ -257,7 +259,7 @@ def check_answers(answers: ImageAnswers, num_classes: int, image: TargetImage) -
     """Check answers and sort them by pixel.
 
     Args:
-        answers: As the user gave them.
+        answers: The answers as the user gave them.
         num_classes: C.
         image: The image.
 
@@ -265,8 +267,8 @@ def check_answers(answers: ImageAnswers, num_classes: int, image: TargetImage) -
         (M,) int64 ascending flat indices and (M,) uint8 labels.
 
     Raises:
-        BadLabelError: If shapes differ, a pixel lies outside or occurs twice, or a label is neither below
-            ``num_classes`` nor 255.
+        BadLabelError: Shapes differ, a pixel lies outside or occurs twice, or a label is neither below ``num_classes``
+            nor 255.
     """
     where = f"answers for image {image.image_id!r}"
     try:
@@ -292,7 +294,7 @@ def check_answers(answers: ImageAnswers, num_classes: int, image: TargetImage) -
 
 
 def content_digest(spec: Round) -> hashlib._Hash:
-    """A running SHA-256 of a round's content, started with its shared part."""
+    """Return a running SHA-256 of a round's content, begun with its shared part."""
     return hashlib.sha256(canonical_json(spec.to_json()))
 
 

@@ -1,9 +1,9 @@
-"""What a crash leaves in a store's folder, and what becomes of it.
+"""The leftovers of a crash in a store's folder, and their treatment.
 
-Half-written files go. Answers in whole ones are kept, for somebody gave them: those that a live round asks for are
-committed; those that nobody asks for yet (the round that did was not committed) are *held* in files of their own, which
-:meth:`LabelReader.answered` knows. When the round is asked again, they become part of its commit, so that the store has
-the bytes that it would have had without the crash.
+Half-written files go. Answers in whole ones are kept, for somebody gave them. Those that a live round asks for are
+committed. Those that nobody asks for yet (their round was not committed) are *held* in files of their own, which
+:meth:`LabelReader.answered` knows. When the round is asked again, they become part of its commit, so the store has the
+bytes that it would have had without the crash.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 from ripu.io.writing import TMP_PREFIX, publish, sync
-from ripu.labelstore.answers import Pixels, check_agrees, file_header, merge
-from ripu.labelstore.encoding import decode_answers
+from ripu.labelstore.answers import check_agrees, merge, read_unlisted
 from ripu.labelstore.errors import AnswerConflictError, CorruptStoreError
-from ripu.labelstore.files import RecordFile, file_digest
+from ripu.labelstore.files import file_digest
 from ripu.labelstore.log import MANIFEST_FILE, held_files, held_name
 from ripu.labelstore.reader import LabelReader
+from ripu.labelstore.records import Pixels
 
 _OWN_FILE = re.compile(
     r"((round|carried)-\d{3}-[0-9a-f]{16}|answers-[0-9a-f]{16}|shard-\d{3}-\d{5}-(picks|answers))\.dat"
@@ -28,10 +27,10 @@ _OWN_FILE = re.compile(
 
 
 def check_never_used(folder: Path) -> None:
-    """Refuse to make a store in a folder that holds one without its manifest, which is written before all else.
+    """Refuse to make a store in a folder with rounds or answers: the manifest is written before them, so it was lost.
 
     Raises:
-        CorruptStoreError: If there are rounds or answers.
+        CorruptStoreError: There are some.
     """
     found = sorted(path.name for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name))
     if found or held_files(folder):
@@ -42,16 +41,16 @@ def check_never_used(folder: Path) -> None:
 
 
 def asked_answers(store: LabelReader) -> dict[int, list[Pixels]]:
-    """The answers in unlisted and held files that live rounds wait for, by image number."""
+    """Return the answers in unlisted and held files that live rounds wait for, by image number."""
     batches: dict[int, list[Pixels]] = {}
     for path in [*_unlisted(store), *held_files(store.path)]:
         try:
             answers = _answers_in(store, path)
-            if not (answers and _is_awaited(store, answers)):
+            if not _is_awaited(store, answers):
                 continue
             for number, pixels in answers:
                 merge([*batches.get(number, ()), pixels], store.images[number])
-        except AnswerConflictError:  # told of by tidy
+        except AnswerConflictError:  # tidy warns of it
             continue
         for number, pixels in answers:
             batches.setdefault(number, []).append(pixels)
@@ -64,16 +63,15 @@ def tidy(store: LabelReader) -> None:
     Args:
         store: A store whose awaited answers (:func:`asked_answers`) are committed.
     """
-    for path in sorted(store.path.iterdir()):
-        if path.name.startswith(TMP_PREFIX):
-            _remove(path)
+    for path in sorted(store.path.glob(f"{TMP_PREFIX}*")):
+        _remove(path)
     for path in _unlisted(store):
         try:
             answers = _answers_in(store, path)
         except AnswerConflictError as error:
             _warn_of(path, error)
             continue
-        if answers and _is_news(store, answers):
+        if _is_news(store, answers):
             publish(path, store.path / held_name(file_digest(path)))
             sync(store.path)
             store.look_again()
@@ -99,32 +97,30 @@ def release(store: LabelReader) -> None:
 
 
 def warn_of_held(store: LabelReader) -> None:
-    """Tell of held answers that go beyond what a store begins with: they count where they are asked for.
+    """Warn of held answers beyond those that a store begins with: they count where they are asked for.
 
-    Those that contradict it were told of by :func:`release`.
+    :func:`release` warns of those that contradict it.
     """
     for path in held_files(store.path):
-        try:
+        with contextlib.suppress(AnswerConflictError):
             _answers_in(store, path)
-        except AnswerConflictError:
-            continue
-        warnings.warn(
-            f"{path}: kept, it has answers from before the labels were carried over, and somebody may have given them; "
-            "if they come from labels that were corrected since, move the file away",
-            stacklevel=4,
-        )
+            warnings.warn(
+                f"{path}: kept, it has answers from before the labels were carried over, and somebody may have given "
+                "them; if they come from labels that were corrected since, move the file away",
+                stacklevel=4,
+            )
 
 
 def _warn_of(path: Path, error: AnswerConflictError) -> None:
     warnings.warn(
-        f"{path}: left in place, it contradicts answers that are known, and those stand ({error}); if those are right, "
+        f"{path}: left in place, it contradicts answers that are known, and those stand ({error}); if they are right, "
         "move the file away",
         stacklevel=5,
     )
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # what stays behind goes when a writer opens the store again
+    with contextlib.suppress(OSError):  # it goes when a writer opens the store again
         path.unlink()
 
 
@@ -134,35 +130,24 @@ def _unlisted(store: LabelReader) -> list[Path]:
 
 
 def _answers_in(store: LabelReader, path: Path) -> list[tuple[int, Pixels]]:
-    """What a file answers; nothing where a crash cut it off.
+    """Read the answers of a file; none where a crash cut it off.
 
     Raises:
-        CorruptStoreError: If a held file is damaged: it was whole once.
-        AnswerConflictError: If it contradicts what is known.
+        CorruptStoreError: A held file is damaged: it was whole once.
+        AnswerConflictError: It contradicts what is known.
     """
-    is_held = path.name == held_name(path.stem.rpartition("-")[2])
+    is_held = path.name.startswith("held-")
     if not is_held and "answers" not in path.name:
         return []
     try:
-        file = RecordFile(path)
-        if file.header != file_header(store, "answers", None):
-            return []
-        return list(_read(store, file))
+        answers = list(read_unlisted(store, path))
     except CorruptStoreError:
         if is_held:
             raise
         return []  # these answers were never acknowledged
-
-
-def _read(store: LabelReader, file: RecordFile) -> Iterator[tuple[int, Pixels]]:
-    if file.images and max(file.images) >= len(store.images):
-        raise CorruptStoreError(f"{file.path}: has records of images that the store was created without; remove it")
-    for number in file.images:
-        payload = file.read(number)
-        assert payload is not None
-        indices, labels = decode_answers(payload, store.images[number])
-        check_agrees(store, store.images[number], indices, labels)
-        yield number, (indices, labels)
+    for number, pixels in answers:
+        check_agrees(store, store.images[number], *pixels)
+    return answers
 
 
 def _is_news(store: LabelReader, answers: list[tuple[int, Pixels]]) -> bool:

@@ -18,14 +18,13 @@ def stats_text(stats: StoreStats, with_images: bool) -> str:
     names = ("picks", "answered", "void", "left", "clicks", "pixels", "share", "px answered", "px missing", "px void")
 
     def row(tally: Tally, left: int | None) -> list[str]:
-        missing = tally.asked_pixels - tally.answered_pixels
         return [
             *(f"{count:,}" for count in (tally.picks, tally.answered_picks, tally.void_picks)),
             "-" if left is None else f"{left:,}",
             f"{tally.clicks:,}",
             f"{tally.asked_pixels:,}",
             f"{100 * tally.asked_pixels / max(stats.num_pixels, 1):.3f}%",
-            *(f"{count:,}" for count in (tally.answered_pixels, missing, tally.void_pixels)),
+            *(f"{count:,}" for count in (tally.answered_pixels, tally.missing_pixels, tally.void_pixels)),
         ]
 
     rounds = [
