@@ -128,7 +128,7 @@ class StoreStats:
         total: Over that and the live rounds.
         rounds: Per live round.
         images: Per image id.
-        planned_picks: Picks that the run plans to spend over all images and rounds, on top of what is carried over. None
+        planned_picks: Picks that the run plans to spend over all images and rounds, on top of the carried ones. None
             without a plan, and where images differ in size: the plan is that of the largest then. (On the training grid
             the budget is the same for all sizes.)
         left_picks: The rest of them; each will cost one click or more.
