@@ -312,6 +312,12 @@ def test_help_comes_without_torch(name: str, tmp_path: Path) -> None:
     assert "python -m" in done.stdout
 
 
+def test_the_command_reads_what_was_quoted(tmp_path: Path) -> None:
+    done = call("ripu.train", "paths.output_dir=a=[ü]", "--cfg", "job", "--package", "paths", cwd=tmp_path)
+    assert "output_dir: a=[ü]" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
 def test_a_run_in_a_folder_with_signs_in_its_name(data_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "mode=ra [ü] (1)"
     words = tiny(
