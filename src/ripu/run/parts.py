@@ -20,14 +20,9 @@ from ripu.training.skipped_files import SkippedFiles
 
 @dataclass
 class Clock:
-    """Seconds by phase of a run.
+    """Seconds by phase of a run."""
 
-    Attributes:
-        since: ``time.monotonic()`` of the last lap.
-        seconds: Seconds by phase.
-    """
-
-    since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic)  # time.monotonic() of the last lap
     seconds: dict[str, float] = field(default_factory=dict)
 
     def lap(self, phase: str) -> None:
@@ -39,30 +34,16 @@ class Clock:
 
 @dataclass
 class Run:
-    """A run that is open: everything that its phases share.
-
-    Attributes:
-        spec: Its description.
-        scenes: Its data.
-        module: The network with its losses.
-        datamodule: Mixes source and target batches.
-        trainer: Lightning's trainer, with all callbacks.
-        selection: The callback that selects; has the learning curve.
-        engine: Selects; None without rounds.
-        store: The label store; None in settings without revealed labels.
-        skipped: Files that could not be read.
-        checkpoint: Where training resumes; None at the start.
-        clock: Seconds by phase.
-    """
+    """A run that is open: everything that its phases share."""
 
     spec: RunSpec
     scenes: Scenes
     module: RipuModule
     datamodule: RipuDataModule
-    trainer: pl.Trainer
-    selection: SelectionCallback
-    engine: SelectionEngine | None
-    store: LabelStore | None
+    trainer: pl.Trainer  # with all callbacks
+    selection: SelectionCallback  # has the learning curve
+    engine: SelectionEngine | None  # None without rounds
+    store: LabelStore | None  # None in settings without revealed labels
     skipped: SkippedFiles
-    checkpoint: Path | None = None
+    checkpoint: Path | None = None  # where training resumes; None at the start
     clock: Clock = field(default_factory=Clock)

@@ -83,20 +83,13 @@ def make_run(
     checkpoint: Path | None = None,
     clock: Clock | None = None,
 ) -> Run:
-    """Give the trainer its callbacks, in the order in which they must act, and return the whole.
+    """Give the trainer its callbacks, in the order in which they must act, and return the open run.
 
     Args:
-        spec: The run.
-        trainer: Its trainer, without callbacks.
-        scenes: Its data.
-        module: Its network.
-        datamodule: Its batches.
-        engine: Its selection; None without rounds.
-        store: Its label store; None in settings without revealed labels.
+        spec, trainer, scenes, module, datamodule, engine, store, checkpoint, clock: See :class:`ripu.run.parts.Run`; the
+            trainer has no callbacks yet.
         bar: The progress bar; None for the usual one.
         more: Callbacks that act last.
-        checkpoint: Where training resumes.
-        clock: The clock of the run.
     """
     run, plan, evaluation = spec.output_dir, spec.plan, spec.evaluation
     skipped = SkippedFiles(run, datamodule.faults)

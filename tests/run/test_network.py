@@ -1,4 +1,4 @@
-"""Where a run begins: weights of other runs and of the authors."""
+"""Networks of runs: weights of other runs and of the authors."""
 
 from __future__ import annotations
 
