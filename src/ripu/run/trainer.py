@@ -86,8 +86,8 @@ def make_run(
     """Give the trainer its callbacks, in the order in which they must act, and return the open run.
 
     Args:
-        spec, trainer, scenes, module, datamodule, engine, store, checkpoint, clock: See :class:`ripu.run.parts.Run`; the
-            trainer has no callbacks yet.
+        spec, trainer, scenes, module, datamodule, engine, store, checkpoint, clock: The parts, as
+            :class:`ripu.run.parts.Run` describes them; the trainer has no callbacks yet.
         bar: The progress bar; None for the usual one.
         more: Callbacks that act last.
     """
