@@ -46,11 +46,11 @@ def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
     state = restore.read_checkpoint(path)
     missing = {"step", "micro_batch", "rank", "threads", "batch", "images"} - state.keys()
     if missing:
-        raise ConfigError(f"{path} is not the state of a step that failed; name RUN/{Path('nonfinite')}/step-*.pt")
+        raise ConfigError(f"{path} is not the state of a step that failed; name RUN/nonfinite/step-*.pt")
     torch.set_num_threads(state["threads"])
-    spec, module = restore.restore(path)
+    spec = restore.restored_spec(state)
     device = make_device(accelerator)
-    module.to(device).train()
+    module = restore.restored_module(spec, state).to(device).train()
     batch = {
         domain: {name: tensor.to(device) for name, tensor in part.items()} for domain, part in state["batch"].items()
     }
@@ -64,7 +64,7 @@ def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
         return look
 
     for name, part in module.network.named_modules():
-        if not any(True for _ in part.children()):
+        if not list(part.children()):
             part.register_forward_hook(watch(name))
     module.seed_step(state["step"], state["micro_batch"], state["rank"])
     is_adapting = not module.plan.is_pretraining(state["step"])

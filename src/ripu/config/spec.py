@@ -244,7 +244,7 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
         experiment: The choice of ``experiment=``.
 
     Raises:
-        ConfigError: The schedule, the query or the classes cannot be.
+        ConfigError: Steps, budget, radii or classes that do not fit together.
     """
     config = upgrade(config)
     paths, mode = config["paths"], config["mode"]
@@ -284,7 +284,7 @@ def make_dataset(node: Mapping[str, Any]) -> DatasetSpec:
     """Make the description of a data set from the plain ``dataset`` group.
 
     Raises:
-        ConfigError: There is no class table of this name, or the one that is described is not in order.
+        ConfigError: The class table is unknown, or its description is wrong.
     """
     from ripu.datasets.taxonomy import TAXONOMIES
 

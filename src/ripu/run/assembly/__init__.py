@@ -1,1 +1,1 @@
-"""The parts of a run, made from its description: data, network, and what asks for labels."""
+"""The parts of a run, made from its description: data, network, and the selection of labels."""
