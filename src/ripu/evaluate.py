@@ -19,7 +19,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ripu.config.app import command
-from ripu.config.messages import explain, quiet_libraries
+from ripu.config.messages import quiet_libraries
+from ripu.io.errors import print_error
 from ripu.run import restore
 from ripu.run.assembly.data import make_val
 from ripu.run.device import check_device
@@ -101,7 +102,7 @@ def main(cfg: DictConfig) -> None:
     except SystemExit:  # Lightning's answer to Ctrl-C
         raise KeyboardInterrupt from None
     except Exception as error:
-        explain(error)
+        print_error(error)
         sys.exit(1)
 
 

@@ -19,8 +19,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ripu.config.app import command
-from ripu.config.messages import explain, quiet_libraries
+from ripu.config.messages import quiet_libraries
 from ripu.config.validate import check_values
+from ripu.io.errors import print_error
 from ripu.run import restore
 from ripu.run.device import make_device
 
@@ -81,7 +82,7 @@ def main(cfg: DictConfig) -> None:
         print("\nstopped; the same command resumes", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        explain(error)
+        print_error(error)
         sys.exit(1)
     from ripu.inference.folder_prediction import summary
 

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ripu.config.messages import explain
-from ripu.io.errors import ConfigError
+from ripu.io.errors import ConfigError, print_error
 from ripu.run import restore
 from ripu.run.device import make_device
 
@@ -104,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         found = repeat(Path(words[0]))
     except Exception as error:
-        explain(error)
+        print_error(error)
         return 1
     print(f"step {found['step']}; images:")
     for domain, names in found["images"].items():

@@ -20,10 +20,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ripu.config.app import chosen, command
-from ripu.config.messages import explain, quiet_libraries
+from ripu.config.messages import quiet_libraries
 from ripu.config.spec import make_spec, plain
 from ripu.config.validate import config_dir
-from ripu.io.errors import ConfigError
+from ripu.io.errors import ConfigError, print_error
 from ripu.run import restore
 from ripu.run.device import make_device
 
@@ -142,7 +142,7 @@ def main(cfg: DictConfig) -> None:
     try:
         replay(cfg)
     except Exception as error:
-        explain(error)
+        print_error(error)
         sys.exit(1)
 
 

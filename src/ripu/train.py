@@ -25,9 +25,10 @@ from omegaconf import DictConfig, open_dict
 
 from ripu.config.app import chosen, command, given_words
 from ripu.config.checks import check_config, checked_spec
-from ripu.config.messages import explain, quiet_libraries
+from ripu.config.messages import quiet_libraries
 from ripu.config.spec import RunSpec
 from ripu.io import signals
+from ripu.io.errors import print_error
 from ripu.io.shell import command_line, override
 from ripu.run.assembly.data import check_data
 from ripu.run.device import check_device
@@ -92,7 +93,7 @@ def main(cfg: DictConfig) -> None:
         status = signals.say_stopped(f"stopped; {line or 'nothing was begun, start again with the same command'}")
         raise SystemExit(signals.stop_status() or status) from None
     except Exception as error:
-        explain(error)
+        print_error(error)
         if line := resume_line(folder, words, began):
             print(line, file=sys.stderr)
         raise SystemExit(1) from None

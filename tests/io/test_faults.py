@@ -128,7 +128,7 @@ def test_a_round_without_memory_goes_on_in_halves(
     whole: Path, data_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train_here(data_root, tmp_path / "run", "model._target_=test_faults.Crowded")
-    assert "not enough memory for a forward of 3 images; going on with 1" in caplog.text
+    assert "not enough memory for a batch of 3 images; continuing with 1" in caplog.text
     assert same_weights(whole, tmp_path / "run")
     one, other = (LabelStore.open(run / "labels") for run in (whole, tmp_path / "run"))
     for image in one.images:  # the scores beside them may differ in their last bit, as those of other batches do

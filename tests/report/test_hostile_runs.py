@@ -98,7 +98,7 @@ def test_malformed_progress_is_an_error_but_never_stops_training(
     (recorded(tmp_path) / "progress.json").write_text(f'{{"rounds": {rounds}, "evaluations": []}}')
     try_page(tmp_path)  # training only logs the problem
     assert main([str(tmp_path), "--html"]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    assert capsys.readouterr().err.startswith("\nerror: ")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ripu.config.command_line import check_command_line, quote_texts
-from ripu.config.messages import explain
 from ripu.config.validate import config_dir
+from ripu.io.errors import print_error
 from ripu.io.signals import end_guard, say_stopped
 
 
@@ -42,7 +42,7 @@ def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: 
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(1) from None
             except (ValueError, OSError) as error:  # OSError: Hydra makes the folder of a run
-                explain(error)
+                print_error(error)
                 raise SystemExit(1) from None
 
         return main

@@ -1,22 +1,9 @@
-"""Output of the commands: errors in one line, and silence of the libraries below."""
+"""Silence of the libraries below the commands."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-
-from ripu.io.errors import print_error
-from ripu.io.signals import ignore_dead_workers
-
-
-def explain(error: Exception) -> None:
-    """Print an error that the user can do something about in one line; raise any other again.
-
-    Args:
-        error: The error that ended a command; see :func:`ripu.io.errors.print_error`.
-    """
-    ignore_dead_workers()
-    print_error(error)
 
 
 def quiet_libraries() -> None:

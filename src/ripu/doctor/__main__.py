@@ -20,13 +20,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ripu.config.app import command
-from ripu.config.messages import explain, quiet_libraries
+from ripu.config.messages import quiet_libraries
 from ripu.config.spec import make_dataset, plain
 from ripu.config.validate import check_values
 from ripu.doctor.examine import examine
 from ripu.doctor.reading import read_all
 from ripu.doctor.report import as_mapping, text
 from ripu.io.console import Progress
+from ripu.io.errors import print_error
 from ripu.run.assembly.data import load_parts
 
 
@@ -62,7 +63,7 @@ def main(cfg: DictConfig) -> None:
     try:
         report = doctor(cfg)
     except Exception as error:
-        explain(error)
+        print_error(error)
         sys.exit(1)
     print(text(report))
     if report["verdict"] == "unfit":

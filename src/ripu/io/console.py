@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on a terminal, a plain line now and then where there is none."""
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 PLAIN_SECONDS = 15.0
-"""Where there is no terminal, a line is printed at most this often."""
+"""Seconds between two lines without a terminal."""
 
 _T = TypeVar("_T")
 
 
 def is_terminal() -> bool:
-    """Whether stderr is a terminal that can redraw a line."""
+    """Return whether stderr is a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM", "") != "dumb"
 
 
 def time_left(done: int, total: int, seconds: float) -> str:
-    """The time that is left where ``done`` of ``total`` items took ``seconds``, for people.
+    """Return the time that is left, in words, if ``done`` of ``total`` items took ``seconds``.
 
     Example:
         >>> time_left(10, 20, 30.0)
@@ -37,19 +37,19 @@ def time_left(done: int, total: int, seconds: float) -> str:
 
 
 class Progress:
-    """Shows how many items of a piece of work are done, on stderr, with the time left.
+    """A display on stderr of how many items are done and the time left.
 
-    On a terminal: a bar that disappears at the end. Elsewhere (a log file, a job of a cluster, ``TERM=dumb``): a line
-    every :data:`PLAIN_SECONDS`, so that short work says nothing.
+    On a terminal it is a bar that disappears at the end. Elsewhere (a log file, a cluster job, ``TERM=dumb``) it is a
+    line every :data:`PLAIN_SECONDS`, so short work says nothing.
     """
 
     def __init__(self, what: str, total: int, unit: str = "images", *, is_enabled: bool = True) -> None:
-        """Begin.
+        """Begin with nothing done.
 
         Args:
             what: Name of the work.
             total: Number of items.
-            unit: What is counted.
+            unit: Name of the items.
             is_enabled: False shows nothing at all.
         """
         self.what, self.total, self.unit = what, total, unit
@@ -67,7 +67,7 @@ class Progress:
         self.close()
 
     def __call__(self, done: int, total: int | None = None) -> None:
-        """Show that ``done`` items of ``total`` (what it was by default) are done; closes when all are."""
+        """Show that ``done`` items are done, of a new ``total`` if it is given; close when all are."""
         self.total = self.total if total is None else total
         self._done = done
         if self._bar is not None:
@@ -90,7 +90,7 @@ class Progress:
         self(self._done + count)
 
     def say(self, text: str) -> None:
-        """Print a line on stderr, above the bar where there is one."""
+        """Print a line on stderr, above the bar if there is one."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
@@ -107,10 +107,10 @@ def track(items: Iterable[_T], what: str, total: int, unit: str = "images", *, i
     """Pass items on and show how many went by.
 
     Args:
-        items: What to pass on.
+        items: The items.
         what: Name of the work.
         total: Number of items.
-        unit: What is counted.
+        unit: Name of the items.
         is_enabled: False shows nothing at all.
     """
     with Progress(what, total, unit, is_enabled=is_enabled) as progress:

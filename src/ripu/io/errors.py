@@ -9,6 +9,8 @@ import traceback
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from ripu.io.signals import ignore_dead_workers
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a full disk, a spent quota and a limit on the size of files."""
 
@@ -34,11 +36,12 @@ class ConfigError(RipuError, ValueError):
 
 
 def print_error(error: BaseException) -> None:
-    """Print an error that the user can act on, in one line on stderr; raise any other again.
+    """Print an error that the user can act on, in one line on stderr; raise any other.
 
     Args:
         error: The error that ended a command; see :func:`line_of`.
     """
+    ignore_dead_workers()
     line = line_of(error)
     if line is None:
         raise error

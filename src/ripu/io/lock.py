@@ -95,7 +95,7 @@ class FileLock:
 
     @property
     def is_held(self) -> bool:
-        """Whether this object holds the lock: False in a forked child and after :meth:`release`."""
+        """True while this object holds the lock: not in a forked child, nor after :meth:`release`."""
         return _held.get(self._key) is self
 
     def release(self) -> None:

@@ -109,7 +109,7 @@ class Log:
 
     @property
     def carried(self) -> tuple[RoundEvent, ...]:
-        """What was asked before the run began, in order."""
+        """The rounds from before the run began, in order."""
         return tuple(event for event in self.events if isinstance(event, RoundEvent) and event.is_carried)
 
     @property

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ripu.io.errors import print_error
 
 if TYPE_CHECKING:
     from ripu.report.collect import RunRecord
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.html and not arguments.figures:
             _tables(arguments.dirs, arguments.out, arguments.paper)
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     return status
 
@@ -103,7 +104,7 @@ def _each(names: Mapping[Path, str], write: Callable[[Path, str], Sequence[objec
                 print(line)
             done[run] = name
         except (ValueError, RuntimeError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
     return done
 
 
