@@ -18,7 +18,7 @@ TEXTS = sorted(
     if path.suffix in (".py", ".md", ".yaml", ".html", ".js")
 ) + [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 TRANSLATED = re.compile(
-    r"\b(go(es)? on with|gone on with|is no (folder|file|number|run)\b|in little\b|tells of\b|is to be had)"
+    r"\b(go(es)? on with|gone on with|(?<!there )is no (folder|file|number|run)\b|in little\b|tells of\b|is to be had)"
 )
 
 
