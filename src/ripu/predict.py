@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from ripu.config.app import command
 from ripu.config.messages import quiet_libraries
+from ripu.config.spec import fill, plain
 from ripu.config.validate import check_values
 from ripu.io.errors import print_error
 from ripu.run import restore
@@ -49,17 +50,6 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
     from ripu.models.checkpoints import file_digest
 
     spec, module = restore.restore(path)
-    options = Options(
-        write=tuple(cfg.write),
-        scale=cfg.scale,
-        tile=None if cfg.tile is None else tuple(cfg.tile),
-        overlap=cfg.overlap,
-        flip=cfg.flip,
-        opacity=cfg.opacity,
-        overwrite=cfg.overwrite,
-        batch=cfg.batch,
-        num_workers=cfg.num_workers,
-    )
     return predict_folder(
         Path(cfg.input),
         Path(cfg.output),
@@ -68,7 +58,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
         spec.data.target_size,
         file_digest(path),
         device,
-        options,
+        fill(Options, plain(cfg)),
     )
 
 

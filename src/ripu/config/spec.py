@@ -268,15 +268,15 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
         model=config["model"],
         loggers=tuple(node for node in config["logger"].values() if node is not None),
         dataset=make_dataset(config["dataset"]),
-        setting=_fill(SettingSpec, config["setting"]),
-        start=_fill(StartSpec, config["start"]),
-        objective=_fill(ObjectiveSpec, config["objective"]),
-        optimizer=_fill(OptimizerSpec, config["optimizer"]),
-        protocol=_fill(ProtocolSpec, config["protocol"]),
-        data=_fill(DataSpec, config["data"]),
-        evaluation=_fill(EvaluationSpec, config["evaluation"]),
-        checkpoint=_fill(CheckpointSpec, config["checkpoint"]),
-        trainer=_fill(TrainerSpec, config["trainer"]),
+        setting=fill(SettingSpec, config["setting"]),
+        start=fill(StartSpec, config["start"]),
+        objective=fill(ObjectiveSpec, config["objective"]),
+        optimizer=fill(OptimizerSpec, config["optimizer"]),
+        protocol=fill(ProtocolSpec, config["protocol"]),
+        data=fill(DataSpec, config["data"]),
+        evaluation=fill(EvaluationSpec, config["evaluation"]),
+        checkpoint=fill(CheckpointSpec, config["checkpoint"]),
+        trainer=fill(TrainerSpec, config["trainer"]),
     )
 
 
@@ -292,7 +292,7 @@ def make_dataset(node: Mapping[str, Any]) -> DatasetSpec:
     if isinstance(table, str) and table not in TAXONOMIES:
         raise ConfigError(f"dataset.taxonomy={table} is unknown; there are {sorted(TAXONOMIES)}")
     taxonomy = TAXONOMIES[table] if isinstance(table, str) else instantiate(table)
-    return _fill(DatasetSpec, {**node, "taxonomy": taxonomy})
+    return fill(DatasetSpec, {**node, "taxonomy": taxonomy})
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -334,8 +334,8 @@ def instantiate(node: Any, **more: Any) -> Any:
         raise ConfigError(f"{node['_target_']} refuses its arguments ({said[:300]}); correct them") from error
 
 
-def _fill(kind: type[_T], node: Mapping[str, Any]) -> _T:
-    """Make a part of a spec from the entries of a node that it has fields for."""
+def fill(kind: type[_T], node: Mapping[str, Any]) -> _T:
+    """Make a dataclass from the entries of a plain node that it has fields for."""
     return kind(
         **{
             field.name: tuple(node[field.name]) if str(field.type).startswith("tuple") else node[field.name]

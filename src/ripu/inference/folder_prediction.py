@@ -44,23 +44,11 @@ class PictureSizeError(RipuError, ValueError):
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a prediction, as in ``conf/predict.yaml``.
+    """Options of a prediction; see ``conf/predict.yaml``."""
 
-    Attributes:
-        write: Kinds of files, out of :data:`KINDS`.
-        scale: Network pixels per image pixel; None as :func:`network_size` describes.
-        tile: (height, width) that the network takes at once; None: the longer side of training, twice.
-        overlap: Share of a tile that neighbours have in common.
-        flip: Average with the mirrored image.
-        opacity: Opacity of the colours in overlays.
-        overwrite: Predict finished images again.
-        batch: Tiles a forward, and images that are read at a time.
-        num_workers: Threads that read and write files.
-    """
-
-    write: tuple[str, ...]
+    write: tuple[str, ...]  # kinds of files, out of KINDS
     scale: float | None
-    tile: tuple[int, int] | None
+    tile: list[int] | None
     overlap: float
     flip: bool
     opacity: float
@@ -139,11 +127,11 @@ def predict_folder(
         PhotosError: Folders that cannot be used.
     """
     photos, others = find_photos(source, output)
-    tile = options.tile or (max(trained_size), max(trained_size))
+    tile = options.tile or 2 * [max(trained_size)]
     settings = {
         "checkpoint_sha256": checkpoint_sha256,
         "scale": options.scale,
-        "tile": list(tile),
+        "tile": tile,
         "overlap": options.overlap,
         "flip": options.flip,
         "opacity": options.opacity,
@@ -153,7 +141,7 @@ def predict_folder(
     files = {photo.name: {kind: finished.place(kind, photo, KINDS[kind]) for kind in options.write} for photo in photos}
     waiting = [photo for photo in photos if not finished.has(photo, list(files[photo.name].values()))]
     write_bytes(output / "legend.png", legend(taxonomy))
-    predictor = Predictor(module, device, tile, options.overlap, options.batch, options.flip)
+    predictor = Predictor(module, device, (tile[0], tile[1]), options.overlap, options.batch, options.flip)
     paint = Painter(taxonomy, options.opacity)
     unreadable: dict[str, str] = {}
     done = 0
