@@ -138,7 +138,7 @@ def _undo(arguments: argparse.Namespace) -> int:
 
     with _open(arguments.run, write=True) as store:
         if not store.num_rounds:
-            raise RoundOrderError(f"{store.path}: no round is committed, there is nothing to undo")
+            raise RoundOrderError(f"{store.path}: no round is committed, so there is nothing to undo")
         spec = store.undo_round(store.num_rounds - 1)
         left = f"{store.num_rounds} rounds are left, answers are kept"
         print(f"{store.path}: round {spec.index} (step {spec.step}) is undone; {left}")

@@ -1,4 +1,4 @@
-"""The LightningModule: the segmentation net, the losses, the optimiser, and evaluation."""
+"""The LightningModule: the segmentation net, the losses and the optimiser."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ def test_photographs_are_read_upright_and_so_must_their_labels_be(tmp_path: Path
     assert image[28:].max() < 10
     assert np.array_equal(image, read_image(found.scenes[0].image))
     assert found.without_labels().label_size(0) == (48, 32)
-    with pytest.raises(SceneError, match=r"image 32 x 48, label 48 x 32.*1 of these labels lie on their side"):
+    with pytest.raises(SceneError, match=r"image 32 x 48, label 48 x 32.*1 of these labels are sideways"):
         scenes(32, 48)
 
 

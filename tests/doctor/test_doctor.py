@@ -167,7 +167,7 @@ def test_labels_of_photographs_that_lie_on_their_side_are_found(own_data: Path) 
         file.save(path, exif=exif)
     one = found(check(own_data), "source", "labels of another shape")
     assert one["count"] == 1
-    assert one["remedy"].startswith("1 lie on their side, as their photographs are stored: rotate them")
+    assert one["remedy"].startswith("1 labels are sideways, like the stored photographs: rotate them")
     exif[0x0112] = 3
     with Image.open(path) as file:
         file.save(path, exif=exif)

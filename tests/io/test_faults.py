@@ -197,7 +197,7 @@ def test_a_dead_worker_is_named(data_root: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert re.search(r"data worker(s with process numbers \d+, \d+| with process number \d+)? died \(", done.stderr)
+    assert re.search(r"data worker(s with process IDs \d+, \d+| with process ID \d+)? died \(", done.stderr)
     assert "lower data.num_workers" in done.stderr
     assert "resume=true" in done.stderr
     assert "Traceback" not in done.stderr  # PyTorch tells a process of its dead workers whenever any child of it ends
@@ -210,7 +210,7 @@ def test_a_dead_worker_is_named(data_root: Path, tmp_path: Path) -> None:
     ("said", "wanted"),
     [
         ("(pid(s) 17) exited unexpectedly", "worker with process number 17 died (exited unexpectedly)"),
-        ("(pid(s) 17, 4) exited unexpectedly", "workers with process numbers 17, 4 died (exited unexpectedly)"),
+        ("(pid(s) 17, 4) exited unexpectedly", "workers with process IDs 17, 4 died (exited unexpectedly)"),
         ("(pid 17) is killed by signal: Killed. ", "worker with process number 17 died (killed by signal: Killed)"),
     ],
 )

@@ -79,7 +79,7 @@ def test_a_class_goes_through_all_its_images_before_repeating() -> None:
 def test_images_without_a_class_and_classes_without_an_image_are_never_drawn() -> None:
     classes = np.array([[True, False], [False, False], [True, False]])
     assert set(balanced_draws(classes, 100, 0).tolist()) == {0, 2}
-    with pytest.raises(SceneError, match="no source label holds any class"):
+    with pytest.raises(SceneError, match="no source label contains any of the classes"):
         balanced_draws(np.zeros((3, 2), dtype=bool), 10, 0)
 
 

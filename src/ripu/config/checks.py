@@ -132,7 +132,7 @@ def check_room(query: Query, size: tuple[int, int], train_size: tuple[int, int])
 
 
 def check_processes(devices: Any, where: str) -> None:
-    """Refuse ``trainer.devices`` on a CPU that is not a number of processes.
+    """Refuse a ``trainer.devices`` on a CPU that is not a number of processes.
 
     Args:
         devices: The value.

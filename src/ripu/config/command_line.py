@@ -115,7 +115,7 @@ def _refuse_sweeps(overrides: Sequence[Any]) -> None:
         if override.is_sweep_override():
             key, value = override.get_key_element(), override.input_line.partition("=")[2]
             raise ConfigError(
-                f"{override.input_line} gives {key} several values; add -m for a run with each, or write "
+                f"{override.input_line} gives {key} several values; add -m to run once per value, or write "
                 f"{key}=[{value}] for a list"
             )
 
@@ -143,7 +143,7 @@ class _Checker:
                     raise ConfigError(f"{word} has no value; write KEY=VALUE, e.g. seed=1{hint}") from error
                 cause = str(error).splitlines()[0]
                 raise ConfigError(
-                    f"{word} cannot be read ({cause}); put values with blanks or signs such as , = : [ {{ $ into quotes"
+                    f"{word} cannot be read ({cause}); quote values that contain blanks or any of , = : [ {{ $"
                 ) from error
         for override in found:
             self._check_choice(override)
@@ -152,10 +152,10 @@ class _Checker:
     def _check_choice(self, override: Any) -> None:
         key, line = override.key_or_group, override.input_line
         if override.is_delete() and not key.startswith("hydra"):
-            raise ConfigError(f"{line} removes {key}, which is read; give it a value instead")
+            raise ConfigError(f"{line} removes {key}, which the command needs; give it a value instead")
         if not self._loader.is_group(key):
             if "/" in key:
-                raise ConfigError(f"{line}: there is no group of options {key}{near(key, self._groups)}")
+                raise ConfigError(f"{line}: there is no option group {key}{near(key, self._groups)}")
             return
         if key.startswith("hydra"):
             return

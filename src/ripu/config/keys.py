@@ -12,9 +12,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from ripu.config import rules
-from ripu.config.rules import NOT_NEGATIVE, NOTHING, POSITIVE, SHARE, SIZE, TEXT, YES_NO, Rule, number, one_of, whole
+from ripu.config import value_rules as rules
 from ripu.config.suggest import near
+from ripu.config.value_rules import (
+    NOT_NEGATIVE,
+    NOTHING,
+    POSITIVE,
+    SHARE,
+    SIZE,
+    TEXT,
+    YES_NO,
+    Rule,
+    number,
+    one_of,
+    whole,
+)
 
 Target = Literal["", "network", "score", "shape", "loader", "class table", "any"]
 """A kind of object; see :attr:`Key.target`."""

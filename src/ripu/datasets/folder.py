@@ -19,7 +19,7 @@ from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
 
 CHECKED_LABELS = 20
-"""Number of labels, spread over the data set, that are decoded on opening to find a wrong map at once."""
+"""Number of labels, spread over the data set, that are decoded on opening, to catch a wrong class map early."""
 
 Color = tuple[int, int, int]
 _log = logging.getLogger(__name__)
@@ -306,7 +306,7 @@ def _check(dataset: SceneDataset) -> None:
             unclear.append(scene.image)
     if unequal:
         lying = (
-            f"{num_lying} of these labels lie on their side, as their photographs are stored, while images are read "
+            f"{num_lying} of these labels are sideways, like the stored photographs, while images are read "
             "upright, as their EXIF data ask: rotate the labels too, or remove the EXIF orientation of the images; "
         )
         raise SceneError(

@@ -14,7 +14,7 @@ from ripu.doctor.partners import find_unpaired
 from ripu.doctor.reading import SceneFacts, read_label
 
 SAMPLED = 4
-"""Labels per part that are read before each run; of so few, all may well show the background alone."""
+"""Labels per part that are read before each run; so few that all of them may show only background."""
 
 SAMPLED_HEADS = 50
 """Scenes per part whose files are looked for before each run."""

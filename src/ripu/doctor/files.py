@@ -77,7 +77,7 @@ def judge_sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) ->
         num_lying += fit == "lying"
     remedy = "pair the files that belong together, or take these out"
     if num_lying:
-        remedy = f"{num_lying} lie on their side, as their photographs are stored: rotate them too; {remedy}"
+        remedy = f"{num_lying} labels are sideways, like the stored photographs: rotate them too; {remedy}"
     found = listed(ERROR, name, "labels of another shape than their image", remedy, stretched)
     remedy = "look at one: images are read upright, so labels must be upright too"
     found += listed(

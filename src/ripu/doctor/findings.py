@@ -1,4 +1,4 @@
-"""Findings: one problem of a data set each, with its remedy."""
+"""Findings: each is one problem in a data set, with its remedy."""
 
 from __future__ import annotations
 

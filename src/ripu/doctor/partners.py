@@ -1,4 +1,4 @@
-"""Files beside a data set's own that have no partner: images without a label, labels without an image."""
+"""Unpaired files in the folders of a data set: images without a label, labels without an image."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _by_stem(folder: Path, endings: set[str]) -> dict[str, Path]:
 
 
 def _endings(image: str, label: str) -> tuple[str, str]:
-    """Return the rest of an image's and of its label's file name, after the part that both share.
+    """Return what follows the common prefix in the file names of an image and its label.
 
     >>> _endings("a_1_leftImg8bit.png", "a_1_gtFine_labelIds.png")
     ('leftImg8bit.png', 'gtFine_labelIds.png')

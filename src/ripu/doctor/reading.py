@@ -18,7 +18,7 @@ from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import open_image, orientation, upright_rgb
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
-from ripu.io.workers import num_cores
+from ripu.io.process_pool import num_cores
 
 THUMB = 16
 """Side of the small grey copies by which nearly equal images are found."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from ripu.functional.pixels import map_pixels
 
 _STEEP = 3e38
-"""Times any difference of two float32 logits of normal size, this is below -C; times 0 it is 0."""
+"""Its product with any negative difference of two normal float32 logits is below -C; with 0 it is 0."""
 
 
 def pixel_entropy(logits_BCHW: Tensor, *, epsilon: float = 0.0) -> Tensor:

@@ -124,8 +124,8 @@ def _refuse_broken(is_finite_B: Tensor) -> None:
     if broken:
         raise ValueError(
             f"logits are NaN or infinite at batch position(s) {broken}: "
-            "the network has diverged, 16 bits are too few for it, or its input is not finite; lower the learning "
-            "rate, use 32-bit precision, or check the image."
+            "the network has diverged, it overflows in 16-bit precision, or its input is not finite; lower the "
+            "learning rate, use 32-bit precision, or check the image."
         )
 
 

@@ -52,7 +52,7 @@ class Painter:
 
 
 def uncertainty_image(entropy: NDArray[np.float32], num_classes: int) -> Any:
-    """Render pixel entropies as a palette image: index 0 is 0 nats, 255 is log C; in the colours of heat maps.
+    """Render pixel entropies as a palette image: index 0 is 0 nats, 255 is log C, with the heat-map palette.
 
     Args:
         entropy: (H, W) nats.

@@ -64,7 +64,7 @@ def line_of(error: BaseException) -> str | None:
     worker = _WORKER.search(str(error))
     if isinstance(error, RuntimeError) and worker:
         how = worker[2].splitlines()[0].strip().rstrip(".").removeprefix("is ")
-        who = "workers with process numbers" if "," in worker[1] else "worker with process number"
+        who = "workers with process IDs" if "," in worker[1] else "worker with process ID"
         return f"the data {who} {worker[1]} died ({how}). {_FEWER_WORKERS}"
     if _is_of_lost_worker(error):
         return f"a data worker died ({str(error) or type(error).__name__}). {_FEWER_WORKERS}"
@@ -126,7 +126,7 @@ def _out_of_memory(error: BaseException) -> str:
         f"there is not enough memory on {'the device' if is_device else 'this machine'} ({first.rstrip('.')}). In a "
         "new run (another paths.output_dir): data.source_batch=1 data.target_batch=1 (with trainer.accumulate=2 a "
         "step sees as many images as before), or a smaller data.target_size and data.source_size. In the same run: "
-        "trainer.precision=bf16-mixed on a GPU, and data.num_workers=0 to save memory of the machine"
+        "trainer.precision=bf16-mixed on a GPU, and data.num_workers=0 to save main memory"
     )
 
 

@@ -28,8 +28,8 @@ from ripu.datasets.errors import Fault, SceneError, SkippedFileError
 from ripu.datasets.scenes import SceneDataset
 from ripu.io.console import track
 from ripu.io.lock import FileLock
+from ripu.io.process_pool import in_processes
 from ripu.io.reading import UntrustedError, read_array
-from ripu.io.workers import in_processes
 from ripu.io.writing import AtomicFile
 
 SUB_EPOCH = 3000
@@ -109,8 +109,8 @@ def balanced_draws(classes: NDArray[np.bool_], num_draws: int, seed: int) -> NDA
     exists = classes.any(axis=0)
     if not exists.any():
         raise SceneError(
-            "protocol.source_sampling=class_balanced: no source label holds any class; check the labels and the class "
-            "table, or use protocol.source_sampling=uniform"
+            "protocol.source_sampling=class_balanced: no source label contains any of the classes; check the labels "
+            "and the class table, or use protocol.source_sampling=uniform"
         )
     rng = np.random.default_rng(seed)
     lists = [np.flatnonzero(column) for column in classes.T]

@@ -142,7 +142,7 @@ class TrainScenes(Dataset[TrainSample]):
                 faults.append(skipped.fault)
                 if len(faults) > MOST_SUBSTITUTES:
                     raise SceneError(
-                        f"{self.scenes.name}: none of {len(faults)} scenes drawn in a row could be read, the last is "
+                        f"{self.scenes.name}: none of {len(faults)} scenes drawn in a row could be read; the last was "
                         f"{faults[-1].file}; restore the files (python -m ripu.doctor lists them)"
                     ) from skipped
                 index = seed_of(*self.key, position, len(faults)) % len(self.scenes)

@@ -53,7 +53,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def add_legend(figure: Any) -> None:
-    """Name the lines of a figure of one pair of axes below it; the figure grows accordingly."""
+    """Put a legend below a figure with one pair of axes, and enlarge the figure to fit it."""
     (axis,) = figure.axes
     handles, names = axis.get_legend_handles_labels()
     names = short_names(names)

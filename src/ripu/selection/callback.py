@@ -26,7 +26,7 @@ class TrainerRanks:
     """The processes of a Lightning job; see :class:`ripu.selection.ranks.Ranks`."""
 
     def __init__(self, trainer: pl.Trainer) -> None:
-        """Take the ranks of a trainer."""
+        """Use the ranks of a trainer."""
         self.rank = trainer.global_rank
         self.world_size = trainer.world_size
         self._strategy = trainer.strategy

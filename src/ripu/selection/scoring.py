@@ -218,5 +218,5 @@ class Scorer:
         return {"images": image.permute(1, 2, 0)[None].contiguous()}
 
     def _key(self, round_index: int, index: int) -> int:
-        """Return the key of random scores."""
+        """Return the key of an image's random scores in a round."""
         return seed_of(self.seed, round_index, zlib.crc32(self.image_ids[index].encode()), index)

@@ -91,7 +91,7 @@ class SkippedFiles(pl.Callback):
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Collect from a batch."""
+        """Collect the unreadable files of a batch."""
         self.add(batch.get("fault", ()))
 
     on_test_batch_start = on_validation_batch_start

@@ -32,8 +32,8 @@ from ripu.datasets.taxonomy import CITYSCAPES19, SYNTHIA16
 from ripu.io.console import track
 from ripu.io.errors import ConfigError
 from ripu.io.lock import FileLock
+from ripu.io.process_pool import in_processes
 from ripu.io.reading import UntrustedError, read_json
-from ripu.io.workers import in_processes
 from ripu.io.writing import TMP_PREFIX, write_bytes, write_json
 
 GENERATOR_VERSION = 1

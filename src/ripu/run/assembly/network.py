@@ -167,7 +167,7 @@ def _check_single_images(spec: RunSpec, network: Any) -> None:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ConfigError(
-            f"data.{single[0]}=1: this network has a batch norm behind the pooling of a whole image, which needs two "
+            f"data.{single[0]}=1: this network has a batch norm after global pooling, which needs two "
             f"images to normalise; give data.{single[0]}=2, or a network with frozen norms (model=deeplabv3plus_r101, "
             "or for segmentation-models-pytorch model.freeze_batchnorm=all)"
         ) from error

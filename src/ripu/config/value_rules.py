@@ -1,4 +1,4 @@
-"""Rules of values: what a key may hold, and the words for it in a message."""
+"""Rules for values: what a key may hold, and how messages describe it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ FRACTIONS = Rule(
 )
 ACCELERATOR = one_of("auto", "cpu", "gpu", "cuda", "mps")
 DEVICES = Rule(
-    "auto, a number of devices or a list of their different numbers",
+    "auto, a number of devices or a list of distinct device numbers",
     lambda value: (
         value in ("auto", -1, "-1")
         or (_is_whole(value) and value >= 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ripu.io.workers import in_processes, num_cores
+from ripu.io.process_pool import in_processes, num_cores
 
 
 def square_and_pid(number: int) -> tuple[int, int]:
