@@ -58,7 +58,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
         spec.data.target_size,
         file_digest(path),
         device,
-        fill(Options, plain(cfg)),
+        fill(Options, {**plain(cfg), "flip": bool(cfg.flip)}),
     )
 
 

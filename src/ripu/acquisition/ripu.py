@@ -72,7 +72,7 @@ def ripu_score(logits: Tensor, radius: int, size: tuple[int, int] | None = None,
         (B, H, W) float32, nats squared, at least 0; exactly 0 if the window has one predicted class.
 
     Raises:
-        ConfigError: Wrong shape or dtype, negative radius, or logits that are not finite (batch positions named).
+        ValueError: Wrong shape or dtype, negative radius, or logits that are not finite (batch positions named).
 
     >>> logits = torch.tensor([[[[8.0, 0.0, 0.0]], [[0.0, 0.0, 8.0]]]])
     >>> ripu_score(logits, radius=1, pixel=True).argmax().item()
@@ -105,7 +105,7 @@ def ripu_maps(
         All four maps; the tie break is the uncertainty.
 
     Raises:
-        ConfigError: As in :func:`ripu_score`.
+        ValueError: As in :func:`ripu_score`.
     """
     check_radius(radius)
     num_classes = int(logits.shape[1]) if logits.ndim == 4 else 1

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ripu.config.command_line import check_command_line, quote_texts
 from ripu.config.validate import config_dir
-from ripu.io.errors import print_error
+from ripu.io.errors import RipuError, print_error
 from ripu.io.signals import end_guard, say_stopped
 
 
@@ -41,7 +41,7 @@ def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: 
             except BrokenPipeError:  # the reader has seen enough: python -m ripu.train --help | head
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(1) from None
-            except (ValueError, OSError) as error:  # OSError: Hydra makes the folder of a run
+            except (RipuError, OSError) as error:  # OSError: Hydra makes the folder of a run
                 print_error(error)
                 raise SystemExit(1) from None
 

@@ -243,8 +243,8 @@ TABLE: Mapping[str, Key] = {
     "dataset.recipe.selection_fractions": Key(
         rules.FRACTIONS, unused=(_OTHER_LENGTH, Unused({"selection_steps": GIVEN}, "selection_steps is given"))
     ),
-    "dataset.recipe.source_free.max_steps": _copied(whole(1), unused=(_OTHER_SETTING,)),
-    "dataset.recipe.source_free.selection_fractions": _copied(rules.FRACTIONS, unused=(_OTHER_SETTING,)),
+    "dataset.recipe.source_free.max_steps": Key(whole(1), unused=(_OTHER_SETTING,)),
+    "dataset.recipe.source_free.selection_fractions": Key(rules.FRACTIONS, unused=(_OTHER_SETTING,)),
     "dataset.recipe.source_sampling": Key(one_of("uniform", "class_balanced"), is_optional=True),
     "dataset.recipe.flip": _evaluation(YES_NO, is_optional=True),
     "dataset.recipe.source_size": Key(SIZE),
@@ -306,8 +306,14 @@ def entry_of(key: str) -> str | None:
 
 
 def key_of(name: str) -> Key:
-    """Return the properties of a key, or of a group."""
-    return TABLE.get(entry_of(name) or "", _UNKNOWN)
+    """Return the properties of a key, or of a group; a user's own places of files are known by their names."""
+    entry = entry_of(name)
+    if entry is None or (entry != name and entry.endswith(".*")):
+        if name.startswith(("paths.", "checkpoint.")):
+            return _outside()
+        if name.endswith(".root"):
+            return _technical()
+    return TABLE.get(entry or "", _UNKNOWN)
 
 
 def is_own_word(name: str) -> bool:
@@ -371,9 +377,15 @@ def without_effect(get: Callable[[str], Any], given: Sequence[str]) -> list[str]
     return lines
 
 
+def _class_name(target: object) -> str:
+    return str(target).rpartition(".")[2]
+
+
 def _holds(unused: Unused, get: Callable[[str], Any]) -> bool:
     for key, wanted in unused.when.items():
         value = get(key)
+        if key.endswith("._target_"):  # the class counts, not the module that it is imported from
+            value, wanted = _class_name(value), tuple(map(_class_name, wanted))
         if wanted is GIVEN:
             is_met = value is not None
         elif isinstance(wanted, bool):

@@ -11,7 +11,6 @@ from ripu.io.signals import guard_start
 
 guard_start(__name__)  # before the slow imports
 
-import json
 import logging
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ from ripu.doctor.reading import read_all
 from ripu.doctor.report import as_mapping, text
 from ripu.io.console import Progress
 from ripu.io.errors import print_error
+from ripu.io.writing import write_json
 from ripu.run.assembly.data import load_parts
 
 
@@ -50,8 +50,7 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
     report = as_mapping(parts, facts, examine(parts, facts))
     report = {"dataset": str(cfg.dataset.name), **report}
     if cfg.report is not None:
-        Path(cfg.report).parent.mkdir(parents=True, exist_ok=True)
-        Path(cfg.report).write_text(json.dumps(report, indent=1) + "\n")
+        write_json(Path(cfg.report), report)
     return report
 
 

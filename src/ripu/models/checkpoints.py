@@ -110,7 +110,7 @@ def newest_checkpoint(folder: Path, below: int | None = None) -> Path | None:
     Returns:
         Its path; None if there is none.
     """
-    for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
+    for path in sorted(folder.glob("step-[0-9]*.ckpt"), reverse=True):
         if below is not None and step_of(path) >= below:
             continue
         record = path.with_suffix(".sha256")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ripu.io.errors import print_error
+from ripu.io.errors import RipuError, line_of, print_error
 
 if TYPE_CHECKING:
     from ripu.report.collect import RunRecord
@@ -104,7 +104,8 @@ def _each(names: Mapping[Path, str], write: Callable[[Path, str], Sequence[objec
                 print(line)
             done[run] = name
         except (ValueError, RuntimeError, OSError) as error:
-            print_error(error)
+            is_fault = line_of(error) is None  # one in a single run must not cost the others their reports
+            print_error(RipuError(f"{run}: no report ({type(error).__name__}: {error})") if is_fault else error)
     return done
 
 

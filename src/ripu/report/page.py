@@ -43,9 +43,11 @@ def write_page(run: Path, out: Path | None = None) -> Path:
 
 def try_page(run: Path) -> None:
     """Write the report of a run; a failure is logged and does not end the run."""
+    from jinja2 import TemplateError
+
     try:
         write_page(run)
-    except (OSError, ValueError) as error:  # ValueError: an earlier record is damaged
+    except (OSError, ValueError, TemplateError) as error:  # an earlier record is damaged
         _log.warning("the report of %s was not written: %s", run, error)
 
 

@@ -207,7 +207,7 @@ class Beginning(pl.Callback):
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir()
         for path in sorted(self.run.iterdir()):
-            if path.name in _OWN or path.name.startswith(TMP_PREFIX) or path.name.endswith(".lock"):
+            if path.name in _OWN or path.name.startswith(TMP_PREFIX) or path.name.endswith((".tmp", ".lock")):
                 continue
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, half / path.name)
         RunCheckpoint(half / "checkpoints", self.plan).save(trainer)

@@ -120,7 +120,10 @@ class Scorer:
 
     def maps(self, round_index: int, index: int, logits: Tensor, image: Tensor | None) -> ScoreMaps:
         """Return the maps of windows or pixels of an image, also if regions have a fixed shape."""
-        return self._score(logits, image, self.label_sizes[index], self._key(round_index, index))
+        try:
+            return self._score(logits, image, self.label_sizes[index], self._key(round_index, index))
+        except ValueError as error:
+            raise SelectionError(f"image {self.image_ids[index]!r} cannot be scored: {error}") from error
 
     def would_ask(self, logits: Tensor, image: Tensor | None, size: tuple[int, int]) -> NDArray[np.int64]:
         """Return the pixels that the first round would ask for on an image outside the pool, e.g. for a picture.

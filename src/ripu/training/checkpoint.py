@@ -31,8 +31,11 @@ def remove_leftovers(run: Path) -> None:
     """
     checkpoints = run / "checkpoints"
     half = [path for folder in (run, run / "report", checkpoints) for path in folder.glob(f"{TMP_PREFIX}*")]
-    half += checkpoints.glob("*.tmp")
-    found = sorted(checkpoints.glob("step-*.ckpt"))
+    # Names of unfinished files before 0.1.0
+    half += [path for ending in ("tmp", "tmp256", "final") for path in checkpoints.glob(f"*.{ending}")]
+    half += [run / name for name in ("config.yaml.tmp", "metrics.tmp", "panel.tmp")]
+    half += [*run.glob(".*.tmp"), *(run / "report").glob(".*.tmp")]
+    found = sorted(checkpoints.glob("step-[0-9]*.ckpt"))
     last = max((step_of(path) for path in found if path.with_suffix(".sha256").exists()), default=-1)
     # Later ones without a record are unfinished or damaged; newest_checkpoint warns of them, so they stay.
     half += [path for path in found if step_of(path) < last and not path.with_suffix(".sha256").exists()]

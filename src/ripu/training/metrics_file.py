@@ -11,6 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from ripu.io.reading import UntrustedError
 from ripu.io.writing import write_bytes
 
 
@@ -29,9 +30,14 @@ class MetricsFile(Logger):
         self._is_fresh = True
         if self.path.exists():
             with self.path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    values = {name: float(value) for name, value in row.items() if name != "step" and value}
-                    self._add(int(row["step"]), values)
+                try:
+                    for row in csv.DictReader(file):
+                        values = {name: float(value) for name, value in row.items() if name != "step" and value}
+                        self._add(int(row["step"]), values)
+                except (ValueError, KeyError, TypeError, csv.Error) as error:
+                    raise UntrustedError(
+                        f"{self.path} is damaged ({error!r}); remove it, or restore it from a copy of the run"
+                    ) from error
 
     @property
     def name(self) -> str:

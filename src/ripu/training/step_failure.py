@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ripu.io.errors import RipuError
 from ripu.io.shell import command_line
-from ripu.io.writing import WriteError, writing
+from ripu.io.writing import AtomicFile, WriteError, writing
 
 FOLDER = "nonfinite"
 """Folder in the run for the states of failed steps."""
@@ -113,7 +113,9 @@ def keep_failed_step(
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state, path)
+            with AtomicFile(path) as file:
+                torch.save(state, file)  # type: ignore[arg-type]
+                file.publish()
     except WriteError as error:
         kept = f"the state that repeats the step was not kept ({error})"
     shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
