@@ -209,9 +209,9 @@ def test_a_dead_worker_is_named(data_root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "wanted"),
     [
-        ("(pid(s) 17) exited unexpectedly", "worker with process number 17 died (exited unexpectedly)"),
+        ("(pid(s) 17) exited unexpectedly", "worker with process ID 17 died (exited unexpectedly)"),
         ("(pid(s) 17, 4) exited unexpectedly", "workers with process IDs 17, 4 died (exited unexpectedly)"),
-        ("(pid 17) is killed by signal: Killed. ", "worker with process number 17 died (killed by signal: Killed)"),
+        ("(pid 17) is killed by signal: Killed. ", "worker with process ID 17 died (killed by signal: Killed)"),
     ],
 )
 def test_one_dead_worker_or_several(said: str, wanted: str) -> None:
