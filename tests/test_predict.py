@@ -264,7 +264,7 @@ def test_names_stay_inside_the_output_folder(checkpoint: Path, tmp_path: Path) -
     [
         (("write=[labels]",), r"write=\['labels'\] is not allowed; it must be a list of some of labelIds"),
         (("scale=0",), "scale=0 is not allowed"),
-        (("tile=[8,8]",), "each a whole number from 32"),
+        (("tile=[8,8]",), "each a whole number of 32 or more"),
         (("overlap=1.0",), "overlap=1.0 is not allowed"),
         (("batch=0",), "batch=0 is not allowed"),
         (("accelerator=quantum",), "accelerator=quantum is not allowed"),
