@@ -236,7 +236,7 @@ def test_a_missing_or_foreign_shard(folder: Path) -> None:
     store.write_shard(other, 1, [])
     with pytest.raises(RoundConflictError, match="written for another round"):
         store.commit_round(spec, 2)
-    with pytest.raises(RoundConflictError, match="two records of one kind"):
+    with pytest.raises(RoundConflictError, match="two records of the same kind"):
         store.write_shard(spec, 1, [*records(1, [0]), *records(1, [0])])
     check_labels(store, 1)
 

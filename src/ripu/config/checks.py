@@ -64,7 +64,7 @@ def _check_spec(spec: RunSpec) -> None:
     mask = spec.dataset.static_mask
     if mask is not None and not Path(mask).is_file():
         raise ConfigError(
-            f"dataset.static_mask={mask} does not exist; give a grey PNG, non-zero where nothing is asked"
+            f"dataset.static_mask={mask} does not exist; give a grey PNG that is non-zero where nothing may be queried"
         )
     if spec.dataset.num_classes != spec.taxonomy.num_classes:
         raise ConfigError(

@@ -41,7 +41,7 @@ class DatasetSpec:
     source: Node  # load the scenes of each part
     target: Node
     val: Node
-    static_mask: str | None  # a grey PNG, non-zero where nothing is ever asked
+    static_mask: str | None  # a grey PNG, non-zero where nothing may be queried
 
 
 @dataclass(frozen=True)

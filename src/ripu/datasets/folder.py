@@ -273,8 +273,8 @@ def _color_labels(
     for color, train_id in pairs:
         if color in (void or ()):
             raise SceneError(
-                f"the colour {list(color)} belongs to a class, but is also in dataset.ignore_colors (by default black "
-                "alone); take it out there, e.g. dataset.ignore_colors=[]"
+                f"the colour {list(color)} belongs to a class, but is also in dataset.ignore_colors (by default only "
+                "black); remove it there, e.g. dataset.ignore_colors=[]"
             )
         if seen.setdefault(color, train_id) != train_id:
             raise SceneError(f"the colour {list(color)} has two meanings in the colour map; every colour has one")

@@ -161,7 +161,7 @@ class _Audit:
 
 
 def _check_held(store: LabelReader, path: Path) -> Iterator[str]:
-    """Yield the faults of a file with answers that no round asks for yet; its name holds its checksum."""
+    """Yield the faults of a file of answers that no round has asked for yet; its name contains its checksum."""
     try:
         if path.name != held_name(file_digest(path)):
             raise CorruptStoreError(

@@ -135,7 +135,7 @@ class _Reader:
     def take(self, count: int) -> bytes:
         start, self._position = self._position, self._position + count
         if self._position > len(self._payload):
-            raise CorruptStoreError(f"a record is shorter than its counts; {_FOREIGN}")
+            raise CorruptStoreError(f"a record is shorter than its counts imply; {_FOREIGN}")
         return self._payload[start : self._position]
 
     def planes(self, count: int) -> NDArray[np.uint32]:
@@ -144,4 +144,4 @@ class _Reader:
 
     def end(self) -> None:
         if self._position != len(self._payload):
-            raise CorruptStoreError(f"a record is longer than its counts; {_FOREIGN}")
+            raise CorruptStoreError(f"a record is longer than its counts imply; {_FOREIGN}")

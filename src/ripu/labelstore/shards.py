@@ -40,7 +40,7 @@ def write_shard(store: LabelReader, spec: Round, rank: int, records: Iterable[Im
             number = store.number(record.image_id)
             if (type(record), number) in done:
                 raise RoundConflictError(
-                    f"round {spec.index}: two records of one kind for image {record.image_id!r}; give one"
+                    f"round {spec.index}: image {record.image_id!r} has two records of the same kind; give only one"
                 )
             done.add((type(record), number))
             if isinstance(record, ImagePicks):

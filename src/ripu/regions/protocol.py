@@ -21,20 +21,20 @@ class RegionShape(Protocol):
     needs_image: ClassVar[bool]
 
     def region_px(self) -> int:
-        """Return the pixels of a region (the mean where they differ), at label resolution."""
+        """Return the number of pixels in a region at label resolution (the mean if they differ)."""
         ...
 
     def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
-        """Cut an image; the same arguments give the same regions on every machine and in every round.
+        """Cut an image into regions; the same arguments give the same regions on every machine and in every round.
 
         Args:
             size: (H, W) of the label.
             image: (h, w, 3) uint8 RGB at any size where ``needs_image``, otherwise ignored.
 
         Returns:
-            (H, W) int32 region numbers from 0; a number may be unused; -1 marks pixels of no region.
+            (H, W) int32 region numbers from 0; a number may be unused; -1 marks pixels that belong to no region.
 
         Raises:
-            ValueError: An image is needed and missing.
+            ValueError: An image is needed but was not given.
         """
         ...

@@ -48,7 +48,7 @@ def _narrow(picture: Image.Image, most_width: int, resampling: Image.Resampling)
 
 
 def jpeg(image: NDArray[np.uint8], most_width: int = MOST_WIDTH, quality: int = 82) -> bytes:
-    """Encode an (H, W, 3) or (H, W) uint8 picture as JPEG; a wider one is made smaller."""
+    """Encode an (H, W, 3) or (H, W) uint8 picture as JPEG, scaled down if it is wider than ``most_width``."""
     buffer = io.BytesIO()
     picture = _narrow(Image.fromarray(image), most_width, Image.Resampling.LANCZOS)
     picture.save(buffer, "JPEG", quality=quality, optimize=True)
@@ -56,14 +56,14 @@ def jpeg(image: NDArray[np.uint8], most_width: int = MOST_WIDTH, quality: int = 
 
 
 def png(ids: NDArray[np.uint8], most_width: int = MOST_WIDTH) -> bytes:
-    """Encode (H, W) or (H, W, 3) ids as PNG; wider ones are made smaller, by the nearest pixel."""
+    """Encode (H, W) or (H, W, 3) ids as PNG, scaled down by the nearest pixel if wider than ``most_width``."""
     buffer = io.BytesIO()
     _narrow(Image.fromarray(ids), most_width, Image.Resampling.NEAREST).save(buffer, "PNG", compress_level=6)
     return buffer.getvalue()
 
 
 def quantised(values: NDArray[np.floating], most_width: int = MAP_WIDTH) -> tuple[NDArray[np.uint8], float]:
-    """Encode a map in 8 bits; a wider one is made smaller, by averaging.
+    """Encode a map in 8 bits, scaled down by averaging if it is wider than ``most_width``.
 
     Args:
         values: (H, W) floating; negative numbers count as 0.

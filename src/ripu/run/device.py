@@ -45,7 +45,7 @@ def check_device(accelerator: str, key: str = "trainer.accelerator", devices: An
         highest = int(devices) if str(devices).isdigit() else 1 + max(map(int, str(devices).strip("[]").split(",")))
         if highest > count:
             raise ConfigError(
-                f"trainer.devices={devices}: this machine has {count} of them (numbered from 0); use auto"
+                f"trainer.devices={devices}: this machine has only {count} device(s), numbered from 0; use auto"
             )
 
 

@@ -156,7 +156,7 @@ class MaskFolder(Mapping[str, "Mask"]):
         return iter(self._numbers)
 
     def __getitem__(self, image_id: str) -> Mask:
-        """Return the mask of an image; unknown throughout where there is none."""
+        """Return the mask of an image; if it has no mask file, every pixel is unknown."""
         from ripu.datasets.errors import SceneError
         from ripu.labelstore import Mask
 
@@ -198,11 +198,11 @@ class MaskFolder(Mapping[str, "Mask"]):
             self._counts.update(
                 dict(zip(*(one.tolist() for one in np.unique(ids[known], return_counts=True)), strict=True))
             )
-            meaning = "they are neither ids of classes nor of void"
+            meaning = "these are neither class ids nor void ids"
             other = "; start.ids=train reads 0, 1, ... in the order of the classes"
         strange = sorted(set(np.unique(ids[known]).tolist()) - allowed)
         if strange:
-            raise ConfigError(f"{path} holds the ids {strange[:10]}, and {meaning}{other}")
+            raise ConfigError(f"{path} holds the ids {strange[:10]}, but {meaning}{other}")
         label = np.full(ids.shape, UNKNOWN, dtype=np.uint8)
         if self.ids == "train":
             label[known] = ids[known]

@@ -1,4 +1,4 @@
-"""Comparison of label stores: the queries of several scores on the same images, and the truth."""
+"""Comparison of what several scores queried on the same images, with each other and with the ground truth."""
 
 from __future__ import annotations
 

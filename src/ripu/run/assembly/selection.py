@@ -87,7 +87,7 @@ def _check_fits(region: RegionShape, query: Query, sizes: set[tuple[int, int]]) 
 
 
 def _static_mask(path: str, scenes: Scenes) -> Any:
-    """Return a reader of the one mask (non-zero: never ask there) that holds for every target image."""
+    """Return a reader of the one mask, non-zero where nothing may be queried, that holds for all images."""
     import numpy as np
 
     from ripu.datasets.image_files import open_image, resize_label
@@ -171,8 +171,8 @@ def _made_store(folder: Path, with_carried: bool, seconds: float) -> LabelStore:
                 raise
         if time.monotonic() > latest:
             raise ConfigError(
-                f"{folder}: the labels to begin with did not arrive within {seconds / 60:g} minutes "
-                "(trainer.timeout_minutes); see the messages of the first process"
+                f"{folder}: the initial labels were not ready within {seconds / 60:g} minutes "
+                "(trainer.timeout_minutes); see the first process's messages"
             )
         time.sleep(0.2)
 
