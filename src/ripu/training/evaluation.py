@@ -125,8 +125,8 @@ class EvaluationModule(pl.LightningModule):
             if not bool(scores.sum().isfinite()):
                 raise NonFiniteError(
                     f"the network's output for image {int(index)} of the evaluation (from 0) is NaN or infinite and "
-                    "cannot be measured: the weights have diverged or are damaged, or 16-bit precision is not enough. Start "
-                    "a new run with a lower optimizer.learning_rate, use another checkpoint, or set "
+                    "cannot be measured: the weights have diverged or are damaged, or 16-bit precision is not enough. "
+                    "Start a new run with a lower optimizer.learning_rate, use another checkpoint, or set "
                     "trainer.precision=32-true (for evaluate: precision=32-true)"
                 )
             prediction = scores.argmax(dim=1)
