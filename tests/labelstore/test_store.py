@@ -54,7 +54,7 @@ def test_what_is_created_is_read_back(folder: Path) -> None:
     store = LabelStore.open(folder)
     assert store.images == IMAGES
     assert store.class_names == CLASSES
-    assert store.metadata == {"seed": 3}
+    assert store.header.metadata == {"seed": 3}
     assert store.planned_picks == 18
     assert store.num_rounds == 0
     assert store.rounds == ()

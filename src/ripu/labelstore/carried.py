@@ -18,7 +18,7 @@ from ripu.labelstore.answers import file_header, merge, squares_of
 from ripu.labelstore.encoding import encode_answers, encode_picks
 from ripu.labelstore.errors import LabelStoreError
 from ripu.labelstore.files import RecordWriter, StoreFile
-from ripu.labelstore.log import MANIFEST_FILE, AnswersEvent, Event, RoundEvent
+from ripu.labelstore.log import MANIFEST_FILE, AnswersEvent, Event, RoundEvent, check_json
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import (
     ImageAnswers,
@@ -167,6 +167,8 @@ def write_carried(store: LabelReader, rounds: Sequence[Round], images: Iterable[
         LabelStoreError: A record breaks an invariant, as in a commit.
         StoreWriteError: The disk is full.
     """
+    for spec in rounds:
+        check_json(spec.info, f"carried round {spec.index}: info")
     digests = [content_digest(spec) for spec in rounds]
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(StoreFile(store.path / "picks")) for _ in rounds]

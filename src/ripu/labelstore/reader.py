@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +70,6 @@ class LabelReader:
         self.path = state["path"]
         self._forget()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path)!r})"
-
     def _forget(self) -> None:
         self._header: Header | None = None
         self._numbers: dict[str, int] = {}
@@ -81,8 +77,6 @@ class LabelReader:
         self._rounds: tuple[RoundEvent, ...] = ()
         self._signature: tuple[int, int, int] | None = None
         self._cache = RecordCache(self.path)
-
-    # ---- what the store was created with
 
     @property
     def header(self) -> Header:
@@ -107,11 +101,6 @@ class LabelReader:
         return self.header.class_names
 
     @property
-    def metadata(self) -> Mapping[str, Any]:
-        """The free metadata given at creation."""
-        return self.header.metadata
-
-    @property
     def planned_picks(self) -> int | None:
         """Picks per image over all rounds that the run plans to spend."""
         return self.header.planned_picks
@@ -131,8 +120,6 @@ class LabelReader:
     def image(self, image_id: str) -> TargetImage:
         """Return the image of an id."""
         return self.images[self.number(image_id)]
-
-    # ---- rounds
 
     @property
     def log(self) -> Log:
@@ -283,15 +270,7 @@ class LabelReader:
         return labels, known
 
     def is_committed(self, image_id: str, indices: IntArray) -> NDArray[np.bool_]:
-        """Return which pixels have a committed answer; :meth:`answered` also knows answers that are held.
-
-        Args:
-            image_id: The image.
-            indices: (M,) int64 flat indices inside the image.
-
-        Returns:
-            (M,) bool.
-        """
+        """Return (M,) bool: flat indices with a committed answer; :meth:`answered` also knows answers that are held."""
         is_known: NDArray[np.bool_] = self._answer_map(self.number(image_id))[indices] != _UNANSWERED
         return is_known
 
@@ -306,11 +285,7 @@ class LabelReader:
         return bool(self._cache.held_answers(number, image))
 
     def unanswered(self, image_id: str, num_rounds: int | None = None) -> IntArray:
-        """Return the pixels that were asked for and have no answer yet.
-
-        Returns:
-            (M,) int64 flat indices in order of round, pick and position.
-        """
+        """Return the pixels that await an answer: (M,) int64 flat indices in order of round, pick and position."""
         number = self.number(image_id)
         known = self._answer_map(number)
         asked = [self._regions(number, event).indices for event in self._events(num_rounds)]

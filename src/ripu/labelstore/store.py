@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,6 @@ class LabelStore(LabelReader):
     _lock: FileLock | None = None
     _own_events: tuple[Event, ...] = ()
 
-    # ---- making and closing
-
     @classmethod
     def create(
         cls,
@@ -102,8 +101,7 @@ class LabelStore(LabelReader):
         folder = Path(path)
         body = header_body(images, class_names, metadata or {}, planned_picks)
         check_header(folder, body)
-        lock = _lock(folder)
-        try:
+        with _writing(folder) as lock:
             if not (folder / MANIFEST_FILE).exists():
                 check_never_used(folder)
                 digest = write_document(folder / STORE_FILE, body)
@@ -112,17 +110,13 @@ class LabelStore(LabelReader):
                 raise StoreExistsError(f"{folder}: already holds a label store; open it, or choose another folder")
             store = cls(folder)
             if store.header.sha256 != hashlib.sha256(canonical_json(body)).hexdigest():
-                mine = header_body(store.images, store.class_names, store.metadata, store.planned_picks)
+                mine = header_body(store.images, store.class_names, store.header.metadata, store.planned_picks)
                 names = ", ".join(key for key in body if body[key] != mine[key])
                 raise StoreExistsError(
                     f"{folder}: holds a label store with other {names}; continue the run with the settings that it was "
                     "started with, or choose another output folder"
                 )
             store._hold(lock)
-            store._clean()
-        except BaseException:
-            lock.release()
-            raise
         return store
 
     @classmethod
@@ -140,13 +134,8 @@ class LabelStore(LabelReader):
         """
         store = cls(path)
         if write:
-            lock = _lock(store.path)
-            try:
+            with _writing(store.path) as lock:
                 store._hold(lock)
-                store._clean()
-            except BaseException:
-                lock.release()
-                raise
         return store
 
     def close(self) -> None:
@@ -165,8 +154,6 @@ class LabelStore(LabelReader):
     def is_writable(self) -> bool:
         """True if this process holds the lock and so may commit."""
         return self._lock is not None and self._lock.is_held
-
-    # ---- rounds
 
     def begin_round(
         self,
@@ -241,8 +228,7 @@ class LabelStore(LabelReader):
             ShardMissingError: A rank has written none.
             RoundConflictError: The round exists with other content, or shards contradict each other.
             RoundOrderError, RevealedTwiceError, OverBudgetError, AnswerConflictError: An invariant would break.
-            StoreLockedError: This store was not opened for writing.
-            StoreWriteError: The disk is full.
+            StoreLockedError, StoreWriteError: This store was not opened for writing, or the disk is full.
         """
         self._require_lock()
         self._check_order(spec)
@@ -270,10 +256,7 @@ class LabelStore(LabelReader):
         return self.commit_round(spec, 1)
 
     def undo_round(self, index: int) -> Round:
-        """Take the last round back: readers no longer see it, its answers stay, its index is free again.
-
-        Returns:
-            The round that was undone.
+        """Take the last round back and return it: readers no longer see it, its answers stay, its index is free again.
 
         Raises:
             RoundOrderError: It is not the last committed round.
@@ -287,8 +270,6 @@ class LabelStore(LabelReader):
             )
         self._append([UndoEvent(index)])
         return event.spec
-
-    # ---- what was asked before
 
     def carry(self, rounds: Sequence[Round], images: Iterable[Carried]) -> None:
         """Commit what was asked and answered before the run began, in one step and before its first round.
@@ -305,21 +286,16 @@ class LabelStore(LabelReader):
             RoundOrderError: There is anything in the store already.
             BadPickError, OverBudgetError, RevealedTwiceError, BadLabelError: A record breaks an invariant; nothing is
                 committed.
-            StoreLockedError: This store was not opened for writing.
-            StoreWriteError: The disk is full.
+            StoreLockedError, StoreWriteError: This store was not opened for writing, or the disk is full.
         """
         self._require_lock()
         if self.log.events:
             raise RoundOrderError(
                 f"{self.path}: has rounds or answers already; labels are carried over before the first"
             )
-        for spec in rounds:
-            check_json(spec.info, f"carried round {spec.index}: info")
         self._append(write_carried(self, rounds, images))
         release(self)
         warn_of_held(self)
-
-    # ---- answers
 
     def append_answers(self, answers: Iterable[ImageAnswers]) -> int:
         """Commit answers, whenever they come; known ones that agree are skipped.
@@ -333,8 +309,7 @@ class LabelStore(LabelReader):
         Raises:
             BadLabelError, UnknownImageError: A record is bad; nothing is committed.
             AnswerConflictError: A pixel already has another answer; nothing is committed.
-            StoreLockedError: This store was not opened for writing.
-            StoreWriteError: The disk is full.
+            StoreLockedError, StoreWriteError: This store was not opened for writing, or the disk is full.
         """
         self._require_lock()
         batches: dict[int, list[Pixels]] = {}
@@ -346,8 +321,6 @@ class LabelStore(LabelReader):
         release(self)
         return num_pixels
 
-    # ---- accounts
-
     def stats(self, num_rounds: int | None = None) -> StoreStats:
         """Return the budget account; see :func:`ripu.labelstore.accounts.store_stats`."""
         return store_stats(self, num_rounds)
@@ -356,13 +329,13 @@ class LabelStore(LabelReader):
         """Return a line per fault of the store; see :func:`ripu.labelstore.audit.verify_store`."""
         return verify_store(self, progress)
 
-    # ---- inside
-
     def _hold(self, lock: FileLock) -> None:
+        """Keep the lock, remove what a crash left behind and keep the answers in it."""
         self._lock = lock
-        self._refresh()
-        self._own_events = self._log.events
+        self._own_events = self.log.events
         weakref.finalize(self, lock.release)
+        self._commit_answers(asked_answers(self))
+        tidy(self)
 
     def _require_lock(self) -> None:
         if not self.is_writable:
@@ -407,20 +380,20 @@ class LabelStore(LabelReader):
                 self._refresh()
                 self._own_events = self._log.events
 
-    def _clean(self) -> None:
-        """Remove what a crash left behind, and keep the answers in it."""
-        self._refresh()
-        self._commit_answers(asked_answers(self))
-        tidy(self)
 
-
-def _lock(folder: Path) -> FileLock:
-    """Make the folder if it is missing, and take the writer's lock."""
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[FileLock]:
+    """Make the folder if it is missing and take the writer's lock; give it back if the body fails."""
     try:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / LOCK_FILE)
+        lock = FileLock(folder / LOCK_FILE)
     except LockedError as error:
         raise StoreLockedError(str(error)) from error
     except WriteError as error:
         raise StoreWriteError(str(error)) from error
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
