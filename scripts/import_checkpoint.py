@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 
 from ripu.config.checks import checked_spec
 from ripu.config.validate import config_dir
-from ripu.io.errors import ConfigError
+from ripu.io.errors import ConfigError, RipuError, print_error
 from ripu.models.checkpoints import check_new, read_checkpoint, save_new
 from ripu.run.assembly.network import make_module
 
@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         convert(options.released, options.out, options.overrides)
-    except (ValueError, OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a missing folder
-        print(f"error: {error}", file=sys.stderr)
+    except (RipuError, OSError) as error:
+        print_error(error)
         return 1
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import trees
-from ripu.datasets.errors import SceneError
+from ripu.datasets.errors import Fault, SceneError, SkippedFileError
 from ripu.datasets.scenes import Scenes
 from ripu.io.errors import line_of
 from ripu.labelstore import LabelStore
@@ -228,3 +229,9 @@ def test_evaluate_skips_and_counts(data_root: Path, own_data: Path, tmp_path: Pa
     assert [one["file"] for one in results["unreadable"]] == [str(damaged)]
     names = {path.stem for path in (tmp_path / "out" / "predictions" / "color").iterdir()}
     assert names == {name for name in trees.DUSK_TEST if name != damaged.stem}
+
+
+def test_a_skipped_file_is_named_in_another_process() -> None:
+    fault = Fault("source", "a", "a.png", "a.png is cut off")
+    again = pickle.loads(pickle.dumps(SkippedFileError(fault)))
+    assert (again.fault, str(again)) == (fault, "a.png is cut off")

@@ -91,3 +91,7 @@ class SkippedFileError(SceneError):
         """Describe the file that could not be read."""
         super().__init__(fault.cause)
         self.fault = fault
+
+    def __reduce__(self) -> tuple[type[SkippedFileError], tuple[Fault]]:
+        """Pass the fault along to another process."""
+        return type(self), (self.fault,)

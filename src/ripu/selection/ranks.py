@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.io.errors import RipuError, line_of
-from ripu.io.writing import TMP_PREFIX
+from ripu.io.writing import TMP_PREFIX, writing
 from ripu.selection.candidates import Candidates
 
 _T = TypeVar("_T")
@@ -91,13 +91,15 @@ class Exchange:
     def write(self, held: list[Candidates], offers: Iterator[Candidates]) -> None:
         """Collect this rank's candidates in ``held``, and write their scores and costs for the others."""
         held.extend(offers)
-        np.savez(
-            self._path(self.ranks.rank),
-            image=np.array([offer.index for offer in held], dtype=np.int64),
-            count=np.array([len(offer) for offer in held], dtype=np.int64),
-            score=np.concatenate([np.zeros(0, np.float32), *(offer.scores for offer in held)]),
-            cost=np.concatenate([np.zeros(0, np.int64), *(offer.pixels for offer in held)]),
-        )
+        path = self._path(self.ranks.rank)
+        with writing(path):
+            np.savez(
+                path,
+                image=np.array([offer.index for offer in held], dtype=np.int64),
+                count=np.array([len(offer) for offer in held], dtype=np.int64),
+                score=np.concatenate([np.zeros(0, np.float32), *(offer.scores for offer in held)]),
+                cost=np.concatenate([np.zeros(0, np.int64), *(offer.pixels for offer in held)]),
+            )
 
     def read(self, num_images: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
         """Return scores and costs by image, from all ranks."""
