@@ -34,7 +34,7 @@ def test_devices_beyond_those_there_are_refused(devices: Any, fits: bool, monkey
     if fits:
         device.check_device("auto", devices=devices)
         return
-    with pytest.raises(ConfigError, match=r"this machine has 2 of them"):
+    with pytest.raises(ConfigError, match=r"this machine has only 2 device"):
         device.check_device("auto", devices=devices)
 
 

@@ -243,8 +243,8 @@ TABLE: Mapping[str, Key] = {
     "dataset.recipe.selection_fractions": Key(
         rules.FRACTIONS, unused=(_OTHER_LENGTH, Unused({"selection_steps": GIVEN}, "selection_steps is given"))
     ),
-    "dataset.recipe.source_free.max_steps": Key(whole(1), unused=(_OTHER_SETTING,)),
-    "dataset.recipe.source_free.selection_fractions": Key(rules.FRACTIONS, unused=(_OTHER_SETTING,)),
+    "dataset.recipe.source_free.max_steps": _copied(whole(1), unused=(_OTHER_SETTING,)),
+    "dataset.recipe.source_free.selection_fractions": _copied(rules.FRACTIONS, unused=(_OTHER_SETTING,)),
     "dataset.recipe.source_sampling": Key(one_of("uniform", "class_balanced"), is_optional=True),
     "dataset.recipe.flip": _evaluation(YES_NO, is_optional=True),
     "dataset.recipe.source_size": Key(SIZE),

@@ -77,7 +77,7 @@ SHARE = number("between 0 and 1", least=0, most=1)
 SEED = Rule("a whole number from 0, below 2**63", lambda value: _is_whole(value) and 0 <= value < 2**63)
 NODES = Rule("a list of entries with _target_", lambda value: isinstance(value, list))
 SIZE = Rule(
-    "[height, width], each a whole number of 32 or more, 2**27 pixels at most",
+    "[height, width], each a whole number of 32 or more, at most 2**27 pixels",
     lambda value: (
         isinstance(value, list)
         and len(value) == 2
