@@ -24,7 +24,7 @@ test-all: install
 	$(TEST) $(ARGS)
 
 soak: install
-	$(RUN) tests/faults/soak.py $(ARGS)
+	$(RUN) scripts/soak.py $(ARGS)
 
 lint: install
 	$(RUN) -m ruff check src tests scripts

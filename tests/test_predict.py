@@ -19,7 +19,7 @@ from ripu.datasets.image_files import read_image
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.inference import folder_prediction
 from ripu.inference.folder_prediction import network_size
-from ripu.inference.image_folder import PhotosError, find_photos
+from ripu.inference.input_images import PhotosError, find_photos
 from ripu.inference.predictor import Predictor
 from ripu.predict import predict
 from ripu.run import restore

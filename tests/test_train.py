@@ -217,7 +217,7 @@ def test_killed_between_a_round_and_its_checkpoint(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The round is on disk, the checkpoint is from before it: the round is found again, not asked again."""
-    from ripu.training.checkpoint import RunCheckpoint
+    from ripu.training.checkpoint_callback import RunCheckpoint
 
     whole, run = tmp_path / "whole", tmp_path / "run"
     train_here(data_root, whole, "checkpoint.every_steps=1")

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.loading.order import seed_of
 from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss
-from ripu.models.protocol import keeping_statistics
+from ripu.models.interface import keeping_statistics
 from ripu.schedule import Plan
-from ripu.training.evaluation import EvaluationModule
+from ripu.training.evaluation_module import EvaluationModule
 from ripu.training.step_failure import StepGuard, keep_failed_step, largest_gradients
 
 
@@ -68,7 +68,7 @@ class RipuModule(EvaluationModule):
         """Assemble the module.
 
         Args:
-            network: A :class:`ripu.models.protocol.SegmentationNetwork`.
+            network: A :class:`ripu.models.interface.SegmentationNetwork`.
             taxonomy: The classes.
             plan: The schedule.
             seed: Seed of dropout.

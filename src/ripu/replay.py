@@ -48,7 +48,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     if (out / "replay.json").exists():
         raise ConfigError(f"paths.output_dir={out} holds a replay already; name another folder")
     device = make_device(cfg.accelerator)
-    from ripu.run.replay import replay_rounds
+    from ripu.run.replay_rounds import replay_rounds
 
     stored = restore.read_checkpoint(path)
     config = stored["hyper_parameters"]["config"]

@@ -29,7 +29,7 @@ from ripu.repeat import main, repeat
 from ripu.report import pictures, record
 from ripu.run import lifecycle
 from ripu.selection.ranks import SelectionError
-from ripu.training.checkpoint import RunCheckpoint
+from ripu.training.checkpoint_callback import RunCheckpoint
 from ripu.training.metrics_file import MetricsFile
 from ripu.training.step_failure import NonFiniteError
 from running import ROUNDS, command, environment, label_bytes, same_weights, tiny, train_here

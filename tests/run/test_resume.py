@@ -12,7 +12,7 @@ from fake_trainer import FakeTrainer, save
 from ripu.labelstore import LabelStoreError
 from ripu.run.resume import find_checkpoint
 from ripu.schedule import Plan
-from ripu.training.checkpoint import RunCheckpoint
+from ripu.training.checkpoint_callback import RunCheckpoint
 
 PLAN = Plan(400, 0, (100, 200, 300))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ripu.models.protocol import evaluating, keeping_statistics
+from ripu.models.interface import evaluating, keeping_statistics
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 from running import ROUNDS, compose, spec_of, tiny, train_here

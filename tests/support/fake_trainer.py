@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ripu.training.checkpoint import RunCheckpoint
+from ripu.training.checkpoint_callback import RunCheckpoint
 
 
 class FakeStrategy:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ripu.acquisition.protocol import ScoreMaps
+from ripu.acquisition.interface import ScoreMaps
 from ripu.acquisition.uncertainty_only import UncertaintyOnly
 from ripu.functional import check_radius
 from ripu.io.errors import ConfigError

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ripu.acquisition.protocol import ScoreMaps
+from ripu.acquisition.interface import ScoreMaps
 from ripu.functional import check_radius, entropy_and_label, label_dtype, map_pixels, region_impurity
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ripu.acquisition.protocol import ScoreMaps
+from ripu.acquisition.interface import ScoreMaps
 from ripu.functional import (
     ImpurityKernel,
     check_radius,

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ripu.acquisition.protocol import ScoreMaps
+from ripu.acquisition.interface import ScoreMaps
 from ripu.functional import check_radius, map_pixels, window_mean
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ripu.config.output_folder import check_output
+from ripu.config.output_check import check_output
 from ripu.config.spec import RunSpec, StartSpec, make_spec, plain
 from ripu.config.validate import check_values
 from ripu.io.errors import ConfigError

@@ -15,7 +15,7 @@ import torch
 from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import read_image, resize_image
 from ripu.datasets.taxonomy import Taxonomy
-from ripu.inference.image_folder import Finished, Photo, find_photos
+from ripu.inference.input_images import Finished, Photo, find_photos
 from ripu.inference.predictor import Predictor
 from ripu.inference.rendering import Painter, legend
 from ripu.io.console import Progress

@@ -4,7 +4,7 @@ A shape is a frozen dataclass; see :class:`RegionShape`. A new one is one file h
 with its ``_target_``; the tests find it there.
 """
 
-from ripu.regions.protocol import RegionShape
+from ripu.regions.interface import RegionShape
 from ripu.regions.rectangles import Rectangles
 from ripu.regions.square import Square
 from ripu.regions.superpixels import Superpixels

@@ -23,7 +23,7 @@ from ripu.inference import palette
 from ripu.io.writing import TMP_PREFIX, publish, writing
 from ripu.labelstore import LabelStore
 from ripu.loading.samples import EvalScenes, PoolScenes
-from ripu.models.protocol import evaluating
+from ripu.models.interface import evaluating
 from ripu.module import RipuModule
 from ripu.report.page import try_page
 from ripu.report.painting import dimmed, paint, round_table

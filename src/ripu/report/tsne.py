@@ -63,7 +63,7 @@ def pixel_features(module: nn.Module, image: NDArray[np.uint8], size: tuple[int,
     import torch
 
     from ripu.datasets.image_files import resize_image
-    from ripu.models.protocol import evaluating
+    from ripu.models.interface import evaluating
 
     network: nn.Module = module.network  # type: ignore[assignment]
     convolutions = [part for part in network.modules() if isinstance(part, torch.nn.Conv2d)]

@@ -15,7 +15,7 @@ from ripu.io.reading import UntrustedError, leaves
 from ripu.io.shell import argument
 from ripu.io.writing import write_bytes, writing
 from ripu.run.processes import early_rank
-from ripu.training.checkpoint import remove_leftovers
+from ripu.training.checkpoint_callback import remove_leftovers
 
 CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"

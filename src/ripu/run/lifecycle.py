@@ -17,7 +17,7 @@ from ripu.run.resume import find_checkpoint
 from ripu.run.shared_beginning import take_beginning
 from ripu.run.trainer import make_run, make_trainer
 from ripu.run.warm_start import find_labels
-from ripu.training.checkpoint import save_final
+from ripu.training.checkpoint_callback import save_final
 
 
 @contextmanager

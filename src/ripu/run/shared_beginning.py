@@ -32,7 +32,7 @@ from ripu.models.checkpoints import newest_checkpoint
 from ripu.run import warm_start
 from ripu.run.processes import num_processes
 from ripu.schedule import Plan
-from ripu.training.checkpoint import RunCheckpoint
+from ripu.training.checkpoint_callback import RunCheckpoint
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from ripu.run.results import facts
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 from ripu.selection.round_report import true_class_pixels
-from ripu.training.checkpoint import RunCheckpoint
+from ripu.training.checkpoint_callback import RunCheckpoint
 from ripu.training.log import TrainingLog
 from ripu.training.metrics_file import MetricsFile
 from ripu.training.progress import ProgressBar

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ripu.datasets.errors import Fault
 from ripu.labelstore import LabelStore
-from ripu.models.protocol import evaluating
+from ripu.models.interface import evaluating
 from ripu.module import RipuModule
 from ripu.schedule import Plan
 from ripu.selection.engine import SelectionEngine, Watch

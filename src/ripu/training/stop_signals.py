@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.plugins.environments import SLURMEnvironment  # type: ignore[attr-defined]
 
 from ripu.io.signals import request_stop, stop_now
-from ripu.training.checkpoint import RunCheckpoint
+from ripu.training.checkpoint_callback import RunCheckpoint
 from ripu.training.lightning_bridge import cluster_environment, replace_sigterm_notifier
 
 _log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ INITIAL_WEIGHTS = 7
 
 
 def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
-    """Make the network of a run (:class:`ripu.models.protocol.SegmentationNetwork`) with its initial weights.
+    """Make the network of a run (:class:`ripu.models.interface.SegmentationNetwork`) with its initial weights.
 
     Random weights depend on ``seed`` alone.
 
@@ -153,7 +153,7 @@ def _check_single_images(spec: RunSpec, network: Any) -> None:
     """
     import torch
 
-    from ripu.models.protocol import keeping_statistics
+    from ripu.models.interface import keeping_statistics
 
     keys = ["source_batch"] if spec.setting.uses_source else []
     keys += ["target_batch"] if spec.setting.target_labels != "none" else []

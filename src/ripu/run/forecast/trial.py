@@ -34,7 +34,7 @@ from ripu.run.trainer import make_run, make_trainer
 from ripu.run.warm_start import StartLabels, find_labels
 from ripu.schedule import Plan
 from ripu.selection.round_report import carried_fraction
-from ripu.training.checkpoint import RunCheckpoint
+from ripu.training.checkpoint_callback import RunCheckpoint
 from ripu.training.log import memory
 from ripu.training.progress import ProgressBar
 

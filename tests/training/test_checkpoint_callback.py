@@ -11,7 +11,7 @@ import pytest
 from fake_trainer import FakeTrainer, save
 from ripu.models.checkpoints import newest_checkpoint
 from ripu.schedule import Plan
-from ripu.training.checkpoint import RunCheckpoint, remove_leftovers
+from ripu.training.checkpoint_callback import RunCheckpoint, remove_leftovers
 
 
 def names(folder: Path) -> list[str]:
