@@ -9,8 +9,8 @@ Legend of all files: B batch, C classes, H W size of the maps, h w size of the l
 
 from ripu.acquisition.canny_entropy import CannyEntropy
 from ripu.acquisition.impurity_only import ImpurityOnly
-from ripu.acquisition.margin import Margin
 from ripu.acquisition.interface import Acquisition, ScoreMaps
+from ripu.acquisition.margin import Margin
 from ripu.acquisition.random import RandomScore
 from ripu.acquisition.ripu import RipuScore, ripu_maps, ripu_score
 from ripu.acquisition.softmax_confidence import SoftmaxConfidence

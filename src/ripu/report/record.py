@@ -84,7 +84,7 @@ class EvaluationTally:
         self.worst: list[tuple[float, int, NDArray[np.uint8]]] = []
 
     def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
-        """Count an image (:class:`ripu.training.evaluation_module.OnPrediction`); calibrate on every second pixel per axis."""
+        """Count an image; calibrate on every second pixel per axis."""
         is_known = label != VOID
         pairs = label[is_known].long() * self.num_classes + prediction[is_known]
         counts = torch.bincount(pairs, minlength=self.num_classes**2).reshape(self.num_classes, -1).double()
