@@ -1,9 +1,8 @@
 """The training objective (Eq. 7-12): supervised, consistency and negative learning losses.
 
 Legend: B batch, C classes, H W size. ``logits`` are (B, C, H, W) raw network outputs, ``label`` (B, H, W) integer train
-    ids
-with 255 = no label. Every loss is a float32 scalar; an empty set of pixels gives exactly 0 with a zero gradient, never
-NaN. All arithmetic is in float32, whatever the precision of the logits.
+ids with 255 = no label. Every loss is a float32 scalar, computed in float32 whatever the precision of the logits. An
+empty set of pixels gives exactly 0 with a zero gradient, never NaN.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def supervised_loss(logits: Tensor, label: Tensor, *, average: Literal["labelled
         average: The pixels that ``|I|`` counts: ``labelled`` (the released code) or ``all`` (the paper's text).
 
     Returns:
-        float32 scalar in nats. With no labelled pixel it is 0 and its gradient is 0.
+        float32 scalar in nats.
 
     Raises:
         ValueError: The shapes do not fit, or ``average`` is unknown.
@@ -43,7 +42,7 @@ def supervised_loss(logits: Tensor, label: Tensor, *, average: Literal["labelled
 
 
 def label_boundary(label: Tensor, *, detector: Literal["neighbors", "laplacian"] = "neighbors") -> Tensor:
-    """Return the pixels that lie on a boundary between labels.
+    """Return the pixels that lie on a boundary between labels, (B, H, W) bool; never one that is 255 itself.
 
     Args:
         label: (B, H, W) integer train ids, 255 = no label.
@@ -51,15 +50,11 @@ def label_boundary(label: Tensor, *, detector: Literal["neighbors", "laplacian"]
             ``laplacian``: the released code, a zero-padded 3x3 Laplacian of the raw ids that is not 0; it misses a
             one-pixel 2 between a 1 and a 3 and calls every pixel at the image border whose id is not 0 a boundary.
 
-    Returns:
-        (B, H, W) bool. Pixels that are 255 themselves are never a boundary.
-
     Raises:
         ValueError: ``detector`` is unknown.
 
-    Example:
-        >>> label_boundary(torch.tensor([[[0, 0, 0, 1]]]))
-        tensor([[[False, False,  True,  True]]])
+    >>> label_boundary(torch.tensor([[[0, 0, 0, 1]]]))
+    tensor([[[False, False,  True,  True]]])
     """
     ids_B1HW = label.float().unsqueeze(1)
     if detector == "neighbors":
@@ -97,7 +92,7 @@ def consistency_loss(
         border: ``clip`` the 3x3 window at the image border (the paper) or ``replicate`` the border pixels.
 
     Returns:
-        float32 scalar in [0, 2]. With no boundary pixel it is 0 and its gradient is 0.
+        float32 scalar in [0, 2].
 
     Raises:
         ValueError: The shapes do not fit, or an option is unknown.
@@ -129,7 +124,7 @@ def negative_learning_loss(logits: Tensor, threshold: float = 0.05, *, epsilon: 
         epsilon: Added inside the logarithm; 1e-6 in the released code.
 
     Returns:
-        float32 scalar in nats. With no pair below tau it is 0 and its gradient is 0.
+        float32 scalar in nats.
 
     Raises:
         ValueError: ``threshold`` is outside (0, 1).

@@ -47,28 +47,20 @@ class CannyEntropy:
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int], *, images: Tensor) -> ScoreMaps:
         """Score a batch; see :class:`ripu.acquisition.Acquisition`.
 
-        Args:
-            logits: (B, C, h, w) floating.
-            size: (H, W) of the maps.
-            keys: Not used.
-            images: (B, h', w', 3) uint8 RGB at any size; resized to ``size`` (bilinear) before the edges are found.
+        Images are resized to ``size`` (bilinear) before the edges are found.
 
         Raises:
-            ConfigError: Images of another shape, dtype or number than the logits.
+            ConfigError: The images do not fit the logits, or are not uint8 RGB.
         """
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8 or len(images) != len(logits):
             raise ConfigError(
                 f"images must be uint8 RGB ({len(logits)}, h, w, 3), not {tuple(images.shape)} of {images.dtype}."
             )
         uncertainty_BHW = UncertaintyOnly(self.radius, self.pixel)(logits, size, keys).score
-        edges = [self._edges(image, size) for image in images.cpu().numpy()]
-        is_edge_BHW = torch.from_numpy(np.stack(edges)) if edges else torch.empty((0, *size), dtype=torch.bool)
+        is_edge_BHW = torch.empty(uncertainty_BHW.shape, dtype=torch.bool)
+        for is_edge_HW, image in zip(is_edge_BHW, images.cpu().numpy(), strict=True):
+            gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+            gray = cv2.resize(gray, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+            is_edge_HW.copy_(torch.from_numpy(cv2.Canny(gray, self.low_threshold, self.high_threshold)) > 0)
         score_BHW = uncertainty_BHW * is_edge_BHW.to(uncertainty_BHW.device)
         return ScoreMaps(score_BHW, tie_break=uncertainty_BHW, uncertainty=uncertainty_BHW)
-
-    def _edges(
-        self, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], size: tuple[int, int]
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-        gray = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-        gray = cv2.resize(gray, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(cv2.Canny(gray, self.low_threshold, self.high_threshold) > 0)

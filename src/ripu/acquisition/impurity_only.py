@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ripu.acquisition.interface import ScoreMaps
-from ripu.functional import check_radius, entropy_and_label, label_dtype, map_pixels, region_impurity
+from ripu.functional import check_radius, map_entropy_and_label, region_impurity
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,6 @@ class ImpurityOnly:
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
         """Score a batch; see :class:`ripu.acquisition.Acquisition`."""
-        num_classes = int(logits.shape[1]) if logits.ndim == 4 else 1
-        _, label_BHW = map_pixels(logits, size, entropy_and_label, (torch.float32, label_dtype(num_classes)))
-        impurity_BHW = region_impurity(label_BHW, num_classes, self.radius)
+        _, label_BHW = map_entropy_and_label(logits, size)
+        impurity_BHW = region_impurity(label_BHW, int(logits.shape[1]), self.radius)
         return ScoreMaps(impurity_BHW, impurity=impurity_BHW)

@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
+
+from ripu.functional import check_radius, map_pixels, window_mean
 
 
 @dataclass(frozen=True)
 class ScoreMaps:
-    """Maps at the size of the labels, on the device of the logits.
+    """Maps at the size of the labels, on the device of the logits; all (B, H, W) float32.
 
     Attributes:
-        score: (B, H, W) float32; the highest are picked.
-        tie_break: (B, H, W) float32; of equal scores the larger one wins. None: row, then column decide.
-        impurity: (B, H, W) float32 nats (Eq. 4), for reports; None if the score does not use it.
-        uncertainty: (B, H, W) float32 (Eq. 5 or the pixel's own), for reports; None if the score does not use it.
+        score: The highest are picked.
+        tie_break: Of equal scores the larger one wins. None: row, then column decide.
+        impurity: In nats (Eq. 4), for reports; None if the score does not use it.
+        uncertainty: Eq. 5 or the pixel's own, for reports; None if the score does not use it.
     """
 
     score: Tensor
@@ -49,3 +52,31 @@ class Acquisition(Protocol):
             ValueError: Logits of a wrong shape or not finite; the message names the batch positions.
         """
         ...
+
+
+@dataclass(frozen=True)
+class PixelwiseScore:
+    """A score of single pixels, averaged over windows; a subclass defines :meth:`of_pixels` and nothing else.
+
+    Attributes:
+        radius: k of the window; not used for pixels.
+        pixel: False for regions (RA): the window mean. True for pixels (PA): the pixel's own score.
+    """
+
+    radius: int
+    pixel: bool = False
+    needs_image: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_radius(self.radius)
+
+    @staticmethod
+    def of_pixels(strip_CRW: Tensor) -> Tensor:
+        """Return the (R, W) scores of the pixels of a strip of float32 logits, which it may overwrite."""
+        raise NotImplementedError
+
+    def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
+        """Score a batch; see :class:`Acquisition`."""
+        (own_BHW,) = map_pixels(logits, size, lambda strip_CRW: (self.of_pixels(strip_CRW),), (torch.float32,))
+        score_BHW = own_BHW if self.pixel else window_mean(own_BHW, self.radius)
+        return ScoreMaps(score_BHW, uncertainty=score_BHW)

@@ -13,9 +13,7 @@ from ripu.acquisition.interface import ScoreMaps
 from ripu.functional import check_logits
 from ripu.io.errors import ConfigError
 
-_GAMMA = 0x9E3779B97F4A7C15
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
+_GAMMA, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 @dataclass(frozen=True)
@@ -34,18 +32,10 @@ class RandomScore:
 
 
 def uniform_map(key: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """Return uniform numbers of SplitMix64 (Steele et al., OOPSLA 2014), seeded with ``key``.
-
-    Args:
-        key: 0 .. 2^64 - 1.
-        size: (H, W).
-        device: The device of the result.
-
-    Returns:
-        (H, W) float32 multiples of 2^-24 in [0, 1).
+    """Return (H, W) float32 multiples of 2^-24 in [0, 1) from SplitMix64 (Steele et al., OOPSLA 2014).
 
     Raises:
-        ConfigError: A key out of range.
+        ConfigError: The key, which is the seed, is not in 0 .. 2^64 - 1.
 
     >>> uniform_map(7, (1, 2), torch.device("cpu")).tolist()
     [[0.38982969522476196, 0.016788244247436523]]

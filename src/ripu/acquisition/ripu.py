@@ -14,19 +14,11 @@ from ripu.acquisition.interface import ScoreMaps
 from ripu.functional import (
     ImpurityKernel,
     check_radius,
-    entropy_and_label,
     for_each,
-    label_dtype,
-    map_pixels,
+    map_entropy_and_label,
     window_mean_rows,
 )
 from ripu.io.errors import ConfigError
-
-RELEASED_EPSILON = 1e-6
-"""Epsilon that the published program adds inside its logarithms."""
-
-RELEASED_NORMALIZER = math.log(19)
-"""Divisor of impurity and entropy of regions in the published program, for any number of classes."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +46,9 @@ class RipuScore:
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int]) -> ScoreMaps:
         """Score a batch; see :class:`ripu.acquisition.Acquisition`. Ties go to the larger uncertainty."""
         if self.numerics == "released":
-            normalizer = 1.0 if self.pixel else RELEASED_NORMALIZER
-            return ripu_maps(logits, self.radius, size, self.pixel, RELEASED_EPSILON, normalizer)
+            # The program divides by log 19 whatever the number of classes.
+            normalizer = 1.0 if self.pixel else math.log(19)
+            return ripu_maps(logits, self.radius, size, self.pixel, 1e-6, normalizer)
         return ripu_maps(logits, self.radius, size, self.pixel)
 
 
@@ -84,37 +77,18 @@ def ripu_score(logits: Tensor, radius: int, size: tuple[int, int] | None = None,
 
 
 def ripu_maps(
-    logits: Tensor,
-    radius: int,
-    size: tuple[int, int],
-    pixel: bool,
-    epsilon: float = 0.0,
-    normalizer: float = 1.0,
+    logits: Tensor, radius: int, size: tuple[int, int], pixel: bool, epsilon: float = 0.0, normalizer: float = 1.0
 ) -> ScoreMaps:
-    """Return score, impurity and uncertainty of a batch; both factors are divided by ``normalizer``.
+    """Return all four maps of a batch, with the uncertainty as the tie break; otherwise as :func:`ripu_score`.
 
-    Args:
-        logits: As in :func:`ripu_score`.
-        radius: As in :func:`ripu_score`.
-        size: (H, W) of the maps.
-        pixel: As in :func:`ripu_score`.
-        epsilon: Added inside the logarithms of both factors.
-        normalizer: Divisor of both factors.
-
-    Returns:
-        All four maps; the tie break is the uncertainty.
-
-    Raises:
-        ValueError: As in :func:`ripu_score`.
+    ``epsilon`` is added inside the logarithms of both factors, and ``normalizer`` divides both.
     """
     check_radius(radius)
-    num_classes = int(logits.shape[1]) if logits.ndim == 4 else 1
-    dtypes = (torch.float32, label_dtype(num_classes))
-    entropy_BHW, label_BHW = map_pixels(logits, size, lambda strip: entropy_and_label(strip, epsilon), dtypes)
+    entropy_BHW, label_BHW = map_entropy_and_label(logits, size, epsilon)
     impurity_BHW = torch.empty_like(entropy_BHW)
     uncertainty_BHW = entropy_BHW if pixel else torch.empty_like(entropy_BHW)
     score_BHW = torch.empty_like(entropy_BHW)
-    kernel = ImpurityKernel(size, num_classes, radius, score_BHW.device, epsilon)
+    kernel = ImpurityKernel(size, int(logits.shape[1]), radius, score_BHW.device, epsilon)
 
     def task(job: tuple[int, int, int]) -> None:
         b, first, last = job

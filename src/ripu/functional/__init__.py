@@ -1,6 +1,6 @@
 """The equations as pure functions on tensors. This package imports torch alone."""
 
-from ripu.functional.entropy import entropy_and_label, label_dtype, pixel_entropy
+from ripu.functional.entropy import entropy_and_label, label_dtype, map_entropy_and_label, pixel_entropy
 from ripu.functional.impurity import ImpurityKernel, region_impurity
 from ripu.functional.parallel import for_each, split_rows, strip_rows
 from ripu.functional.pixels import PixelKernel, check_logits, map_pixels
@@ -15,6 +15,7 @@ __all__ = [
     "entropy_and_label",
     "for_each",
     "label_dtype",
+    "map_entropy_and_label",
     "map_pixels",
     "pixel_entropy",
     "region_impurity",

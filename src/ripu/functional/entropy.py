@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ripu.functional.pixels import map_pixels
+from ripu.functional.pixels import check_logits, map_pixels
 
 _STEEP = 3e38
 """Its product with any negative difference of two normal float32 logits is below -C; with 0 it is 0."""
@@ -33,13 +33,24 @@ def pixel_entropy(logits_BCHW: Tensor, *, epsilon: float = 0.0) -> Tensor:
     >>> pixel_entropy(torch.zeros(1, 4, 1, 1)).exp().round().item()
     4.0
     """
+    check_logits(logits_BCHW)
+    height, width = logits_BCHW.shape[2:]
+    (entropy_BHW,) = map_pixels(
+        logits_BCHW, (height, width), lambda strip_CRW: entropy_and_label(strip_CRW, epsilon)[:1], (torch.float32,)
+    )
+    return entropy_BHW
 
-    def kernel(strip_CRW: Tensor) -> tuple[Tensor, ...]:
-        return (entropy_and_label(strip_CRW, epsilon)[0],)
 
-    size = (int(logits_BCHW.shape[-2]), int(logits_BCHW.shape[-1])) if logits_BCHW.ndim == 4 else (1, 1)
-    (entropy,) = map_pixels(logits_BCHW, size, kernel, (torch.float32,))
-    return entropy
+def map_entropy_and_label(logits_BChw: Tensor, size: tuple[int, int], epsilon: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Return the (B, H, W) maps of :func:`entropy_and_label` for up-sampled logits; see :func:`map_pixels`."""
+    check_logits(logits_BChw)
+    entropy_BHW, label_BHW = map_pixels(
+        logits_BChw,
+        size,
+        lambda strip_CRW: entropy_and_label(strip_CRW, epsilon),
+        (torch.float32, label_dtype(logits_BChw.shape[1])),
+    )
+    return entropy_BHW, label_BHW
 
 
 def entropy_and_label(strip_CRW: Tensor, epsilon: float = 0.0) -> tuple[Tensor, Tensor]:

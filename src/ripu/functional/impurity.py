@@ -74,15 +74,7 @@ def region_impurity(pred_label_BHW: Tensor, num_classes: int, radius: int, *, ep
 
 
 class ImpurityKernel:
-    """Impurity of label maps of one size, computed a band of rows at a time.
-
-    Args:
-        size: (H, W) of the maps.
-        num_classes: C.
-        radius: k >= 0.
-        device: The device of the maps.
-        epsilon: As in :func:`region_impurity`.
-    """
+    """Impurity of (H, W) label maps of one ``size``, computed a band of rows at a time; see :func:`region_impurity`."""
 
     def __init__(
         self, size: tuple[int, int], num_classes: int, radius: int, device: torch.device, epsilon: float = 0.0
@@ -97,7 +89,7 @@ class ImpurityKernel:
         self.is_small = radius <= 1
         if self.is_small:
             self.shape_H1, self.shape_W = (self.rows_H1 - 1) * 768, (self.columns_W - 1) * 256
-            self.table = small_window_table(num_classes, self.side_down * self.side_right, epsilon).to(device)
+            self.table = _small_window_table(num_classes, self.side_down * self.side_right, epsilon).to(device)
         else:
             counts = torch.arange(self.side_down * self.side_right + 1, dtype=torch.float64)
             self.table = torch.special.xlogy(counts, counts).float().to(device)
@@ -107,13 +99,9 @@ class ImpurityKernel:
         return split_rows(self.height, band_rows(self.height, _BAND_ROWS, self.device))
 
     def compute(self, label_HW: Tensor, first: int, last: int, out_RW: Tensor) -> None:
-        """Write the impurity of rows ``first .. last - 1`` of one map to ``out_RW``.
+        """Write the impurity of rows ``first .. last - 1`` of one map to ``out_RW``, contiguous float32.
 
-        Args:
-            label_HW: (H, W) integer labels in 0 .. num_classes - 1 (not checked).
-            first: First row of the band.
-            last: Row after the band.
-            out_RW: (last - first, W) float32, contiguous.
+        The integer labels, in 0 .. num_classes - 1, are not checked.
         """
         # The band and what its windows reach. Outside the map lies a label that is no class and counts nowhere. One row
         # more above than below: the row that leaves the first window.
@@ -174,7 +162,12 @@ class ImpurityKernel:
                 present = is_present_CW[:, columns].amax(dim=1).nonzero().flatten()
                 if present.numel() < self.num_classes:
                     part_CRW = part_CRW.index_select(0, present)
-            count_CRW = _sum_along_rows(part_CRW.to(dtype), self.side_right)
+            part_CRW = part_CRW.to(dtype)
+            if dtype != torch.int32:  # in a narrow integer a few vector additions are quicker than a running sum
+                count_CRW = running_sum(part_CRW, self.side_right, 2).int()
+            else:
+                running_CRW = torch.nn.functional.pad(part_CRW, (1, 0)).cumsum(dim=2, dtype=torch.int32)
+                count_CRW = running_CRW[:, :, self.side_right :] - running_CRW[:, :, : -self.side_right]
             if self.epsilon > 0.0:
                 share_CRW = count_CRW / window_RW[:, left:right]
                 out_RW[:, left:right] = -(share_CRW * (share_CRW + self.epsilon).log()).sum(dim=0)
@@ -186,7 +179,7 @@ class ImpurityKernel:
             torch.sub(full_RW, out_RW, out=out_RW).div_(window_RW)
 
     def _small(self, padded: Tensor, rows: slice, out_RW: Tensor) -> None:
-        """Impurity of windows of at most 3 x 3 pixels, in one-byte integers throughout (:func:`small_window_table`)."""
+        """Impurity of windows of at most 3 x 3 pixels, in one-byte integers (:func:`_small_window_table`)."""
         other_CRW = self._is_other(padded[1:]).to(torch.uint8)
         other_CRW = running_sum(running_sum(other_CRW, self.side_down, 1), self.side_right, 2)
         code_RW = (other_CRW * other_CRW).mul_(other_CRW).sum(dim=0, dtype=torch.uint8).int()
@@ -195,7 +188,7 @@ class ImpurityKernel:
 
 
 @functools.cache
-def small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Tensor:
+def _small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Tensor:
     """Return the impurity of windows of at most 3 x 3 pixels by shape and code, (9 * 256,) float32.
 
     Entry 256 * (3 * (rows - 1) + columns - 1) + code for windows of ``rows`` x ``columns`` pixels inside the image.
@@ -203,7 +196,7 @@ def small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Ten
     256. For a given number of pixels inside, every way to divide them among classes has a code of its own, so the code
     stands for the counts. The tensor is shared between calls.
 
-    >>> table = small_window_table(num_classes=2, full=9)
+    >>> table = _small_window_table(num_classes=2, full=9)
     >>> table[256 * 8 + (1**3 + 8**3) % 256].item()  # eight pixels of one class, one of the other
     0.3488321006298065
     """
@@ -217,14 +210,6 @@ def small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Ten
             others = [full - count for count in counts] + [full] * (num_classes - len(counts))
             table[shape, sum(other**3 for other in others) % 256] = 0.0 if impurity == 0.0 else impurity
     return table.float().flatten()
-
-
-def _sum_along_rows(column_CRW: Tensor, side: int) -> Tensor:
-    """int32 sums of ``side`` consecutive columns; in a narrow integer a few vector additions, else a running sum."""
-    if column_CRW.dtype != torch.int32:
-        return running_sum(column_CRW, side, 2).int()
-    running_CRW = torch.nn.functional.pad(column_CRW, (1, 0)).cumsum(dim=2, dtype=torch.int32)
-    return running_CRW[:, :, side:] - running_CRW[:, :, :-side]
 
 
 def _dtype_for(largest: int) -> torch.dtype:

@@ -1,14 +1,12 @@
-"""Kernels on several cores: strips of rows, one worker thread a core, no barrier between operations.
+"""Kernels on several cores: a worker thread takes a whole strip of rows through all operations on one core.
 
-A strip is small enough to stay in the cache through all operations on it. Torch's own intra-operation parallelism would
-split every single operation over the cores and wait for the slowest each time; here a worker takes a whole strip
-through all of its operations on one core. The number of workers is :func:`torch.get_num_threads`. Which rows make up a
-strip never depends on it, so neither do the results.
+A strip is small enough to stay in the cache, and no operation waits for the slowest core. There are
+:func:`torch.get_num_threads` workers; which rows make up a strip never depends on it, so neither do the results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,26 +14,21 @@ import torch
 
 _Job = TypeVar("_Job")
 
-CPU_STRIP_BYTES = 5 << 19
-"""Bytes of one float32 (C, rows, W) strip on a CPU (2.5 MiB: 16 rows of 2048 pixels with 19 classes)."""
-
-DEVICE_STRIP_BYTES = 32 << 20
-"""The same on an accelerator, where few large launches beat many small ones."""
-
 
 def strip_rows(num_planes: int, width: int, device: torch.device) -> int:
-    """Number of rows in a strip of ``num_planes`` float32 planes of ``width`` pixels on ``device``, at least 1."""
-    limit = CPU_STRIP_BYTES if device.type == "cpu" else DEVICE_STRIP_BYTES
+    """Return the number of rows in a strip of ``num_planes`` float32 planes of ``width`` pixels, at least 1."""
+    # 2.5 MiB: 16 rows of 2048 pixels with 19 classes. On an accelerator, few large launches beat many small ones.
+    limit = 5 << 19 if device.type == "cpu" else 32 << 20
     return max(1, limit // (4 * num_planes * width))
 
 
 def band_rows(height: int, most: int, device: torch.device) -> int:
-    """Number of rows in a band, the job of one worker: at most ``most`` and an eighth of the map; all on a device."""
+    """Return the rows in a band, the job of one worker: at most ``most`` and an eighth of the map; all on a device."""
     return min(most, max(16, -(-height // 8))) if device.type == "cpu" else height
 
 
 def split_rows(height: int, rows: int) -> list[tuple[int, int]]:
-    """Half-open row ranges of at most ``rows`` rows that cover ``0 .. height``.
+    """Return half-open row ranges of at most ``rows`` rows that cover ``0 .. height``.
 
     >>> split_rows(5, 2)
     [(0, 2), (2, 4), (4, 5)]
@@ -43,12 +36,11 @@ def split_rows(height: int, rows: int) -> list[tuple[int, int]]:
     return [(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
-def for_each(task: Callable[[_Job], None], jobs: Iterable[_Job], device: torch.device) -> None:
+def for_each(task: Callable[[_Job], None], jobs: Sequence[_Job], device: torch.device) -> None:
     """Call ``task`` on every job; on a CPU in parallel, every job on one core.
 
     Gradients are off and autocast does not apply. Jobs must write to disjoint places. The first error is re-raised.
     """
-    todo: Sequence[_Job] = list(jobs)
     num_threads = torch.get_num_threads()
     is_inference = torch.is_inference_mode_enabled()
 
@@ -58,13 +50,13 @@ def for_each(task: Callable[[_Job], None], jobs: Iterable[_Job], device: torch.d
             task(job)
 
     if device.type != "cpu" or num_threads == 1:
-        for job in todo:
+        for job in jobs:
             run(job)
         return
     try:
         # A single job goes to a worker as well: on one core its bytes do not depend on how torch would split it.
         with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for _ in pool.map(run, todo):
+            for _ in pool.map(run, jobs):
                 pass
     finally:
         # With OpenMP the setting belongs to a thread, but torch keeps the last value for threads yet to start.

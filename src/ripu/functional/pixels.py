@@ -17,9 +17,6 @@ from torch.nn.functional import interpolate
 
 from ripu.functional.parallel import band_rows, for_each, split_rows, strip_rows
 
-_STRIPS_PER_BAND = 4
-"""Strips that one worker takes in a row; a source row is stretched twice only at the start of a band."""
-
 PixelKernel = Callable[[Tensor], tuple[Tensor, ...]]
 """(C, R, W) float32 logits, which it may overwrite -> maps (R, W)."""
 
@@ -33,10 +30,7 @@ def map_pixels(
         logits_BChw: (B, C, h, w) floating logits; half precisions are computed in float32.
         size: (H, W) of the maps; nothing is interpolated if it equals (h, w).
         kernel: Reduction over classes, called on (C, R, W) strips.
-        dtypes: The dtypes of the maps that ``kernel`` returns.
-
-    Returns:
-        One (B, H, W) map per entry of ``dtypes``, on the device of the logits.
+        dtypes: The dtypes of the (B, H, W) maps that ``kernel`` returns.
 
     Raises:
         ValueError: Not four dimensions, an empty one, not floating, or logits that are not finite (positions named).
@@ -55,7 +49,8 @@ def map_pixels(
         return maps
     upper, lower, blend = _vertical_taps(source_height, height)
     rows = strip_rows(num_classes, width, device)
-    bands = split_rows(height, band_rows(height, _STRIPS_PER_BAND * rows, device))
+    # A worker takes four strips in a row: only at the start of a band is a source row stretched a second time.
+    bands = split_rows(height, band_rows(height, 4 * rows, device))
     is_finite = torch.ones((batch, len(bands)), dtype=torch.bool, device=device)
 
     def task(job: tuple[int, int]) -> None:
@@ -76,11 +71,9 @@ def map_pixels(
                 stretched = {row: values for row, values in stretched.items() if row >= upper[top]}
                 stretched.update(zip(range(start, stop), source_Csw.unbind(1), strict=True))
                 start = stop
-            strip_CRW = _blend_rows(
-                [stretched[row] for row in upper[top:bottom]],
-                [stretched[row] for row in lower[top:bottom]],
-                blend[top:bottom],
-            )
+            strip_CRW = logits_BChw.new_empty((num_classes, bottom - top, width), dtype=torch.float32)
+            for row, row_CW in enumerate(strip_CRW.unbind(1), top):
+                torch.lerp(stretched[upper[row]], stretched[lower[row]], blend[row], out=row_CW)
             for target, part in zip(maps, kernel(strip_CRW), strict=True):
                 target[b, top:bottom] = part
 
@@ -90,13 +83,7 @@ def map_pixels(
 
 
 def map_on_device(logits_BChw: Tensor, maps_BHW: Sequence[Tensor], kernel: PixelKernel) -> None:
-    """Compute :func:`map_pixels` in a few large operations a strip; for accelerators.
-
-    Args:
-        logits_BChw: (B, C, h, w) floating logits.
-        maps_BHW: The (B, H, W) maps to write.
-        kernel: As in :func:`map_pixels`.
-    """
+    """Write the maps of :func:`map_pixels`, in a few large operations a strip; for accelerators."""
     batch, num_classes, source_height, source_width = logits_BChw.shape
     height, width = maps_BHW[0].shape[1:]
     device = logits_BChw.device
@@ -138,18 +125,9 @@ def check_logits(logits_BCHW: Tensor) -> None:
 
 
 def _vertical_taps(source: int, target: int) -> tuple[list[int], list[int], list[float]]:
-    """Rows above and below each of ``target`` rows among ``source`` rows, and the weight of the one below."""
+    """Return the rows above and below each of ``target`` rows among ``source`` rows, and the weight of the latter."""
     scale = torch.tensor((source - 1) / (target - 1) if target > 1 else 0.0, dtype=torch.float32)
     position = torch.arange(target, dtype=torch.float32) * scale
     upper = position.long().clamp_(max=source - 1)
     blend = (position - upper).clamp_(0.0, 1.0)
     return upper.tolist(), (upper + 1).clamp_(max=source - 1).tolist(), blend.tolist()
-
-
-def _blend_rows(upper: list[Tensor], lower: list[Tensor], blend: list[float]) -> Tensor:
-    """R rows (C, W) each -> (C, R, W): row r is ``upper[r] + blend[r] * (lower[r] - upper[r])``."""
-    num_classes, width = upper[0].shape
-    strip_CRW = upper[0].new_empty((num_classes, len(upper), width))
-    for row_CW, above_CW, below_CW, weight in zip(strip_CRW.unbind(1), upper, lower, blend, strict=True):
-        torch.lerp(above_CW, below_CW, weight, out=row_CW)
-    return strip_CRW

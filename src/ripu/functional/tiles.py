@@ -19,9 +19,6 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
         tile: Pixels of a tile, at least 1.
         overlap: Share of a tile that neighbours have in common, at least; in [0, 1).
 
-    Returns:
-        Starts in rising order; ``[0]`` if one tile is enough.
-
     Raises:
         ValueError: A tile or an overlap is out of range.
 
@@ -49,15 +46,13 @@ def blend_tiles(tiles: Sequence[Tensor], rows: Sequence[int], columns: Sequence[
         size: (H, W) of the image.
 
     Returns:
-        (C, H, W) float32; a single tile is returned unchanged, in float32. Weights fall linearly to almost 0 over the
-        overlap, which avoids seams.
+        (C, H, W) float32. Weights fall linearly to almost 0 over the overlap, which avoids seams.
     """
     if len(tiles) == 1:
         return tiles[0].float()
     num_classes, height, width = tiles[0].shape
     device = tiles[0].device
-    down = _weights(rows, height, device)
-    across = _weights(columns, width, device)
+    down, across = _weights(rows, height, device), _weights(columns, width, device)
     total_CHW = torch.zeros((num_classes, *size), device=device)
     weight_HW = torch.zeros(size, device=device)
     for number, logits_Chw in enumerate(tiles):
@@ -70,7 +65,7 @@ def blend_tiles(tiles: Sequence[Tensor], rows: Sequence[int], columns: Sequence[
 
 
 def _weights(starts: Sequence[int], tile: int, device: torch.device) -> list[Tensor]:
-    """For each tile along a side its (tile,) weights: 1, falling over what it shares with the one before and after."""
+    """Return the (tile,) weights of each tile along a side: 1, falling over what it shares with its neighbours."""
     position = torch.arange(tile, device=device, dtype=torch.float32)
     weights = []
     for number, start in enumerate(starts):

@@ -22,11 +22,7 @@ def check_radius(radius: int) -> None:
 
 
 def axis_count(length: int, radius: int, device: torch.device | None = None) -> Tensor:
-    """Return how many of the 2 * radius + 1 positions around each position lie inside the axis, (length,) int64.
-
-    >>> axis_count(4, 1).tolist()
-    [2, 3, 3, 2]
-    """
+    """Return how many of the 2 * radius + 1 positions around each position lie inside the axis, (length,) int64."""
     position = torch.arange(length, device=device)
     return (position + radius).clamp_(max=length - 1) - (position - radius).clamp_(min=0) + 1
 
@@ -38,7 +34,7 @@ def window_count(size: tuple[int, int], radius: int, device: torch.device | None
     [[4, 6, 4], [4, 6, 4]]
     """
     check_radius(radius)
-    return axis_count(size[0], radius, device)[:, None] * axis_count(size[1], radius, device)[None, :]
+    return axis_count(size[0], radius, device)[:, None] * axis_count(size[1], radius, device)
 
 
 def window_mean(x_BHW: Tensor, radius: int) -> Tensor:
@@ -62,16 +58,16 @@ def window_mean(x_BHW: Tensor, radius: int) -> Tensor:
         raise ValueError(f"expected a floating (B, H, W) map, not {tuple(x_BHW.shape)} of {x_BHW.dtype}.")
     x_BHW = x_BHW.detach()
     mean_BHW = torch.empty(x_BHW.shape, dtype=torch.float32, device=x_BHW.device)
-    batch, height, _ = x_BHW.shape
     if mean_BHW.numel() == 0:
         return mean_BHW
 
-    def task(job: tuple[int, tuple[int, int]]) -> None:
-        b, (first, last) = job
+    def task(job: tuple[int, int, int]) -> None:
+        b, first, last = job
         mean_BHW[b, first:last] = window_mean_rows(x_BHW[b], radius, first, last)
 
-    rows = band_rows(height, _BAND_ROWS, x_BHW.device)
-    for_each(task, [(b, strip) for b in range(batch) for strip in split_rows(height, rows)], x_BHW.device)
+    batch, height, _ = x_BHW.shape
+    bands = split_rows(height, band_rows(height, _BAND_ROWS, x_BHW.device))
+    for_each(task, [(b, *band) for b in range(batch) for band in bands], x_BHW.device)
     return mean_BHW
 
 
@@ -88,9 +84,8 @@ def window_mean_rows(x_HW: Tensor, radius: int, first: int, last: int) -> Tensor
         part = pad(part, (0, 0, missing_above, missing_below))
     part = running_sum(part, 2 * reach_down + 1, 0)
     part = running_sum(pad(part, (reach_right, reach_right)), 2 * reach_right + 1, 1)
-    rows_R = axis_count(height, radius, x_HW.device)[first:last]
-    columns_W = axis_count(width, radius, x_HW.device)
-    return part.div_((rows_R[:, None] * columns_W[None, :]).float())
+    rows_R1 = axis_count(height, radius, x_HW.device)[first:last, None]
+    return part.div_((rows_R1 * axis_count(width, radius, x_HW.device)).float())
 
 
 def running_sum(x: Tensor, length: int, dim: int) -> Tensor:

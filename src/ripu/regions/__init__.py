@@ -1,12 +1,50 @@
 """Region shapes (Table 6): the pixels that one pick of a region shows the annotator.
 
-A shape is a frozen dataclass; see :class:`RegionShape`. A new one is one file here and one YAML file in ``conf/region``
-with its ``_target_``; the tests find it there.
+A shape is a frozen dataclass. A new one is one file here and one YAML file in ``conf/region``; the tests
+find it there.
 """
 
-from ripu.regions.interface import RegionShape
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
 from ripu.regions.rectangles import Rectangles
 from ripu.regions.square import Square
 from ripu.regions.superpixels import Superpixels
 
 __all__ = ["Rectangles", "RegionShape", "Square", "Superpixels"]
+
+
+class RegionShape(Protocol):
+    """A way to cut images into regions.
+
+    Attributes:
+        is_fixed: False: regions are the windows around the picks, wherever these lie (then :meth:`partition` is never
+            called). True: the image is cut once and a pick is one of the pieces.
+        needs_image: True if :meth:`partition` needs the image.
+    """
+
+    is_fixed: ClassVar[bool]
+    needs_image: ClassVar[bool]
+
+    def region_px(self) -> int:
+        """Return the number of pixels in a region at label resolution: the mean if they differ, border aside."""
+        ...
+
+    def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
+        """Cut an image into regions; the same arguments give the same regions on every machine and in every round.
+
+        Args:
+            size: (H, W) of the label.
+            image: (h, w, 3) uint8 RGB at any size if ``needs_image``, otherwise ignored.
+
+        Returns:
+            (H, W) int32 region numbers from 0; a number may be unused; -1 marks pixels that belong to no region.
+
+        Raises:
+            ValueError: An image is needed but was not given.
+        """
+        ...

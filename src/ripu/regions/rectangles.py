@@ -31,7 +31,7 @@ class Rectangles:
                 raise ConfigError(f"region.{name}={value} must be a whole number of pixels, 1 or more")
 
     def region_px(self) -> int:
-        """Return the pixels of a rectangle away from the border."""
+        """Return the pixels of a rectangle."""
         return self.height * self.width
 
     def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:

@@ -22,11 +22,7 @@ class Square:
     needs_image: ClassVar[bool] = False
 
     def region_px(self) -> int:
-        """Return the pixels of a square away from the border.
-
-        >>> Square(1).region_px()
-        9
-        """
+        """Return the pixels of a square."""
         return (2 * self.radius + 1) ** 2
 
     def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:

@@ -67,8 +67,8 @@ class Superpixels:
             enforce_connectivity=True,
         ).astype(np.int32)
         rows, columns = (
-            np.minimum((2 * np.arange(out) + 1) * there // (2 * out), there - 1)
-            for out, there in ((size[0], height), (size[1], width))
+            np.minimum((2 * np.arange(out) + 1) * length // (2 * out), length - 1)
+            for out, length in ((size[0], height), (size[1], width))
         )
         enlarged: NDArray[np.int32] = numbers[rows[:, None], columns[None, :]]
         return enlarged
