@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from ripu.datasets.errors import Fault
 from ripu.datasets.scenes import SceneDataset
 from ripu.labelstore import LabelStore
-from ripu.loading.class_balance import ClassBalancedStream
+from ripu.loading.class_balance import class_balanced_stream
 from ripu.loading.image_cache import ImageCache
 from ripu.loading.order import PhaseSampler, ShuffledStream, Stream
 from ripu.loading.samples import (
@@ -135,7 +135,7 @@ class RipuDataModule(pl.LightningDataModule):
         if self.source_classes is None:
             return ShuffledStream(len(self.source), self.seed, SOURCE)
         num_draws = self.plan.max_steps * self.accumulate * self.source_batch * self._trainer.world_size
-        return ClassBalancedStream(self.source_classes, num_draws, self.seed, SOURCE)
+        return class_balanced_stream(self.source_classes, num_draws, self.seed, SOURCE)
 
     @property
     def _trainer(self) -> pl.Trainer:

@@ -42,63 +42,35 @@ _CHUNK = 16
 _log = logging.getLogger(__name__)
 
 
-class ClassBalancedStream:
-    """The source images of a whole run: class-balanced draws, then shuffled over the whole run.
+def class_balanced_stream(classes: NDArray[np.bool_], num_draws: int, *key: int) -> tuple[int, ...]:
+    """Return the source images of a whole run: class-balanced draws, then shuffled over the whole run.
 
-    A pure function of the class index, the number of draws and the key.
+    Args:
+        classes: (N, C) bool, the classes of each image.
+        num_draws: Number of draws in the whole run, >= 1. It grows with processes and batch size, and changes the
+            order.
+        *key: Non-negative integers that determine the draws, e.g. (seed, domain).
+
+    Raises:
+        SceneError: No image has any class.
     """
-
-    def __init__(self, classes: NDArray[np.bool_], num_draws: int, *key: int) -> None:
-        """Make the draws.
-
-        Args:
-            classes: (N, C) bool, the classes of each image.
-            num_draws: Number of draws in the whole run, >= 1. It grows with processes and batch size, and changes the
-                order.
-            *key: Non-negative integers that determine the draws, e.g. (seed, domain).
-
-        Raises:
-            SceneError: No image has any class.
-        """
-        present = np.ascontiguousarray(classes, dtype=np.bool_)
-        self.order = _shuffled_draws(present.tobytes(), present.shape, num_draws, key)
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> int:
-        """Return the image index at a position 0 .. num_draws - 1.
-
-        Raises:
-            IndexError: The position is after the last draw.
-        """
-        return int(self.order[position])
+    return _shuffled_draws(classes.tobytes(), classes.shape, num_draws, key)
 
 
 @lru_cache(maxsize=2)
-def _shuffled_draws(present: bytes, shape: tuple[int, ...], num_draws: int, key: tuple[int, ...]) -> NDArray[np.int64]:
+def _shuffled_draws(present: bytes, shape: tuple[int, ...], num_draws: int, key: tuple[int, ...]) -> tuple[int, ...]:
     from ripu.loading.order import seed_of  # imports torch, which the processes that read labels do not need
 
     classes = np.frombuffer(present, dtype=np.bool_).reshape(shape)
     order = balanced_draws(classes, num_draws, seed_of(*key, 0))
-    shuffled: NDArray[np.int64] = np.random.default_rng(seed_of(*key, 1)).permutation(order)
-    shuffled.flags.writeable = False  # shared by every stream of the same key
-    return shuffled
+    return tuple(np.random.default_rng(seed_of(*key, 1)).permutation(order).tolist())
 
 
 def balanced_draws(classes: NDArray[np.bool_], num_draws: int, seed: int) -> NDArray[np.int64]:
-    """Make class-balanced draws, in order.
+    """Return class-balanced draws in order, (num_draws,) int64 image indices, from (N, C) classes of each image.
 
     Each class has a list of its images, shuffled anew whenever all of it has been drawn. A class without an image is
     never picked, an image without a class never drawn.
-
-    Args:
-        classes: (N, C) bool, the classes of each image.
-        num_draws: Number of draws.
-        seed: Seed of the draws.
-
-    Returns:
-        (num_draws,) int64 image indices.
 
     Raises:
         SceneError: No image has any class.
@@ -133,25 +105,19 @@ def balanced_draws(classes: NDArray[np.bool_], num_draws: int, seed: int) -> NDA
 
 
 def class_index(
-    scenes: SceneDataset,
-    cache: Path | None,
-    num_workers: int | None = None,
-    progress: bool = True,
+    scenes: SceneDataset, cache: Path | None, num_workers: int | None = None, progress: bool = True
 ) -> NDArray[np.bool_]:
-    """List the classes of each image, from disk if nothing has changed.
+    """Return the classes of each image, (N, C) bool, from disk if nothing has changed.
 
     The file in ``cache`` is named after the list of labels, their sizes and times of change, their decoder and the
-    class table; if any of them changes, the labels are read again. The file is written atomically. If several processes
-    need it at the same time (ranks of a job, jobs of a sweep), one reads the labels, and the others wait for its file.
+    class table; if any of them changes, the labels are read again. If several processes need it at the same time (ranks
+    of a job, jobs of a sweep), one reads the labels, and the others wait for its file.
 
     Args:
         scenes: Labelled scenes.
         cache: Folder that keeps the index, created if missing; None keeps nothing.
         num_workers: Number of processes; all cores unless given, 1 works in this process.
-        progress: Whether to show progress on stderr.
-
-    Returns:
-        (N, C) bool.
+        progress: Show progress on stderr.
 
     Raises:
         SceneError: A scene has no label, or one cannot be read.
@@ -170,11 +136,16 @@ def class_index(
         chunks = [scenes.scenes[first : first + _CHUNK] for first in range(0, len(scenes), _CHUNK)]
         made = in_processes(_classes_of, [replace(scenes, scenes=chunk) for chunk in chunks], num_workers)
         rows = itertools.chain.from_iterable(made)
-        index: NDArray[np.bool_] = np.stack(
-            list(track(rows, "classes of source labels", len(scenes), "labels", is_enabled=progress))
-        )
+        index = np.stack(list(track(rows, "classes of source labels", len(scenes), "labels", is_enabled=progress)))
         if path is not None:
-            _keep(path, index)
+            try:
+                with AtomicFile(path) as file:
+                    np.save(file, index)
+                    file.publish()
+            except OSError as error:
+                _log.warning(
+                    "the class index cannot be kept in %s (%s); the next run reads the labels again", path.parent, error
+                )
         return index
 
 
@@ -199,10 +170,6 @@ def never_drawn(scenes: SceneDataset, classes: NDArray[np.bool_]) -> list[Fault]
 
 
 def _path(scenes: SceneDataset, cache: Path) -> Path:
-    return Path(cache) / f"classes-{_fingerprint(scenes)}.npy"
-
-
-def _fingerprint(scenes: SceneDataset) -> str:
     labels: list[list[object]] = []
     for scene in scenes.scenes:
         if scene.label is None:
@@ -220,12 +187,9 @@ def _fingerprint(scenes: SceneDataset) -> str:
                 f"{scene.label} cannot be read ({error.strerror}); restore it or take the scene out of the data set"
             ) from error
         labels.append([os.path.abspath(scene.label), status.st_size, status.st_mtime_ns, status.st_ctime_ns])
-    content = {
-        "version": INDEX_VERSION,
-        "labels": labels,
-        "reading": f"{scenes.reading}, void where unreadable" if scenes.skips_unreadable else scenes.reading,
-    }
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+    reading = f"{scenes.reading}, void where unreadable" if scenes.skips_unreadable else scenes.reading
+    content = json.dumps({"version": INDEX_VERSION, "labels": labels, "reading": reading})
+    return cache / f"classes-{hashlib.sha256(content.encode()).hexdigest()[:32]}.npy"
 
 
 def _kept(path: Path | None, scenes: SceneDataset) -> NDArray[np.bool_] | None:
@@ -240,17 +204,6 @@ def _kept(path: Path | None, scenes: SceneDataset) -> NDArray[np.bool_] | None:
         _log.warning("%s is damaged; reading the labels again", path)
         return None
     return kept if kept.shape == shape else None
-
-
-def _keep(path: Path, index: NDArray[np.bool_]) -> None:
-    try:
-        with AtomicFile(path) as file:
-            np.save(file, index)
-            file.publish()
-    except OSError as error:
-        _log.warning(
-            "the class index cannot be kept in %s (%s); the next run reads the labels again", path.parent, error
-        )
 
 
 def _classes_of(scenes: SceneDataset) -> list[NDArray[np.bool_]]:

@@ -42,10 +42,7 @@ class ImageCache:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Use a folder.
-
-        Args:
-            folder: Folder of the entries, created if missing. It can be deleted at any time.
+        """Use a folder, created if missing, which can be deleted at any time.
 
         Raises:
             SceneError: The folder cannot be made or written to.
@@ -62,15 +59,7 @@ class ImageCache:
             raise SceneError(f"data.cache={folder} cannot be written to; name another folder, or null")
 
     def image(self, scenes: SceneDataset, index: int, size: tuple[int, int]) -> Pixels:
-        """Return the image of a scene at a size, reading it if it is not kept.
-
-        Args:
-            scenes: Its data set.
-            index: Position of the scene.
-            size: (height, width).
-
-        Returns:
-            (h, w, 3) uint8 RGB.
+        """Return (h, w, 3) uint8 RGB of a scene at a size (h, w), reading the image if it is not kept.
 
         Raises:
             SceneError: See :meth:`SceneDataset.require_image`.
@@ -79,26 +68,17 @@ class ImageCache:
         return self._get(path, size, "resize_image", lambda: resize_image(scenes.require_image(index), size))
 
     def label(self, scenes: SceneDataset, index: int, size: tuple[int, int]) -> Pixels:
-        """Return the label of a scene at a size, reading it if it is not kept.
-
-        Args:
-            scenes: Its data set.
-            index: Position of the scene.
-            size: (height, width).
-
-        Returns:
-            (h, w) uint8 train ids.
+        """Return (h, w) uint8 train ids of a scene at a size (h, w), reading the label if it is not kept.
 
         Raises:
             SceneError: See :meth:`SceneDataset.require_label`.
         """
-        path = scenes.scenes[index].label
-        if path is None:
-            return resize_label(scenes.require_label(index), size)  # raises
-        how = f"resize_label {scenes.reading}"
+        path, how = scenes.scenes[index].label, f"resize_label {scenes.reading}"
         return self._get(path, size, how, lambda: resize_label(scenes.require_label(index), size))
 
-    def _get(self, path: Path, size: tuple[int, int], how: str, make: Callable[[], Pixels]) -> Pixels:
+    def _get(self, path: Path | None, size: tuple[int, int], how: str, make: Callable[[], Pixels]) -> Pixels:
+        if path is None:
+            return make()  # raises
         try:
             status = path.stat()
         except OSError:
@@ -131,7 +111,7 @@ def _read(entry: Path, stamp: bytes) -> Pixels | None:
         return None
     magic, made_from, checksum, height, width, channels = _HEAD.unpack_from(content)
     body = memoryview(content)[_HEAD.size :]
-    if magic != _MAGIC or made_from != stamp or len(body) != height * width * max(channels, 1):
+    if (magic, made_from, len(body)) != (_MAGIC, stamp, height * width * max(channels, 1)):
         return None
     if zlib.crc32(body) != checksum:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from torch.utils.data import Sampler
 
 
 class Stream(Protocol):
-    """An endless sequence of image indices."""
+    """A sequence of image indices."""
 
     def __getitem__(self, position: int) -> int:
         """Return the index of the image that is drawn at a position."""
@@ -27,12 +28,7 @@ class ShuffledStream:
     """Uniform sampling without replacement: one seeded permutation of the data set after another."""
 
     def __init__(self, length: int, *key: int) -> None:
-        """Describe the stream.
-
-        Args:
-            length: Number of images.
-            *key: Non-negative integers that determine the order, e.g. (seed, domain).
-        """
+        """Order ``length`` images by non-negative integers, e.g. (seed, domain)."""
         self.length = length
         self.key = key
 
@@ -47,39 +43,27 @@ def _permutation(length: int, key: tuple[int, ...]) -> NDArray[np.int64]:
     return np.random.default_rng(np.random.SeedSequence(key)).permutation(length)
 
 
+@dataclass(eq=False)
 class PhaseSampler(Sampler[tuple[int, int]]):
     """The (position, index) pairs that one rank reads in one phase.
 
     Position ``p`` of the stream belongs to micro-batch ``p // (batch_size * world_size)`` and within it to rank
     ``(p // batch_size) % world_size``, wherever in the phase reading begins.
+
+    Attributes:
+        stream: The sequence to read.
+        steps: The next optimiser step, and the end of the phase (exclusive).
+        batch_size: Images per micro-batch and rank.
+        accumulate: Micro-batches per optimiser step.
     """
 
-    def __init__(
-        self,
-        stream: Stream,
-        steps: tuple[int, int],
-        *,
-        batch_size: int,
-        accumulate: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        """Describe the sampler.
-
-        Args:
-            stream: The sequence to read.
-            steps: The next optimiser step, and the end of the phase (exclusive).
-            batch_size: Images per micro-batch and rank.
-            accumulate: Micro-batches per optimiser step.
-            rank: Rank of this process.
-            world_size: Number of processes.
-        """
-        self.stream = stream
-        self.steps = steps
-        self.batch_size = batch_size
-        self.accumulate = accumulate
-        self.rank = rank
-        self.world_size = world_size
+    stream: Stream
+    steps: tuple[int, int]
+    _: KW_ONLY
+    batch_size: int
+    accumulate: int = 1
+    rank: int = 0
+    world_size: int = 1
 
     def __len__(self) -> int:
         return (self.steps[1] - self.steps[0]) * self.accumulate * self.batch_size

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from ripu.labelstore import LabelStore
 from ripu.loading.image_cache import ImageCache
 from ripu.loading.order import seed_of
 
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
+
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 MOST_SUBSTITUTES = 100
@@ -34,11 +37,7 @@ LabelReader = Callable[[int], NDArray[np.uint8]]
 Transform = Callable[..., dict[str, Any]]
 
 
-class _TrainFaults(TypedDict, total=False):
-    fault: list[Fault]
-
-
-class TrainSample(_TrainFaults):
+class TrainSample(TypedDict):
     """A training sample.
 
     Attributes:
@@ -53,14 +52,10 @@ class TrainSample(_TrainFaults):
     label: Tensor
     position: int
     index: int
+    fault: NotRequired[list[Fault]]
 
 
-class _EvalFault(TypedDict, total=False):
-    label: Tensor
-    fault: Fault
-
-
-class EvalSample(_EvalFault):
+class EvalSample(TypedDict):
     """A sample for evaluation or selection.
 
     Attributes:
@@ -72,17 +67,13 @@ class EvalSample(_EvalFault):
 
     image: Tensor
     index: int
+    label: NotRequired[Tensor]
+    fault: NotRequired[Fault]
 
 
 @dataclass(frozen=True)
 class RevealedLabels:
-    """Reader of what was revealed of target images before the run and in its first rounds, and of nothing else.
-
-    Attributes:
-        store: The label store of the run.
-        image_ids: Image ids in the order of the data set.
-        num_rounds: Number of rounds that count; later ones stay hidden.
-    """
+    """Reader of the labels revealed before the run and in its first ``num_rounds`` rounds, and of nothing else."""
 
     store: LabelStore
     image_ids: tuple[str, ...]
@@ -112,7 +103,7 @@ class TrainScenes(Dataset[TrainSample]):
             size: (height, width) that images and labels are resized to.
             read_label: Reads the label of a scene; None if there are no labels at all.
             transforms: Albumentations transforms, applied in order to image and label together.
-            *key: Non-negative integers that seed the augmentation together with the position.
+            *key: Non-negative integers that seed the augmentation, with the position.
             cache: Keeps images, and labels that ``scenes.require_label`` reads, at their training size.
         """
         import albumentations
@@ -169,24 +160,21 @@ class TrainScenes(Dataset[TrainSample]):
         return image, resize_label(self.read_label(index), self.size)
 
 
+@dataclass(eq=False)
 class PoolScenes(Dataset[EvalSample]):
-    """Scenes without augmentation and without labels, at the size that the network is fed."""
+    """Scenes without augmentation and without labels, at the size that the network is fed.
 
-    def __init__(
-        self, scenes: SceneDataset, size: tuple[int, int], indices: Sequence[int], cache: ImageCache | None = None
-    ) -> None:
-        """Describe the data set.
+    Attributes:
+        scenes: Source of the images.
+        size: (height, width) that images are resized to.
+        indices: The scenes to read, in this order.
+        cache: Keeps images at their size.
+    """
 
-        Args:
-            scenes: Source of the images.
-            size: (height, width) that images are resized to.
-            indices: The scenes to read, in this order.
-            cache: Keeps images at their size.
-        """
-        self.scenes = scenes
-        self.size = size
-        self.indices = list(indices)
-        self.cache = cache
+    scenes: SceneDataset
+    size: tuple[int, int]
+    indices: Sequence[int]
+    cache: ImageCache | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -220,9 +208,7 @@ class EvalScenes(PoolScenes):
 def _sized_image(
     scenes: SceneDataset, index: int, size: tuple[int, int], cache: ImageCache | None
 ) -> NDArray[np.uint8]:
-    if cache is not None:
-        return cache.image(scenes, index, size)
-    return resize_image(scenes.require_image(index), size)
+    return resize_image(scenes.require_image(index), size) if cache is None else cache.image(scenes, index, size)
 
 
 def _channels_first(image: NDArray[np.uint8]) -> Tensor:
