@@ -18,22 +18,9 @@ from ripu.models.interface import evaluating
 from ripu.module import RipuModule
 from ripu.schedule import Plan
 from ripu.selection.engine import SelectionEngine, Watch
+from ripu.selection.ranks import Ranks
 from ripu.selection.round_report import carried_fraction, report_round
 from ripu.training.progress import ProgressBar
-
-
-class TrainerRanks:
-    """The processes of a Lightning job; see :class:`ripu.selection.ranks.Ranks`."""
-
-    def __init__(self, trainer: pl.Trainer) -> None:
-        """Use the ranks of a trainer."""
-        self.rank = trainer.global_rank
-        self.world_size = trainer.world_size
-        self._strategy = trainer.strategy
-
-    def all_true(self, value: bool) -> bool:
-        """Return whether the value is True on every rank; wait for all of them."""
-        return bool(self._strategy.reduce_boolean_decision(value, all=True))
 
 
 class SelectionCallback(pl.Callback):
@@ -132,8 +119,7 @@ class SelectionCallback(pl.Callback):
             return
         step = trainer.global_step
         index = self.plan.selection_steps.index(step)
-        bar = trainer.progress_bar_callback
-        started = time.monotonic()
+        bar, started = trainer.progress_bar_callback, time.monotonic()
 
         def network(image: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
@@ -147,7 +133,7 @@ class SelectionCallback(pl.Callback):
                 network=network,
                 pool=trainer.datamodule.pool_loader,  # type: ignore[attr-defined]
                 device=pl_module.device,
-                ranks=TrainerRanks(trainer),
+                ranks=Ranks(trainer.global_rank, trainer.world_size, trainer.strategy.reduce_boolean_decision),
                 progress=bar.on_selection(index, len(self.plan.selection_steps))
                 if isinstance(bar, ProgressBar)
                 else lambda done, total: None,

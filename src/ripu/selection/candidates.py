@@ -1,9 +1,6 @@
-"""Candidates of an image in a round: places in the order of asking, with their scores.
+"""Candidates of an image in a round: windows around picks, or pieces of a partition.
 
 Legend: N candidates, H W label size, R regions, C classes.
-
-They are windows around picks (:func:`window_candidates`) or pieces of a partition (:func:`fixed_candidates`). Scores
-never rise from a candidate to the next, so any cut takes the first few.
 """
 
 from __future__ import annotations
@@ -18,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ripu.acquisition import Acquisition, ScoreMaps
-from ripu.functional import entropy_and_label, label_dtype, map_pixels
-from ripu.io.errors import ConfigError
+from ripu.functional import map_entropy_and_label
 from ripu.labelstore import Regions
 from ripu.selection.picks import greedy_picks
 
@@ -33,7 +29,7 @@ class Candidates:
     Attributes:
         index: The image.
         places: (N, 2) int64 rows and columns.
-        scores: (N,) float32, never rising.
+        scores: (N,) float32, never rising, so any cut takes the first few.
         pixels: (N,) int64, the cost of each in the unit of the budget: its pixels, or 1 for windows, whose budget
             counts picks.
         regions: The pixels of each region of fixed shape; None for the round's squares.
@@ -57,29 +53,21 @@ class Candidates:
         regions = self.regions
         if regions is not None:
             regions = Regions(regions.offsets[: count + 1], regions.indices[: regions.offsets[min(count, len(self))]])
-        return Candidates(
-            self.index,
-            self.places[:count],
-            self.scores[:count],
-            self.pixels[:count],
-            regions,
-            None if self.impurity is None else self.impurity[:count],
-            None if self.uncertainty is None else self.uncertainty[:count],
+        return replace(
+            self,
+            places=self.places[:count],
+            scores=self.scores[:count],
+            pixels=self.pixels[:count],
+            regions=regions,
+            impurity=None if self.impurity is None else self.impurity[:count],
+            uncertainty=None if self.uncertainty is None else self.uncertainty[:count],
         )
 
 
 def window_candidates(
     index: int, maps: ScoreMaps, blocked: NDArray[np.bool_], limit: int, suppress_radius: int
 ) -> Candidates:
-    """Return the greedy picks of an image.
-
-    Args:
-        index: The image.
-        maps: Score maps of a batch of one.
-        blocked: (H, W) bool, True where nothing may be picked.
-        limit: Most candidates.
-        suppress_radius: See :func:`ripu.selection.greedy_picks`.
-    """
+    """Return at most ``limit`` greedy picks outside ``blocked`` (H, W), from the score maps of a batch of one."""
     score = maps.score[0]
     tie_break = None if maps.tie_break is None else maps.tie_break[0]
     available = torch.from_numpy(~blocked).to(score.device)
@@ -125,11 +113,8 @@ def fixed_candidates(
         key: Key of random scores.
         asked: (H, W) bool; regions with one of these pixels are left out.
         limit_px: Most pixels in all.
-        at_least_one: Return the best region even if it alone has more pixels.
+        at_least_one: Return the best region even if it has more pixels than that.
         extra: Further arguments of the score, e.g. ``images``.
-
-    Raises:
-        ConfigError: See the acquisition.
     """
     flat = partition.reshape(-1)
     order = np.argsort(flat, kind="stable")[int((flat < 0).sum()) :]  # pixels by region, ascending inside one
@@ -150,20 +135,10 @@ def fixed_candidates(
         np.stack(np.divmod(place[chosen], partition.shape[1]), axis=1).reshape(-1, 2),
         score[chosen],
         counts[chosen],
-        Regions.from_sets([order[starts[one] : starts[one + 1]] for one in chosen.tolist()]),
+        Regions.from_sets([order[starts[number] : starts[number + 1]] for number in chosen.tolist()]),
         None if impurity is None else impurity[chosen],
         None if uncertainty is None else uncertainty[chosen],
     )
-
-
-def check_fixed(acquisition: Acquisition) -> None:
-    """Refuse a score that is not defined on regions of fixed shape."""
-    numerics = getattr(acquisition, "numerics", "exact")
-    if numerics != "exact":
-        raise ConfigError(
-            f"acquisition.numerics={numerics} (protocol.score_numerics, where that is not given) is defined for square "
-            "windows alone; give acquisition.numerics=exact, or region=square"
-        )
 
 
 def _region_scores(
@@ -183,7 +158,11 @@ def _region_scores(
     depend on the region's size.
     """
     size = (partition.shape[0], partition.shape[1])
-    maps = _of_pixels(acquisition)(logits, size, [key], **extra)
+    # The score of single pixels: in PA mode, if it has one, with a window of one pixel.
+    names = {field.name for field in fields(acquisition)}  # type: ignore[arg-type]
+    changes: dict[str, Any] = {name: value for name, value in (("pixel", True), ("radius", 0)) if name in names}
+    of_pixels: Acquisition = replace(acquisition, **changes)  # type: ignore[type-var]
+    maps = of_pixels(logits, size, [key], **extra)
     if maps.impurity is None and maps.uncertainty is None:
         return maps.score[0].reshape(-1).float().cpu().numpy()[place], None, None
     flat = partition.reshape(-1)
@@ -193,20 +172,13 @@ def _region_scores(
     if maps.impurity is None:
         return _means(maps.score, inside, numbers, counts).astype(np.float32), None, uncertainty
     num_classes = int(logits.shape[1])
-    _, label = map_pixels(logits, size, entropy_and_label, (torch.float32, label_dtype(num_classes)))
+    _, label = map_entropy_and_label(logits, size)
     label_M = label[0].reshape(-1).cpu().numpy().astype(np.int64)[inside]
     class_RC = np.bincount(numbers * num_classes + label_M, minlength=len(counts) * num_classes)
     nlogn_R = _nlogn(class_RC.reshape(len(counts), num_classes)).sum(axis=1)
     impurity = np.maximum(0.0, (_nlogn(counts) - nlogn_R) / np.maximum(counts, 1))
     score = impurity if uncertainty is None else impurity * uncertainty
     return score.astype(np.float32), impurity, uncertainty
-
-
-def _of_pixels(acquisition: Acquisition) -> Acquisition:
-    """Return the score for single pixels: in PA mode, if it has one, with a window of one pixel."""
-    names = {field.name for field in fields(acquisition)}  # type: ignore[arg-type]
-    changes: dict[str, Any] = {name: value for name, value in (("pixel", True), ("radius", 0)) if name in names}
-    return replace(acquisition, **changes)  # type: ignore[type-var]
 
 
 def _means(
@@ -223,11 +195,7 @@ def _nlogn(counts: NDArray[np.integer]) -> FloatArray:
 
 
 def grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """Return the pixels within a Chebyshev distance of a mask.
-
-    Args:
-        mask: (H, W) bool.
-        radius: 0 or more; 0 gives the mask itself.
+    """Return the pixels within a Chebyshev distance of an (H, W) mask; radius 0 gives the mask itself.
 
     >>> grown(np.array([[True, False, False, False]]), 2).astype(int).tolist()
     [[1, 1, 1, 0]]
@@ -248,22 +216,14 @@ def global_cut(
 ) -> NDArray[np.int64]:
     """Return how many candidates of each image are asked about if all images share one budget.
 
-    All candidates are taken in the order of their scores until one no longer fits. Of equal scores the earlier image
-    comes first, then the earlier candidate.
-
-    Args:
-        scores: (N_i,) scores of each image, never rising.
-        costs: (N_i,) cost of each candidate.
-        budget: Total cost that is available.
-
-    Returns:
-        (number of images,) int64.
+    All candidates are taken in the order of their scores, which never rise within an image, until one no longer fits
+    into the budget. Of equal scores the earlier image comes first, then the earlier candidate.
 
     >>> high, low = np.float32([3, 1]), np.float32([2, 1, 1])
     >>> global_cut([high, low], [np.int64([1, 1]), np.int64([1, 1, 1])], 3).tolist()
     [2, 1]
     """
-    image = np.repeat(np.arange(len(scores)), [len(one) for one in scores])
+    image = np.repeat(np.arange(len(scores)), [len(part) for part in scores])
     order = np.argsort(-np.concatenate([np.zeros(0, np.float32), *scores]), kind="stable")
     spent = np.cumsum(np.concatenate([np.zeros(0, np.int64), *costs])[order])
     taken = image[order[: int(np.searchsorted(spent, budget, side="right"))]]

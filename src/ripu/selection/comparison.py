@@ -16,7 +16,7 @@ def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: 
 
     Args:
         stores: Label stores by name.
-        scenes: The images with their labels; images without a label count in the overlap alone.
+        scenes: The images with their labels; images without a label count in the overlap only.
         num_rounds: Number of rounds that count; a store may have fewer.
 
     Returns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -15,13 +15,14 @@ from torch.utils.data import DataLoader
 
 from ripu.acquisition import ScoreMaps
 from ripu.datasets.errors import Fault, SkippedFileError
+from ripu.io.errors import is_out_of_memory
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
 from ripu.selection.candidates import Candidates, global_cut
-from ripu.selection.forward import Forward
 from ripu.selection.oracles import Oracle
-from ripu.selection.ranks import Exchange, OneProcess, Ranks, Together
+from ripu.selection.ranks import Exchange, Ranks, SelectionError, Together
 from ripu.selection.scoring import Scorer
 
+_ALONE = Ranks()
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +78,7 @@ class SelectionEngine:
         network: Callable[[Tensor], Tensor],
         pool: Callable[[list[int]], DataLoader[Any]],
         device: torch.device,
-        ranks: Ranks | None = None,
+        ranks: Ranks = _ALONE,
         progress: Callable[[int, int], None] = lambda done, total: None,
         watch: Watch | None = None,
     ) -> RoundTally:
@@ -98,28 +99,24 @@ class SelectionEngine:
                 ``image``. A batch with ``logits`` skips the network, and needs an ``image`` only if the scorer
                 ``needs_image``.
             device: The device for images.
-            ranks: The processes that share the work; this one alone by default.
+            ranks: The processes that share the work.
             progress: Called with the number of images done and of all images of this rank.
             watch: Receives the maps of the images it wants, on the rank that scores them.
-
-        Returns:
-            The work of this rank.
 
         Raises:
             SelectionError: The round failed on this rank or on another; nothing is committed. Or it is committed, but a
                 rank on another machine does not see it.
         """
-        ranks = ranks or OneProcess()
         together = Together(ranks, f"round {index} at step {step}")
         spec, is_committed = together(lambda: self._begin(store, index, step))
         part = _Part(self, store, spec, is_committed, ranks.rank)
-        mine = _share_of_rank(len(self.scorer.image_ids), pool, ranks)
-        offers = part.candidates(pool, mine, Forward(network, device), progress, watch)
+        offers = part.candidates(
+            pool, _share_of_rank(len(self.scorer.image_ids), pool, ranks), network, device, progress, watch
+        )
         if self.scorer.has_shared_budget:
             exchange = Exchange(store.path, index, ranks)
             try:
-                held: list[Candidates] = []
-                together(lambda: exchange.write(held, offers))
+                held = together(lambda: exchange.write(offers))
                 kept = together(lambda: self._kept(store, spec, exchange))
                 together(lambda: part.write(offer.first(int(kept[offer.index])) for offer in held))
             finally:
@@ -129,7 +126,15 @@ class SelectionEngine:
         if not is_committed:
             together(lambda: store.commit_round(spec, ranks.world_size) if ranks.rank == 0 else None)
             together(lambda: store.await_rounds(index + 1), "is committed, but not all processes see it")
-        part.warn_of_short()
+        short = part.tally.short
+        if short:
+            _log.warning(
+                "round %d: %d images had fewer places left than the budget of %d picks: %s",
+                index,
+                len(short),
+                spec.budget,
+                dict(list(short.items())[:5]),
+            )
         return part.tally
 
     def _begin(self, store: LabelStore, index: int, step: int) -> tuple[Round, bool]:
@@ -183,7 +188,7 @@ class SelectionEngine:
 
 @dataclass
 class _Part:
-    """One rank's part of a round."""
+    """The part of one rank in a round."""
 
     engine: SelectionEngine
     store: LabelStore
@@ -196,12 +201,13 @@ class _Part:
         self,
         pool: Callable[[list[int]], DataLoader[Any]],
         images: list[int],
-        forward: Forward,
+        network: Callable[[Tensor], Tensor],
+        device: torch.device,
         progress: Callable[[int, int], None],
         watch: Watch | None,
     ) -> Iterator[Candidates]:
         """Yield the candidates of each image; reading starts with the first one requested."""
-        scorer, tally = self.engine.scorer, self.tally
+        scorer, tally, forward = self.engine.scorer, self.tally, _Forward(network, device)
         for batch in pool(images):
             for fault in batch.get("fault", ()):
                 tally.unreadable.append(fault)
@@ -254,7 +260,14 @@ class _Part:
             except SkippedFileError as skipped:
                 self.tally.unreadable.append(skipped.fault)
                 return
-        self._count(offer)
+        tally, budget = self.tally, scorer.query.picks_per_round((height, width), scorer.train_size)
+        if not scorer.is_fixed and not scorer.has_shared_budget and len(offer) < budget:
+            tally.short[image_id] = len(offer)
+        tally.picks += len(offer)
+        if offer.impurity is not None:
+            tally.impurity += float(torch.from_numpy(offer.impurity).sum())
+        if offer.uncertainty is not None:
+            tally.uncertainty += float(torch.from_numpy(offer.uncertainty).sum())
         yield ImagePicks(image_id, offer.places, offer.scores, offer.regions)
         if answer is not None:
             labels = labels.copy()
@@ -264,27 +277,51 @@ class _Part:
         if len(pixels):
             yield ImageAnswers(image_id, pixels, labels)
 
-    def _count(self, offer: Candidates) -> None:
-        scorer, tally = self.engine.scorer, self.tally
-        budget = scorer.query.picks_per_round(scorer.label_sizes[offer.index], scorer.train_size)
-        if not scorer.is_fixed and not scorer.has_shared_budget and len(offer) < budget:
-            tally.short[scorer.image_ids[offer.index]] = len(offer)
-        tally.picks += len(offer)
-        if offer.impurity is not None:
-            tally.impurity += float(torch.from_numpy(offer.impurity).sum())
-        if offer.uncertainty is not None:
-            tally.uncertainty += float(torch.from_numpy(offer.uncertainty).sum())
 
-    def warn_of_short(self) -> None:
-        """Log the images that had fewer places than the budget."""
-        if self.tally.short:
-            _log.warning(
-                "round %d: %d images had fewer places left than the budget of %d picks: %s",
-                self.spec.index,
-                len(self.tally.short),
-                self.spec.budget,
-                dict(list(self.tally.short.items())[:5]),
-            )
+@dataclass
+class _Forward:
+    """Runs batches through the network; halves them once memory runs out."""
+
+    network: Callable[[Tensor], Tensor]
+    device: torch.device
+    limit: int | None = None
+
+    def __call__(self, batch: Mapping[str, Any]) -> Iterator[Tensor]:
+        """Yield the (1, C, h, w) logits of each image."""
+        if "logits" in batch:
+            for logits in batch["logits"]:
+                yield logits[None].to(self.device)
+            return
+        images: Tensor = batch["image"]
+        done = 0
+        while done < len(images):
+            part = images[done : done + (self.limit or len(images))]
+            is_too_much = False
+            try:
+                with torch.no_grad():
+                    logits = self.network(part.to(self.device))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise SelectionError(
+                        "there is not enough memory on the device for the forward pass of one image; give a smaller "
+                        "data.target_size, or trainer.precision=bf16-mixed"
+                    ) from error
+                is_too_much = True  # retried below, where the error no longer keeps its tensors alive
+            if is_too_much:
+                self.limit = len(part) // 2
+                _log.warning(
+                    "not enough memory for a batch of %d images; continuing with %d (evaluation.batch=%d avoids this)",
+                    len(part),
+                    self.limit,
+                    self.limit,
+                )
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            yield from logits.split(1)
+            done += len(part)
 
 
 def _share_of_rank(num_images: int, pool: Callable[[list[int]], DataLoader[Any]], ranks: Ranks) -> list[int]:

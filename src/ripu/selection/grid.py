@@ -14,14 +14,10 @@ from ripu.io.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainingGrid:
-    """The places of the training pixels in the label.
+    """The places of the training pixels in the label: strictly increasing (h,) rows and (w,) columns, int64.
 
     Training resizes a label by taking the nearest label pixel for each of its own (Pillow's centre-sampled nearest).
     It never sees the others.
-
-    Attributes:
-        rows: (h,) int64, the label's row of each training row; strictly increasing.
-        columns: (w,) int64, the same for columns.
     """
 
     rows: NDArray[np.int64]

@@ -1,7 +1,5 @@
 """Greedy picking with suppression (Eq. 2): the next pick is the best pixel that no earlier pick has blocked.
 
-Legend: H W size, N picks.
-
 A pick blocks at most (2 r + 1)^2 pixels, so N picks come from the best N (2 r + 1)^2 available pixels, and usually from
 far fewer. The best few are taken from the map in one pass and one transfer, sorted, and visited once with a map of
 blocked pixels. Only if they run out are the next best fetched. The result is that of the literal loop, ties included.

@@ -79,14 +79,7 @@ class Query:
 
         RA: ``ceil(H * W * budget / rounds / (2k+1)^2)``. PA: ``ceil(budget / rounds * (H * W) / (h * w))``: the budget
         counts pixels at the training size (h, w) and is scaled to the label's size (H, W); on the training grid it is
-        ``ceil(budget / rounds)``.
-
-        Args:
-            label_size: (H, W) of the label.
-            train_size: (h, w) that target images are trained at.
-
-        Returns:
-            The number, at least 1.
+        ``ceil(budget / rounds)``. At least 1.
         """
         area = label_size[0] * label_size[1]
         if self.grid == "training":

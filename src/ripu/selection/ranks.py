@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,77 +21,59 @@ class SelectionError(RipuError, RuntimeError):
     """A failed round; nothing of it was committed."""
 
 
-class Ranks(Protocol):
-    """The interface of a job's processes that a round needs."""
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a job; this one alone by default.
 
-    rank: int
-    world_size: int
+    Attributes:
+        all_true: Returns whether a value is True on every rank; waits for all of them.
+    """
 
-    def all_true(self, value: bool) -> bool:
-        """Return whether the value is True on every rank; wait for all of them."""
-
-
-class OneProcess:
-    """A job of one process."""
-
-    rank = 0
-    world_size = 1
-
-    def all_true(self, value: bool) -> bool:
-        """Return the value itself."""
-        return value
+    rank: int = 0
+    world_size: int = 1
+    all_true: Callable[[bool], bool] = bool
 
 
+@dataclass(frozen=True)
 class Together:
-    """Work that fails on all ranks if it fails on one."""
+    """Work that fails on all ranks if it fails on one; errors call it ``name``."""
 
-    def __init__(self, ranks: Ranks, name: str) -> None:
-        """Share work with ``ranks``; errors call it ``name``."""
-        self._ranks = ranks
-        self._name = name
+    ranks: Ranks
+    name: str
 
     def __call__(self, work: Callable[[], _T], failed: str = "was not committed") -> _T:
-        """Do this rank's part, and wait for the others.
-
-        Args:
-            work: This rank's part.
-            failed: The consequence of a failure, for the error.
-
-        Raises:
-            SelectionError: It failed on this rank or on another.
-        """
+        """Do this rank's part, and wait for the others; if one of them failed, raise SelectionError."""
         failure: Exception | None = None
         result: Any = None
         try:
             result = work()
         except Exception as error:
             failure = error
-        if not self._ranks.all_true(failure is None):
+        if not self.ranks.all_true(failure is None):
             cause = "another process of the job failed"
             if failure is not None:
                 cause = line_of(failure) or f"{type(failure).__name__}: {failure}"
-            raise SelectionError(f"{self._name} {failed}: {cause}") from failure
+            raise SelectionError(f"{self.name} {failed}: {cause}") from failure
         return result  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True)
 class Exchange:
     """The scores of all ranks' candidates, exchanged by files beside the shards.
 
     After a crash, the label store removes these files as temporary ones when it is next opened for writing.
     """
 
-    def __init__(self, folder: Path, index: int, ranks: Ranks) -> None:
-        """Exchange the candidates of round ``index`` by files in ``folder``."""
-        self.ranks = ranks
-        self._folder = folder
-        self._index = index
+    folder: Path
+    index: int
+    ranks: Ranks
 
     def _path(self, rank: int) -> Path:
-        return self._folder / f"{TMP_PREFIX}candidates-{self._index:03d}-{rank:05d}.npz"
+        return self.folder / f"{TMP_PREFIX}candidates-{self.index:03d}-{rank:05d}.npz"
 
-    def write(self, held: list[Candidates], offers: Iterator[Candidates]) -> None:
-        """Collect this rank's candidates in ``held``, and write their scores and costs for the others."""
-        held.extend(offers)
+    def write(self, offers: Iterator[Candidates]) -> list[Candidates]:
+        """Collect this rank's candidates, and write their scores and costs for the others."""
+        held = list(offers)
         path = self._path(self.ranks.rank)
         with writing(path):
             np.savez(
@@ -100,6 +83,7 @@ class Exchange:
                 score=np.concatenate([np.zeros(0, np.float32), *(offer.scores for offer in held)]),
                 cost=np.concatenate([np.zeros(0, np.int64), *(offer.pixels for offer in held)]),
             )
+        return held
 
     def read(self, num_images: int) -> tuple[list[NDArray[np.float32]], list[NDArray[np.int64]]]:
         """Return scores and costs by image, from all ranks."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +14,10 @@ from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import LabelReader, TargetImage, regions_of
 from ripu.selection.candidates import grown
+from ripu.selection.engine import RoundTally
 
-OVERLAP_IMAGES = 250
+_OVERLAP_IMAGES = 250
 """Most images that the overlap with the round before is measured on, spread evenly."""
-
-
-class Tally(Protocol):
-    """The part of :class:`ripu.selection.engine.RoundTally` that a report needs."""
-
-    picks: int
-    impurity: float
-    uncertainty: float
 
 
 @dataclass(frozen=True)
@@ -73,25 +65,15 @@ class RoundReport:
         return values | {f"al/pixels/{name}": float(count) for name, count in self.class_pixels.items()}
 
 
-def report_round(store: LabelReader, index: int, tally: Tally, started: float) -> RoundReport:
-    """Sum up a committed round.
-
-    Args:
-        store: The label store after the commit.
-        index: Number of the round.
-        tally: The work of this rank.
-        started: ``time.monotonic()`` at the start of the round.
-
-    Raises:
-        RoundOrderError: There is no such round.
-    """
+def report_round(store: LabelReader, index: int, tally: RoundTally, started: float) -> RoundReport:
+    """Sum up a committed round from the store after the commit, the work of this rank and its ``time.monotonic()``."""
     seconds = time.monotonic() - started
     spec = store.rounds[index]
     before, new = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
     picks = asked = total = 0
     for image in store.images:
         total += image.height * image.width
-        regions = [regions_of(record, one, image) for one, record in store.carried_picks(image.image_id)]
+        regions = [regions_of(record, earlier, image) for earlier, record in store.carried_picks(image.image_id)]
         regions += [store.asked(image.image_id, earlier) for earlier in range(index + 1)]
         picks += len(regions[-1])
         labels, is_known = store.answered(image.image_id, np.concatenate([region.indices for region in regions]))
@@ -126,22 +108,11 @@ def carried_fraction(store: LabelReader) -> float:
     return asked / sum(image.height * image.width for image in store.images)
 
 
-def round_overlap(
-    store: LabelReader, index: int, num_images: int = OVERLAP_IMAGES
-) -> tuple[float | None, float | None]:
-    """Return how much of a round lies next to the round before; no pixel is queried twice.
+def round_overlap(store: LabelReader, index: int) -> tuple[float | None, float | None]:
+    """Return the share of a round's picks near the round before, and the share that random picks would have.
 
-    Args:
-        store: The label store.
-        index: Number of the round.
-        num_images: Most images to look at, spread evenly.
-
-    Returns:
-        The share of the round's picks that lie in the :func:`neighbourhood` of the round before, and the share that
-        random picks would have. Both are None in the first round and without a pick, and the second for fixed regions.
-
-    Raises:
-        RoundOrderError: There is no such round.
+    Near is the :func:`neighbourhood`. Both are None in the first round and without a pick, and the second for regions
+    of fixed shape.
     """
     spec = store.rounds[index]
     if index == 0:
@@ -149,7 +120,9 @@ def round_overlap(
     picks = near = 0
     expected = 0.0
     is_fixed = False
-    for image in _spread(store.images, num_images):
+    count = min(_OVERLAP_IMAGES, len(store.images))
+    for item in range(count):
+        image = store.images[(2 * item + 1) * len(store.images) // (2 * count)]
         record = store.picks(image.image_id, index)
         if not len(record.picks):
             continue
@@ -168,13 +141,10 @@ def round_overlap(
 
 
 def neighbourhood(store: LabelReader, image: TargetImage, index: int) -> NDArray[np.bool_]:
-    """Return the pixels around a round's picks, up to twice the distance at which later picks may lie.
+    """Mark the pixels (H, W) around a round's picks, up to twice the distance at which later picks may lie.
 
     For windows this is ``2 * (suppress_radius + 1)`` (Chebyshev distance). For regions of fixed shape it is the region
     and the pixels that touch it.
-
-    Returns:
-        (H, W) bool.
     """
     record = store.picks(image.image_id, index)
     mask = np.zeros((image.height, image.width), dtype=np.bool_)
@@ -187,15 +157,8 @@ def neighbourhood(store: LabelReader, image: TargetImage, index: int) -> NDArray
     return mask
 
 
-def true_class_pixels(scenes: SceneDataset, num_threads: int = 4) -> dict[str, int] | None:
-    """Count the pixels of each class in the labels of a data set, to compare the revealed pixels with.
-
-    Args:
-        scenes: The scenes; those without a label do not count.
-        num_threads: Number of files read at the same time.
-
-    Returns:
-        Pixels by class name; None if no scene has a label.
+def true_class_pixels(scenes: SceneDataset) -> dict[str, int] | None:
+    """Count the pixels of each class in the labels of a data set; None if no scene has a label.
 
     Raises:
         SceneError: A label file is missing or damaged.
@@ -204,15 +167,11 @@ def true_class_pixels(scenes: SceneDataset, num_threads: int = 4) -> dict[str, i
     if not labelled:
         return None
 
-    def count(index: int) -> NDArray[np.int64]:
-        counted: NDArray[np.int64] = np.bincount(scenes.read_label(index).reshape(-1), minlength=256)
-        return counted
-
     counts = np.zeros(256, dtype=np.int64)
-    with ThreadPoolExecutor(num_threads) as pool:
+    with ThreadPoolExecutor(4) as pool:
         try:
-            for one in pool.map(count, labelled):
-                counts += one
+            for found in pool.map(lambda index: np.bincount(scenes.read_label(index).ravel(), minlength=256), labelled):
+                counts += found
         except BaseException:  # e.g. Ctrl-C: do not read the remaining labels
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -221,8 +180,3 @@ def true_class_pixels(scenes: SceneDataset, num_threads: int = 4) -> dict[str, i
 
 def _by_name(counts: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, int]:
     return {name: int(counts[train_id]) for train_id, name in enumerate(names)}
-
-
-def _spread(images: tuple[TargetImage, ...], count: int) -> Iterator[TargetImage]:
-    count = min(count, len(images))
-    return (images[(2 * item + 1) * len(images) // (2 * count)] for item in range(count))

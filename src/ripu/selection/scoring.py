@@ -16,7 +16,7 @@ from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelReader, Round, square_regions
 from ripu.loading.order import seed_of
 from ripu.regions import RegionShape
-from ripu.selection.candidates import Candidates, check_fixed, fixed_candidates, grown, window_candidates
+from ripu.selection.candidates import Candidates, fixed_candidates, grown, window_candidates
 from ripu.selection.grid import TrainingGrid
 from ripu.selection.query import Query
 from ripu.selection.ranks import SelectionError
@@ -53,7 +53,12 @@ class Scorer:
                     "mode.pixel=true asks for single pixels and region._target_="
                     f"{type(self.region).__name__} for whole regions; use mode=ra, or region=square"
                 )
-            check_fixed(self.acquisition)
+            numerics = getattr(self.acquisition, "numerics", "exact")
+            if numerics != "exact":
+                raise ConfigError(
+                    f"acquisition.numerics={numerics} (protocol.score_numerics, where that is not given) is defined "
+                    "for square windows alone; give acquisition.numerics=exact, or region=square"
+                )
         for size in set(self.label_sizes):
             self.grid(size)
 
@@ -65,8 +70,7 @@ class Scorer:
     @property
     def needs_image(self) -> bool:
         """True if scores or regions read the image itself, not its logits alone."""
-        is_cut_by_image = self.is_fixed and self.region is not None and self.region.needs_image
-        return self.acquisition.needs_image or is_cut_by_image
+        return self.acquisition.needs_image or (self.region is not None and self.is_fixed and self.region.needs_image)
 
     @property
     def has_shared_budget(self) -> bool:
@@ -90,7 +94,7 @@ class Scorer:
     def candidates(
         self, store: LabelReader, spec: Round, index: int, logits: Tensor, image: Tensor | None
     ) -> Candidates:
-        """Return the candidates of an image in a round.
+        """Return the candidates of the ``index``-th image in a round.
 
         Args:
             store: The rounds so far.
@@ -102,8 +106,7 @@ class Scorer:
         Raises:
             SelectionError: The image cannot be scored, e.g. because its logits are not finite.
         """
-        image_id, size = self.image_ids[index], self.label_sizes[index]
-        key = self._key(spec.index, index)
+        image_id, size, key = self.image_ids[index], self.label_sizes[index], self._key(spec.index, index)
         excluded = None if self.excluded is None else self.excluded(index)
         try:
             if self.is_fixed:
@@ -128,13 +131,8 @@ class Scorer:
     def would_ask(self, logits: Tensor, image: Tensor | None, size: tuple[int, int]) -> NDArray[np.int64]:
         """Return the pixels that the first round would ask for on an image outside the pool, e.g. for a picture.
 
-        Args:
-            logits: (1, C, h, w).
-            image: (3, h, w) uint8 if :attr:`needs_image`.
-            size: (H, W) of the result.
-
-        Returns:
-            (M,) int64 flat indices of pixels; none if the training grid does not fit into the size.
+        Arguments are those of :meth:`candidates` with the size (H, W) of the result: (M,) int64 flat indices of pixels,
+        none if the training grid does not fit into the size.
         """
         if self.query.grid == "training" and (size[0] < self.train_size[0] or size[1] < self.train_size[1]):
             return np.zeros(0, dtype=np.int64)
@@ -165,7 +163,7 @@ class Scorer:
         if grid is None:
             return blocked
         blocked = grid.sample(blocked)
-        before = [(one, store.picks(image_id, one.index)) for one in store.rounds_as_of(round_index)]
+        before = [(earlier, store.picks(image_id, earlier.index)) for earlier in store.rounds_as_of(round_index)]
         for earlier, record in (*store.carried_picks(image_id), *before):
             if "grid" in earlier.info:  # its picks kept their distance on the grid, which is a little more
                 blocked |= grid.near(record.picks, int(earlier.info["grid"]["suppress_radius"]))
@@ -198,17 +196,8 @@ class Scorer:
         partition = self.region.partition(self.label_sizes[index], picture)
         if excluded is not None:
             partition = np.where(excluded, np.int32(-1), partition)
-        return fixed_candidates(
-            index,
-            self.acquisition,
-            logits,
-            partition,
-            key,
-            asked,
-            limit_px,
-            at_least_one=at_least_one,
-            extra=self._extra(image),
-        )
+        more: dict[str, Any] = {"at_least_one": at_least_one, "extra": self._extra(image)}
+        return fixed_candidates(index, self.acquisition, logits, partition, key, asked, limit_px, **more)
 
     def _score(self, logits: Tensor, image: Tensor | None, size: tuple[int, int], key: int) -> ScoreMaps:
         return self.acquisition(logits, size, [key], **self._extra(image))
