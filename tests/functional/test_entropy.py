@@ -176,7 +176,7 @@ def test_large_operations_give_what_small_strips_give(
     logits = (torch.randn(2, 5, 13, 17) * 4).to(dtype)
     kinds = (torch.float32, torch.uint8)
     expected = map_pixels(logits, size, entropy_and_label, kinds)
-    monkeypatch.setattr(pixels, "for_each", lambda task, jobs, device: [task(job) for job in jobs])
+    monkeypatch.setattr(pixels, "for_each", lambda task, jobs, device: [task(*job) for job in jobs])
     for device in ("cpu", "meta"):
         maps = [torch.empty((2, *size), dtype=kind, device=device) for kind in kinds]
         map_on_device(logits.to(device), maps, entropy_and_label)

@@ -42,14 +42,14 @@ def test_a_round_is_counted_alone_and_with_those_before(tmp_path: Path) -> None:
     with make(tmp_path) as store:
         fill(store, [[(5, 5), (5, 15)], [(5, 8), (15, 27)]], labels)
         first, second = (report_round(store, index, TALLY, 0.0) for index in range(2))
-    assert first.class_pixels == first.new_class_pixels == {"left": 9, "right": 9}
-    assert second.new_class_pixels == {"left": 9, "right": 0}
-    assert second.class_pixels == {"left": 18, "right": 9}
-    assert second.void_fraction == 9 / 36
-    assert second.labelled_fraction == 36 / (2 * HEIGHT * WIDTH)
-    assert (second.mean_impurity, second.mean_uncertainty) == (0.5, 1.5)
-    assert (first.overlap, first.overlap_by_chance) == (None, None)
-    assert second.overlap == 0.5  # (5, 8) stands 3 from (5, 5), the other is far from both
+    assert first["class_pixels"] == first["new_class_pixels"] == {"left": 9, "right": 9}
+    assert second["new_class_pixels"] == {"left": 9, "right": 0}
+    assert second["class_pixels"] == {"left": 18, "right": 9}
+    assert second["void_fraction"] == 9 / 36
+    assert second["labelled_fraction"] == 36 / (2 * HEIGHT * WIDTH)
+    assert (second["mean_impurity"], second["mean_uncertainty"]) == (0.5, 1.5)
+    assert (first["overlap"], first["overlap_by_chance"]) == (None, None)
+    assert second["overlap"] == 0.5  # (5, 8) stands 3 from (5, 5), the other is far from both
 
 
 def test_chance_is_the_share_of_open_pixels_that_are_near(tmp_path: Path) -> None:

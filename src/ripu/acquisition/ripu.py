@@ -90,8 +90,7 @@ def ripu_maps(
     score_BHW = torch.empty_like(entropy_BHW)
     kernel = ImpurityKernel(size, int(logits.shape[1]), radius, score_BHW.device, epsilon)
 
-    def task(job: tuple[int, int, int]) -> None:
-        b, first, last = job
+    def task(b: int, first: int, last: int) -> None:
         impurity_RW, uncertainty_RW = impurity_BHW[b, first:last], uncertainty_BHW[b, first:last]
         kernel.compute(label_BHW[b], first, last, impurity_RW)
         if not pixel:

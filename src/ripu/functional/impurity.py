@@ -65,8 +65,7 @@ def region_impurity(pred_label_BHW: Tensor, num_classes: int, radius: int, *, ep
     batch, height, width = pred_label_BHW.shape
     kernel = ImpurityKernel((height, width), num_classes, radius, pred_label_BHW.device, epsilon)
 
-    def task(job: tuple[int, int, int]) -> None:
-        b, first, last = job
+    def task(b: int, first: int, last: int) -> None:
         kernel.compute(pred_label_BHW[b], first, last, impurity_BHW[b, first:last])
 
     for_each(task, [(b, *band) for b in range(batch) for band in kernel.bands()], impurity_BHW.device)

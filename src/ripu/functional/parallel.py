@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import torch
-
-_Job = TypeVar("_Job")
 
 
 def strip_rows(num_planes: int, width: int, device: torch.device) -> int:
@@ -36,18 +33,18 @@ def split_rows(height: int, rows: int) -> list[tuple[int, int]]:
     return [(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
-def for_each(task: Callable[[_Job], None], jobs: Sequence[_Job], device: torch.device) -> None:
-    """Call ``task`` on every job; on a CPU in parallel, every job on one core.
+def for_each(task: Callable[..., None], jobs: Sequence[tuple[int, ...]], device: torch.device) -> None:
+    """Call ``task`` with the arguments of every job; on a CPU in parallel, every job on one core.
 
     Gradients are off and autocast does not apply. Jobs must write to disjoint places. The first error is re-raised.
     """
     num_threads = torch.get_num_threads()
     is_inference = torch.is_inference_mode_enabled()
 
-    def run(job: _Job) -> None:
+    def run(job: tuple[int, ...]) -> None:
         # These modes belong to a thread: a worker has to enter them anew.
         with torch.inference_mode(is_inference), torch.no_grad(), torch.autocast(device.type, enabled=False):
-            task(job)
+            task(*job)
 
     if device.type != "cpu" or num_threads == 1:
         for job in jobs:

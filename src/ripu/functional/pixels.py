@@ -53,8 +53,7 @@ def map_pixels(
     bands = split_rows(height, band_rows(height, 4 * rows, device))
     is_finite = torch.ones((batch, len(bands)), dtype=torch.bool, device=device)
 
-    def task(job: tuple[int, int]) -> None:
-        b, number = job
+    def task(b: int, number: int) -> None:
         first, last = bands[number]
         stretched: dict[int, Tensor] = {}  # source row -> its (C, W) values, stretched along W
         start = upper[first]
@@ -91,8 +90,7 @@ def map_on_device(logits_BChw: Tensor, maps_BHW: Sequence[Tensor], kernel: Pixel
     upper_H, lower_H = torch.tensor(upper, device=device), torch.tensor(lower, device=device)
     blend_H1 = torch.tensor(blend, device=device)[:, None]
 
-    def task(job: tuple[int, int, int]) -> None:
-        b, top, bottom = job
+    def task(b: int, top: int, bottom: int) -> None:
         start = upper[top]
         source_Csw = logits_BChw[b, :, start : lower[bottom - 1] + 1].float()
         if width != source_width:

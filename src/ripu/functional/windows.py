@@ -61,8 +61,7 @@ def window_mean(x_BHW: Tensor, radius: int) -> Tensor:
     if mean_BHW.numel() == 0:
         return mean_BHW
 
-    def task(job: tuple[int, int, int]) -> None:
-        b, first, last = job
+    def task(b: int, first: int, last: int) -> None:
         mean_BHW[b, first:last] = window_mean_rows(x_BHW[b], radius, first, last)
 
     batch, height, _ = x_BHW.shape

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +25,6 @@ from ripu.labelstore import LabelStore
 from ripu.loading.image_cache import ImageCache
 from ripu.loading.order import seed_of
 
-if TYPE_CHECKING:
-    from typing_extensions import NotRequired
-
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 MOST_SUBSTITUTES = 100
@@ -35,40 +32,7 @@ MOST_SUBSTITUTES = 100
 
 LabelReader = Callable[[int], NDArray[np.uint8]]
 Transform = Callable[..., dict[str, Any]]
-
-
-class TrainSample(TypedDict):
-    """A training sample.
-
-    Attributes:
-        image: (3, H, W) uint8 RGB.
-        label: (H, W) uint8 train ids, 255 for void and for what is not revealed.
-        position: Place in the stream.
-        index: Position of the scene in its data set.
-        fault: Files that could not be read, if there are any.
-    """
-
-    image: Tensor
-    label: Tensor
-    position: int
-    index: int
-    fault: NotRequired[list[Fault]]
-
-
-class EvalSample(TypedDict):
-    """A sample for evaluation or selection.
-
-    Attributes:
-        image: (3, h, w) uint8 RGB at network size; black if it is to be skipped.
-        index: Position of the scene in its data set.
-        label: (H, W) uint8 train ids at the label's own size, in evaluation; void if it is to be skipped.
-        fault: The file that could not be read, if there is one; :func:`collate_eval` leaves such a sample out.
-    """
-
-    image: Tensor
-    index: int
-    label: NotRequired[Tensor]
-    fault: NotRequired[Fault]
+Sample = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,7 +48,7 @@ class RevealedLabels:
         return self.store.revealed_label(self.image_ids[index], self.num_rounds)
 
 
-class TrainScenes(Dataset[TrainSample]):
+class TrainScenes(Dataset[Sample]):
     """Scenes as training sees them: resized, then augmented by a draw that depends on (seed, position) alone."""
 
     def __init__(
@@ -115,10 +79,12 @@ class TrainScenes(Dataset[TrainSample]):
         self.cache = cache
         self.augment = albumentations.Compose(list(transforms)) if transforms else None
 
-    def __getitem__(self, key: tuple[int, int]) -> TrainSample:
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         """Return the sample of a (position, index) pair.
 
-        Under the policy ``skip``, a scene that cannot be read is replaced by one drawn from key and position alone.
+        It contains ``image`` (3, H, W) uint8 RGB; ``label`` (H, W) uint8 train ids, 255 for void and for what is not
+        revealed; ``position`` and ``index``; and, if files could not be read, ``fault``, a list of them. Under the
+        policy ``skip``, a scene that cannot be read is replaced by one drawn from key and position alone.
 
         Raises:
             SceneError: The scene cannot be read, nor, under ``skip``, can :data:`MOST_SUBSTITUTES` others.
@@ -141,7 +107,7 @@ class TrainScenes(Dataset[TrainSample]):
             self.augment.set_random_seed(seed_of(*self.key, position) % 2**32)
             drawn = self.augment(image=image, mask=label)
             image, label = drawn["image"], drawn["mask"]
-        sample: TrainSample = {
+        sample: Sample = {
             "image": _channels_first(image),
             "label": torch.from_numpy(np.array(label)),
             "position": position,
@@ -161,7 +127,7 @@ class TrainScenes(Dataset[TrainSample]):
 
 
 @dataclass(eq=False)
-class PoolScenes(Dataset[EvalSample]):
+class PoolScenes(Dataset[Sample]):
     """Scenes without augmentation and without labels, at the size that the network is fed.
 
     Attributes:
@@ -179,8 +145,12 @@ class PoolScenes(Dataset[EvalSample]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, item: int) -> EvalSample:
-        """Return the sample of the ``item``-th of the chosen scenes."""
+    def __getitem__(self, item: int) -> Sample:
+        """Return the sample of the ``item``-th of the chosen scenes.
+
+        It contains ``image`` (3, h, w) uint8 RGB and ``index``. If the file cannot be read and is to be skipped, the
+        image is black, and ``fault`` names the file; :func:`collate_eval` leaves such a sample out.
+        """
         index = self.indices[item]
         try:
             return {"image": _channels_first(_sized_image(self.scenes, index, self.size, self.cache)), "index": index}
@@ -192,8 +162,8 @@ class PoolScenes(Dataset[EvalSample]):
 class EvalScenes(PoolScenes):
     """Scenes for evaluation: the image at network size, the label at its own size."""
 
-    def __getitem__(self, item: int) -> EvalSample:
-        """Return the sample with its label."""
+    def __getitem__(self, item: int) -> Sample:
+        """Return the sample with ``label``, (H, W) uint8 train ids at the label's own size; void if it is skipped."""
         sample = super().__getitem__(item)
         index = sample["index"]
         try:
@@ -215,14 +185,14 @@ def _channels_first(image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def collate_train(samples: list[TrainSample]) -> dict[str, Any]:
+def collate_train(samples: list[Sample]) -> dict[str, Any]:
     """Stack images, labels and numbers; list in ``fault``, if there are any, the files that could not be read."""
     faults = [fault for sample in samples for fault in sample.pop("fault", [])]
     batch: dict[str, Any] = default_collate(samples)
     return {**batch, "fault": faults} if faults else batch
 
 
-def collate_eval(samples: list[dict[str, Any]]) -> dict[str, Any]:
+def collate_eval(samples: list[Sample]) -> dict[str, Any]:
     """Stack the images; keep labels a list, since their sizes may differ.
 
     Scenes that could not be read are left out and listed in ``fault``.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +18,7 @@ from ripu.module import RipuModule
 from ripu.schedule import Plan
 from ripu.selection.engine import SelectionEngine, Watch
 from ripu.selection.ranks import Ranks
-from ripu.selection.round_report import carried_fraction, report_round
+from ripu.selection.round_report import carried_fraction, report_round, round_metrics
 from ripu.training.progress import ProgressBar
 
 
@@ -31,7 +30,7 @@ class SelectionCallback(pl.Callback):
 
     Attributes:
         evaluations: One entry per evaluation during training: step, labelled_fraction, mIoU, per_class_iou.
-        rounds: One entry per round: the fields of :class:`ripu.selection.round_report.RoundReport`.
+        rounds: One entry per round; see :func:`ripu.selection.round_report.report_round`.
     """
 
     def __init__(
@@ -43,22 +42,15 @@ class SelectionCallback(pl.Callback):
         watch: Watch | None = None,
         on_unreadable: Callable[[list[Fault]], None] = lambda faults: None,
     ) -> None:
-        """Select for a run.
+        """Select for a run; engine and store are None in settings without selection.
 
         Args:
-            plan: The schedule of the rounds.
-            engine: Runs them; None in settings without selection.
-            store: The label store; None in settings without selection.
             truth: Counts the pixels of each class in all target labels, for reports; gives None without labels.
             watch: Receives some images of every round.
             on_unreadable: Receives the unreadable files that a round has skipped.
         """
-        self.plan = plan
-        self.engine = engine
-        self.store = store
-        self._truth = truth
-        self._watch = watch
-        self._on_unreadable = on_unreadable
+        self.plan, self.engine, self.store = plan, engine, store
+        self._truth, self._watch, self._on_unreadable = truth, watch, on_unreadable
         self.evaluations: list[dict[str, Any]] = []
         self.rounds: list[dict[str, Any]] = []
 
@@ -90,10 +82,7 @@ class SelectionCallback(pl.Callback):
         trainer.limit_val_batches = 0.0 if is_last else 1.0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add an evaluation to the learning curve; after the one before training, run the round of step 0.
-
-        The loaders of the first phase are made later, and read the labels which that round reveals.
-        """
+        """Add an evaluation to the learning curve; after the one before training, run the round of step 0."""
         assert isinstance(pl_module, RipuModule)
         scores = pl_module.scores
         assert scores is not None
@@ -142,8 +131,8 @@ class SelectionCallback(pl.Callback):
         self._on_unreadable(tally.unreadable)
         report: Any = report_round(self.store, index, tally, started) if trainer.is_global_zero else None
         report = trainer.strategy.broadcast(report)
-        self.rounds.append(asdict(report))
+        self.rounds.append(report)
         for logger in trainer.loggers:
-            logger.log_metrics(report.to_metrics(), step=step)
+            logger.log_metrics(round_metrics(report), step=step)
         if pl_module.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -59,12 +59,7 @@ class RoundTally:
 
 @dataclass(frozen=True)
 class SelectionEngine:
-    """Runs rounds.
-
-    Attributes:
-        scorer: Finds the candidates of an image.
-        oracle: Answers.
-    """
+    """Runs rounds: the scorer finds the candidates of an image, and the oracle answers."""
 
     scorer: Scorer
     oracle: Oracle
@@ -82,24 +77,17 @@ class SelectionEngine:
         progress: Callable[[int, int], None] = lambda done, total: None,
         watch: Watch | None = None,
     ) -> RoundTally:
-        """Score, pick, ask and commit one round.
+        """Score, pick, ask and commit round ``index``, from 0, at a training step; return the work of this rank.
 
         A round that is committed already stands as it is (the run was stopped before its next checkpoint and reaches
         the step again): images are scored and counted, but nothing is asked or written.
 
-        Ranks take whole forward batches in turn, in the order of the images, so that an image is in the same batch
-        whatever the number of ranks.
-
         Args:
             store: The run's label store; open for writing on rank 0.
-            index: Number of the round, from 0.
-            step: Training step of the round.
             network: uint8 images (B, 3, h, w) -> logits (B, C, h, w), without gradient, in evaluation mode.
             pool: Makes a loader over the images of the given indices, in that order. Its batches contain ``index`` and
                 ``image``. A batch with ``logits`` skips the network, and needs an ``image`` only if the scorer
                 ``needs_image``.
-            device: The device for images.
-            ranks: The processes that share the work.
             progress: Called with the number of images done and of all images of this rank.
             watch: Receives the maps of the images it wants, on the rank that scores them.
 
@@ -139,7 +127,23 @@ class SelectionEngine:
 
     def _begin(self, store: LabelStore, index: int, step: int) -> tuple[Round, bool]:
         """Return the round, and whether it is committed already."""
-        spec = self._describe(store, index, step)
+        scorer, query, sizes = self.scorer, self.scorer.query, set(self.scorer.label_sizes)
+        info: dict[str, Any] = {"acquisition": type(scorer.acquisition).__name__}
+        if scorer.has_shared_budget:
+            info["budget_per"] = query.budget_per
+        radii = {}
+        if scorer.is_fixed:
+            region: Any = scorer.region
+            info["region"] = {"shape": type(region).__name__, **asdict(region)}
+            most = max(1, *(scorer.most_pixels(size, index) for size in sizes))  # picks, if all were one pixel large
+        else:
+            most = max(query.most_picks(size, scorer.train_size) for size in sizes)
+            radius = query.suppress_radius
+            if query.grid == "training":
+                info["grid"] = {"name": "training", "suppress_radius": radius}
+                radius = min(scorer.grid(size).label_radius(radius, size) for size in sizes)  # type: ignore[union-attr]
+            radii = {"reveal_radius": query.reveal_radius, "suppress_radius": radius}
+        spec = store.begin_round(index, step, most, **radii, info=info)
         if index >= store.num_rounds:
             return spec, False
         found = store.rounds[index]
@@ -151,26 +155,6 @@ class SelectionEngine:
             )
         return spec, True
 
-    def _describe(self, store: LabelStore, index: int, step: int) -> Round:
-        scorer, query = self.scorer, self.scorer.query
-        sizes = set(scorer.label_sizes)
-        info: dict[str, Any] = {"acquisition": type(scorer.acquisition).__name__}
-        if scorer.has_shared_budget:
-            info["budget_per"] = query.budget_per
-        if scorer.is_fixed:
-            region: Any = scorer.region
-            info["region"] = {"shape": type(region).__name__, **asdict(region)}
-            most = max(1, *(scorer.most_pixels(size, index) for size in sizes))  # picks, if all were one pixel large
-            return store.begin_round(index, step, most, info=info)
-        most = max(query.most_picks(size, scorer.train_size) for size in sizes)
-        radius = query.suppress_radius
-        if query.grid == "training":
-            info["grid"] = {"name": "training", "suppress_radius": radius}
-            radius = min(scorer.grid(size).label_radius(radius, size) for size in sizes)  # type: ignore[union-attr]
-        return store.begin_round(
-            index, step, most, reveal_radius=query.reveal_radius, suppress_radius=radius, info=info
-        )
-
     def _kept(self, store: LabelStore, spec: Round, exchange: Exchange) -> NDArray[np.int64]:
         """Return how many candidates of each image are asked for, after every rank has written its own."""
         scorer, query = self.scorer, self.scorer.query
@@ -180,7 +164,7 @@ class SelectionEngine:
             budget = sum(query.pixels_until(size, spec.index) for size in scorer.label_sizes) - spent
         else:
             budget = sum(query.picks_per_round(size, scorer.train_size) for size in scorer.label_sizes)
-            offered = sum(len(one) for one in scores)
+            offered = sum(len(part) for part in scores)
             if offered < budget and exchange.ranks.rank == 0:
                 _log.warning("round %d: only %d places are left for a budget of %d picks", spec.index, offered, budget)
         return global_cut(scores, costs, budget)
@@ -325,7 +309,7 @@ class _Forward:
 
 
 def _share_of_rank(num_images: int, pool: Callable[[list[int]], DataLoader[Any]], ranks: Ranks) -> list[int]:
-    """Return the images of this rank: whole batches of the pool, in turn."""
+    """Return the images of this rank: whole batches in turn, so that an image is in the same one with any ranks."""
     images = list(range(num_images))
     size = getattr(pool(images), "batch_size", None) or 1
     batches = [images[first : first + size] for first in range(0, num_images, size)]

@@ -52,10 +52,10 @@ def greedy_picks(
     _check(score_HW, num_picks, suppress_radius, available, tie_break)
     picks: list[tuple[int, int]] = []
 
-    def run(_: None) -> None:
+    def task() -> None:
         picks.extend(_pick(score_HW.detach(), num_picks, suppress_radius, available, tie_break))
 
-    for_each(run, [None], score_HW.device)  # on one core: the passes over the map are too short to share
+    for_each(task, [()], score_HW.device)  # on one core: the passes over the map are too short to share
     return torch.tensor(picks, dtype=torch.int64, device=score_HW.device).reshape(-1, 2)
 
 

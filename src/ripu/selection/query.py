@@ -26,7 +26,7 @@ class Query:
         image_cap: With ``dataset``, the most that one image gets in a round, in multiples of its share; at least 1.
         grid: PA: the pixels that picks lie on and radii count. ``label``: those of the label; the budget, which counts
             pixels at the training size, is scaled up. ``training``: the pixels of the label that training sees, see
-            :class:`ripu.selection.grid.TrainingGrid`.
+            :class:`ripu.selection.scoring.TrainingGrid`.
     """
 
     pixel: bool

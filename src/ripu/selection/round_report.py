@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,55 +20,26 @@ _OVERLAP_IMAGES = 250
 """Most images that the overlap with the round before is measured on, spread evenly."""
 
 
-@dataclass(frozen=True)
-class RoundReport:
-    """The result of a round, over all ranks.
+def report_round(store: LabelReader, index: int, tally: RoundTally, started: float) -> dict[str, Any]:
+    """Sum up a committed round.
 
-    Attributes:
+    Args:
+        store: The label store after the commit.
         index: Number of the round, from 0.
-        step: Training step.
-        picks: Places picked in this round.
-        labelled_fraction: Share of all target pixels queried so far, before the run too.
-        void_fraction: Share of the pixels queried so far whose answer was void.
-        class_pixels: Revealed pixels so far by class name, before the run too.
-        new_class_pixels: Revealed pixels of this round alone by class name.
-        overlap: Share of this round's picks that are neighbours of the round before in the same image (see
-            :func:`neighbourhood`); None in the first round, or without a pick.
-        overlap_by_chance: The same share for random picks among the pixels that could still be picked; None in the
-            first round, and for regions of fixed shape.
-        seconds: Duration of the round.
-        images_per_second: Images scored per second, over all ranks.
-        mean_impurity: Mean region impurity of this rank's picks in nats; None if the score has none.
-        mean_uncertainty: Mean uncertainty of this rank's picks in nats; None if the score has none.
+        tally: The work of this rank.
+        started: ``time.monotonic()`` at the start of the round.
+
+    Returns:
+        ``index``, ``step``, ``picks`` (places picked in this round) and ``seconds``;
+        ``labelled_fraction``: share of all target pixels queried so far, before the run too;
+        ``void_fraction``: share of the pixels queried so far whose answer was void;
+        ``class_pixels``: revealed pixels so far by class name, before the run too;
+        ``new_class_pixels``: revealed pixels of this round only, by class name;
+        ``overlap`` and ``overlap_by_chance``: see :func:`round_overlap`;
+        ``images_per_second``: images scored per second, over all ranks;
+        ``mean_impurity`` (nats) and ``mean_uncertainty`` of this rank's picks; None if the score has none.
     """
-
-    index: int
-    step: int
-    picks: int
-    labelled_fraction: float
-    void_fraction: float
-    class_pixels: Mapping[str, int]
-    new_class_pixels: Mapping[str, int]
-    overlap: float | None
-    overlap_by_chance: float | None
-    seconds: float
-    images_per_second: float
-    mean_impurity: float | None
-    mean_uncertainty: float | None
-
-    def to_metrics(self) -> dict[str, float]:
-        """Return the figures by the names under which they are logged."""
-        always = ("labelled_fraction", "void_fraction", "picks", "seconds", "images_per_second")
-        optional = ("mean_impurity", "mean_uncertainty", "overlap", "overlap_by_chance")
-        found = {name: getattr(self, name) for name in (*always, *optional)}
-        values = {f"al/{name}": float(value) for name, value in found.items() if value is not None}
-        return values | {f"al/pixels/{name}": float(count) for name, count in self.class_pixels.items()}
-
-
-def report_round(store: LabelReader, index: int, tally: RoundTally, started: float) -> RoundReport:
-    """Sum up a committed round from the store after the commit, the work of this rank and its ``time.monotonic()``."""
     seconds = time.monotonic() - started
-    spec = store.rounds[index]
     before, new = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
     picks = asked = total = 0
     for image in store.images:
@@ -83,21 +54,29 @@ def report_round(store: LabelReader, index: int, tally: RoundTally, started: flo
         new += np.bincount(labels[first:][is_known[first:]], minlength=256)
     counts = before + new
     overlap, by_chance = round_overlap(store, index)
-    return RoundReport(
-        index=index,
-        step=spec.step,
-        picks=picks,
-        labelled_fraction=asked / total,
-        void_fraction=float(counts[VOID]) / asked if asked else 0.0,
-        class_pixels=_by_name(counts, store.class_names),
-        new_class_pixels=_by_name(new, store.class_names),
-        overlap=overlap,
-        overlap_by_chance=by_chance,
-        seconds=seconds,
-        images_per_second=len(store.images) / seconds,
-        mean_impurity=tally.impurity / tally.picks if tally.picks and tally.impurity else None,
-        mean_uncertainty=tally.uncertainty / tally.picks if tally.picks and tally.uncertainty else None,
-    )
+    return {
+        "index": index,
+        "step": store.rounds[index].step,
+        "picks": picks,
+        "labelled_fraction": asked / total,
+        "void_fraction": float(counts[VOID]) / asked if asked else 0.0,
+        "class_pixels": _by_name(counts, store.class_names),
+        "new_class_pixels": _by_name(new, store.class_names),
+        "overlap": overlap,
+        "overlap_by_chance": by_chance,
+        "seconds": seconds,
+        "images_per_second": len(store.images) / seconds,
+        "mean_impurity": tally.impurity / tally.picks if tally.picks and tally.impurity else None,
+        "mean_uncertainty": tally.uncertainty / tally.picks if tally.picks and tally.uncertainty else None,
+    }
+
+
+def round_metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of :func:`report_round` by the names under which they are logged."""
+    always = ("labelled_fraction", "void_fraction", "picks", "seconds", "images_per_second")
+    optional = ("mean_impurity", "mean_uncertainty", "overlap", "overlap_by_chance")
+    values = {f"al/{name}": float(report[name]) for name in (*always, *optional) if report[name] is not None}
+    return values | {f"al/pixels/{name}": float(count) for name, count in report["class_pixels"].items()}
 
 
 def carried_fraction(store: LabelReader) -> float:
@@ -114,7 +93,6 @@ def round_overlap(store: LabelReader, index: int) -> tuple[float | None, float |
     Near is the :func:`neighbourhood`. Both are None in the first round and without a pick, and the second for regions
     of fixed shape.
     """
-    spec = store.rounds[index]
     if index == 0:
         return None, None
     picks = near = 0
@@ -133,7 +111,7 @@ def round_overlap(store: LabelReader, index: int) -> tuple[float | None, float |
             near += len(np.unique(record.regions.pick_of_pixel[around.reshape(-1)[record.regions.indices]]))
             continue
         near += int(around[record.picks[:, 0], record.picks[:, 1]].sum())
-        is_open = ~store.suppressed(image.image_id, spec.index)
+        is_open = ~store.suppressed(image.image_id, index)
         expected += len(record.picks) * float((around & is_open).sum()) / max(1, int(is_open.sum()))
     if picks == 0:
         return None, None
@@ -166,7 +144,6 @@ def true_class_pixels(scenes: SceneDataset) -> dict[str, int] | None:
     labelled = [index for index, scene in enumerate(scenes.scenes) if scene.label is not None]
     if not labelled:
         return None
-
     counts = np.zeros(256, dtype=np.int64)
     with ThreadPoolExecutor(4) as pool:
         try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from ripu.acquisition import Acquisition, ScoreMaps
@@ -17,7 +19,6 @@ from ripu.labelstore import LabelReader, Round, square_regions
 from ripu.loading.order import seed_of
 from ripu.regions import RegionShape
 from ripu.selection.candidates import Candidates, fixed_candidates, grown, window_candidates
-from ripu.selection.grid import TrainingGrid
 from ripu.selection.query import Query
 from ripu.selection.ranks import SelectionError
 
@@ -94,12 +95,9 @@ class Scorer:
     def candidates(
         self, store: LabelReader, spec: Round, index: int, logits: Tensor, image: Tensor | None
     ) -> Candidates:
-        """Return the candidates of the ``index``-th image in a round.
+        """Return the candidates of the ``index``-th image in a round, after the rounds so far in ``store``.
 
         Args:
-            store: The rounds so far.
-            spec: The round.
-            index: Position of the image.
             logits: (1, C, h, w).
             image: (3, h, w) uint8 if :attr:`needs_image`.
 
@@ -131,22 +129,21 @@ class Scorer:
     def would_ask(self, logits: Tensor, image: Tensor | None, size: tuple[int, int]) -> NDArray[np.int64]:
         """Return the pixels that the first round would ask for on an image outside the pool, e.g. for a picture.
 
-        Arguments are those of :meth:`candidates` with the size (H, W) of the result: (M,) int64 flat indices of pixels,
-        none if the training grid does not fit into the size.
+        They are (M,) int64 flat indices for an image of ``size`` (H, W); none if the training grid does not fit into
+        it. For ``logits`` and ``image`` see :meth:`candidates`.
         """
-        if self.query.grid == "training" and (size[0] < self.train_size[0] or size[1] < self.train_size[1]):
+        is_on_grid = self.query.grid == "training"
+        if is_on_grid and (size[0] < self.train_size[0] or size[1] < self.train_size[1]):
             return np.zeros(0, dtype=np.int64)
-        one = replace(self, image_ids=("",), label_sizes=(size,))
-        nothing = np.zeros(size, dtype=np.bool_)
+        scorer, nothing = replace(self, image_ids=("",), label_sizes=(size,)), np.zeros(size, dtype=np.bool_)
         if self.is_fixed:
             limit = self.query.pixels_until(size, 0)
-            regions = one._fixed(0, logits, image, 0, nothing, None, limit, at_least_one=True).regions
+            regions = scorer._fixed(0, logits, image, 0, nothing, None, limit, at_least_one=True).regions
             assert regions is not None
             return regions.indices
-        grid = self.grid(size)
-        blocked = nothing if grid is None else grid.sample(nothing)
+        blocked = np.zeros(self.train_size, dtype=np.bool_) if is_on_grid else nothing
         num_picks = self.query.picks_per_round(size, self.train_size)
-        places = one._windows(0, logits, image, 0, blocked, num_picks).places
+        places = scorer._windows(0, logits, image, 0, blocked, num_picks).places
         return square_regions(places, self.query.reveal_radius, *size).indices
 
     def _blocked(
@@ -212,3 +209,62 @@ class Scorer:
     def _key(self, round_index: int, index: int) -> int:
         """Return the key of an image's random scores in a round."""
         return seed_of(self.seed, round_index, zlib.crc32(self.image_ids[index].encode()), index)
+
+
+@dataclass(frozen=True)
+class TrainingGrid:
+    """The places of the training pixels in the label: strictly increasing (h,) rows and (w,) columns, int64.
+
+    Training resizes a label by taking the nearest label pixel for each of its own (Pillow's centre-sampled nearest).
+    It never sees the others.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+
+    @classmethod
+    def between(cls, label_size: tuple[int, int], train_size: tuple[int, int]) -> TrainingGrid:
+        """Return the grid of a label size (H, W) and a training size (h, w).
+
+        Raises:
+            ConfigError: The label is smaller than the training size, so one of its pixels would stand for several.
+
+        >>> TrainingGrid.between((5, 8), (4, 4)).rows.tolist()
+        [0, 1, 3, 4]
+        """
+        if label_size[0] < train_size[0] or label_size[1] < train_size[1]:
+            raise ConfigError(
+                f"protocol.pixel_grid=training needs labels of at least the training size, and data.target_size="
+                f"{list(train_size)} is larger than a label of {list(label_size)}; use protocol.pixel_grid=label"
+            )
+        return cls(_nearest(label_size[0], train_size[0]), _nearest(label_size[1], train_size[1]))
+
+    def sample(self, label_map: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the (h, w) values of an (H, W) map at the pixels of the grid."""
+        return label_map[np.ix_(self.rows, self.columns)]
+
+    def to_label(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Convert (N, 2) rows and columns of the grid to rows and columns of the label."""
+        return np.stack([self.rows[places[:, 0]], self.columns[places[:, 1]]], axis=1)
+
+    def near(self, places: NDArray[np.integer], radius: int) -> NDArray[np.bool_]:
+        """Return an (h, w) mask of the pixels within ``radius`` (Chebyshev, on the grid) of (N, 2) label pixels."""
+        mask = np.zeros((len(self.rows), len(self.columns)), dtype=np.bool_)
+        rows, columns = np.searchsorted(self.rows, places[:, 0]), np.searchsorted(self.columns, places[:, 1])
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            mask[max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1] = True
+        return mask
+
+    def label_radius(self, radius: int, label_size: tuple[int, int]) -> int:
+        """Return a distance on the label that pixels more than ``radius`` apart on the grid are sure to exceed."""
+        scale = min(label_size[0] / len(self.rows), label_size[1] / len(self.columns))
+        return int(radius * scale)
+
+
+@lru_cache(maxsize=64)
+def _nearest(length: int, new_length: int) -> NDArray[np.int64]:
+    """Return the positions that Pillow's nearest filter samples when ``length`` pixels become ``new_length``."""
+    line = Image.fromarray(np.arange(length, dtype=np.int32)[None])
+    taken: NDArray[np.int64] = np.asarray(line.resize((new_length, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
+    taken.flags.writeable = False
+    return taken
