@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from ripu.io.shell import override
+from ripu.training.stop_signals import cluster_environment, replace_sigterm_notifier
 from running import ROUNDS, call, command, environment, label_bytes, same_weights, tiny, train_here
 
 LONG = ("selection_steps=[8,16]", "pretrain_steps=4", "trainer.max_steps=120", "evaluation.pictures=0")
@@ -143,3 +147,28 @@ def test_what_is_said_where_another_process_has_ended() -> None:
     assert line is not None
     assert line.startswith("another process of this job has ended or cannot be reached ([/pytorch")
     assert line_of(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+
+
+def test_the_sigterm_notifier_is_the_one_that_lightning_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    assert callable(trainer._signal_connector._sigterm_notifier_fn)
+    calls: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        calls.append(number)
+
+    replace_sigterm_notifier(trainer, note)
+    registered: dict[int, Any] = {}
+    monkeypatch.setattr(
+        type(trainer._signal_connector),
+        "_register_signal",
+        lambda self, number, handler: registered.update({number: handler}),
+    )
+    trainer._signal_connector.register_signal_handlers()
+    registered[signal.SIGTERM](signal.SIGTERM, None)
+    assert calls == [signal.SIGTERM]
+
+
+def test_the_cluster_environment_is_the_given_one() -> None:
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, plugins=[SLURMEnvironment()])
+    assert isinstance(cluster_environment(trainer), SLURMEnvironment)

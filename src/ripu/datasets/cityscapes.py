@@ -15,15 +15,15 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
     """Find the scenes of one split.
 
     Args:
-        root: The folder that holds ``leftImg8bit`` and ``gtFine``.
+        root: The folder that contains ``leftImg8bit`` and ``gtFine``.
         split: ``train`` or ``val``.
         taxonomy: ``cityscapes19``, or ``cityscapes16`` for the classes shared with SYNTHIA.
 
     Returns:
-        The scenes, sorted by city and name; image ids are ``CITY/CITY_SEQUENCE_FRAME``.
+        The scenes sorted by city and name; image ids are ``CITY/CITY_SEQUENCE_FRAME``.
 
     Raises:
-        DatasetNotFoundError: There is no image, or none of them has a label.
+        DatasetNotFoundError: There is no image or no label.
     """
     root = Path(root)
     images = sorted((root / "leftImg8bit" / split).glob(f"*/[!.]*{_IMAGE_SUFFIX}"))
@@ -36,7 +36,7 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
             f"leftImg8bit/{split}/CITY/*{_IMAGE_SUFFIX} and gtFine/{split}/CITY/*_gtFine_labelIds.png",
             "register at https://www.cityscapes-dataset.com, packages leftImg8bit_trainvaltest.zip and "
             "gtFine_trainvaltest.zip",
-            there=_there(root, split, len(images), has_labels),
+            found=_found_instead(root, split, len(images), has_labels),
             stand_in="streets_synthia" if taxonomy == "cityscapes16" else "streets",
         )
     scenes = []
@@ -47,13 +47,13 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
     return SceneDataset(f"cityscapes {split}", tuple(scenes), TAXONOMIES[taxonomy])
 
 
-def _there(root: Path, split: str, num_images: int, has_labels: bool) -> str:
-    """Describe a folder that holds half of the data set; return nothing otherwise."""
-    if num_images and not has_labels:
-        if next((root / "gtFine" / split).glob("*/*.png"), None) is not None:
-            other = "has other files than *_gtFine_labelIds.png (train ids or colours?)"
-            return f"{num_images} images; gtFine/{split} {other}"
-        return f"{num_images} images, but no label under gtFine/{split}"
+def _found_instead(root: Path, split: str, num_images: int, has_labels: bool) -> str:
+    """Describe a folder that contains half of the data set; return nothing otherwise."""
+    if num_images:
+        if next((root / "gtFine" / split).glob("*/*.png"), None) is None:
+            return f"{num_images} images, but no label under gtFine/{split}"
+        other = "has other files than *_gtFine_labelIds.png (train ids or colours?)"
+        return f"{num_images} images; gtFine/{split} {other}"
     if has_labels:
         return f"labels, but no image under leftImg8bit/{split}"
     if (root / "leftImg8bit").is_dir() or (root / "gtFine").is_dir():

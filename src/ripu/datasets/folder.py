@@ -22,9 +22,8 @@ CHECKED_LABELS = 20
 """Number of labels, spread over the data set, that are decoded on opening, to catch a wrong class map early."""
 
 Color = tuple[int, int, int]
-_log = logging.getLogger(__name__)
-
 Classes = Mapping[str, Sequence[int]] | Sequence[str]
+_log = logging.getLogger(__name__)
 
 
 def make_taxonomy(
@@ -36,11 +35,10 @@ def make_taxonomy(
     """Make the class table of a user's own data.
 
     Args:
-        name: Its name.
+        name: Name of the table.
         classes: Class name -> RGB colour, in the order of train ids; or names alone, to choose the colours
             automatically.
-        ids: Id in label files -> class name, where a class may have several ids; None: 0, 1, ... in the order of
-            classes.
+        ids: Id in label files -> class name; a class may have several. None: 0, 1, ... in the order of classes.
         subsets: Named groups of classes over which a further mean is reported.
 
     Raises:
@@ -53,20 +51,20 @@ def make_taxonomy(
     if not 1 <= len(names) < VOID or len(set(names)) != len(names):
         raise SceneError(f"dataset.classes={list(names)} must be 1 to 254 different names")
     if isinstance(classes, Mapping):
-        colors = tuple(_color(classes[one], f"dataset.classes.{one}") for one in classes)
+        colors = tuple(_color(color, f"dataset.classes.{key}") for key, color in classes.items())
     else:
         colors = tuple(map(_made_up_color, range(len(names))))
-    disk_to_train = {one: one for one in range(len(names))} if ids is None else {}
-    for disk_id, one in (ids or {}).items():
+    disk_to_train = {} if ids is not None else {train_id: train_id for train_id in range(len(names))}
+    for disk_id, class_name in (ids or {}).items():
         if isinstance(disk_id, str) and disk_id.isdigit():  # quoted, or from the command line
             disk_id = int(disk_id)
         if not isinstance(disk_id, int) or not 0 <= disk_id < 256:
             raise SceneError(f"dataset.ids has the id {disk_id!r}; ids of classes are whole numbers in 0..255")
-        disk_to_train[disk_id] = _position(one, names, f"dataset.ids.{disk_id}")
+        disk_to_train[disk_id] = _position(class_name, names, f"dataset.ids.{disk_id}")
     groups = {str(group): tuple(map(str, members)) for group, members in (subsets or {}).items()}
     for group, members in groups.items():
-        for one in members:
-            _position(one, names, f"dataset.subsets.{group}")
+        for member in members:
+            _position(member, names, f"dataset.subsets.{group}")
     return Taxonomy(name, names, colors, disk_to_train, groups)
 
 
@@ -81,20 +79,14 @@ class IdLabels:
     known: tuple[int, ...] | None
 
     def __call__(self, path: Path) -> NDArray[np.integer]:
-        """Return (H, W) ids of a label file.
-
-        Raises:
-            SceneError: It is not an image of ids, or holds an unknown one.
-        """
+        """Return the (H, W) ids of a label file; a SceneError refuses other images and unknown ids."""
         ids = read_ids(path)
-        if self.known is not None:
-            strange = sorted(set(np.unique(ids).tolist()) - set(self.known))
-            if strange:
-                raise SceneError(
-                    f"{path} holds the ids {strange[:10]}, which are neither in dataset.ids (null: 0, 1, ... in the "
-                    f"order of dataset.classes) nor in dataset.ignore_ids; known are {_ranges(self.known)}. Add them "
-                    "to one of the two (dataset.ignore_ids=null ignores every id that has no class)"
-                )
+        if self.known is not None and (strange := sorted(set(np.unique(ids).tolist()) - set(self.known))):
+            raise SceneError(
+                f"{path} holds the ids {strange[:10]}, which are neither in dataset.ids (null: 0, 1, ... in the order "
+                f"of dataset.classes) nor in dataset.ignore_ids; known are {_ranges(self.known)}. Add them to one of "
+                "the two (dataset.ignore_ids=null ignores every id that has no class)"
+            )
         return ids
 
 
@@ -111,11 +103,7 @@ class ColorLabels:
     ignored: tuple[Color, ...] | None
 
     def __call__(self, path: Path) -> NDArray[np.integer]:
-        """Return (H, W) train ids of a label file, 255 for void.
-
-        Raises:
-            SceneError: It cannot be read, or holds an undeclared colour.
-        """
+        """Return the (H, W) train ids of a label file, 255 for void; a SceneError refuses undeclared colours."""
         with open_image(path) as file:
             rgb = np.asarray(file.convert("RGB")).astype(np.uint32)
         codes = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
@@ -153,12 +141,11 @@ def load_folder(
     """Find the scenes of one part (source, target or val) of a user's own data.
 
     Args:
-        name: ``source``, ``target`` or ``val``: for messages.
+        name: ``source``, ``target`` or ``val``.
         root: The folder that patterns and the list file start from.
         images: A folder or a glob (``**`` for any depth), or several.
         labels: The same for the labels, as many as ``images``; None if nothing is labelled (target only).
-        classes: See :func:`make_taxonomy`.
-        ids: See :func:`make_taxonomy`; not used with a ``color_map``.
+        classes, ids, subsets: See :func:`make_taxonomy`; ``ids`` are not used with a ``color_map``.
         ignore_ids: Ids that are void; any other id without a class is an error. None makes all others void.
         color_map: None for labels that hold ids; ``classes`` for images in the colours of ``classes``; else class name
             -> list of RGB colours.
@@ -168,7 +155,6 @@ def load_folder(
             the images apart.
         missing_labels: ``refuse`` an image without a label, or ``allow`` it (target only; queries about it stay
             unanswered).
-        subsets: See :func:`make_taxonomy`.
         verify: False lets images without a label pass, and opens no file.
         unreadable: Policy for files that cannot be read, ``stop`` or ``skip``; see :mod:`ripu.datasets.scenes`.
 
@@ -179,69 +165,66 @@ def load_folder(
         SceneError: There is no image, an image has no label, sizes differ, or a label holds undeclared ids or colours.
     """
     root, key = Path(root), f"dataset.{name}"
+    needed = _NEEDED.get(name, f"{key}.images is not given; name a folder or a glob below dataset.root")
     if images is None:
-        raise SceneError(_why_needed(name))
+        raise SceneError(needed)
+    if labels is None and name != "target":
+        raise SceneError(f"{key}.labels is not given. {needed}")
     image_patterns, label_patterns = (
-        [patterns] if isinstance(patterns, str) else [str(one) for one in patterns or ()]
+        [patterns] if isinstance(patterns, str) else [str(pattern) for pattern in patterns or ()]
         for patterns in (images, labels)
     )
-    if labels is None and name != "target":
-        raise SceneError(f"{key}.labels is not given. {_why_needed(name)}")
     if labels is not None and len(image_patterns) != len(label_patterns):
         raise SceneError(
             f"{key}: {len(image_patterns)} patterns of images but {len(label_patterns)} of labels; give one for each"
         )
-    scenes: dict[Path, Scene] = {}
+    by_path: dict[Path, Scene] = {}
     for number, pattern in enumerate(image_patterns):
         found = matches(root, pattern, f"{key}.images")
         partners = matches(root, label_patterns[number], f"{key}.labels") if label_patterns else {}
         for wildcards, path in found.items():
-            scenes[path] = Scene(path.relative_to(root).with_suffix("").as_posix(), path, partners.get(wildcards))
-    chosen = list(scenes.values()) if list_file is None else choose(list(scenes.values()), root / list_file, key)
+            by_path[path] = Scene(path.relative_to(root).with_suffix("").as_posix(), path, partners.get(wildcards))
+    scenes = list(by_path.values())
+    if list_file is not None:
+        scenes = choose(scenes, root / list_file, key)
     if verify and labels is not None and (missing_labels != "allow" or name != "target"):
-        _refuse_unlabelled(chosen, key, str(label_patterns))
+        _refuse_unlabelled(scenes, key, label_patterns)
     taxonomy = make_taxonomy(f"{name} of folder", classes, ids if color_map is None else None, subsets)
     decode = (
         _id_labels(ignore_ids, taxonomy, key)
         if color_map is None
         else _color_labels(color_map, ignore_colors, taxonomy, classes)
     )
-    dataset = SceneDataset(f"{name} in {root}", tuple(chosen), taxonomy, decode, unreadable, name)
+    dataset = SceneDataset(f"{name} in {root}", tuple(scenes), taxonomy, decode, unreadable, name)
     if verify:
         _check(dataset)
     return dataset
 
 
-def _why_needed(name: str) -> str:
-    if name == "val":
-        return (
-            "dataset.val needs images with labels: every run reports the mIoU on them, and could not be judged without "
-            "them. Label a few images of the target domain (ten are a start) and name them in dataset.val.images and "
-            "dataset.val.labels"
-        )
-    if name == "source":
-        return (
-            "dataset.source needs images with labels: training starts on them; name dataset.source.images and .labels"
-        )
-    return f"dataset.{name}.images is not given; name a folder or a glob below dataset.root"
+_NEEDED = {
+    "val": "dataset.val needs images with labels: every run reports the mIoU on them, and could not be judged without "
+    "them. Label a few images of the target domain (ten are a start) and name them in dataset.val.images and "
+    "dataset.val.labels",
+    "source": "dataset.source needs images with labels: training starts on them; name dataset.source.images and "
+    ".labels",
+}
 
 
-def _refuse_unlabelled(scenes: list[Scene], key: str, patterns: str) -> None:
+def _refuse_unlabelled(scenes: list[Scene], key: str, patterns: list[str]) -> None:
     alone = [scene.image_id for scene in scenes if scene.label is None]
-    if not alone:
-        return
-    also = ", or set dataset.target.missing_labels=allow" if key == "dataset.target" else ""
-    raise SceneError(
-        f"{key}: {len(alone)} of {len(scenes)} images have no label in {patterns}: {alone[:5]}; the wildcards must "
-        f"match the same text in images and labels. Add the labels, take the images out{also}"
-    )
+    if alone:
+        also = ", or set dataset.target.missing_labels=allow" if key == "dataset.target" else ""
+        raise SceneError(
+            f"{key}: {len(alone)} of {len(scenes)} images have no label in {patterns}: {alone[:5]}; the wildcards must "
+            f"match the same text in images and labels. Add the labels, take the images out{also}"
+        )
 
 
 def _id_labels(ignored: Sequence[int] | None, taxonomy: Taxonomy, key: str) -> IdLabels:
     if ignored is None:
         return IdLabels(None)
     is_list = isinstance(ignored, Sequence) and not isinstance(ignored, str)
-    if not is_list or not all(type(one) is int and 0 <= one < 2**16 for one in ignored):
+    if not is_list or not all(type(value) is int and 0 <= value < 2**16 for value in ignored):
         raise SceneError(f"{key}: ignore_ids={ignored} must be a list of ids in files, whole numbers from 0, or null")
     clash = set(taxonomy.disk_to_train) & set(ignored)
     if clash:
@@ -265,9 +248,9 @@ def _color_labels(
         pairs = [(color, train_id) for train_id, color in enumerate(taxonomy.class_colors)]
     else:
         pairs = []
-        for one, colors in color_map.items():
-            train_id = _position(one, taxonomy.class_names, "dataset.color_map")
-            pairs += [(_color(color, f"dataset.color_map.{one}"), train_id) for color in colors]
+        for name, colors in color_map.items():
+            train_id = _position(name, taxonomy.class_names, "dataset.color_map")
+            pairs += [(_color(color, f"dataset.color_map.{name}"), train_id) for color in colors]
     void = None if ignored is None else tuple(_color(color, "dataset.ignore_colors") for color in ignored)
     seen: dict[Color, int] = {}
     for color, train_id in pairs:
@@ -298,10 +281,10 @@ def _check(dataset: SceneDataset) -> None:
                 continue
             raise
         fit = label_fit(turn, image_size, label_size)
+        num_lying += fit == "lying"
         if label_size != image_size:
             (height, width), (rows, columns) = image_size, label_size
             unequal.append(f"{scene.image_id} (image {width} x {height}, label {columns} x {rows})")
-            num_lying += fit == "lying"
         elif fit == "unclear":
             unclear.append(scene.image)
     if unequal:
@@ -326,10 +309,10 @@ def _check(dataset: SceneDataset) -> None:
             dataset.require_label(index)
 
 
-def _position(one: str, names: Sequence[str], key: str) -> int:
-    if str(one) not in names:
-        raise SceneError(f"{key} names the class {one!r}, which is not in dataset.classes {list(names)}")
-    return list(names).index(str(one))
+def _position(name: str, names: Sequence[str], key: str) -> int:
+    if str(name) not in names:
+        raise SceneError(f"{key} names the class {name!r}, which is not in dataset.classes {list(names)}")
+    return list(names).index(str(name))
 
 
 def _color(color: Sequence[int], key: str) -> Color:
@@ -356,12 +339,10 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def _made_up_color(train_id: int) -> Color:
     """Return a colour for a class without one, from the bits of its number, as in the palette of PASCAL VOC."""
-    number = train_id + 1
-    channels = [0, 0, 0]
-    for bit in range(8):
-        for channel in range(3):
-            channels[channel] |= (number >> (3 * bit + channel) & 1) << (7 - bit)
-    return channels[0], channels[1], channels[2]
+    red, green, blue = (
+        sum((train_id + 1 >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)
+    )
+    return red, green, blue
 
 
 def _code(color: Color) -> int:

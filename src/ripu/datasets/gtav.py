@@ -16,16 +16,10 @@ def load_gtav(root: str | Path) -> SceneDataset:
     An image without a label file, or the other way round, is left out and reported once: copies of the set are known to
     lack a few files. Image and label are resized separately for training, so they may differ in size.
 
-    Args:
-        root: The folder that holds ``images`` and ``labels``.
-
-    Returns:
-        The scenes sorted by name.
-
     Raises:
         DatasetNotFoundError: There is no labelled image.
     """
-    root = Path(root)
+    root = Path(root)  # contains images/ and labels/
     scenes, num_images, num_labels = pair_by_name(root / "images", root / "labels", f"GTAV in {root}")
     if not scenes:
         raise DatasetNotFoundError(
@@ -33,7 +27,7 @@ def load_gtav(root: str | Path) -> SceneDataset:
             root,
             "images/*.png and labels/*.png (24,966 of each, ten archives of each unpacked into one folder)",
             "https://download.visinf.tu-darmstadt.de/data/from_games/",
-            there=f"{num_images} images and {num_labels} labels, no two of the same name"
+            found=f"{num_images} images and {num_labels} labels, no two of the same name"
             if num_images or num_labels
             else "",
         )

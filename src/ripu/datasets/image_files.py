@@ -61,9 +61,6 @@ def naming_file(path: Path) -> Iterator[None]:
 def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image of one of :data:`FORMATS`, and refuse one of absurd size before it is decoded.
 
-    Args:
-        path: The file.
-
     Raises:
         SceneError: The file is missing, damaged (also if that shows only when the caller decodes it) or claims more
             than :data:`MAX_PIXELS`.
@@ -89,13 +86,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image file of any mode and depth as upright RGB; see :func:`upright_rgb`.
-
-    Args:
-        path: The file.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
+    """Read an image file of any mode and depth as upright RGB, (H, W, 3) uint8; see :func:`upright_rgb`.
 
     Raises:
         SceneError: The file is missing, damaged or absurdly large.
@@ -115,8 +106,7 @@ def read_ids(path: Path) -> NDArray[np.integer]:
             raise SceneError(
                 f"{path} is an image of mode {file.mode}, not one id per pixel; give the id images, not the colour ones"
             )
-        ids: NDArray[np.integer] = np.asarray(file)
-    return ids
+        return np.asarray(file)
 
 
 def read_stored(path: Path) -> NDArray[np.uint8]:
@@ -130,11 +120,9 @@ def read_stored(path: Path) -> NDArray[np.uint8]:
 
 
 def orientation(file: Image.Image) -> int:
-    """Return the EXIF orientation of an opened image that is not decoded yet.
+    """Return the EXIF orientation of an opened image that is not decoded yet: 1 is upright, 5 to 8 swap its sides.
 
-    Returns:
-        1 for an image that is stored upright, 5 to 8 if upright swaps its sides. Damaged EXIF data, and those that a
-        PNG stores behind its pixels, count as 1.
+    Damaged EXIF data, and those that a PNG stores behind its pixels, count as 1.
     """
     if file.format == "PNG" and not _PNG_EXIF & file.info.keys():  # else Pillow would decode it all to look for more
         return 1
@@ -156,14 +144,12 @@ def upright_size(file: Image.Image) -> tuple[int, int]:
 def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
     """Decode an opened image to upright 8-bit RGB.
 
-    Grey becomes RGB, transparency is dropped, and 16 bits become 8 (the most significant ones). The image is turned as
-    its EXIF data ask, so that it is upright as viewers and labelling tools show it.
+    Grey becomes RGB, transparency is dropped, and integers of more than 8 bits count as 16 bits, floats as 0..1 (0..255
+    if any exceeds 1). The image is turned as its EXIF data ask, so that it is upright as viewers and labelling tools
+    show it.
 
     Args:
         file: An image, not yet decoded.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
 
     Raises:
         OSError: It cannot be decoded.
@@ -177,19 +163,15 @@ def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
             image = file.transpose(turn)
     except (struct.error, TypeError, AttributeError) as error:  # EXIF values of the wrong kind
         raise OSError(f"its EXIF data are damaged: {error}") from error
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_deep_grey(np.asarray(image))
-    return np.asarray(image.convert("RGB"))
-
-
-def _from_deep_grey(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale deep grey values to 8-bit RGB; integers count as 16 bits, floats as 0..1 (0..255 if any exceeds 1)."""
-    if values.dtype.kind == "f":
-        finite = np.nan_to_num(values.astype(np.float64))
-        scaled = finite * (255.0 if finite.max(initial=0.0) <= 1.0 else 1.0)
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return np.asarray(image.convert("RGB"))
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        values = np.nan_to_num(values)
+        values = values * (255.0 if values.max(initial=0.0) <= 1.0 else 1.0)
     else:
-        scaled = values.astype(np.float64) / 257.0
-    grey = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+        values = values / 257.0
+    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 
 

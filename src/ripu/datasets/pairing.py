@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ripu.datasets.errors import SceneError
@@ -29,11 +29,6 @@ def composed(name: str) -> str:
 def pair_by_name(images: Path, labels: Path, name: str) -> tuple[tuple[Scene, ...], int, int]:
     """Pair the PNG files of two folders that have the same name, and warn about the others.
 
-    Args:
-        images: Folder of the images.
-        labels: Folder of the labels.
-        name: Name of the data set, for the warning.
-
     Returns:
         The scenes sorted by name, and the numbers of images and labels.
     """
@@ -46,12 +41,7 @@ def pair_by_name(images: Path, labels: Path, name: str) -> tuple[tuple[Scene, ..
 
 
 def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
-    """Find the images that a pattern matches.
-
-    Args:
-        root: The folder that the pattern starts from.
-        pattern: A folder, or a glob.
-        key: Its configuration key, for messages.
+    """Find the images that a pattern (a folder or a glob below ``root``) matches; ``key`` is its configuration key.
 
     Returns:
         Text matched by the wildcards (for a folder: name without ending), accents composed -> the image, sorted by
@@ -67,8 +57,7 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
     pattern = next((form for form in dict.fromkeys(forms) if (root / form).is_dir() or any(root.glob(form))), pattern)
     found: dict[tuple[str, ...], Path] = {}
     if (root / pattern).is_dir():
-        paths = [path for path in (root / pattern).iterdir() if path.suffix.lower() in SUFFIXES]
-        for path in sorted(filter(_is_visible, paths)):
+        for path in _visible(path for path in (root / pattern).iterdir() if path.suffix.lower() in SUFFIXES):
             if found.setdefault((composed(path.stem),), path) != path:
                 raise SceneError(
                     f"{key}={pattern} has images whose names differ only in their ending or in how accents are "
@@ -76,28 +65,23 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
                 )
     else:
         shape = re.compile(_regex(pattern))
-        for path in sorted(path for path in root.glob(pattern) if path.is_file() and _is_visible(path)):
+        for path in _visible(path for path in root.glob(pattern) if path.is_file()):
             match = shape.fullmatch(path.relative_to(root).as_posix())
             assert match is not None, (pattern, path)
             other = found.setdefault(tuple(map(composed, match.groups())), path)
             if other != path:
                 raise SceneError(f"{path} and {other} differ only in how accents are written; take one out")
     if not found:
-        there = sorted(entry.name for entry in root.iterdir())[:8] if root.is_dir() else None
+        entries = sorted(entry.name for entry in root.iterdir())[:8] if root.is_dir() else None
         raise SceneError(
-            f"{key}={pattern} matches no image in {root}, "
-            + ("which does not exist; set dataset.root" if there is None else f"which contains {there}")
+            f"{key}={pattern} matches no image in {root}, which "
+            + ("does not exist; set dataset.root" if entries is None else f"contains {entries}")
         )
     return found
 
 
 def label_fit(turn: int, image: tuple[int, int], label: tuple[int, int]) -> str:
-    """Compare the size of a label with that of an image that its EXIF data turn.
-
-    Args:
-        turn: EXIF orientation of the image file.
-        image: (height, width) of the upright image.
-        label: (height, width) of the label.
+    """Compare the (height, width) of a label with that of the upright image, whose file has an EXIF orientation.
 
     Returns:
         ``lying`` if the label fits the image as stored, on its side; ``unclear`` if it fits the image both as stored
@@ -109,17 +93,9 @@ def label_fit(turn: int, image: tuple[int, int], label: tuple[int, int]) -> str:
 
 
 def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
-    """Choose the scenes that a list names.
+    """Return the scenes that a text file names, in their own order; see :func:`ripu.datasets.folder.load_folder`.
 
     Each line is matched by its end, as much of it as is needed to tell the images apart.
-
-    Args:
-        scenes: The scenes.
-        path: A text file with one image per line; see :func:`ripu.datasets.folder.load_folder`.
-        key: Configuration key of the part, for messages.
-
-    Returns:
-        The chosen scenes, in the order of ``scenes``.
 
     Raises:
         SceneError: The file cannot be read, is empty, or has a line that names no image or several.
@@ -165,9 +141,9 @@ def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
     return [scenes[index] for index in sorted(chosen)]
 
 
-def _is_visible(path: Path) -> bool:
-    """Tell data from files such as the ``._NAME`` that macOS puts beside files on foreign drives."""
-    return not path.name.startswith(".")
+def _visible(paths: Iterable[Path]) -> list[Path]:
+    """Sort paths; leave out files such as the ``._NAME`` that macOS puts beside files on foreign drives."""
+    return sorted(path for path in paths if not path.name.startswith("."))
 
 
 def _parts(scene: Scene) -> tuple[str, ...]:

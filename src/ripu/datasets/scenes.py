@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,12 +26,9 @@ from ripu.datasets.taxonomy import VOID, Taxonomy
 
 @dataclass(frozen=True)
 class Scene:
-    """One image with its label.
+    """One image file with its label file, if it has one.
 
-    Attributes:
-        image_id: Name of the scene, unique and stable within its data set, e.g. ``aachen/aachen_000000_000019``.
-        image: The image file.
-        label: The label file; None if the scene is not labelled.
+    ``image_id`` is unique and stable within the data set, e.g. ``aachen/aachen_000000_000019``.
     """
 
     image_id: str
@@ -46,7 +43,7 @@ class SceneDataset:
     Attributes:
         name: Name for messages and reports.
         scenes: The scenes in a stable order.
-        taxonomy: The classes, and the train id of each id on disk.
+        taxonomy: The classes.
         decode_label: Reads a label file into (H, W) ids on disk.
         on_unreadable: Policy for files that cannot be read; see the top of this module.
         part: ``source``, ``target`` or ``val``, for the record of skipped files.
@@ -80,10 +77,10 @@ class SceneDataset:
 
     @property
     def reading(self) -> str:
-        """The way from label files to train ids, as a text that differs where the outcome may: for keys of caches."""
-        decode: object = self.decode_label
+        """The way from label files to train ids, as a text that differs if the outcome may: for keys of caches."""
+        decode = self.decode_label
         name = getattr(decode, "__qualname__", None)  # functions; anything else is known by its repr
-        how = f"{self.decode_label.__module__}.{name}" if name else repr(decode)
+        how = f"{decode.__module__}.{name}" if name else repr(decode)
         if decode is read_ids:
             how = "ripu.datasets.scenes.decode_grey"  # its former name, so that existing caches stay valid
         return f"{how} {sorted(self.taxonomy.disk_to_train.items())} of {self.taxonomy.num_classes}"
@@ -93,34 +90,20 @@ class SceneDataset:
         return replace(self, scenes=tuple(replace(scene, label=None) for scene in self.scenes))
 
     def require_image(self, index: int) -> NDArray[np.uint8]:
-        """Read the image of a scene, upright.
-
-        Args:
-            index: Position of the scene.
-
-        Returns:
-            (H, W, 3) uint8 RGB; see :func:`ripu.datasets.image_files.upright_rgb`.
+        """Read the image of a scene, (H, W, 3) uint8; see :func:`ripu.datasets.image_files.upright_rgb`.
 
         Raises:
-            SceneError: The file is missing, damaged or absurdly large.
-            SkippedFileError: The same, under the policy ``skip``.
+            SceneError: The file is missing, damaged or absurdly large; under ``skip``, a SkippedFileError.
         """
         path = self.scenes[index].image
         with self._following_policy(index, path):
             return read_image(path)
 
     def require_label(self, index: int) -> NDArray[np.uint8]:
-        """Read the label of a scene in train ids.
-
-        Args:
-            index: Position of the scene.
-
-        Returns:
-            (H, W) uint8: 0..C-1, 255 for void.
+        """Read the label of a scene, (H, W) uint8 train ids, 255 for void.
 
         Raises:
-            SceneError: The scene has no label, or its file is missing, damaged or absurdly large.
-            SkippedFileError: The same, under the policy ``skip``.
+            SceneError: The scene has no label, or as :meth:`require_image`.
         """
         scene = self.scenes[index]
         with self._following_policy(index, scene.label or scene.image):
@@ -129,11 +112,10 @@ class SceneDataset:
             return self.taxonomy.to_train_ids(self.decode_label(scene.label))
 
     def require_label_size(self, index: int) -> tuple[int, int]:
-        """Return (height, width) of a scene's label, or of its image if it has none, from the file's header alone.
+        """Return (height, width) of a scene's label, or of its image if it has none, from the file's header.
 
         Raises:
-            SceneError: The file is missing, damaged or absurdly large.
-            SkippedFileError: The same, under the policy ``skip``.
+            SceneError: As :meth:`require_image`.
         """
         scene = self.scenes[index]
         if scene.label is None:
@@ -162,10 +144,8 @@ class SceneDataset:
         size.
         """
         for read in (self.require_label_size, self._image_size):
-            try:
+            with suppress(SkippedFileError):
                 return read(index)
-            except SkippedFileError:
-                continue
         return self._usual_size
 
     def _image_size(self, index: int) -> tuple[int, int]:
@@ -176,10 +156,8 @@ class SceneDataset:
     @cached_property
     def _usual_size(self) -> tuple[int, int]:
         for index in range(len(self)):
-            try:
+            with suppress(SkippedFileError):
                 return self.require_label_size(index)
-            except SkippedFileError:
-                continue
         raise SceneError(f"{self.name}: none of its {len(self)} scenes can be read; restore the files")
 
     @contextmanager
@@ -196,16 +174,9 @@ class SceneDataset:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The scenes of a run.
+    """The scenes of a run."""
 
-    Attributes:
-        source: Labelled source scenes; None if the run reads none.
-        target: Target scenes, with the labels that the oracle knows.
-        val: Labelled target scenes that are reported on.
-        taxonomy: The classes of all of them.
-    """
-
-    source: SceneDataset | None
-    target: SceneDataset
-    val: SceneDataset
+    source: SceneDataset | None  # labelled; None if the run reads none
+    target: SceneDataset  # with the labels that the oracle knows
+    val: SceneDataset  # labelled target scenes that are reported on
     taxonomy: Taxonomy

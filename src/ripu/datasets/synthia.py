@@ -23,18 +23,12 @@ SUBSET = "RAND_CITYSCAPES"
 
 
 def decode_synthia(path: Path) -> NDArray[np.integer]:
-    """Read the class ids of a SYNTHIA label.
-
-    Args:
-        path: A 16-bit PNG of three channels.
-
-    Returns:
-        (H, W) uint16 class ids.
+    """Read the (H, W) uint16 class ids of a SYNTHIA label.
 
     Raises:
         SceneError: The file is missing, absurdly large, cannot be decoded or is not a 16-bit image of three channels.
     """
-    with open_image(path):  # checks the header alone: OpenCV would decode any size
+    with open_image(path):  # checks only the header: OpenCV would decode any size
         pass
     stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if stored is None:
@@ -52,16 +46,10 @@ def load_synthia(root: str | Path) -> SceneDataset:
 
     An image without a label file, or the other way round, is left out and reported once.
 
-    Args:
-        root: The folder that holds ``RAND_CITYSCAPES``.
-
-    Returns:
-        The scenes sorted by name.
-
     Raises:
-        DatasetNotFoundError: There is no labelled image; names the subset that is there instead, if one is.
+        DatasetNotFoundError: There is no labelled image; names the subset that is there instead, if any.
     """
-    root = Path(root)
+    root = Path(root)  # contains RAND_CITYSCAPES/
     base = root / SUBSET
     scenes, num_images, num_labels = pair_by_name(base / "RGB", base / "GT" / "LABELS", f"SYNTHIA in {base}")
     if not scenes:
@@ -70,7 +58,7 @@ def load_synthia(root: str | Path) -> SceneDataset:
             root,
             f"{SUBSET}/RGB/*.png and {SUBSET}/GT/LABELS/*.png (9,400 of each)",
             'https://synthia-dataset.net/downloads, the subset "SYNTHIA-RAND-CITYSCAPES (CVPR16)"',
-            there=_found_instead(root, num_images > 0, num_labels > 0),
+            found=_found_instead(root, num_images > 0, num_labels > 0),
             stand_in="streets_synthia",
         )
     return SceneDataset("synthia", scenes, SYNTHIA16, decode_synthia)
@@ -79,10 +67,10 @@ def load_synthia(root: str | Path) -> SceneDataset:
 def _found_instead(root: Path, has_images: bool, has_labels: bool) -> str:
     """Describe the folder's contents for a message."""
     if (root / SUBSET).is_dir():
-        missing = [name for name, is_there in (("RGB", has_images), ("GT/LABELS", has_labels)) if not is_there]
-        if missing:
-            return f"{SUBSET} without an image in {' and '.join(missing)}"
-        return f"{SUBSET}, but no image of RGB has the name of one in GT/LABELS"
+        if has_images and has_labels:
+            return f"{SUBSET}, but no image of RGB has the name of one in GT/LABELS"
+        missing = [name for name, found in (("RGB", has_images), ("GT/LABELS", has_labels)) if not found]
+        return f"{SUBSET} without an image in {' and '.join(missing)}"
     if (root / "RGB").is_dir() and (root / "GT").is_dir():
         return (
             f"RGB and GT without {SUBSET} above them: if they are of this subset, move both into "

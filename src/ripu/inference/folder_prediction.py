@@ -17,7 +17,7 @@ from ripu.datasets.image_files import read_image, resize_image
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.inference.input_images import Finished, Photo, find_photos
 from ripu.inference.predictor import Predictor
-from ripu.inference.rendering import Painter, legend
+from ripu.inference.rendering import legend, render
 from ripu.io.console import Progress
 from ripu.io.errors import ConfigError, RipuError
 from ripu.io.writing import write_bytes
@@ -25,17 +25,10 @@ from ripu.io.writing import write_bytes
 KINDS = {"labelIds": ".png", "trainIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}
 """Kinds of files that an image can get, with their suffixes."""
 
-SAME_SHAPE = 0.05
-"""An image whose aspect ratio differs by less than this from that of training is resized to the size of training."""
-
-MIN_SIDE = 32
-"""No image goes through the network with a shorter side."""
-
-MAX_NETWORK_PIXELS = 2**25
-"""Larger images (after scaling) are skipped: the logits of 19 classes would take more than 2.5 GB."""
-
-JPEG_SIDE = 65500
-"""The longest side that a JPEG can have; overlays are JPEG."""
+_SAME_SHAPE = 0.05  # relative difference of aspect ratios up to which an image gets the size of training
+_MIN_SIDE = 32  # no image goes through the network with a shorter side
+_MAX_NETWORK_PIXELS = 2**25  # larger images are skipped: the logits of 19 classes would take more than 2.5 GB
+_JPEG_SIDE = 65500  # the longest side that a JPEG can have
 
 
 class PictureSizeError(RipuError, ValueError):
@@ -60,19 +53,16 @@ class Options:
 def network_size(size: tuple[int, int], trained: tuple[int, int], scale: float | None) -> tuple[int, int]:
     """Return the size at which an image goes through the network.
 
-    Without a scale, images of the aspect ratio of training (within :data:`SAME_SHAPE`) get the size of training, as in
-    evaluation; others keep their own ratio and get as many pixels as training had.
+    Without a scale, images of the aspect ratio of training (within 5 %) get the size
+    of training, as in evaluation; others keep their own ratio and get as many pixels as training had.
 
     Args:
         size: (height, width) of the image.
         trained: (height, width) that target images had in training.
         scale: Network pixels per image pixel; None as described.
 
-    Returns:
-        (height, width), each :data:`MIN_SIDE` or more.
-
     Raises:
-        PictureSizeError: More than :data:`MAX_NETWORK_PIXELS`.
+        PictureSizeError: More than 2**25 pixels.
 
     Example:
         >>> network_size((1024, 2048), (640, 1280), None)
@@ -85,13 +75,13 @@ def network_size(size: tuple[int, int], trained: tuple[int, int], scale: float |
     (height, width), (rows, columns) = size, trained
     if scale is None:
         stretch = (width / height) / (columns / rows)
-        if max(stretch, 1 / stretch) < 1 + SAME_SHAPE:
+        if max(stretch, 1 / stretch) < 1 + _SAME_SHAPE:
             return trained
         scale = math.sqrt(rows * columns / (height * width))
-    result = max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale))
-    if result[0] * result[1] > MAX_NETWORK_PIXELS:
+    result = max(_MIN_SIDE, round(height * scale)), max(_MIN_SIDE, round(width * scale))
+    if result[0] * result[1] > _MAX_NETWORK_PIXELS:
         raise PictureSizeError(
-            f"{height} x {width} pixels are {result[0]} x {result[1]} for the network, more than {MAX_NETWORK_PIXELS} "
+            f"{height} x {width} pixels are {result[0]} x {result[1]} for the network, more than {_MAX_NETWORK_PIXELS} "
             "in all; give a smaller scale"
         )
     return result
@@ -112,12 +102,12 @@ def predict_folder(
     Args:
         source: The folder, or one image.
         output: Gets a folder for each kind of file.
-        module: Maps raw images (B, 3, h, w) uint8 to logits.
+        module: Maps raw images (B, 3, h, w) uint8 to logits, on ``device``.
         taxonomy: The classes.
         trained_size: (height, width) that target images had in training.
         checkpoint_sha256: Digest of the checkpoint; finished images of another one are refused.
-        device: Device of the module.
-        options: The options.
+        device: See ``module``.
+        options: See :class:`Options`.
 
     Returns:
         ``done``, ``skipped`` (finished before), ``unreadable`` (name to reason) and ``others`` (files that are not
@@ -142,13 +132,12 @@ def predict_folder(
     waiting = [photo for photo in photos if not finished.has(photo, list(files[photo.name].values()))]
     write_bytes(output / "legend.png", legend(taxonomy))
     predictor = Predictor(module, device, (tile[0], tile[1]), options.overlap, options.batch, options.flip)
-    paint = Painter(taxonomy, options.opacity)
     unreadable: dict[str, str] = {}
     done = 0
 
     def write(photo: Photo, picture: Any, label: Any, entropy: Any) -> Photo:
         for kind, file in files[photo.name].items():
-            write_bytes(file, paint(kind, picture, label, entropy))
+            write_bytes(file, render(kind, picture, label, entropy, taxonomy, options.opacity))
         return photo
 
     with ThreadPoolExecutor(max(1, options.num_workers)) as pool, Progress("predicting", len(waiting)) as progress:
@@ -164,31 +153,25 @@ def predict_folder(
 
         for group in _read(waiting, pool, trained_size, options):
             good = []
-            for photo, one in group:
-                if isinstance(one, str):
-                    unreadable[photo.name] = one
-                    progress.say(f"skipped {photo.name!a}: {one}")
+            for photo, found in group:
+                if isinstance(found, str):
+                    unreadable[photo.name] = found
+                    progress.say(f"skipped {photo.name!a}: {found}")
                     progress.add()
                 else:
-                    good.append((photo, *one))
+                    good.append((photo, *found))
             results = predictor([image for *_, image in good], [picture.shape[:2] for _, picture, _ in good])
-            made = list(zip(good, _named(results, [photo for photo, *_ in good]), strict=True))
+            made = []
+            for photo, picture, _ in good:
+                try:
+                    made.append((photo, picture, *next(results)))
+                except ValueError as error:
+                    raise ConfigError(f"{photo.name!a}: {error}") from error
             settle()  # files that were written while the network worked
-            for (photo, picture, _), (label, entropy) in made:
-                writing.append(pool.submit(write, photo, picture, label, entropy))
+            writing += [pool.submit(write, *parts) for parts in made]
         settle()
     finished.close()
     return {"done": done, "skipped": len(photos) - len(waiting), "unreadable": unreadable, "others": others}
-
-
-def _named(results: Iterator[Any], photos: Sequence[Photo]) -> Iterator[Any]:
-    """Yield the results of images; an error names the image."""
-    for photo in photos:
-        try:
-            result = next(results)
-        except ValueError as error:
-            raise ConfigError(f"{photo.name!a}: {error}") from error
-        yield result
 
 
 def _read(
@@ -200,9 +183,9 @@ def _read(
         try:
             picture = read_image(photo.path)
             height, width = picture.shape[:2]
-            if "overlay" in options.write and max(height, width) > JPEG_SIDE:
+            if "overlay" in options.write and max(height, width) > _JPEG_SIDE:
                 raise PictureSizeError(
-                    f"{height} x {width} pixels are too many for an overlay, which is a JPEG of at most {JPEG_SIDE} a "
+                    f"{height} x {width} pixels are too many for an overlay, which is a JPEG of at most {_JPEG_SIDE} a "
                     "side; leave overlay out of write"
                 )
             size = network_size((height, width), trained_size, options.scale)

@@ -15,8 +15,7 @@ from ripu.io.errors import RipuError
 from ripu.io.reading import read_json
 from ripu.io.writing import write_json
 
-RECORD = "predictions.json"
-LEDGER = "finished.jsonl"
+RECORD, LEDGER = "predictions.json", "finished.jsonl"
 
 
 class PhotosError(RipuError, ValueError):
@@ -25,33 +24,23 @@ class PhotosError(RipuError, ValueError):
 
 @dataclass(frozen=True)
 class Photo:
-    """One image to predict.
-
-    Attributes:
-        path: The file.
-        name: Its path below the input folder, with ``/`` and its suffix.
-        stem: Path of its results below a folder of the output, with ``/`` and without suffix.
-    """
+    """An image to predict."""
 
     path: Path
-    name: str
-    stem: str
+    name: str  # path below the input folder, with / and its suffix
+    stem: str  # path of the results below a folder of the output, with / and without suffix
 
 
 def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
-    """Find the images in and below a folder, in the order of their names.
+    """Find the images in and below a folder (or one image), in the order of their names.
 
     Links to folders are not followed. Hidden files and folders, and the output folder, are skipped.
 
-    Args:
-        source: A folder, or one image.
-        output: The output folder.
-
     Returns:
-        The images, and the number of other files. ``stem`` keeps the suffix where two images differ only in it.
+        The images, and the number of other files. ``stem`` keeps the suffix if two images differ only in it.
 
     Raises:
-        PhotosError: The folder does not exist, holds no image, or is the output folder.
+        PhotosError: The folder does not exist, contains no image, or is the output folder.
     """
     if source.is_file():
         names, others, root = [source.name], 0, source.parent
@@ -64,7 +53,7 @@ def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
         for folder, below, files in os.walk(source):
             here = Path(folder)
             below[:] = sorted(
-                one for one in below if not one.startswith(".") and (here / one).resolve() != output.resolve()
+                name for name in below if not name.startswith(".") and (here / name).resolve() != output.resolve()
             )
             for file in files:
                 if file.startswith("."):
@@ -100,7 +89,7 @@ class Finished:
             overwrite: Predict finished images again.
 
         Raises:
-            PhotosError: The folder holds results of other settings, or cannot be written.
+            PhotosError: The folder contains results of other settings, or cannot be written.
         """
         self.output = output
         self._done: dict[str, dict[str, Any]] = {}
@@ -124,9 +113,8 @@ class Finished:
         try:
             before = read_json(record)
         except ValueError:
-            before = {}
-        before = before if isinstance(before, dict) else {}
-        differ = [key for key, value in settings.items() if before.get(key) != value]
+            before = None
+        differ = [key for key in settings if not isinstance(before, dict) or before.get(key) != settings[key]]
         if differ:
             raise PhotosError(
                 f"output={self.output} holds predictions with another {', '.join(differ)}; name another folder, or add "

@@ -31,8 +31,7 @@ class LogitSource:
     """
 
     def __init__(self, module: Any, datamodule: RipuDataModule, device: torch.device, num_classes: int) -> None:
-        """Compute logits with a module on a device, and read images through a data module."""
-        self._module = module
+        self.network: Callable[[Tensor], Tensor] = module  # maps raw images to logits
         self._data = datamodule
         self.device = device
         height, width = datamodule.target_size
@@ -46,12 +45,8 @@ class LogitSource:
     def keep_in(self, folder: Path, checkpoint: str) -> None:
         """Keep logits in a folder, one float16 ``.npy`` per image; use those that exist.
 
-        Args:
-            folder: The folder; created if missing.
-            checkpoint: A digest of the weights.
-
         Raises:
-            ConfigError: The folder holds logits of other weights, images or size.
+            ConfigError: The folder contains logits of other images, another size or weights of another digest.
         """
         ids = "\n".join(scene.image_id for scene in self._data.target.scenes)
         facts = {
@@ -71,16 +66,10 @@ class LogitSource:
         write_json(record, facts)
         self._folder = folder
 
-    def network(self, image: Tensor) -> Tensor:
-        """Return the logits of raw images."""
-        logits: Tensor = self._module(image)
-        return logits
-
     def pool(self, *, with_images: bool) -> Callable[[list[int]], Any]:
         """Return a function that makes the loaders of :meth:`ripu.selection.engine.SelectionEngine.run`.
 
-        Args:
-            with_images: Batches hold images even if their logits are known.
+        Batches contain images if their logits are not known, or ``with_images`` is set.
         """
         if self._folder is None and not self._fits:
             return self._data.pool_loader
@@ -116,23 +105,22 @@ class LogitSource:
         show, done = Progress("logits", len(images)), 0
         for batch in self._data.pool_loader(images):
             faults = batch.get("fault", ())
-            self._faults |= {numbers[one.image_id]: one for one in faults if one.image_id in numbers}
+            self._faults |= {numbers[fault.image_id]: fault for fault in faults if fault.image_id in numbers}
             if batch["index"]:
-                self._keep(batch)
+                with torch.no_grad():
+                    logits = self.network(batch["image"].to(self.device)).cpu()
+                for image, own in zip(batch["index"], logits, strict=True):
+                    self._keep(image, own)
             done += len(batch["index"]) + len(faults)
             show(done)
 
-    def _keep(self, batch: Mapping[str, Any]) -> None:
-        """Compute the logits of a batch, and keep them."""
-        with torch.no_grad():
-            logits = self._module(batch["image"].to(self.device)).cpu()
-        for image, one in zip(batch["index"], logits, strict=True):
-            if self._folder is None:
-                self._memory[image] = one.clone()
-                continue
-            with AtomicFile(_file(self._folder, image)) as file:  # another replay may fill the same cache
-                np.save(file, one.to(torch.float16).numpy())
-                file.publish()
+    def _keep(self, image: int, logits: Tensor) -> None:
+        if self._folder is None:
+            self._memory[image] = logits.clone()
+            return
+        with AtomicFile(_file(self._folder, image)) as file:  # another replay may fill the same cache
+            np.save(file, logits.to(torch.float16).numpy())
+            file.publish()
 
 
 def _file(folder: Path, image: int) -> Path:

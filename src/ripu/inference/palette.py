@@ -1,10 +1,4 @@
-"""Colours of plots and pictures: one palette that is safe for colour-blind readers, one colour map for heat maps.
-
-Plots and rounds use the eight colours of Okabe and Ito (Color Universal Design, 2008, https://jfly.uni-koeln.de/color/),
-which can be told apart under the common kinds of colour blindness. Values in pictures (uncertainty, scores) use
-*viridis* (Smith and van der Walt, 2015), whose lightness grows with the value. The colours of classes are
-:attr:`ripu.datasets.taxonomy.Taxonomy.class_colors`.
-"""
+"""Colours of plots and pictures; the colours of classes are in :class:`ripu.datasets.taxonomy.Taxonomy`."""
 
 from __future__ import annotations
 
@@ -13,6 +7,8 @@ from numpy.typing import NDArray
 
 RGB = tuple[int, int, int]
 
+# By Okabe and Ito (Color Universal Design, 2008, https://jfly.uni-koeln.de/color/): they can be told apart under the
+# common kinds of colour blindness.
 BLACK: RGB = (0, 0, 0)
 ORANGE: RGB = (230, 159, 0)
 SKY_BLUE: RGB = (86, 180, 233)
@@ -29,10 +25,9 @@ ROUNDS: tuple[RGB, ...] = (BLUE, SKY_BLUE, GREEN, YELLOW, ORANGE, VERMILION, PUR
 """Colours of selection rounds, from cold to warm."""
 
 GRID: RGB = (153, 153, 153)
-"""Grey of grid lines."""
 
 HEAT_MAP = "viridis"
-"""Matplotlib's name of the colour map of heat maps."""
+"""Matplotlib's name of the colour map of heat maps, whose lightness grows with the value."""
 
 
 def hex_color(color: RGB) -> str:
@@ -51,15 +46,7 @@ def round_color(index: int) -> RGB:
 
 
 def heat(values: NDArray[np.floating], largest: float) -> NDArray[np.uint8]:
-    """Paint a heat map.
-
-    Args:
-        values: (H, W) finite numbers; clipped to 0 .. ``largest``.
-        largest: The value of the lightest colour; above 0.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
+    """Paint (H, W) finite numbers as a heat map, (H, W, 3) uint8 RGB; above ``largest`` > 0 all are equally light."""
     import matplotlib  # takes half a second
 
     table = matplotlib.colormaps[HEAT_MAP](np.arange(256), bytes=True)[:, :3]

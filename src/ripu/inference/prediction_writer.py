@@ -33,13 +33,9 @@ def file_names(image_ids: Sequence[str]) -> list[str]:
 
 
 def save_prediction(folder: Path, name: str, label: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
-    """Write a prediction as label ids, as the Cityscapes server and scripts expect them, and in colour.
+    """Write (H, W) train ids as label ids, as the Cityscapes server and scripts expect them, and in colour.
 
-    Args:
-        folder: Gets ``labelIds/`` and ``color/``.
-        name: Name of the files without suffix; see :func:`file_names`.
-        label: (H, W) uint8 train ids.
-        taxonomy: The ids on disk and the colours.
+    The files are ``labelIds/NAME.png`` and ``color/NAME.png`` in the folder; see :func:`file_names`.
     """
     for kind, pixels in (("labelIds", taxonomy.to_disk_ids(label)), ("color", taxonomy.colorize(label))):
         path = folder / kind / f"{name}.png"
@@ -49,16 +45,9 @@ def save_prediction(folder: Path, name: str, label: NDArray[np.uint8], taxonomy:
 
 
 class PredictionWriter(pl.Callback):
-    """Writes every test prediction as label ids and in colour."""
+    """Writes every prediction for the test ``scenes``, which name the files; see :func:`save_prediction`."""
 
     def __init__(self, folder: Path, scenes: SceneDataset, taxonomy: Taxonomy) -> None:
-        """Write into a folder.
-
-        Args:
-            folder: Gets ``labelIds/`` and ``color/``.
-            scenes: The test scenes, which name the files.
-            taxonomy: The ids on disk and the colours.
-        """
         self.folder = folder
         self.names = file_names([scene.image_id for scene in scenes.scenes])
         self.taxonomy = taxonomy

@@ -54,10 +54,10 @@ class Predictor:
             own = logits[number][None]
             if self.flip:
                 own = torch.cat([own, logits[len(images) + number].flip(-1)[None]], dim=1)
-            yield label_and_entropy(own, size, num_views=1 + self.flip)
+            yield _label_and_entropy(own, size, num_views=1 + self.flip)
 
     def _logits(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """(C, h, w) float32 logits of every image."""
+        """Return the (C, h, w) float32 logits of every image."""
         tiles: list[list[Tensor | None]] = []
         waiting: dict[tuple[int, ...], list[tuple[int, int, Tensor]]] = {}
         grids = []
@@ -75,25 +75,20 @@ class Predictor:
                 group = parts[first : first + self.batch]
                 with torch.no_grad():
                     logits = self.network(torch.stack([part for *_, part in group]).to(self.device))
-                for (number, place, _), one in zip(group, logits, strict=True):
-                    tiles[number][place] = one
+                for (number, place, _), tile in zip(group, logits, strict=True):
+                    tiles[number][place] = tile
         return [
-            blend_tiles([one for one in own if one is not None], *grid) for own, grid in zip(tiles, grids, strict=True)
+            blend_tiles([tile for tile in own if tile is not None], *grid)
+            for own, grid in zip(tiles, grids, strict=True)
         ]
 
 
-def label_and_entropy(
-    logits: Tensor, size: tuple[int, int], *, num_views: int = 1
+def _label_and_entropy(
+    logits: Tensor, size: tuple[int, int], *, num_views: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return the most probable class and the entropy at label resolution, without ever holding the up-sampled logits.
+    """Return labels and entropies without ever holding the up-sampled logits; the softmax of the views is averaged.
 
-    Args:
-        logits: (1, num_views * C, h, w), the logits of the views of an image, concatenated.
-        size: (height, width) of the results.
-        num_views: Number of views; their softmax is averaged.
-
-    Returns:
-        Train ids (height, width) uint8 and nats (height, width) float32.
+    ``logits`` are (1, num_views * C, h, w), those of the views concatenated.
     """
 
     def kernel(strip_CRW: Tensor) -> tuple[Tensor, ...]:

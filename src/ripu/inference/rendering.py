@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,56 +14,38 @@ from ripu.datasets.taxonomy import Taxonomy
 from ripu.inference.palette import heat
 
 
-@dataclass(frozen=True)
-class Painter:
-    """Renders the files of a prediction.
-
-    Attributes:
-        taxonomy: The classes, their ids on disk and their colours.
-        opacity: Opacity of the colours in overlays, in [0, 1].
-    """
-
-    taxonomy: Taxonomy
-    opacity: float
-
-    def __call__(
-        self, kind: str, picture: NDArray[np.uint8], label: NDArray[np.uint8], entropy: NDArray[np.float32]
-    ) -> bytes:
-        """Return the bytes of one file.
-
-        Args:
-            kind: ``labelIds``, ``trainIds``, ``color`` or ``uncertainty`` (PNG), or ``overlay`` (JPEG).
-            picture: (H, W, 3) uint8 RGB, the image.
-            label: (H, W) uint8 train ids.
-            entropy: (H, W) float32 nats.
-        """
-        if kind == "labelIds":
-            return _encoded(Image.fromarray(self.taxonomy.to_disk_ids(label)))
-        if kind == "trainIds":
-            return _encoded(Image.fromarray(label))
-        if kind == "color":
-            return _encoded(Image.fromarray(self.taxonomy.colorize(label)))
-        if kind == "overlay":
-            colors = self.taxonomy.colorize(label)
-            mixed = np.rint(picture * (1 - self.opacity) + colors * self.opacity).astype(np.uint8)
-            return _encoded(Image.fromarray(mixed), "JPEG", quality=90)
-        return _encoded(uncertainty_image(entropy, self.taxonomy.num_classes))
-
-
-def uncertainty_image(entropy: NDArray[np.float32], num_classes: int) -> Any:
-    """Render pixel entropies as a palette image: index 0 is 0 nats, 255 is log C, with the heat-map palette.
+def render(
+    kind: str,
+    picture: NDArray[np.uint8],
+    label: NDArray[np.uint8],
+    entropy: NDArray[np.float32],
+    taxonomy: Taxonomy,
+    opacity: float,
+) -> bytes:
+    """Return the bytes of a file of a prediction.
 
     Args:
-        entropy: (H, W) nats.
-        num_classes: C.
-
-    Returns:
-        A ``PIL.Image`` of mode P.
+        kind: ``labelIds``, ``trainIds``, ``color``, ``overlay`` (the only JPEG), or ``uncertainty``: a palette image
+            whose index 0 is 0 nats and 255 is log C.
+        picture: (H, W, 3) uint8 RGB, the image.
+        label: (H, W) uint8 train ids.
+        entropy: (H, W) float32 nats.
+        taxonomy: The classes.
+        opacity: Opacity of the colours in overlays, in [0, 1].
     """
-    largest = math.log(num_classes) if num_classes > 1 else 1.0
+    if kind == "labelIds":
+        return _encoded(Image.fromarray(taxonomy.to_disk_ids(label)))
+    if kind == "trainIds":
+        return _encoded(Image.fromarray(label))
+    if kind == "color":
+        return _encoded(Image.fromarray(taxonomy.colorize(label)))
+    if kind == "overlay":
+        mixed = np.rint(picture * (1 - opacity) + taxonomy.colorize(label) * opacity).astype(np.uint8)
+        return _encoded(Image.fromarray(mixed), "JPEG", quality=90)
+    largest = math.log(taxonomy.num_classes) if taxonomy.num_classes > 1 else 1.0
     image = Image.fromarray(np.clip(np.rint(entropy * (255.0 / largest)), 0, 255).astype(np.uint8), mode="P")
     image.putpalette(heat(np.arange(256.0)[None], 255.0).tobytes())
-    return image
+    return _encoded(image)
 
 
 def _encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:

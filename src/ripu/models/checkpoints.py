@@ -31,24 +31,15 @@ from ripu.io.writing import AtomicFile, writing
 _log = logging.getLogger(__name__)
 
 Layout = Literal["released", "torchvision", "project"]
-"""The file layouts that :func:`load_weights` knows."""
-
-NUM_LISTED = 10
-"""Number of keys of a kind that an error message lists."""
+StrPath = str | os.PathLike[str]
 
 
 class CheckpointError(ConfigError):
     """A weights file that cannot be read, has no known layout or does not fit the network."""
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU without running any code from it.
-
-    Args:
-        path: A file written by ``torch.save``.
-
-    Returns:
-        The dictionary in the file.
+def read_checkpoint(path: StrPath) -> dict[str, Any]:
+    """Read a file written by ``torch.save`` onto the CPU without running any code from it.
 
     Raises:
         CheckpointError: The file is missing or damaged, contains anything but tensors and plain values, or is not a
@@ -59,7 +50,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not Path(path).is_file():
         raise CheckpointError(f"{path} does not exist or is not a file; give the path of a checkpoint")
     try:
-        check_archive(path)
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make the reader fail with nearly any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "the file is empty or cut off"
@@ -73,19 +64,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(content)
 
 
-def read_run_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint that ``ripu.train`` has written.
+def read_run_checkpoint(path: StrPath) -> dict[str, Any]:
+    """Read a checkpoint that ``ripu.train`` has written, ``RUN/checkpoints/*.ckpt``.
 
-    The configuration in it is as untrusted as the rest of the file; callers check it before they use it.
-
-    Args:
-        path: A file ``RUN/checkpoints/*.ckpt``.
-
-    Returns:
-        The dictionary in the file; its ``["hyper_parameters"]["config"]`` is the configuration of the run.
+    The configuration of the run, its entry ``["hyper_parameters"]["config"]``, is as untrusted as the rest of the file;
+    callers check it before they use it.
 
     Raises:
-        CheckpointError: See :func:`read_checkpoint`, or the file contains no configuration.
+        CheckpointError: As :func:`read_checkpoint`, or the file contains no configuration.
     """
     stored = read_checkpoint(path)
     if _entry(stored, "hyper_parameters", "config") is None:
@@ -99,16 +85,10 @@ def step_of(path: Path) -> int:
 
 
 def newest_checkpoint(folder: Path, below: int | None = None) -> Path | None:
-    """Return the newest whole checkpoint of a run; skip damaged ones with a warning.
+    """Return the newest whole checkpoint in a run's ``checkpoints`` folder, of a step below ``below`` if it is given.
 
-    Beside every ``step-*.ckpt`` lies its SHA-256, so an unfinished or changed file is recognised.
-
-    Args:
-        folder: The run's ``checkpoints`` folder.
-        below: Consider only steps below this one; None for all.
-
-    Returns:
-        Its path; None if there is none.
+    Beside every ``step-*.ckpt`` lies its SHA-256, so unfinished and changed files are recognised and skipped with a
+    warning. None if no file is left.
     """
     for path in sorted(folder.glob("step-[0-9]*.ckpt"), reverse=True):
         if below is not None and step_of(path) >= below:
@@ -129,25 +109,18 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def model_of(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the ``model`` node of the configuration in a checkpoint; empty for files without one.
+def model_of(path: StrPath) -> dict[str, Any]:
+    """Return the ``model`` node of the configuration in a checkpoint; empty for files without a configuration.
 
     Raises:
-        CheckpointError: The file is missing or unreadable.
+        CheckpointError: As :func:`read_checkpoint`.
     """
     model = _entry(read_checkpoint(path), "hyper_parameters", "config", "model")
     return dict(model) if isinstance(model, Mapping) else {}
 
 
-def check_archive(path: str | os.PathLike[str]) -> None:
-    """Refuse a checkpoint with compressed parts: PyTorch writes none, and a few bytes of them can fill the memory.
-
-    Args:
-        path: The file; other forms than archives pass.
-
-    Raises:
-        ConfigError: A part is compressed, or the archive is damaged.
-    """
+def _check_archive(path: StrPath) -> None:
+    """Refuse an archive with compressed parts: PyTorch writes none, and a few bytes of them can fill the memory."""
     if not zipfile.is_zipfile(path):
         return
     try:
@@ -159,16 +132,11 @@ def check_archive(path: str | os.PathLike[str]) -> None:
         raise ConfigError(f"its part {packed[0]} is compressed, which PyTorch never does; it is not unpacked")
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> Layout:
+def load_weights(network: nn.Module, path: StrPath) -> Layout:
     """Load a weights file into a network, in place and strictly.
 
     The keys in the file tell its layout. Training state beside the weights (optimisers, iteration) is ignored. The
     network is only changed if everything fits.
-
-    Args:
-        network: Any network of the project. The layouts ``released`` and ``torchvision`` need a DeepLab network, i.e.
-            one with a ``backbone`` and a ``head``.
-        path: The file.
 
     Returns:
         The layout found. After ``torchvision`` the head is still as it was initialised.
@@ -178,19 +146,20 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> Layout:
             entries that are missing, unexpected or of another shape.
     """
     layout, state = _identify(read_checkpoint(path), network, path)
+    part: Any = network
     if layout == "torchvision":
-        load_strictly(_backbone(network, path), state, path)
-    else:
-        load_strictly(network, state, path)
+        part = getattr(network, "backbone", None)
+        if not isinstance(part, nn.Module):
+            raise CheckpointError(
+                f"{path} is a torchvision ResNet file, i.e. the backbone of DeepLabV2 or DeepLabV3Plus; "
+                f"{type(network).__name__} has no such backbone"
+            )
+    _load_strictly(part, state, path)
     return layout
 
 
-def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a torchvision ResNet file into a backbone, in place and strictly; its ``fc`` layer is dropped.
-
-    Args:
-        backbone: A backbone with torchvision's names.
-        path: The file.
+def load_backbone(backbone: nn.Module, path: StrPath) -> None:
+    """Load a torchvision ResNet file into a backbone with its names, strictly; its ``fc`` layer is dropped.
 
     Raises:
         CheckpointError: The file is missing, unreadable, not a torchvision ResNet file, or does not fit.
@@ -203,21 +172,11 @@ def load_backbone(backbone: nn.Module, path: str | os.PathLike[str]) -> None:
             f"{_found(content)}. The backbone starts from such a file; load a trained network with model.checkpoint "
             "instead"
         )
-    load_strictly(backbone, _torchvision_state(state), path)
+    _load_strictly(backbone, _torchvision_state(state), path)
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
-    """Load a state dict that has to fit exactly.
-
-    Args:
-        module: The module to load into, in place; unchanged if anything does not fit.
-        state: Name -> tensor.
-        source: The origin of ``state``, for the error message.
-
-    Raises:
-        CheckpointError: Entries are missing, unexpected, not tensors or of another shape; the message counts them and
-            lists the first ten of each kind.
-    """
+def _load_strictly(module: nn.Module, state: Mapping[str, Any], source: StrPath) -> None:
+    """Load a state dict that has to fit exactly; otherwise list what is missing, unexpected or of another shape."""
     own = module.state_dict()
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
@@ -232,14 +191,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Any], source: str | os.
 
 
 def to_released(network: nn.Module, iteration: int = 0) -> dict[str, Any]:
-    """Return the weights of a DeepLab network in the layout of the authors' released files.
-
-    Args:
-        network: A network with a ``backbone`` and a ``head``.
-        iteration: The training step to write beside the weights.
-
-    Returns:
-        A dictionary with ``feature_extractor``, ``classifier`` and ``iteration``, ready for ``torch.save``.
+    """Return the weights of a DeepLab network in the layout of the authors' released files, for ``torch.save``.
 
     Raises:
         CheckpointError: The network has other parts than a ``backbone`` and a ``head``.
@@ -256,11 +208,7 @@ def to_released(network: nn.Module, iteration: int = 0) -> dict[str, Any]:
 
 
 def save_new(content: Mapping[str, Any], out: Path) -> None:
-    """Write a file of weights, which appears only once it is complete.
-
-    Args:
-        content: The dictionary to write.
-        out: The file; see :func:`check_new`.
+    """Write a file of weights, which appears only once it is complete; see :func:`check_new`.
 
     Raises:
         WriteError: It cannot be written; nothing is left behind.
@@ -271,11 +219,7 @@ def save_new(content: Mapping[str, Any], out: Path) -> None:
 
 
 def check_new(out: Path) -> None:
-    """Refuse to overwrite a file.
-
-    Raises:
-        CheckpointError: The file exists.
-    """
+    """Raise a CheckpointError if a file exists already."""
     if out.exists():
         raise CheckpointError(f"{out} exists already; remove it or choose another name")
 
@@ -287,9 +231,7 @@ def _entry(content: Any, *keys: str) -> Any:
     return content
 
 
-def _identify(
-    content: Mapping[str, Any], network: nn.Module, path: str | os.PathLike[str]
-) -> tuple[Layout, dict[str, Any]]:
+def _identify(content: Mapping[str, Any], network: nn.Module, path: StrPath) -> tuple[Layout, dict[str, Any]]:
     """Return the layout of a file and its weights under the network's (for ``torchvision``: the backbone's) names."""
     extractor, classifier, wrapped = (content.get(key) for key in ("feature_extractor", "classifier", "state_dict"))
     if isinstance(extractor, Mapping) and isinstance(classifier, Mapping):
@@ -313,16 +255,6 @@ def _identify(
         f"Lightning checkpoint ('state_dict'), nor a torchvision ResNet, nor weights of {type(network).__name__}; "
         f"{_found(content)}"
     )
-
-
-def _backbone(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
-    backbone = getattr(network, "backbone", None)
-    if not isinstance(backbone, nn.Module):
-        raise CheckpointError(
-            f"{path} is a torchvision ResNet file, i.e. the backbone of DeepLabV2 or DeepLabV3Plus; "
-            f"{type(network).__name__} has no such backbone"
-        )
-    return backbone
 
 
 def _is_torchvision(state: Mapping[str, Any]) -> bool:
@@ -349,7 +281,7 @@ def _shape(value: object) -> tuple[int, ...] | str:
 
 
 def _first(keys: list[str]) -> str:
-    return ", ".join(keys[:NUM_LISTED]) + (", ..." if len(keys) > NUM_LISTED else "")
+    return ", ".join(keys[:10]) + (", ..." if len(keys) > 10 else "")
 
 
 def _found(state: Mapping[str, Any]) -> str:
@@ -357,15 +289,15 @@ def _found(state: Mapping[str, Any]) -> str:
 
 
 def _class_hint(module: nn.Module, own: Mapping[str, Tensor], state: Mapping[str, Any], keys: list[str]) -> str:
-    """Return a remedy if the number of classes explains every shape that differs."""
+    """Return a remedy if the number of classes explains the shape of every entry that differs."""
     num_classes = getattr(module, "num_classes", None)
     if not all(isinstance(state[key], Tensor) and state[key].ndim == own[key].ndim > 0 for key in keys):
         return ""
     classes = {state[key].shape[0] for key in keys}
     same_otherwise = all(state[key].shape[1:] == own[key].shape[1:] for key in keys)
-    if len(classes) == 1 and same_otherwise and {own[key].shape[0] for key in keys} == {num_classes}:
-        return (
-            f"\nThe file has {classes.pop()} classes and the network {num_classes}: choose the data set that the file "
-            "was trained for"
-        )
-    return ""
+    if len(classes) != 1 or not same_otherwise or {own[key].shape[0] for key in keys} != {num_classes}:
+        return ""
+    return (
+        f"\nThe file has {classes.pop()} classes and the network {num_classes}: choose the data set that the file was "
+        "trained for"
+    )

@@ -12,48 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ripu.models.resnet import IMAGENET_MEAN, IMAGENET_STD, LOW_CHANNELS, OUT_CHANNELS, FrozenBatchNorm2d, ResNet101
+from ripu.models.resnet import LOW_CHANNELS, OUT_CHANNELS, DeepLab, FrozenBatchNorm2d
 
-DILATIONS = (6, 12, 18)
-"""Dilations of the separable branches, beside the 1x1 branch and image pooling."""
-
-WIDTH = 512
-"""Channels of each branch and of the decoder."""
-
-SHORTCUT_WIDTH = 48
-"""Channels of the shortcut from layer 1."""
+DILATIONS = (6, 12, 18)  # of the separable branches, beside the 1x1 branch and image pooling
+WIDTH = 512  # channels of each branch and of the decoder
+SHORTCUT_WIDTH = 48  # channels of the shortcut from layer 1
 
 
-class DeepLabV3Plus(nn.Module):
-    """DeepLab-v3+: ResNet-101 at stride 8, separable ASPP, and a decoder with a shortcut from layer 1.
-
-    Attributes:
-        num_classes: Number of classes C.
-        mean: RGB mean (0..1 scale) that inputs are normalised with.
-        std: RGB standard deviation (0..1 scale) that inputs are normalised with.
-    """
-
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+class DeepLabV3Plus(DeepLab):
+    """DeepLab-v3+: ResNet-101 at stride 8, separable ASPP, and a decoder with a shortcut from layer 1."""
 
     def __init__(
         self, num_classes: int, weights: str | None = None, norm_eps: float = 0.0, pretrained: bool = True
     ) -> None:
-        """Build the network.
-
-        Args:
-            num_classes: Number of classes C.
-            weights: Initial weights of the backbone: ``None`` (random), ``"imagenet"`` or the path of a torchvision
-                ResNet-101 file.
-            norm_eps: Epsilon of the frozen batch norms, the head's included; 0 in the published runs.
-            pretrained: False ignores ``weights``, for a network whose weights are loaded afterwards.
-
-        Raises:
-            CheckpointError: The weights cannot be downloaded, read or do not fit.
-        """
-        super().__init__()
-        self.num_classes = num_classes
-        self.backbone = ResNet101(weights if pretrained else None, norm_eps)
+        """Build the network; see :class:`ripu.models.resnet.DeepLab`."""
+        super().__init__(num_classes, weights, norm_eps, pretrained)
         self.head = SeparableASPPHead(num_classes, norm_eps)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -61,16 +34,11 @@ class DeepLabV3Plus(nn.Module):
         low, features = self.backbone(image)
         return F.interpolate(self.head(low, features), size=image.shape[-2:], mode="bilinear", align_corners=True)
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the parameters of the backbone and of the head; frozen batch norms have none."""
-        return list(self.backbone.parameters()), list(self.head.parameters())
-
 
 class SeparableASPPHead(nn.Module):
     """Depthwise-separable atrous spatial pyramid pooling and decoder; weights start Kaiming-normal (fan in)."""
 
     def __init__(self, num_classes: int, norm_eps: float = 0.0) -> None:
-        """Build the head on the features of layers 1 and 4 of a `ResNet101`."""
         super().__init__()
         norm = partial(FrozenBatchNorm2d, eps=norm_eps)
         separable = (_separable(OUT_CHANNELS, WIDTH, dilation, norm) for dilation in DILATIONS)

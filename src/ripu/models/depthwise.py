@@ -79,11 +79,7 @@ class _DilatedDepthwise(torch.autograd.Function):
 def quicken_dilated_depthwise(network: nn.Module) -> int:
     """Give every dilated depthwise convolution of a network the gradients of :class:`DilatedDepthwiseConv2d`.
 
-    Args:
-        network: Changed in place; its parameters, their names and its outputs stay the same.
-
-    Returns:
-        The number of these convolutions.
+    The parameters, their names and the outputs stay the same. Return the number of these convolutions.
     """
     found = [module for module in network.modules() if DilatedDepthwiseConv2d.fits(module)]
     for module in found:

@@ -12,10 +12,7 @@ from torch import Tensor, nn
 class SegmentationNetwork(Protocol):
     """The members that the package needs of a network; any ``nn.Module`` that has them will do.
 
-    Attributes:
-        num_classes: Number of classes C.
-        mean: RGB mean (0..1 scale) that inputs are normalised with.
-        std: RGB standard deviation (0..1 scale) that inputs are normalised with.
+    Inputs are normalised with ``mean`` and ``std`` of RGB on the 0..1 scale.
     """
 
     num_classes: int

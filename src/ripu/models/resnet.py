@@ -11,17 +11,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import ops
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from ripu.models.checkpoints import CheckpointError, load_backbone
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""RGB mean on the 0..1 scale that torchvision's ImageNet weights expect."""
-
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""RGB standard deviation on the 0..1 scale that torchvision's ImageNet weights expect."""
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
 """torchvision's IMAGENET1K_V1 file."""
@@ -29,14 +23,9 @@ IMAGENET_URL = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
 IMAGENET_FILES = ("resnet101-63fe2227.pth", "resnet101-5d3b4d8f.pth")
 """Names of that file in the cache: today's and, with the same values, the one that the published runs started from."""
 
-LOW_CHANNELS = 256
-"""Channels of the features of layer 1 (stride 4)."""
-
-OUT_CHANNELS = 2048
-"""Channels of the features of layer 4 (stride 8)."""
-
-NUM_BLOCKS = (3, 4, 23, 3)
-"""Residual blocks of each layer."""
+LOW_CHANNELS = 256  # of the features of layer 1 (stride 4)
+OUT_CHANNELS = 2048  # of the features of layer 4 (stride 8)
+NUM_BLOCKS = (3, 4, 23, 3)  # residual blocks of each layer
 
 
 class FrozenBatchNorm2d(ops.FrozenBatchNorm2d):  # type: ignore[misc]
@@ -63,9 +52,6 @@ class ResNet101(ResNet):  # type: ignore[misc]
                 blocks divided by the root of 33), ``"imagenet"`` for torchvision's ImageNet weights (from torch hub's
                 cache, downloaded into it if need be), or the path of a torchvision ResNet-101 file.
             norm_eps: Epsilon of the frozen batch norms.
-
-        Raises:
-            CheckpointError: The weights cannot be downloaded, read or do not fit.
         """
         with warnings.catch_warnings():  # the classifier, dropped below, has no weights that would use random numbers
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
@@ -93,12 +79,39 @@ class ResNet101(ResNet):  # type: ignore[misc]
         return low, self.layer4(self.layer3(self.layer2(low)))
 
 
-def imagenet_file() -> Path:
-    """Return torchvision's ImageNet file of ResNet-101 in torch hub's cache; download it if it is missing.
+class DeepLab(nn.Module):
+    """The members that the DeepLab networks share; each adds its ``head`` and ``forward``.
 
-    Raises:
-        CheckpointError: It is not in the cache and cannot be downloaded.
+    ``mean`` and ``std`` are those of RGB on the 0..1 scale that torchvision's ImageNet weights expect.
     """
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    head: nn.Module
+
+    def __init__(self, num_classes: int, weights: str | None, norm_eps: float, pretrained: bool) -> None:
+        """Build the backbone.
+
+        Args:
+            num_classes: Number of classes C.
+            weights: Initial weights of the backbone; see :class:`ResNet101`.
+            norm_eps: Epsilon of all frozen batch norms; 0 in the published runs.
+            pretrained: False ignores ``weights``, for a network whose weights are loaded afterwards.
+
+        Raises:
+            CheckpointError: The weights cannot be downloaded, read or do not fit.
+        """
+        super().__init__()
+        self.num_classes = num_classes
+        self.backbone = ResNet101(weights if pretrained else None, norm_eps)
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the parameters of the backbone and of the head; frozen batch norms have none."""
+        return list(self.backbone.parameters()), list(self.head.parameters())
+
+
+def imagenet_file() -> Path:
+    """Return torchvision's ImageNet file of ResNet-101 in torch hub's cache; download it if it is missing."""
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     for name in IMAGENET_FILES:
         if (cache / name).is_file():

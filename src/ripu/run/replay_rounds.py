@@ -150,7 +150,7 @@ def _warn(faults: Iterable[Fault], known: dict[tuple[str, str], dict[str, str]])
     """Warn of files that could not be read, of each once."""
     for fault in faults:
         if (fault.part, fault.file) not in known:
-            known[fault.part, fault.file] = fault.to_json()
+            known[fault.part, fault.file] = fault._asdict()
             _log.warning("%s: %s; nothing is asked of it (data.unreadable=skip)", fault.part, fault.cause)
 
 

@@ -24,10 +24,8 @@ _log = logging.getLogger(__name__)
 def remove_leftovers(run: Path) -> None:
     """Remove the unfinished files of a killed process from a run's folder; the label store removes its own.
 
-    These are temporary files that were never renamed, and checkpoints whose removal was interrupted.
-
-    Args:
-        run: The folder; no other process may be writing to it.
+    These are temporary files that were never renamed, and checkpoints whose removal was interrupted. No other process
+    may be writing to the folder.
     """
     checkpoints = run / "checkpoints"
     half = [path for folder in (run, run / "report", checkpoints) for path in folder.glob(f"{TMP_PREFIX}*")]
@@ -61,31 +59,20 @@ class RunCheckpoint(pl.Callback):
     def __init__(
         self, folder: Path, plan: Plan, *, every_steps: int | None = None, every_minutes: float = 15.0, keep: int = 2
     ) -> None:
-        """Save into a folder.
-
-        Args:
-            folder: The folder of the checkpoints.
-            plan: The phases of the run.
-            every_steps: Save after this many steps; None for no such saves.
-            every_minutes: Save when the last checkpoint is this old.
-            keep: Number of checkpoints to keep.
+        """Save into a folder: after ``every_steps`` steps (None: never), and if the last one is ``every_minutes`` old.
 
         Raises:
-            ValueError: A number is not positive.
+            ConfigError: A number is not positive.
         """
         if keep < 1 or every_minutes <= 0 or (every_steps is not None and every_steps < 1):
             raise ConfigError(
                 f"checkpoint.every_steps={every_steps}, every_minutes={every_minutes}, keep={keep}: all must be "
                 "positive"
             )
-        self.folder = folder
-        self.plan = plan
-        self.every_steps = every_steps
-        self.every_minutes = every_minutes
-        self.keep = keep
+        self.folder, self.plan = folder, plan
+        self.every_steps, self.every_minutes, self.keep = every_steps, every_minutes, keep
         self._last_time = time.monotonic()
-        self._settled = -1
-        self._begun = -1
+        self._settled = self._begun = -1
         self._processes = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,7 +145,7 @@ class RunCheckpoint(pl.Callback):
                 self._publish(temporary, path)
         if trainer.is_global_zero:
             found = sorted(self.folder.glob("step-*.ckpt"))
-            done = [one for one in found if one <= path]
+            done = [checkpoint for checkpoint in found if checkpoint <= path]
             # Later checkpoints were damaged when the run was resumed, and must not count as kept.
             for old in done[: -self.keep] + found[len(done) :]:
                 old.with_suffix(".sha256").unlink(missing_ok=True)

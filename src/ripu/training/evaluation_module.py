@@ -36,7 +36,6 @@ class EvaluationModule(pl.LightningModule):
     Attributes:
         counts: (C, C) confusion matrix of the last evaluation over all ranks; rows are truth, columns prediction.
         scores: The scores of the last evaluation.
-        on_prediction: Receives every prediction of an evaluation.
     """
 
     def __init__(
@@ -66,14 +65,7 @@ class EvaluationModule(pl.LightningModule):
         self.on_prediction: OnPrediction | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits of raw images.
-
-        Args:
-            image: (B, 3, H, W) uint8 RGB.
-
-        Returns:
-            (B, C, H, W) float logits.
-        """
+        """Return the (B, C, H, W) logits of raw images, (B, 3, H, W) uint8 RGB."""
         normalised = (image.float() / 255.0 - self.mean) / self.std
         if self.channels_last:
             normalised = normalised.contiguous(memory_format=torch.channels_last)
@@ -90,32 +82,20 @@ class EvaluationModule(pl.LightningModule):
         Returns:
             (1, C, height, width) float32 probabilities.
         """
-
-        def probs(pixels: Tensor) -> Tensor:
-            logits = self(pixels).float()
-            return F.interpolate(logits, size, mode="bilinear", align_corners=True).softmax(dim=1)
-
-        result = probs(image)
+        result = self._sized_logits(image, size).softmax(dim=1)
         if self.flip:
-            result = (result + probs(image.flip(-1)).flip(-1)) / 2
+            result = (result + self._sized_logits(image.flip(-1), size).softmax(dim=1).flip(-1)) / 2
         return result
 
     def predict_label(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the most probable class at label resolution.
-
-        Args:
-            image: (1, 3, h, w) uint8 RGB at network size.
-            size: (height, width) of the result.
-
-        Returns:
-            (1, height, width) int64 train ids.
-        """
+        """Return the most probable class, (1, height, width) int64; see :meth:`predict_probs`."""
         return self._predict_scores(image, size).argmax(dim=1)
 
     def _predict_scores(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """Return (1, C, height, width) logits, or probabilities if ``flip`` is set; their largest is the prediction."""
-        if self.flip:
-            return self.predict_probs(image, size)
+        return self.predict_probs(image, size) if self.flip else self._sized_logits(image, size)
+
+    def _sized_logits(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(self(image).float(), size, mode="bilinear", align_corners=True)
 
     def _evaluate_batch(self, batch: Mapping[str, Any]) -> list[Tensor]:
@@ -153,21 +133,15 @@ class EvaluationModule(pl.LightningModule):
             self.log_dict(values, rank_zero_only=True)
 
     def on_validation_start(self) -> None:
-        """Measure one network on all ranks; a round that follows uses it too."""
-        self._share_statistics()
-
-    def on_test_start(self) -> None:
-        """Measure one network on all ranks."""
-        self._share_statistics()
-
-    def _share_statistics(self) -> None:
-        """Give every rank the running statistics of rank 0, which checkpoints contain.
+        """Give every rank the running statistics of rank 0, which checkpoints contain; a round uses them too.
 
         Each rank's statistics follow its own batches; with manual optimisation, DDP does not share buffers.
         """
         if self._trainer is not None and self._trainer.world_size > 1:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
+
+    on_test_start = on_validation_start
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Add a batch to the confusion matrix."""

@@ -14,15 +14,10 @@ from torch import Tensor
 
 @runtime_checkable
 class HasStepLosses(Protocol):
-    """A LightningModule that takes a step after several micro-batches and keeps its losses.
+    """A LightningModule that takes a step after several micro-batches and keeps its losses."""
 
-    Attributes:
-        accumulate: Micro-batches in an optimiser step.
-        step_losses: The terms of the last step and their sum ``loss``.
-    """
-
-    accumulate: int
-    step_losses: dict[str, Tensor]
+    accumulate: int  # micro-batches in an optimiser step
+    step_losses: dict[str, Tensor]  # the terms of the last step and their sum, "loss"
 
 
 class TrainingLog(pl.Callback):
@@ -33,7 +28,6 @@ class TrainingLog(pl.Callback):
     """
 
     def __init__(self) -> None:
-        """Start with nothing counted."""
         self._since = time.monotonic()
         self._images = 0
         self._rates: dict[str, float] = {}

@@ -26,18 +26,12 @@ class ConfusionMatrix(Metric):
     counts: Tensor
 
     def __init__(self, num_classes: int) -> None:
-        """Start with zero counts of ``num_classes`` classes."""
         super().__init__()
         self.num_classes = num_classes
         self.add_state("counts", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Add pixels.
-
-        Args:
-            prediction: int64 train ids below C, of any shape.
-            label: Integer train ids below C, or 255 for void; the same shape.
-        """
+        """Add pixels of two arrays of the same shape: int64 train ids, and integer train ids or 255 for void."""
         is_known = label != VOID
         cells = label[is_known].long() * self.num_classes + prediction[is_known]
         self.counts += torch.bincount(cells, minlength=self.num_classes**2).view(self.num_classes, -1)

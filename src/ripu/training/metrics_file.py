@@ -22,7 +22,6 @@ class MetricsFile(Logger):
     """
 
     def __init__(self, run: Path) -> None:
-        """Continue the file of a run, if there is one."""
         super().__init__()
         self.path = run / "metrics.csv"
         self._rows: dict[int, dict[str, float]] = {}
@@ -39,15 +38,8 @@ class MetricsFile(Logger):
                         f"{self.path} is damaged ({error!r}); remove it, or restore it from a copy of the run"
                     ) from error
 
-    @property
-    def name(self) -> str:
-        """Return the name of the logger."""
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        """Return the only version."""
-        return "0"
+    name = "metrics"
+    version = "0"
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:

@@ -22,7 +22,6 @@ class ProgressBar(LightningProgressBar):
     """One bar over the whole run on a terminal; occasional plain lines elsewhere."""
 
     def __init__(self, plan: Plan) -> None:
-        """Show the progress through a plan."""
         super().__init__()
         self.plan = plan
         self._bar: tqdm[Any] | None = None
@@ -136,7 +135,6 @@ class EvaluationBar(pl.Callback):
     """The progress bar of an evaluation without training."""
 
     def __init__(self) -> None:
-        """Start without a bar."""
         self._bar: Progress | None = None
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

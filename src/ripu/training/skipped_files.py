@@ -1,4 +1,4 @@
-"""Unreadable files of a run: reported once in the log, and kept in the run's folder for its results."""
+"""The unreadable files of a run: reported once in the log, and kept in the run's folder for its results."""
 
 from __future__ import annotations
 
@@ -33,12 +33,7 @@ class SkippedFiles(pl.Callback):
     """
 
     def __init__(self, run: Path | None, start: Iterable[Fault] = ()) -> None:
-        """Collect for a run.
-
-        Args:
-            run: Its folder; None writes nothing to disk.
-            start: Files that were found before training.
-        """
+        """Write into the folder ``run``, or nowhere; ``start`` are files that were found before training."""
         self._path = None if run is None else run / SKIPPED_FILE
         self._start = list(start)
         self._seen: dict[tuple[str, str], dict[str, str]] = {}
@@ -51,31 +46,34 @@ class SkippedFiles(pl.Callback):
             key = (fault.part, fault.file)
             if key in self._seen:
                 continue
-            self._seen[key] = fault.to_json()
+            self._seen[key] = fault._asdict()
             _log.warning(
                 "%s: %s; %s (data.unreadable=skip)", fault.part, fault.cause, _INSTEAD.get(fault.part, "it is left out")
             )
             if self._path is not None:
                 with writing(self._path):
-                    _append(self._path, json.dumps(fault.to_json()) + "\n")
+                    handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                    try:  # in one piece, as all processes of a job append to the file
+                        os.write(handle, (json.dumps(fault._asdict()) + "\n").encode())
+                    finally:
+                        os.close(handle)
 
     def found(self) -> list[dict[str, str]]:
         """Return all unreadable files of the run, of all processes, sorted: part, image_id, file, cause."""
         self._known = False
         self._read_known()
-        return sorted(self._seen.values(), key=lambda one: (one["part"], one["file"]))
+        return [entry for _, entry in sorted(self._seen.items())]
 
     def _read_known(self) -> None:
         if self._known or self._path is None:
             return
         self._known = True
-        if self._path.exists():
-            for line in self._path.read_text().splitlines():
-                try:
-                    one = {name: str(json.loads(line)[name]) for name in Fault._fields}
-                except (ValueError, KeyError, TypeError, RecursionError):  # a line that a crash cut off
-                    continue
-                self._seen.setdefault((one["part"], one["file"]), one)
+        for line in self._path.read_text().splitlines() if self._path.exists() else ():
+            try:
+                entry = {name: str(json.loads(line)[name]) for name in Fault._fields}
+            except (ValueError, KeyError, TypeError, RecursionError):  # a line that a crash cut off
+                continue
+            self._seen.setdefault((entry["part"], entry["file"]), entry)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Report the files that were found before training."""
@@ -91,15 +89,7 @@ class SkippedFiles(pl.Callback):
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Collect the unreadable files of a batch."""
+        """Collect from a batch."""
         self.add(batch.get("fault", ()))
 
     on_test_batch_start = on_validation_batch_start
-
-
-def _append(path: Path, line: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, line.encode())  # in one piece, as all processes of a job append to the file
-    finally:
-        os.close(handle)

@@ -28,7 +28,6 @@ class StepGuard:
     """Can undo a step until the optimiser acts: up to there, only running statistics have changed."""
 
     def __init__(self) -> None:
-        """Start between two steps."""
         self._statistics: list[Tensor] = []
         self._copies: list[Tensor] = []
         self._is_open = False
@@ -54,11 +53,7 @@ class StepGuard:
         self._is_open = self._is_changing = False
 
     def undo(self) -> bool:
-        """Restore the running statistics if a step is unfinished.
-
-        Returns:
-            Whether the state is that of a whole step; False if the optimiser was changing it.
-        """
+        """Restore the running statistics if a step is unfinished; return False if the optimiser was changing it."""
         if self._is_changing:
             return False
         if self._is_open:
@@ -71,8 +66,9 @@ class StepGuard:
 
 def largest_gradients(network: nn.Module, device: torch.device) -> list[Tensor]:
     """Return the largest magnitude in each gradient of a network, float32 scalars on ``device``."""
-    gradients = [one.grad for one in network.parameters() if one.grad is not None]
-    return [one.to(device, torch.float32) for one in torch._foreach_norm(gradients, math.inf)] if gradients else []
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    norms = torch._foreach_norm(gradients, math.inf) if gradients else ()
+    return [norm.to(device, torch.float32) for norm in norms]
 
 
 def keep_failed_step(
@@ -80,8 +76,8 @@ def keep_failed_step(
 ) -> NonFiniteError:
     """Write the state of a step that failed to a file, and return the error to raise.
 
-    The state holds the weights before the step, the batch and the place in the stream of random numbers:
-    ``python -m ripu.repeat FILE`` computes the step again.
+    The file contains the weights before the step, the batch and the place in the stream of random numbers: ``python -m
+    ripu.repeat FILE`` computes the step again.
 
     Args:
         module: The module; its network as before the step.

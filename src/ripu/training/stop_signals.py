@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment  # type: ign
 
 from ripu.io.signals import request_stop, stop_now
 from ripu.training.checkpoint_callback import RunCheckpoint
-from ripu.training.lightning_bridge import cluster_environment, replace_sigterm_notifier
 
 _log = logging.getLogger(__name__)
 
@@ -34,14 +34,8 @@ class StopSignals(pl.Callback):
     """
 
     def __init__(self, run: Path, checkpoint: RunCheckpoint) -> None:
-        """Watch a run.
-
-        Args:
-            run: The run's folder.
-            checkpoint: Saves the run before it stops.
-        """
-        self.run = run
-        self.checkpoint = checkpoint
+        """Watch the run in a folder, which ``checkpoint`` saves before it stops."""
+        self.run, self.checkpoint = run, checkpoint
         self._wanted = _NOTHING
         self._number = signal.SIGTERM
         self._is_training = False
@@ -57,7 +51,8 @@ class StopSignals(pl.Callback):
         it, the processes would wait for each other forever.
         """
         has_own = signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_DFL)
-        replace_sigterm_notifier(trainer, _nothing if has_own else stop_now)
+        # Lightning calls a former handler after this one.
+        replace_sigterm_notifier(trainer, (lambda number, frame: None) if has_own else stop_now)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the signals over from Lightning, which has installed its handlers by now."""
@@ -101,17 +96,14 @@ class StopSignals(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let signals stop the run at once after the steps of a phase."""
-        self._leave_training()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Act on a pending signal after the phase and its round are saved."""
-        self._leave_training()
-        self._act(trainer)
-
-    def _leave_training(self) -> None:
         self._is_training = False
         if self._wanted == _STOP:
             stop_now(self._number, None)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Act on a pending signal after the phase and its round are saved."""
+        self.on_validation_start(trainer, pl_module)
+        self._act(trainer)
 
     def _act(self, trainer: pl.Trainer) -> None:
         wanted = self._wanted
@@ -141,8 +133,14 @@ class StopSignals(pl.Callback):
     on_exception = on_train_end
 
 
-def _nothing(number: int, frame: Any) -> None:
-    """Do nothing: Lightning calls the former handler after this one."""
+def replace_sigterm_notifier(trainer: pl.Trainer, handler: Callable[[int, Any], None]) -> None:
+    """Replace the handler of SIGTERM that Lightning installs when training begins, under a private name."""
+    trainer._signal_connector._sigterm_notifier_fn = handler  # type: ignore[assignment]
+
+
+def cluster_environment(trainer: pl.Trainer) -> Any:
+    """Return the cluster environment of a trainer, under its private name; None without a cluster."""
+    return trainer._accelerator_connector.cluster_environment
 
 
 def forget_lightnings(run: Path) -> None:
