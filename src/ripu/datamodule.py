@@ -66,16 +66,12 @@ class RipuDataModule(pl.LightningDataModule):
         """Describe the data.
 
         Args:
-            source: Labelled source scenes; None if the run reads none.
-            target: Target scenes for training. With a ``store`` their own labels are not used, and should be stripped
-                (:meth:`SceneDataset.without_labels`).
-            val: Labelled target scenes that are reported on.
+            source, target, val: See :class:`ripu.datasets.scenes.Scenes`. With a ``store`` the target's own labels are
+                not used, and should be stripped (:meth:`SceneDataset.without_labels`).
             plan: Steps at which phases begin and end.
             seed: Seed of order and augmentation.
-            source_size: (height, width) of source images in training.
-            target_size: (height, width) of target images in training, selection and evaluation.
-            source_batch: Source images per micro-batch and device.
-            target_batch: Target images per micro-batch and device.
+            source_size, target_size: (height, width) of images in training; selection and evaluation use the target's.
+            source_batch, target_batch: Images per micro-batch and device.
             uses_target: Whether target images are read after pre-training.
             store: The revealed labels; None to train on all target labels.
             transforms: Albumentations transforms for training.
@@ -88,38 +84,37 @@ class RipuDataModule(pl.LightningDataModule):
         """
         super().__init__()
         self.source, self.target, self.val = source, target, val
-        self.plan = plan
-        self.seed = seed
+        self.plan, self.seed, self.accumulate = plan, seed, accumulate
         self.source_size, self.target_size = source_size, target_size
         self.source_batch, self.target_batch = source_batch, target_batch
-        self.uses_target = uses_target
-        self.store = store
-        self.transforms = list(transforms)
-        self.accumulate = accumulate
-        self.num_workers = num_workers
-        self.eval_batch = eval_batch
+        self.uses_target, self.store = uses_target, store
+        self.transforms, self.cache = list(transforms), cache
+        self.num_workers, self.eval_batch = num_workers, eval_batch
         self.source_classes = source_classes
-        self.cache = cache
         self.faults: list[Fault] = []
         self.target_stream: Stream = ShuffledStream(len(target), seed, TARGET)
 
-    def _scenes(
-        self, scenes: SceneDataset, size: tuple[int, int], labels: LabelReader | None, domain: int
-    ) -> TrainScenes:
-        return TrainScenes(scenes, size, labels, self.transforms, self.seed, domain, cache=self.cache)
-
-    def _loader(self, scenes: TrainScenes, stream: Stream, batch_size: int, steps: tuple[int, int]) -> DataLoader[Any]:
+    def _train_loader(
+        self,
+        scenes: SceneDataset,
+        domain: int,
+        size: tuple[int, int],
+        labels: LabelReader | None,
+        stream: Stream,
+        batch_size: int,
+    ) -> DataLoader[Any]:
         trainer = self._trainer
+        step = trainer.global_step
         sampler = PhaseSampler(
             stream,
-            steps,
+            (step, self.plan.phase(step)[1]),
             batch_size=batch_size,
             accumulate=self.accumulate,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
         return DataLoader(
-            scenes,
+            TrainScenes(scenes, size, labels, self.transforms, self.seed, domain, cache=self.cache),
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
@@ -154,40 +149,30 @@ class RipuDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> CombinedLoader:
         """Return the loader of the current phase: ``{"source": ..., "target": ...}`` batches, either may be missing."""
         step = self._trainer.global_step
-        steps = (step, self.plan.phase(step)[1])
         loaders = {}
         if self.source is not None:
-            source = self._scenes(self.source, self.source_size, self.source.require_label, SOURCE)
-            loaders["source"] = self._loader(source, self.source_stream, self.source_batch, steps)
+            labels = self.source.require_label
+            loaders["source"] = self._train_loader(
+                self.source, SOURCE, self.source_size, labels, self.source_stream, self.source_batch
+            )
         if self.uses_target and not self.plan.is_pretraining(step):
-            target = self._scenes(self.target, self.target_size, self.target_labels(step), TARGET)
-            loaders["target"] = self._loader(target, self.target_stream, self.target_batch, steps)
+            loaders["target"] = self._train_loader(
+                self.target, TARGET, self.target_size, self.target_labels(step), self.target_stream, self.target_batch
+            )
         return CombinedLoader(loaders, "min_size")
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of this rank's validation scenes."""
-        return self.eval_loader(self.val)
+        """Return the loader of this rank's share of the validation scenes; each is on exactly one rank."""
+        indices = range(self._trainer.global_rank, len(self.val), self._trainer.world_size)
+        return self._eval_loader(EvalScenes(self.val, self.target_size, indices, self.cache))
 
-    def test_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of this rank's validation scenes."""
-        return self.eval_loader(self.val)
-
-    def eval_loader(self, scenes: SceneDataset, indices: Sequence[int] | None = None) -> DataLoader[Any]:
-        """Return a loader of labelled scenes at network size.
-
-        Args:
-            scenes: The scenes.
-            indices: The ones to read; by default the share of this rank, so that each is on exactly one.
-        """
-        if indices is None:
-            indices = range(self._trainer.global_rank, len(scenes), self._trainer.world_size)
-        return self._eval(EvalScenes(scenes, self.target_size, indices, self.cache))
+    test_dataloader = val_dataloader
 
     def pool_loader(self, indices: Sequence[int]) -> DataLoader[Any]:
         """Return a loader of target scenes for selection: no augmentation, no labels, in the given order."""
-        return self._eval(PoolScenes(self.target, self.target_size, indices, self.cache))
+        return self._eval_loader(PoolScenes(self.target, self.target_size, indices, self.cache))
 
-    def _eval(self, scenes: PoolScenes) -> DataLoader[Any]:
+    def _eval_loader(self, scenes: PoolScenes) -> DataLoader[Any]:
         return DataLoader(
             scenes,
             batch_size=self.eval_batch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -72,19 +72,13 @@ class RipuModule(EvaluationModule):
             taxonomy: The classes.
             plan: The schedule.
             seed: Seed of dropout.
-            learning_rate: Initial learning rate of the backbone.
+            learning_rate, momentum, weight_decay: Of SGD, ``learning_rate`` for the backbone at the start.
             head_lr_factor: Learning rate of the head over that of the backbone.
-            momentum: SGD momentum.
-            weight_decay: L2 penalty on every parameter.
-            poly_power: Exponent of the poly schedule.
-            poly_horizon: Step at which the poly schedule reaches 0; ``plan.max_steps`` by default.
-            consistency_weight: alpha1 of Eq. 12.
-            negative_weight: alpha2 of Eq. 12.
+            poly_power, poly_horizon: See :func:`poly_factor`; the horizon is ``plan.max_steps`` by default.
+            consistency_weight, negative_weight: alpha1 and alpha2 of Eq. 12.
             negative_threshold: tau of Eq. 10.
             supervised_average: See :func:`ripu.losses.supervised_loss`.
-            boundary_only: See :func:`ripu.losses.consistency_loss`.
-            boundary_detector: See :func:`ripu.losses.label_boundary`.
-            consistency_border: ``border`` of :func:`ripu.losses.consistency_loss`.
+            boundary_only, boundary_detector, consistency_border: See :func:`ripu.losses.consistency_loss`.
             loss_epsilon: ``epsilon`` of :func:`ripu.losses.negative_learning_loss`.
             accumulate: Micro-batches in an optimiser step.
             flip: Average the softmax with that of the mirrored image in evaluation.
@@ -95,8 +89,7 @@ class RipuModule(EvaluationModule):
         super().__init__(network, taxonomy, flip=flip, channels_last=channels_last, compile_network=compile_network)
         self.save_hyperparameters({"config": dict(config)} if config is not None else {})
         self.automatic_optimization = False
-        self.plan = plan
-        self.seed = seed
+        self.plan, self.seed, self.accumulate = plan, seed, accumulate
         self.learning_rate, self.head_lr_factor = learning_rate, head_lr_factor
         self.momentum, self.weight_decay = momentum, weight_decay
         self.poly_power, self.poly_horizon = poly_power, poly_horizon or plan.max_steps
@@ -107,16 +100,15 @@ class RipuModule(EvaluationModule):
         self.boundary_detector: Any = boundary_detector
         self.consistency_border: Any = consistency_border
         self.loss_epsilon = loss_epsilon
-        self.accumulate = accumulate
         self.step_losses: dict[str, Tensor] = {}
         self._step = StepGuard()
 
     def source_loss(self, batch: Mapping[str, Tensor], *, with_consistency: bool) -> dict[str, Tensor]:
-        """Return the weighted terms of Eq. 12 on a source batch.
+        """Return the weighted terms of Eq. 12 on a source batch; pre-training is without consistency.
 
         Args:
             batch: ``image`` (B, 3, H, W) uint8 and ``label`` (B, H, W) uint8 train ids.
-            with_consistency: Include the consistency term; False in pre-training.
+            with_consistency: Include the consistency term.
         """
         logits = self(batch["image"])
         terms = {"source_ce": supervised_loss(logits, batch["label"], average=self.supervised_average)}
@@ -131,11 +123,7 @@ class RipuModule(EvaluationModule):
         return terms
 
     def target_loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weighted terms of Eq. 12 on a target batch.
-
-        Args:
-            batch: ``image`` (B, 3, H, W) uint8 and ``label`` (B, H, W) uint8 train ids, 255 where not revealed.
-        """
+        """Return the weighted terms of Eq. 12 on a target batch, whose ``label`` is 255 where it is not revealed."""
         logits = self(batch["image"])
         terms = {"target_ce": supervised_loss(logits, batch["label"], average=self.supervised_average)}
         if self.negative_weight:
@@ -147,13 +135,7 @@ class RipuModule(EvaluationModule):
     def domain_loss(
         self, batch: Mapping[str, Mapping[str, Tensor]], domain: str, *, with_consistency: bool
     ) -> dict[str, Tensor]:
-        """Return the weighted terms of Eq. 12 on one domain of a batch.
-
-        Args:
-            batch: The batches of both domains, or of one.
-            domain: ``source`` or ``target``.
-            with_consistency: Include the consistency term; False in pre-training.
-        """
+        """Return the weighted terms of Eq. 12 on one domain, ``source`` or ``target``, of a batch."""
         if domain != "source":
             return self.target_loss(batch[domain])
         # Evaluation and selection see target images: if both domains are read, the target's statistics count.
@@ -172,12 +154,7 @@ class RipuModule(EvaluationModule):
         self.seed_step(self.global_step, micro_batch, self.global_rank)
 
     def undo_step(self) -> bool:
-        """Restore the state before an unfinished step.
-
-        Returns:
-            Whether weights, statistics and optimiser are now those of :attr:`global_step`; False if the optimiser was
-            changing them when the step failed.
-        """
+        """Restore the state before an unfinished step; return False if the optimiser was changing it."""
         return self._step.undo()
 
     def training_step(self, batch: dict[str, dict[str, Tensor]], batch_idx: int) -> None:
@@ -206,20 +183,18 @@ class RipuModule(EvaluationModule):
     def _backward(self, batch: dict[str, dict[str, Tensor]], *, is_last_micro: bool) -> dict[str, Tensor]:
         """Run a forward and a backward pass for each domain in turn; return the detached terms of the loss."""
         is_adapting = not self.plan.is_pretraining(self.global_step)
+        strategy: Any = self.trainer.strategy
         terms: dict[str, Tensor] = {}
         for domain in batch:
             is_last = is_last_micro and domain == next(reversed(batch))
             part_terms = self.domain_loss(batch, domain, with_consistency=is_adapting)
             total = torch.stack(list(part_terms.values())).sum() / self.accumulate
-            with nullcontext() if is_last else self._unshared():
+            # Ranks add their gradients up once a step, in the last pass.
+            is_local = not is_last and isinstance(strategy, ParallelStrategy)
+            with strategy.block_backward_sync() if is_local else nullcontext():
                 self.manual_backward(total)
             terms |= {name: term.detach() for name, term in part_terms.items()}
         return terms
-
-    def _unshared(self) -> AbstractContextManager[None]:
-        """Keep the gradients of a backward pass on this rank; ranks add theirs up once a step, in the last pass."""
-        strategy = self.trainer.strategy
-        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def _add_losses(self, terms: Mapping[str, Tensor], *, is_first: bool) -> None:
         """Add a micro-batch's share to the losses of its step."""

@@ -30,8 +30,8 @@ from ripu.report import pictures, record
 from ripu.run import lifecycle
 from ripu.selection.ranks import SelectionError
 from ripu.training.checkpoint_callback import RunCheckpoint
-from ripu.training.metrics_file import MetricsFile
 from ripu.training.step_failure import NonFiniteError
+from ripu.training.training_log import MetricsFile
 from running import ROUNDS, command, environment, label_bytes, same_weights, tiny, train_here
 from tiny import TinyNetwork
 

@@ -151,8 +151,7 @@ def load_folder(
             -> list of RGB colours.
         ignore_colors: Colours that are void; any other colour without a class is an error. None makes all others void.
         list_file: A text file that names the scenes to take, one image per line (the rest of the line is ignored; names
-            may contain spaces). Its paths are not trusted: only their ends are compared, as much as is needed to tell
-            the images apart.
+            may contain spaces). Its paths are not trusted; see :func:`ripu.datasets.pairing.choose`.
         missing_labels: ``refuse`` an image without a label, or ``allow`` it (target only; queries about it stay
             unanswered).
         verify: False lets images without a label pass, and opens no file.

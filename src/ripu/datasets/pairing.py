@@ -1,8 +1,7 @@
-"""Pairing of images with their labels, and the choice of images by a list.
+"""Pairing of images with the labels whose wildcards match the same text, and the choice of images by a list.
 
-An image and a label belong together if the wildcards of their patterns match the same text: ``left/*/*_rgb.png`` and
-``truth/*/*_ids.png`` pair ``left/rome/7_rgb.png`` with ``truth/rome/7_ids.png``. A folder stands for all images
-directly in it, paired by name without ending. Accents may be composed or decomposed.
+``left/*/*_rgb.png`` and ``truth/*/*_ids.png`` pair ``left/rome/7_rgb.png`` with ``truth/rome/7_ids.png``. A folder
+stands for all images directly in it, paired by name without ending. Accents may be composed or decomposed.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ def label_fit(turn: int, image: tuple[int, int], label: tuple[int, int]) -> str:
 
 
 def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
-    """Return the scenes that a text file names, in their own order; see :func:`ripu.datasets.folder.load_folder`.
+    """Return the scenes that a text file names, in their own order.
 
     Each line is matched by its end, as much of it as is needed to tell the images apart.
 
@@ -122,7 +121,7 @@ def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
             if len(options) < 2:
                 break
             end = named.parts[-depth:]
-            options = [one for one in options if _parts(scenes[one])[-depth:] == end] or options
+            options = [index for index in options if _parts(scenes[index])[-depth:] == end] or options
         if len(options) == 1:
             chosen.add(options[0])
         else:

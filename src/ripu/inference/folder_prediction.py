@@ -1,7 +1,8 @@
-"""Prediction of a folder of images: network sizes, reading ahead, and writing files in the background."""
+"""Prediction of a folder of images: network sizes, reading ahead, and rendering and writing in the background."""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import read_image, resize_image
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.inference.input_images import Finished, Photo, find_photos
+from ripu.inference.palette import heat
 from ripu.inference.predictor import Predictor
-from ripu.inference.rendering import legend, render
 from ripu.io.console import Progress
 from ripu.io.errors import ConfigError, RipuError
 from ripu.io.writing import write_bytes
@@ -130,14 +133,14 @@ def predict_folder(
     finished = Finished(output, settings, overwrite=options.overwrite)
     files = {photo.name: {kind: finished.place(kind, photo, KINDS[kind]) for kind in options.write} for photo in photos}
     waiting = [photo for photo in photos if not finished.has(photo, list(files[photo.name].values()))]
-    write_bytes(output / "legend.png", legend(taxonomy))
+    write_bytes(output / "legend.png", _legend(taxonomy))
     predictor = Predictor(module, device, (tile[0], tile[1]), options.overlap, options.batch, options.flip)
     unreadable: dict[str, str] = {}
     done = 0
 
     def write(photo: Photo, picture: Any, label: Any, entropy: Any) -> Photo:
         for kind, file in files[photo.name].items():
-            write_bytes(file, render(kind, picture, label, entropy, taxonomy, options.opacity))
+            write_bytes(file, _render(kind, picture, label, entropy, taxonomy, options.opacity))
         return photo
 
     with ThreadPoolExecutor(max(1, options.num_workers)) as pool, Progress("predicting", len(waiting)) as progress:
@@ -201,6 +204,58 @@ def _read(
     for first in range(0, len(photos), options.batch):
         now, ahead = ahead, start(first + options.batch)
         yield list(zip(photos[first : first + options.batch], [future.result() for future in now], strict=True))
+
+
+def _render(
+    kind: str,
+    picture: NDArray[np.uint8],
+    label: NDArray[np.uint8],
+    entropy: NDArray[np.float32],
+    taxonomy: Taxonomy,
+    opacity: float,
+) -> bytes:
+    """Return the bytes of a file of a prediction.
+
+    Args:
+        kind: ``labelIds``, ``trainIds``, ``color``, ``overlay`` (the only JPEG), or ``uncertainty``: a palette image
+            whose index 0 is 0 nats and 255 is log C.
+        picture: (H, W, 3) uint8 RGB, the image.
+        label: (H, W) uint8 train ids.
+        entropy: (H, W) float32 nats.
+        taxonomy: The classes.
+        opacity: Opacity of the colours in overlays, in [0, 1].
+    """
+    if kind == "labelIds":
+        return _encoded(Image.fromarray(taxonomy.to_disk_ids(label)))
+    if kind == "trainIds":
+        return _encoded(Image.fromarray(label))
+    if kind == "color":
+        return _encoded(Image.fromarray(taxonomy.colorize(label)))
+    if kind == "overlay":
+        mixed = np.rint(picture * (1 - opacity) + taxonomy.colorize(label) * opacity).astype(np.uint8)
+        return _encoded(Image.fromarray(mixed), "JPEG", quality=90)
+    largest = math.log(taxonomy.num_classes) if taxonomy.num_classes > 1 else 1.0
+    image = Image.fromarray(np.clip(np.rint(entropy * (255.0 / largest)), 0, 255).astype(np.uint8), mode="P")
+    image.putpalette(heat(np.arange(256.0)[None], 255.0).tobytes())
+    return _encoded(image)
+
+
+def _encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _legend(taxonomy: Taxonomy) -> bytes:
+    """Render a small picture that names the colours."""
+    line, font = 24, ImageFont.load_default(14)
+    sheet = Image.new("RGB", (240, line * taxonomy.num_classes + 8), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (name, color) in enumerate(zip(taxonomy.class_names, taxonomy.class_colors, strict=True)):
+        top = 4 + number * line
+        draw.rectangle((6, top + 3, 36, top + line - 4), fill=color)
+        draw.text((46, top + 3), name, fill="black", font=font)
+    return _encoded(sheet)
 
 
 def summary(results: Mapping[str, Any], output: Path) -> str:

@@ -81,12 +81,7 @@ class Finished:
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
-        """Open an output folder, or create one.
-
-        Args:
-            output: The folder.
-            settings: Settings that results depend on; existing results must have been made with the same ones.
-            overwrite: Predict finished images again.
+        """Open an output folder, or create one; with ``overwrite``, finished images are predicted again.
 
         Raises:
             PhotosError: The folder contains results of other settings, or cannot be written.
@@ -99,8 +94,7 @@ class Finished:
             if overwrite:
                 (output / LEDGER).unlink(missing_ok=True)
             elif record.exists():
-                self._compare(record, settings)
-                self._read()
+                self._resume(record, settings)
             write_json(record, dict(settings))
             self._ledger = (output / LEDGER).open("a", encoding="ascii")
             self._ledger.write("\n")  # ends a line that was cut off by an interruption
@@ -109,19 +103,18 @@ class Finished:
                 f"output={output} cannot be written ({error.strerror or error}); name another folder"
             ) from error
 
-    def _compare(self, record: Path, settings: Mapping[str, Any]) -> None:
+    def _resume(self, record: Path, settings: Mapping[str, Any]) -> None:
         try:
             before = read_json(record)
         except ValueError:
             before = None
-        differ = [key for key in settings if not isinstance(before, dict) or before.get(key) != settings[key]]
+        known = before if isinstance(before, dict) else {}
+        differ = [key for key, value in settings.items() if known.get(key) != value]
         if differ:
             raise PhotosError(
                 f"output={self.output} holds predictions with another {', '.join(differ)}; name another folder, or add "
                 "overwrite=true to predict them again"
             )
-
-    def _read(self) -> None:
         path = self.output / LEDGER
         for line in path.read_text(encoding="ascii", errors="replace").splitlines() if path.exists() else ():
             try:
@@ -141,7 +134,7 @@ class Finished:
         self._ledger.flush()
         self._done[photo.name] = _entry(photo)
 
-    def place(self, kind: str, photo: Photo, suffix: str = ".png") -> Path:
+    def place(self, kind: str, photo: Photo, suffix: str) -> Path:
         """Return the path of a result, which is always inside the output folder.
 
         Raises:

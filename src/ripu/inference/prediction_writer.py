@@ -19,7 +19,7 @@ from ripu.io.writing import writing
 
 
 def file_names(image_ids: Sequence[str]) -> list[str]:
-    """Return names of files without suffix: the last part of each id if it is unique, else the whole id in one word.
+    """Return file names without suffix: the last part of each id if it is unique, else the whole id in one word.
 
     >>> file_names(["rome/day/7", "rome/night/7", "rome/day/8"])
     ['rome_day_7', 'rome_night_7', '8']
@@ -53,13 +53,7 @@ class PredictionWriter(pl.Callback):
         self.taxonomy = taxonomy
 
     def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
         """Write the predictions of a batch."""
         for index, label in zip(batch["index"], outputs, strict=True):

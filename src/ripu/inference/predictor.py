@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -58,18 +59,18 @@ class Predictor:
 
     def _logits(self, images: Sequence[Tensor]) -> list[Tensor]:
         """Return the (C, h, w) float32 logits of every image."""
-        tiles: list[list[Tensor | None]] = []
-        waiting: dict[tuple[int, ...], list[tuple[int, int, Tensor]]] = {}
+        tiles: list[dict[tuple[int, int], Tensor]] = []
+        waiting: dict[tuple[int, ...], list[tuple[int, tuple[int, int], Tensor]]] = {}
         grids = []
         for number, image in enumerate(images):
             size = (int(image.shape[1]), int(image.shape[2]))
             rows, columns = (tile_starts(size[axis], self.tile[axis], self.overlap) for axis in (0, 1))
             height, width = min(self.tile[0], size[0]), min(self.tile[1], size[1])
             grids.append((rows, columns, size))
-            tiles.append([None] * (len(rows) * len(columns)))
-            for place, (row, column) in enumerate((row, column) for row in rows for column in columns):
+            tiles.append({})
+            for row, column in itertools.product(rows, columns):
                 part = image[:, row : row + height, column : column + width]
-                waiting.setdefault(tuple(part.shape), []).append((number, place, part))
+                waiting.setdefault(tuple(part.shape), []).append((number, (row, column), part))
         for parts in waiting.values():
             for first in range(0, len(parts), self.batch):
                 group = parts[first : first + self.batch]
@@ -77,10 +78,7 @@ class Predictor:
                     logits = self.network(torch.stack([part for *_, part in group]).to(self.device))
                 for (number, place, _), tile in zip(group, logits, strict=True):
                     tiles[number][place] = tile
-        return [
-            blend_tiles([tile for tile in own if tile is not None], *grid)
-            for own, grid in zip(tiles, grids, strict=True)
-        ]
+        return [blend_tiles(list(own.values()), *grid) for own, grid in zip(tiles, grids, strict=True)]
 
 
 def _label_and_entropy(

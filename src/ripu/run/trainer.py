@@ -26,11 +26,10 @@ from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 from ripu.selection.round_report import true_class_pixels
 from ripu.training.checkpoint_callback import RunCheckpoint
-from ripu.training.log import TrainingLog
-from ripu.training.metrics_file import MetricsFile
 from ripu.training.progress import ProgressBar
 from ripu.training.skipped_files import SkippedFiles
 from ripu.training.stop_signals import StopSignals
+from ripu.training.training_log import MetricsFile, TrainingLog
 
 _log = logging.getLogger(__name__)
 

@@ -97,19 +97,15 @@ class RunCheckpoint(pl.Callback):
             )
         self._processes = trainer.world_size
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Save if enough steps or minutes have passed.
 
         This happens at the beginning of a step rather than at the end of the one before: Lightning has logged the
         metrics of that one by now, and among accumulated micro-batches only the first sees the state of a whole step.
         """
         step = trainer.global_step
-        if step == self._begun:
-            return
-        self._begun = step
-        if step in self.plan.boundaries or step == self._settled:
+        is_new, self._begun = step != self._begun, step
+        if not is_new or step in self.plan.boundaries or step == self._settled:
             return
         due = self.every_steps is not None and step % self.every_steps == 0
         late = time.monotonic() - self._last_time > 60 * self.every_minutes

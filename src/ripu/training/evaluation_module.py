@@ -20,14 +20,7 @@ class OnPrediction(Protocol):
     """A callable that receives every prediction of an evaluation, e.g. for a report."""
 
     def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
-        """Receive an image of this rank.
-
-        Args:
-            index: Position of the image.
-            prediction: (H, W) int64 train ids.
-            logits: (C, H, W) floating; log-probabilities up to a constant per pixel.
-            label: (H, W) uint8 train ids, 255 = void.
-        """
+        """Receive (H, W) int64 train ids, (C, H, W) log-probabilities up to a constant per pixel, and the label."""
 
 
 class EvaluationModule(pl.LightningModule):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ripu.io.console import PLAIN_SECONDS, Progress, is_terminal, time_left
 from ripu.schedule import Plan
-from ripu.training.log import HasStepLosses
+from ripu.training.training_log import HasStepLosses
 
 BAR_FORMAT = "{desc}{percentage:3.0f}%|{bar}|{n_fmt}/{total_fmt}, {remaining} left{postfix}"
 """Fits a run of 40,000 steps into 80 columns."""
@@ -66,17 +66,15 @@ class ProgressBar(LightningProgressBar):
         step = trainer.global_step
         if isinstance(pl_module, HasStepLosses) and (batch_idx + 1) % pl_module.accumulate == 0:
             self._loss = f"loss {float(pl_module.step_losses['loss']):.2f}"
-        facts = [fact for fact in (self._loss, self._miou) if fact]
+        phase, facts = self.plan.describe(max(step - 1, 0)), ", ".join(filter(None, (self._loss, self._miou)))
         if self._bar is not None:
-            self._bar.set_description(self.plan.describe(max(step - 1, 0)), refresh=False)
-            self._bar.set_postfix_str(", ".join(facts), refresh=False)
+            self._bar.set_description(phase, refresh=False)
+            self._bar.set_postfix_str(facts, refresh=False)
             self._bar.update(step - self._bar.n)
         else:
             started, first = self._began
             left = time_left(step - first, self.plan.max_steps - first, time.monotonic() - started)
-            self._say(
-                f"step {step}/{self.plan.max_steps}: {self.plan.describe(max(step - 1, 0))}, {', '.join(facts)}, {left}"
-            )
+            self._say(f"step {step}/{self.plan.max_steps}: {phase}, {facts}, {left}")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar of an evaluation."""

@@ -16,9 +16,6 @@ from ripu.io.writing import writing
 
 _log = logging.getLogger(__name__)
 
-SKIPPED_FILE = "unreadable.jsonl"
-"""One line per unreadable file; every process of a job appends the files that it is the first to meet."""
-
 _INSTEAD = {
     "source": "training draws another image in its place",
     "target": "training draws another image in its place, and rounds ask nothing of it",
@@ -29,12 +26,13 @@ _INSTEAD = {
 class SkippedFiles(pl.Callback):
     """Collects the unreadable files that batches report, under the policy ``data.unreadable=skip``.
 
-    The lines in :data:`SKIPPED_FILE` tell a resumed run what was found before.
+    ``unreadable.jsonl`` has a line per file, which tells a resumed run what was found before. Every process of a job
+    appends the files that it is the first to meet.
     """
 
     def __init__(self, run: Path | None, start: Iterable[Fault] = ()) -> None:
         """Write into the folder ``run``, or nowhere; ``start`` are files that were found before training."""
-        self._path = None if run is None else run / SKIPPED_FILE
+        self._path = None if run is None else run / "unreadable.jsonl"
         self._start = list(start)
         self._seen: dict[tuple[str, str], dict[str, str]] = {}
         self._known = False
@@ -75,20 +73,16 @@ class SkippedFiles(pl.Callback):
                 continue
             self._seen.setdefault((entry["part"], entry["file"]), entry)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, *_: Any, **__: Any) -> None:
         """Report the files that were found before training."""
         self.add(self._start)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, *_: Any, **__: Any) -> None:
         """Collect from the batches of both domains."""
         for part in batch.values():
             self.add(part.get("fault", ()))
 
-    def on_validation_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, *_: Any, **__: Any) -> None:
         """Collect from a batch."""
         self.add(batch.get("fault", ()))
 

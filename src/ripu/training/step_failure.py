@@ -16,9 +16,6 @@ from ripu.io.errors import RipuError
 from ripu.io.shell import command_line
 from ripu.io.writing import AtomicFile, WriteError, writing
 
-FOLDER = "nonfinite"
-"""Folder in the run for the states of failed steps."""
-
 
 class NonFiniteError(RipuError, FloatingPointError):
     """A loss, gradient or output that is not finite; training has learnt nothing from the step."""
@@ -83,11 +80,15 @@ def keep_failed_step(
         module: The module; its network as before the step.
         cause: The value that is not finite, e.g. ``the loss is nan``.
         batch: The micro-batch by domain: image, label, position, index.
-        micro_batch: Number of the micro-batch in the step.
+        micro_batch: Its number in the step.
         terms: The terms of the loss.
     """
     step, rank = module.global_step, module.global_rank
-    names = {domain: _image_ids(module, domain, part) for domain, part in batch.items()}
+    names = {}
+    for domain, part in batch.items():
+        scenes = getattr(getattr(module.trainer, "datamodule", None), domain, None)
+        indices = part["index"].tolist() if "index" in part else []
+        names[domain] = [str(index) if scenes is None else scenes.scenes[index].image_id for index in indices]
     values = {name: float(term) for name, term in terms.items()}
     state = {
         "hyper_parameters": dict(module.hparams),
@@ -104,7 +105,7 @@ def keep_failed_step(
             for domain, part in batch.items()
         },
     }
-    path = Path(module.trainer.default_root_dir) / FOLDER / f"step-{step:08d}-rank-{rank}.pt"
+    path = Path(module.trainer.default_root_dir) / "nonfinite" / f"step-{step:08d}-rank-{rank}.pt"
     kept = f"{command_line('repeat', [str(path)])} computes the step again"
     try:
         with writing(path):
@@ -121,9 +122,3 @@ def keep_failed_step(
         f"{cause} at step {step} ({shown}; images: {images}; positions {positions}); {kept}. The remedy is usually a "
         "lower optimizer.learning_rate (in a new run) or trainer.precision=32-true (with resume=true)"
     )
-
-
-def _image_ids(module: pl.LightningModule, domain: str, part: Mapping[str, Any]) -> list[str]:
-    scenes = getattr(getattr(module.trainer, "datamodule", None), domain, None)
-    indices = part["index"].tolist() if "index" in part else []
-    return [str(index) if scenes is None else scenes.scenes[index].image_id for index in indices]

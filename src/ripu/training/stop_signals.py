@@ -36,8 +36,7 @@ class StopSignals(pl.Callback):
     def __init__(self, run: Path, checkpoint: RunCheckpoint) -> None:
         """Watch the run in a folder, which ``checkpoint`` saves before it stops."""
         self.run, self.checkpoint = run, checkpoint
-        self._wanted = _NOTHING
-        self._number = signal.SIGTERM
+        self._wanted, self._number = _NOTHING, signal.SIGTERM
         self._is_training = False
         self._begun = -1
         self._requeue: Any = None
@@ -62,14 +61,10 @@ class StopSignals(pl.Callback):
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             number = environment.requeue_signal
             if number is not None and callable(signal.getsignal(number)):
-                self._requeue = signal.getsignal(number)
+                self._requeue = self._before[number] = signal.signal(number, self._on_requeue)
                 self._requeue_number = number
-                self._take(number, self._on_requeue)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._take(number, self._on_stop)
-
-    def _take(self, number: int, handler: Any) -> None:
-        self._before[number] = signal.signal(number, handler)
+            self._before[number] = signal.signal(number, self._on_stop)
 
     def _on_requeue(self, number: int, frame: Any) -> None:
         self._wanted = max(self._wanted, _REQUEUE)
@@ -85,9 +80,7 @@ class StopSignals(pl.Callback):
         """Let signals wait for the end of a step from here on."""
         self._is_training = True
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Act on a pending signal between two steps."""
         step = trainer.global_step
         if step != self._begun:

@@ -35,8 +35,8 @@ from ripu.run.warm_start import StartLabels, find_labels
 from ripu.schedule import Plan
 from ripu.selection.round_report import carried_fraction
 from ripu.training.checkpoint_callback import RunCheckpoint
-from ripu.training.log import memory
 from ripu.training.progress import ProgressBar
+from ripu.training.training_log import memory
 
 STEPS = 4
 """Steps of each kind; the first of a kind warms up and is not counted."""

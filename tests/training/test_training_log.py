@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from ripu.training.metrics_file import MetricsFile
+from ripu.training.training_log import MetricsFile
 
 
 def read(run: Path) -> list[dict[str, str]]:
