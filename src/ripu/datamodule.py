@@ -95,16 +95,12 @@ class RipuDataModule(pl.LightningDataModule):
         self.target_stream: Stream = ShuffledStream(len(target), seed, TARGET)
 
     def _train_loader(
-        self,
-        scenes: SceneDataset,
-        domain: int,
-        size: tuple[int, int],
-        labels: LabelReader | None,
-        stream: Stream,
-        batch_size: int,
+        self, scenes: SceneDataset, domain: int, labels: LabelReader | None, stream: Stream
     ) -> DataLoader[Any]:
-        trainer = self._trainer
-        step = trainer.global_step
+        trainer, step = self._trainer, self._trainer.global_step
+        size, batch_size = (
+            (self.source_size, self.source_batch) if domain == SOURCE else (self.target_size, self.target_batch)
+        )
         sampler = PhaseSampler(
             stream,
             (step, self.plan.phase(step)[1]),
@@ -151,14 +147,10 @@ class RipuDataModule(pl.LightningDataModule):
         step = self._trainer.global_step
         loaders = {}
         if self.source is not None:
-            labels = self.source.require_label
-            loaders["source"] = self._train_loader(
-                self.source, SOURCE, self.source_size, labels, self.source_stream, self.source_batch
-            )
+            loaders["source"] = self._train_loader(self.source, SOURCE, self.source.require_label, self.source_stream)
         if self.uses_target and not self.plan.is_pretraining(step):
-            loaders["target"] = self._train_loader(
-                self.target, TARGET, self.target_size, self.target_labels(step), self.target_stream, self.target_batch
-            )
+            labels = self.target_labels(step)
+            loaders["target"] = self._train_loader(self.target, TARGET, labels, self.target_stream)
         return CombinedLoader(loaders, "min_size")
 
     def val_dataloader(self) -> DataLoader[Any]:

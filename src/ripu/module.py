@@ -69,8 +69,7 @@ class RipuModule(EvaluationModule):
 
         Args:
             network: A :class:`ripu.models.interface.SegmentationNetwork`.
-            taxonomy: The classes.
-            plan: The schedule.
+            taxonomy, plan: The classes and the schedule.
             seed: Seed of dropout.
             learning_rate, momentum, weight_decay: Of SGD, ``learning_rate`` for the backbone at the start.
             head_lr_factor: Learning rate of the head over that of the backbone.
@@ -82,8 +81,7 @@ class RipuModule(EvaluationModule):
             loss_epsilon: ``epsilon`` of :func:`ripu.losses.negative_learning_loss`.
             accumulate: Micro-batches in an optimiser step.
             flip: Average the softmax with that of the mirrored image in evaluation.
-            channels_last: Keep the network in channels-last memory format.
-            compile_network: Run the network through ``torch.compile``.
+            channels_last, compile_network: Use the channels-last memory format; use ``torch.compile``.
             config: The resolved configuration as a plain container; stored in every checkpoint.
         """
         super().__init__(network, taxonomy, flip=flip, channels_last=channels_last, compile_network=compile_network)
@@ -106,9 +104,7 @@ class RipuModule(EvaluationModule):
     def source_loss(self, batch: Mapping[str, Tensor], *, with_consistency: bool) -> dict[str, Tensor]:
         """Return the weighted terms of Eq. 12 on a source batch; pre-training is without consistency.
 
-        Args:
-            batch: ``image`` (B, 3, H, W) uint8 and ``label`` (B, H, W) uint8 train ids.
-            with_consistency: Include the consistency term.
+        ``batch`` has ``image`` (B, 3, H, W) uint8 and ``label`` (B, H, W) uint8 train ids.
         """
         logits = self(batch["image"])
         terms = {"source_ce": supervised_loss(logits, batch["label"], average=self.supervised_average)}

@@ -18,8 +18,7 @@ from ripu.datasets.pairing import Patterns, choose, label_fit, matches
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
 
-CHECKED_LABELS = 20
-"""Number of labels, spread over the data set, that are decoded on opening, to catch a wrong class map early."""
+CHECKED_LABELS = 20  # spread over the data set, decoded on opening to catch a wrong class map early
 
 Color = tuple[int, int, int]
 Classes = Mapping[str, Sequence[int]] | Sequence[str]

@@ -1,7 +1,6 @@
-"""The one way from an image file to an array.
+"""The only place that opens image files: known formats, never more than :data:`MAX_PIXELS`, errors that name the file.
 
-Every image and label is opened here: only known formats, never more than :data:`MAX_PIXELS`, and with errors that name
-the file. Images become 8-bit RGB, turned upright as their EXIF data ask; labels become arrays of ids, as stored.
+Images become 8-bit RGB, turned upright as their EXIF data ask; labels become arrays of ids, as stored.
 """
 
 from __future__ import annotations
@@ -21,16 +20,12 @@ from ripu.datasets.errors import SceneError
 MAX_PIXELS = 2**27
 """Most pixels that an image may claim in its header: no camera takes more, but decompression bombs do."""
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
-"""Formats that are opened; Pillow's other readers start programs or are of no use here."""
-
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Endings (lower case) of the files that count as images."""
 
-_PNG_EXIF = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})
-"""Places where a PNG may store its orientation."""
-
-_TURNS = {
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # Pillow's other readers start programs or are of no use here
+_PNG_EXIF = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})  # may store a PNG's orientation
+_TURNS = {  # EXIF orientation -> the operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -39,7 +34,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> the operation that makes the image upright."""
 
 
 @contextmanager
@@ -110,11 +104,7 @@ def read_ids(path: Path) -> NDArray[np.integer]:
 
 
 def read_stored(path: Path) -> NDArray[np.uint8]:
-    """Read an 8-bit image file that this package wrote, as its values are stored.
-
-    Raises:
-        SceneError: The file is missing, damaged or absurdly large.
-    """
+    """Read an 8-bit image file that this package wrote, as its values are stored; errors as in :func:`read_image`."""
     with open_image(path) as file:
         return np.asarray(file)
 

@@ -1,9 +1,8 @@
 """Scenes: the image and label files of a data set, with its classes and label decoder.
 
-Reading follows a policy for files that cannot be read (``data.unreadable``). ``stop`` raises :class:`SceneError`. Under
-``skip``, code that trains, selects or measures calls the ``require_*`` methods, which raise :class:`SkippedFileError`
-with the fault, and leaves the scene out; code that only counts or draws calls the ``read_*`` methods, which give a
-black image or a void label.
+If a file cannot be read, the policy ``stop`` (``data.unreadable``) raises :class:`SceneError`. Under ``skip``, the
+``require_*`` methods raise :class:`SkippedFileError`, and code that trains, selects or measures leaves the scene out;
+code that only counts or draws calls the ``read_*`` methods, which return a black image or a void label.
 """
 
 from __future__ import annotations

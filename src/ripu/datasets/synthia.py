@@ -18,8 +18,7 @@ from ripu.datasets.pairing import pair_by_name
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import SYNTHIA16
 
-SUBSET = "RAND_CITYSCAPES"
-"""The folder that the archive of the subset unpacks into."""
+SUBSET = "RAND_CITYSCAPES"  # the folder that its archive unpacks into
 
 
 def decode_synthia(path: Path) -> NDArray[np.integer]:

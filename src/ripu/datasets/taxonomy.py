@@ -30,8 +30,7 @@ class Taxonomy:
 
     Attributes:
         name: Short name, e.g. ``cityscapes19``.
-        class_names: Names in train-id order, length C.
-        class_colors: RGB triples 0..255 in train-id order, length C.
+        class_names, class_colors: Names and RGB triples 0..255 in train-id order, length C.
         disk_to_train: Id on disk -> train id. Other ids are void.
         subsets: Named groups of classes over which a further mean is reported, e.g. the 13 of SYNTHIA.
     """

@@ -56,12 +56,11 @@ class Options:
 def network_size(size: tuple[int, int], trained: tuple[int, int], scale: float | None) -> tuple[int, int]:
     """Return the size at which an image goes through the network.
 
-    Without a scale, images of the aspect ratio of training (within 5 %) get the size
-    of training, as in evaluation; others keep their own ratio and get as many pixels as training had.
+    Without a scale, images of the aspect ratio of training (within 5 %) get the size of training, as in evaluation;
+    others keep their own ratio and get as many pixels as training had.
 
     Args:
-        size: (height, width) of the image.
-        trained: (height, width) that target images had in training.
+        size, trained: (height, width) of the image, and of target images in training.
         scale: Network pixels per image pixel; None as described.
 
     Raises:

@@ -1,7 +1,6 @@
 """The one reader of weights and checkpoints: the authors', torchvision's and this project's files.
 
-No file is trusted. ``torch.load(weights_only=True)`` builds tensors and plain containers and runs no code from a file,
-and the weights have to fit the network exactly.
+No file is trusted: nothing in it is run, and the weights have to fit the network exactly.
 
 | layout | content | loaded |
 |---|---|---|
@@ -67,8 +66,7 @@ def read_checkpoint(path: StrPath) -> dict[str, Any]:
 def read_run_checkpoint(path: StrPath) -> dict[str, Any]:
     """Read a checkpoint that ``ripu.train`` has written, ``RUN/checkpoints/*.ckpt``.
 
-    The configuration of the run, its entry ``["hyper_parameters"]["config"]``, is as untrusted as the rest of the file;
-    callers check it before they use it.
+    Its ``["hyper_parameters"]["config"]``, the configuration of the run, is not to be trusted before it is checked.
 
     Raises:
         CheckpointError: As :func:`read_checkpoint`, or the file contains no configuration.
@@ -80,7 +78,7 @@ def read_run_checkpoint(path: StrPath) -> dict[str, Any]:
 
 
 def step_of(path: Path) -> int:
-    """Return the training step of a checkpoint, from its name ``step-00000012.ckpt``."""
+    """Return the training step of a checkpoint from its name, ``step-00000012.ckpt``."""
     return int(path.stem.partition("-")[2])
 
 

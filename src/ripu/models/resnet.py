@@ -17,11 +17,9 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from ripu.models.checkpoints import CheckpointError, load_backbone
 
-IMAGENET_URL = "https://download.pytorch.org/models/resnet101-63fe2227.pth"
-"""torchvision's IMAGENET1K_V1 file."""
-
+IMAGENET_URL = "https://download.pytorch.org/models/resnet101-63fe2227.pth"  # torchvision's IMAGENET1K_V1
+# Its names in the cache: today's and, with the same values, the name that the published runs started from
 IMAGENET_FILES = ("resnet101-63fe2227.pth", "resnet101-5d3b4d8f.pth")
-"""Names of that file in the cache: today's and, with the same values, the one that the published runs started from."""
 
 LOW_CHANNELS = 256  # of the features of layer 1 (stride 4)
 OUT_CHANNELS = 2048  # of the features of layer 4 (stride 8)

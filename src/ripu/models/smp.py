@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ripu.io.errors import ConfigError
 from ripu.models.depthwise import quicken_dilated_depthwise
 
+# Prefixes of encoders whose ImageNet weights expect the mean and standard deviation of ImageNet
 _IMAGENET_STATISTICS = ("resnet", "resnext50", "mit_b", "vgg", "densenet", "efficientnet-b", "se_res", "mobilenet_v2")
-"""Prefixes of encoders whose ImageNet weights expect the mean and standard deviation of ImageNet."""
 
 LITE0 = "tu-tf_efficientnet_lite0"
 """The encoder whose ImageNet weights are installed with the package, so that nothing is downloaded at run time."""
@@ -42,8 +42,7 @@ class SmpNetwork(nn.Module):
 
         Args:
             num_classes: Number of classes C.
-            architecture: A model of ``segmentation_models_pytorch``, e.g. ``DeepLabV3Plus``, ``Unet``, ``Segformer``.
-            encoder: An encoder name of the library, e.g. ``resnet101``, ``mit_b2``, ``tu-tf_efficientnet_lite0``.
+            architecture, encoder: Names of the library, e.g. ``Unet`` or ``Segformer``, ``resnet101`` or ``mit_b2``.
             weights: ``None`` for a random start; ``"imagenet"`` (for EfficientNet-Lite0 from the installed package,
                 otherwise the library's download); or another weight name that the library knows for the encoder.
             freeze_batchnorm: The batch norms that keep their loaded statistics and affine parameters, in training mode
@@ -61,21 +60,18 @@ class SmpNetwork(nn.Module):
 
         if freeze_batchnorm not in ("none", "encoder", "all"):
             raise ConfigError(f"freeze_batchnorm={freeze_batchnorm!r} is unknown; use 'none', 'encoder' or 'all'")
-        known = {
-            name: item for name, item in vars(smp).items() if isinstance(item, type) and issubclass(item, nn.Module)
-        }
+        items = vars(smp).items()
+        known = {name: item for name, item in items if isinstance(item, type) and issubclass(item, nn.Module)}
         if architecture not in known:
-            raise ConfigError(
-                f"architecture {architecture!r} is unknown; segmentation-models-pytorch has {sorted(known)}"
-            )
+            choice = sorted(known)
+            raise ConfigError(f"architecture {architecture!r} is unknown; segmentation-models-pytorch has {choice}")
         packaged = encoder == LITE0 and weights == "imagenet"
         fetched = None if packaged or not pretrained else weights
         try:
             self.net: Any = known[architecture](encoder, encoder_weights=fetched, classes=num_classes, **options)
         except (KeyError, RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}: {error}"
-            ) from error
+            names = f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}"
+            raise ConfigError(f"{names}: {error}") from error
         except OSError as error:
             raise ConfigError(
                 f"the weights {weights!r} of encoder {encoder!r} could not be downloaded ({error}); use weights=null, "
@@ -145,9 +141,8 @@ def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...]
             "model.std=[0.229,0.224,0.225]"
         ) from error
     except (KeyError, ValueError) as error:
-        raise ConfigError(
-            f"weights={weights!r} of encoder={encoder!r}: {error}; use weights=null or other weights"
-        ) from error
+        names = f"weights={weights!r} of encoder={encoder!r}"
+        raise ConfigError(f"{names}: {error}; use weights=null or other weights") from error
     scale = 255.0 if list(parameters["input_range"])[-1] == 255 else 1.0
     return tuple(value / scale for value in parameters["mean"]), tuple(value / scale for value in parameters["std"])
 

@@ -137,8 +137,14 @@ class RunCheckpoint(pl.Callback):
             logger.save()  # a run resumed here does not log the steps before it again
         path = self.folder / f"step-{step:08d}.ckpt"
         with _saved(trainer, path, weights_only=False) as temporary:
-            if trainer.is_global_zero:
-                self._publish(temporary, path)
+            if trainer.is_global_zero:  # if this is interrupted, the previous checkpoint stays valid
+                sync(temporary)
+                with AtomicFile(path.with_suffix(".sha256")) as record:
+                    record.write(f"{file_digest(temporary)}\n".encode())
+                    path.unlink(missing_ok=True)  # a damaged checkpoint of the same step
+                    record.publish(durable=True)
+                publish(temporary, path)
+                sync(self.folder)
         if trainer.is_global_zero:
             found = sorted(self.folder.glob("step-*.ckpt"))
             done = [checkpoint for checkpoint in found if checkpoint <= path]
@@ -147,16 +153,6 @@ class RunCheckpoint(pl.Callback):
                 old.with_suffix(".sha256").unlink(missing_ok=True)
                 old.unlink()
         self._settled = step
-
-    def _publish(self, temporary: Path, path: Path) -> None:
-        """Move a written checkpoint and its digest into place; if interrupted, the previous checkpoint stays valid."""
-        sync(temporary)
-        with AtomicFile(path.with_suffix(".sha256")) as record:
-            record.write(f"{file_digest(temporary)}\n".encode())
-            path.unlink(missing_ok=True)  # a damaged checkpoint of the same step
-            record.publish(durable=True)
-        publish(temporary, path)
-        sync(self.folder)
 
 
 def save_final(trainer: pl.Trainer, path: Path) -> None:

@@ -14,8 +14,8 @@ from ripu.io.console import PLAIN_SECONDS, Progress, is_terminal, time_left
 from ripu.schedule import Plan
 from ripu.training.training_log import HasStepLosses
 
+# Fits a run of 40,000 steps into 80 columns
 BAR_FORMAT = "{desc}{percentage:3.0f}%|{bar}|{n_fmt}/{total_fmt}, {remaining} left{postfix}"
-"""Fits a run of 40,000 steps into 80 columns."""
 
 
 class ProgressBar(LightningProgressBar):
@@ -35,10 +35,6 @@ class ProgressBar(LightningProgressBar):
         """Stay silent (on ranks other than 0)."""
         self._is_enabled = False
 
-    def enable(self) -> None:
-        """Show the bar."""
-        self._is_enabled = True
-
     def _say(self, text: str, *, now: bool = False) -> None:
         if self._is_enabled and (now or time.monotonic() - self._last_line > PLAIN_SECONDS):
             self._last_line = time.monotonic()
@@ -52,9 +48,8 @@ class ProgressBar(LightningProgressBar):
         step = trainer.global_step
         self._began = (time.monotonic(), step)
         if self._is_enabled and is_terminal():
-            self._bar = tqdm(
-                total=self.plan.max_steps, initial=step, dynamic_ncols=True, unit="step", bar_format=BAR_FORMAT
-            )
+            total = self.plan.max_steps
+            self._bar = tqdm(total=total, initial=step, dynamic_ncols=True, unit="step", bar_format=BAR_FORMAT)
             self._bar.set_description(self.plan.describe(step))
         else:
             self._say(f"step {step}/{self.plan.max_steps}: {self.plan.describe(step)}", now=True)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ripu.io.errors import RipuError
 from ripu.io.shell import command_line
-from ripu.io.writing import AtomicFile, WriteError, writing
+from ripu.io.writing import WriteError, writing
+from ripu.models.checkpoints import save_new
 
 
 class NonFiniteError(RipuError, FloatingPointError):
@@ -110,9 +111,7 @@ def keep_failed_step(
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with AtomicFile(path) as file:
-                torch.save(state, file)  # type: ignore[arg-type]
-                file.publish()
+        save_new(state, path)
     except WriteError as error:
         kept = f"the state that repeats the step was not kept ({error})"
     shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
