@@ -68,7 +68,7 @@ class RipuDataModule(pl.LightningDataModule):
         Args:
             source, target, val: See :class:`ripu.datasets.scenes.Scenes`. With a ``store`` the target's own labels are
                 not used, and should be stripped (:meth:`SceneDataset.without_labels`).
-            plan: Steps at which phases begin and end.
+            plan: The schedule.
             seed: Seed of order and augmentation.
             source_size, target_size: (height, width) of images in training; selection and evaluation use the target's.
             source_batch, target_batch: Images per micro-batch and device.

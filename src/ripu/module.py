@@ -169,7 +169,9 @@ class RipuModule(EvaluationModule):
             shared = f" (on this or another of {world} processes)" if world > 1 else ""
             cause = f"the gradient is not finite{shared}" if torch.isfinite(loss) else f"the loss is {loss.item()}"
             raise keep_failed_step(self, cause, batch, micro_batch, terms)
-        self._add_losses({**terms, "loss": loss}, is_first=micro_batch == 0)
+        before = self.step_losses if micro_batch else {}
+        shares = {name: term / self.accumulate for name, term in {**terms, "loss": loss}.items()}
+        self.step_losses = {name: before[name] + share if name in before else share for name, share in shares.items()}
         if is_last_micro:
             with self._step.changing():
                 optimizer.step()  # type: ignore[union-attr]
@@ -191,12 +193,6 @@ class RipuModule(EvaluationModule):
                 self.manual_backward(total)
             terms |= {name: term.detach() for name, term in part_terms.items()}
         return terms
-
-    def _add_losses(self, terms: Mapping[str, Tensor], *, is_first: bool) -> None:
-        """Add a micro-batch's share to the losses of its step."""
-        before = {} if is_first else self.step_losses
-        shares = {name: term / self.accumulate for name, term in terms.items()}
-        self.step_losses = {name: before[name] + share if name in before else share for name, share in shares.items()}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return SGD with a group each for backbone and head, and the poly schedule."""

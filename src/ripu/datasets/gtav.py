@@ -22,13 +22,12 @@ def load_gtav(root: str | Path) -> SceneDataset:
     root = Path(root)  # contains images/ and labels/
     scenes, num_images, num_labels = pair_by_name(root / "images", root / "labels", f"GTAV in {root}")
     if not scenes:
+        found = f"{num_images} images and {num_labels} labels, no two of the same name"
         raise DatasetNotFoundError(
             "GTAV",
             root,
             "images/*.png and labels/*.png (24,966 of each, ten archives of each unpacked into one folder)",
             "https://download.visinf.tu-darmstadt.de/data/from_games/",
-            found=f"{num_images} images and {num_labels} labels, no two of the same name"
-            if num_images or num_labels
-            else "",
+            found=found if num_images or num_labels else "",
         )
     return SceneDataset("gtav", scenes, CITYSCAPES19)

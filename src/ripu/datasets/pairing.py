@@ -82,9 +82,8 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
 def label_fit(turn: int, image: tuple[int, int], label: tuple[int, int]) -> str:
     """Compare the (height, width) of a label with that of the upright image, whose file has an EXIF orientation.
 
-    Returns:
-        ``lying`` if the label fits the image as stored, on its side; ``unclear`` if it fits the image both as stored
-        and upright; otherwise empty.
+    Return ``lying`` if the label fits the image as stored, on its side; ``unclear`` if it fits the image both as stored
+    and upright; otherwise an empty text.
     """
     if turn >= 5 and label == image[::-1] != image:
         return "lying"

@@ -32,12 +32,10 @@ class Photo:
 
 
 def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
-    """Find the images in and below a folder (or one image), in the order of their names.
+    """Find the images in and below a folder (or one image), in the order of their names, and count other files.
 
-    Links to folders are not followed. Hidden files and folders, and the output folder, are skipped.
-
-    Returns:
-        The images, and the number of other files. ``stem`` keeps the suffix if two images differ only in it.
+    Links to folders are not followed. Hidden files and folders, and the output folder, are skipped. ``stem`` keeps the
+    suffix if two images differ only in it.
 
     Raises:
         PhotosError: The folder does not exist, contains no image, or is the output folder.

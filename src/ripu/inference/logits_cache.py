@@ -25,10 +25,7 @@ MEMORY_BYTES = 2 << 30
 
 
 class LogitSource:
-    """The logits of a run's target images, computed once if they can be kept.
-
-    They are kept in a folder if one is named (:meth:`keep_in`), else in memory if they fit, else not at all.
-    """
+    """The logits of a run's target images, kept in a folder (:meth:`keep_in`), else in memory if they fit."""
 
     def __init__(self, module: Any, datamodule: RipuDataModule, device: torch.device, num_classes: int) -> None:
         self.network: Callable[[Tensor], Tensor] = module  # maps raw images to logits

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -15,12 +15,9 @@ from ripu.datasets.taxonomy import Taxonomy
 from ripu.training.metrics import ConfusionMatrix, SegmentationScores, scores_from_confusion
 from ripu.training.step_failure import NonFiniteError
 
-
-class OnPrediction(Protocol):
-    """A callable that receives every prediction of an evaluation, e.g. for a report."""
-
-    def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
-        """Receive (H, W) int64 train ids, (C, H, W) log-probabilities up to a constant per pixel, and the label."""
+OnPrediction = Callable[[int, Tensor, Tensor, Tensor], None]
+"""Receives the index of an image, its prediction (H, W) int64, log-probabilities up to a constant per pixel (C, H, W),
+and its label (H, W) uint8."""
 
 
 class EvaluationModule(pl.LightningModule):

@@ -69,14 +69,9 @@ class SegmentationScores:
 
 
 def scores_from_confusion(confusion: Tensor, taxonomy: Taxonomy) -> SegmentationScores:
-    """Return the IoU of every class, ``TP / (TP + FP + FN)``, and their mean.
+    """Return the IoU of every class, ``TP / (TP + FP + FN)``, and their mean, NaN over no class at all.
 
-    Args:
-        confusion: (C, C) integer counts without void pixels; rows are truth, columns prediction.
-        taxonomy: Names of the classes, and the subsets to average over.
-
-    Returns:
-        The scores. A mean over no class at all is NaN.
+    ``confusion`` has (C, C) integer counts without void pixels; rows are truth, columns prediction.
     """
     counts = confusion.to("cpu", torch.float64)
     hits = counts.diag()

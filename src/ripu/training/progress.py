@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,18 +18,45 @@ from ripu.training.training_log import HasStepLosses
 BAR_FORMAT = "{desc}{percentage:3.0f}%|{bar}|{n_fmt}/{total_fmt}, {remaining} left{postfix}"
 
 
-class ProgressBar(LightningProgressBar):
+class EvaluationBar(pl.Callback):
+    """The progress bar of an evaluation without training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._part: Progress | None = None
+        self._is_enabled = True
+
+    def _open(self, title: str, num_batches: Iterable[float]) -> None:
+        self._part = Progress(title, int(sum(num_batches)), "batches", is_enabled=self._is_enabled)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        self._open("evaluating", trainer.num_test_batches)
+
+    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
+        """Advance by a batch."""
+        if self._part is not None:
+            self._part.add()
+
+    def on_test_end(self, *_: Any, **__: Any) -> None:
+        """Close the bar; after an error, its message appears below."""
+        if self._part is not None:
+            self._part.close()
+            self._part = None
+
+    on_exception = on_test_end
+
+
+class ProgressBar(EvaluationBar, LightningProgressBar):
     """One bar over the whole run on a terminal; occasional plain lines elsewhere."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         self.plan = plan
         self._bar: tqdm[Any] | None = None
-        self._part: Progress | None = None
         self._loss = self._miou = ""
         self._began = (0.0, 0)
         self._last_line = 0.0
-        self._is_enabled = True
 
     def disable(self) -> None:
         """Stay silent (on ranks other than 0)."""
@@ -73,23 +100,17 @@ class ProgressBar(LightningProgressBar):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar of an evaluation."""
-        self._part = Progress("evaluating", int(sum(trainer.num_val_batches)), "batches", is_enabled=self._is_enabled)
+        self._open("evaluating", trainer.num_val_batches)
+
+    on_validation_batch_end = EvaluationBar.on_test_batch_end
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the bar of the last evaluation."""
-        total = int(sum(trainer.num_test_batches))
-        self._part = Progress("last evaluation", total, "batches", is_enabled=self._is_enabled)
-
-    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
-        """Advance by a batch."""
-        if self._part is not None:
-            self._part.add()
-
-    on_test_batch_end = on_validation_batch_end
+        self._open("last evaluation", trainer.num_test_batches)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the new mIoU."""
-        self._close_part()
+        super().on_test_end()
         value = trainer.callback_metrics.get("val/mIoU")
         if value is not None:
             self._miou = f"mIoU {float(value):.1f}"
@@ -110,36 +131,10 @@ class ProgressBar(LightningProgressBar):
         return show
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Close the bar; after an error, its message appears below."""
-        self._close_part()
+        """Close all bars; after an error, its message appears below."""
+        super().on_test_end()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     on_test_end = on_exception = on_train_end
-
-    def _close_part(self) -> None:
-        if self._part is not None:
-            self._part.close()
-            self._part = None
-
-
-class EvaluationBar(pl.Callback):
-    """The progress bar of an evaluation without training."""
-
-    def __init__(self) -> None:
-        self._bar: Progress | None = None
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar."""
-        self._bar = Progress("evaluating", int(sum(trainer.num_test_batches)), "batches")
-
-    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
-        """Advance by a batch."""
-        if self._bar is not None:
-            self._bar.add()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the bar, so that the message appears below it."""
-        if self._bar is not None:
-            self._bar.close()
