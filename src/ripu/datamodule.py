@@ -68,8 +68,7 @@ class RipuDataModule(pl.LightningDataModule):
         Args:
             source, target, val: See :class:`ripu.datasets.scenes.Scenes`. With a ``store`` the target's own labels are
                 not used, and should be stripped (:meth:`SceneDataset.without_labels`).
-            plan: The schedule.
-            seed: Seed of order and augmentation.
+            plan, seed: The schedule; the seed of order and augmentation.
             source_size, target_size: (height, width) of images in training; selection and evaluation use the target's.
             source_batch, target_batch: Images per micro-batch and device.
             uses_target: Whether target images are read after pre-training.
@@ -78,8 +77,7 @@ class RipuDataModule(pl.LightningDataModule):
             accumulate: Micro-batches per optimiser step.
             num_workers: Loader processes for each of source, target, validation and pool.
             eval_batch: Images per forward in evaluation and selection.
-            source_classes: (N, C) bool, the classes in each source image, for class-balanced sampling; None samples
-                uniformly.
+            source_classes: (N, C) bool, the classes in each source image; None samples uniformly, not class-balanced.
             cache: Keeps images, and labels that are read from files, at their training size.
         """
         super().__init__()

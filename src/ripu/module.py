@@ -69,8 +69,7 @@ class RipuModule(EvaluationModule):
 
         Args:
             network: A :class:`ripu.models.interface.SegmentationNetwork`.
-            taxonomy, plan: The classes and the schedule.
-            seed: Seed of dropout.
+            taxonomy, plan, seed: The classes, the schedule, the seed of dropout.
             learning_rate, momentum, weight_decay: Of SGD, ``learning_rate`` for the backbone at the start.
             head_lr_factor: Learning rate of the head over that of the backbone.
             poly_power, poly_horizon: See :func:`poly_factor`; the horizon is ``plan.max_steps`` by default.

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from ripu.io.errors import RipuError
 from ripu.io.shell import command_line
 
+# Beginnings of command-line words that only fit the original data
 _DATA_KEYS = ("dataset", "paths.", "resume", "start.", "data.cache", "model.checkpoint", "model.weights", "hydra")
-"""Beginnings of command-line words that only fit the original data."""
 
 
 class DatasetNotFoundError(RipuError, ValueError):

@@ -34,7 +34,7 @@ def make_taxonomy(
     """Make the class table of a user's own data.
 
     Args:
-        name: Name of the table.
+        name: Its name.
         classes: Class name -> RGB colour, in the order of train ids; or names alone, to choose the colours
             automatically.
         ids: Id in label files -> class name; a class may have several. None: 0, 1, ... in the order of classes.
@@ -188,11 +188,10 @@ def load_folder(
     if verify and labels is not None and (missing_labels != "allow" or name != "target"):
         _refuse_unlabelled(scenes, key, label_patterns)
     taxonomy = make_taxonomy(f"{name} of folder", classes, ids if color_map is None else None, subsets)
-    decode = (
-        _id_labels(ignore_ids, taxonomy, key)
-        if color_map is None
-        else _color_labels(color_map, ignore_colors, taxonomy, classes)
-    )
+    if color_map is None:
+        decode: IdLabels | ColorLabels = _id_labels(ignore_ids, taxonomy, key)
+    else:
+        decode = _color_labels(color_map, ignore_colors, taxonomy, classes)
     dataset = SceneDataset(f"{name} in {root}", tuple(scenes), taxonomy, decode, unreadable, name)
     if verify:
         _check(dataset)
@@ -236,19 +235,17 @@ def _color_labels(
     taxonomy: Taxonomy,
     classes: Classes,
 ) -> ColorLabels:
-    pairs: list[tuple[Color, int]]
     if isinstance(color_map, str):
         if color_map != "classes" or not isinstance(classes, Mapping):
             raise SceneError(
                 f"dataset.color_map={color_map} is not understood: give class names with lists of RGB colours, or the "
                 "word classes if dataset.classes has the colours"
             )
-        pairs = [(color, train_id) for train_id, color in enumerate(taxonomy.class_colors)]
-    else:
-        pairs = []
-        for name, colors in color_map.items():
-            train_id = _position(name, taxonomy.class_names, "dataset.color_map")
-            pairs += [(_color(color, f"dataset.color_map.{name}"), train_id) for color in colors]
+        color_map = {name: [color] for name, color in classes.items()}
+    pairs: list[tuple[Color, int]] = []
+    for name, colors in color_map.items():
+        train_id = _position(name, taxonomy.class_names, "dataset.color_map")
+        pairs += [(_color(color, f"dataset.color_map.{name}"), train_id) for color in colors]
     void = None if ignored is None else tuple(_color(color, "dataset.ignore_colors") for color in ignored)
     seen: dict[Color, int] = {}
     for color, train_id in pairs:
@@ -310,7 +307,7 @@ def _check(dataset: SceneDataset) -> None:
 def _position(name: str, names: Sequence[str], key: str) -> int:
     if str(name) not in names:
         raise SceneError(f"{key} names the class {name!r}, which is not in dataset.classes {list(names)}")
-    return list(names).index(str(name))
+    return names.index(str(name))
 
 
 def _color(color: Sequence[int], key: str) -> Color:

@@ -132,14 +132,10 @@ def upright_size(file: Image.Image) -> tuple[int, int]:
 
 
 def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
-    """Decode an opened image to upright 8-bit RGB.
+    """Decode an image that has only been opened to upright 8-bit RGB, (H, W, 3).
 
     Grey becomes RGB, transparency is dropped, and integers of more than 8 bits count as 16 bits, floats as 0..1 (0..255
-    if any exceeds 1). The image is turned as its EXIF data ask, so that it is upright as viewers and labelling tools
-    show it.
-
-    Args:
-        file: An image, not yet decoded.
+    if any exceeds 1). The image is turned as its EXIF data ask, as viewers and labelling tools show it.
 
     Raises:
         OSError: It cannot be decoded.

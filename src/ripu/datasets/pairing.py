@@ -28,8 +28,7 @@ def composed(name: str) -> str:
 def pair_by_name(images: Path, labels: Path, name: str) -> tuple[tuple[Scene, ...], int, int]:
     """Pair the PNG files of two folders that have the same name, and warn about the others.
 
-    Returns:
-        The scenes sorted by name, and the numbers of images and labels.
+    Return the scenes sorted by name, and the numbers of images and labels.
     """
     first, second = ({path.name: path for path in sorted(folder.glob("[!.]*.png"))} for folder in (images, labels))
     scenes = tuple(Scene(path.stem, path, second[key]) for key, path in first.items() if key in second)
@@ -98,12 +97,11 @@ def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
     Raises:
         SceneError: The file cannot be read, is empty, or has a line that names no image or several.
     """
+    file = f"{key}.list_file={path}"
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SceneError(
-            f"{key}.list_file={path} cannot be read ({error}); name a text file below dataset.root"
-        ) from error
+        raise SceneError(f"{file} cannot be read ({error}); name a text file below dataset.root") from error
     by_name: dict[str, list[int]] = {}
     for index, scene in enumerate(scenes):
         by_name.setdefault(composed(scene.image.stem), []).append(index)
@@ -127,15 +125,13 @@ def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
             (unclear if options else unknown).append(text)
     if unknown:
         raise SceneError(
-            f"{key}.list_file={path}: {len(unknown)} lines name no image of {key}.images: {unknown[:3]}; correct the "
-            "list, or the patterns"
+            f"{file}: {len(unknown)} lines name no image of {key}.images: {unknown[:3]}; correct the list, or the "
+            "patterns"
         )
     if unclear:
-        raise SceneError(
-            f"{key}.list_file={path}: {len(unclear)} lines fit several images: {unclear[:3]}; write more of their path"
-        )
+        raise SceneError(f"{file}: {len(unclear)} lines fit several images: {unclear[:3]}; write more of their path")
     if not chosen:
-        raise SceneError(f"{key}.list_file={path} names no image; write one per line")
+        raise SceneError(f"{file} names no image; write one per line")
     return [scenes[index] for index in sorted(chosen)]
 
 

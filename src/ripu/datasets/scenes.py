@@ -139,8 +139,7 @@ class SceneDataset:
     def label_size(self, index: int) -> tuple[int, int]:
         """Return the size as :meth:`require_label_size` does.
 
-        Under ``skip``, a label that cannot be read has the size of its image, else of the first scene with a readable
-        size.
+        Under ``skip``, an unreadable label has the size of its image, else of the first scene with a readable size.
         """
         for read in (self.require_label_size, self._image_size):
             with suppress(SkippedFileError):

@@ -104,12 +104,11 @@ def predict_folder(
     Args:
         source: The folder, or one image.
         output: Gets a folder for each kind of file.
-        module: Maps raw images (B, 3, h, w) uint8 to logits, on ``device``.
+        module, device: Maps raw images (B, 3, h, w) uint8 to logits, on the device.
         taxonomy: The classes.
         trained_size: (height, width) that target images had in training.
         checkpoint_sha256: Digest of the checkpoint; finished images of another one are refused.
-        device: See ``module``.
-        options: See :class:`Options`.
+        options: See ``conf/predict.yaml``.
 
     Returns:
         ``done``, ``skipped`` (finished before), ``unreadable`` (name to reason) and ``others`` (files that are not

@@ -20,8 +20,7 @@ from ripu.io.errors import ConfigError
 from ripu.io.reading import UntrustedError, read_array, read_json
 from ripu.io.writing import AtomicFile, write_json
 
-MEMORY_BYTES = 2 << 30
-"""Without a folder, logits up to this size are kept in memory; larger ones are computed again for every round."""
+MEMORY_BYTES = 2 << 30  # without a folder, larger logits are computed again for every round
 
 
 class LogitSource:

@@ -25,9 +25,7 @@ ROUNDS: tuple[RGB, ...] = (BLUE, SKY_BLUE, GREEN, YELLOW, ORANGE, VERMILION, PUR
 """Colours of selection rounds, from cold to warm."""
 
 GRID: RGB = (153, 153, 153)
-
-HEAT_MAP = "viridis"
-"""Matplotlib's name of the colour map of heat maps, whose lightness grows with the value."""
+HEAT_MAP = "viridis"  # matplotlib's name of a colour map whose lightness grows with the value
 
 
 def hex_color(color: RGB) -> str:

@@ -33,10 +33,7 @@ def file_names(image_ids: Sequence[str]) -> list[str]:
 
 
 def save_prediction(folder: Path, name: str, label: NDArray[np.uint8], taxonomy: Taxonomy) -> None:
-    """Write (H, W) train ids as label ids, as the Cityscapes server and scripts expect them, and in colour.
-
-    The files are ``labelIds/NAME.png`` and ``color/NAME.png`` in the folder; see :func:`file_names`.
-    """
+    """Write (H, W) train ids as ``labelIds/NAME.png``, as the Cityscapes server wants them, and ``color/NAME.png``."""
     for kind, pixels in (("labelIds", taxonomy.to_disk_ids(label)), ("color", taxonomy.colorize(label))):
         path = folder / kind / f"{name}.png"
         with writing(path):

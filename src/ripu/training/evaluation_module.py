@@ -42,9 +42,7 @@ class EvaluationModule(pl.LightningModule):
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
         if compile_network:
             self.network.compile()
-        self.taxonomy = taxonomy
-        self.flip = flip
-        self.channels_last = channels_last
+        self.taxonomy, self.flip, self.channels_last = taxonomy, flip, channels_last
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(network.mean).view(1, 3, 1, 1), persistent=False)
@@ -67,10 +65,7 @@ class EvaluationModule(pl.LightningModule):
 
         Args:
             image: (1, 3, h, w) uint8 RGB at network size.
-            size: (height, width) of the result.
-
-        Returns:
-            (1, C, height, width) float32 probabilities.
+            size: (height, width) of the result, (1, C, height, width) float32.
         """
         result = self._sized_logits(image, size).softmax(dim=1)
         if self.flip:

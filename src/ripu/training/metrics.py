@@ -60,8 +60,7 @@ class SegmentationScores:
     def to_metrics(self) -> dict[str, float]:
         """Return the scores by the names under which they are logged.
 
-        With subsets there are several means; then the mean over all C classes is also called ``mIoUC``, e.g.
-        ``mIoU16``.
+        With subsets there are several means, so the mean over all C classes is also called ``mIoUC``, e.g. ``mIoU16``.
         """
         values = {"mIoU": self.miou, "pixel_accuracy": self.pixel_accuracy, **self.subsets}
         values |= {f"iou/{name}": iou for name, iou in self.per_class_iou.items() if iou is not None}

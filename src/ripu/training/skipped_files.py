@@ -45,9 +45,8 @@ class SkippedFiles(pl.Callback):
             if key in self._seen:
                 continue
             self._seen[key] = fault._asdict()
-            _log.warning(
-                "%s: %s; %s (data.unreadable=skip)", fault.part, fault.cause, _INSTEAD.get(fault.part, "it is left out")
-            )
+            instead = _INSTEAD.get(fault.part, "it is left out")
+            _log.warning("%s: %s; %s (data.unreadable=skip)", fault.part, fault.cause, instead)
             if self._path is not None:
                 with writing(self._path):
                     handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -81,8 +81,7 @@ def keep_failed_step(
         module: The module; its network as before the step.
         cause: The value that is not finite, e.g. ``the loss is nan``.
         batch: The micro-batch by domain: image, label, position, index.
-        micro_batch: Its number in the step.
-        terms: The terms of the loss.
+        micro_batch, terms: Its number in the step and the terms of its loss.
     """
     step, rank = module.global_step, module.global_rank
     names = {}
