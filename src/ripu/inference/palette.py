@@ -44,7 +44,7 @@ def round_color(index: int) -> RGB:
 
 
 def heat(values: NDArray[np.floating], largest: float) -> NDArray[np.uint8]:
-    """Paint (H, W) finite numbers as a heat map, (H, W, 3) uint8 RGB; above ``largest`` > 0 all are equally light."""
+    """Paint (H, W) finite numbers, clipped to 0 .. ``largest`` (above 0), as a heat map, (H, W, 3) uint8 RGB."""
     import matplotlib  # takes half a second
 
     table = matplotlib.colormaps[HEAT_MAP](np.arange(256), bytes=True)[:, :3]

@@ -27,6 +27,9 @@ class MetricsFile(Logger):
     New columns may appear at any time. A resumed run replaces the rows after its step.
     """
 
+    name = "metrics"
+    version = "0"
+
     def __init__(self, run: Path) -> None:
         super().__init__()
         self.path = run / "metrics.csv"
@@ -43,9 +46,6 @@ class MetricsFile(Logger):
                     raise UntrustedError(
                         f"{self.path} is damaged ({error!r}); remove it, or restore it from a copy of the run"
                     ) from error
-
-    name = "metrics"
-    version = "0"
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
