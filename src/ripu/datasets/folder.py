@@ -334,8 +334,9 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 def _made_up_color(train_id: int) -> Color:
     """Return a colour for a class without one, from the bits of its number, as in the palette of PASCAL VOC."""
+    number = train_id + 1
     red, green, blue = (
-        sum((train_id + 1 >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)
+        sum(((number >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8)) for channel in range(3)
     )
     return red, green, blue
 

@@ -44,8 +44,7 @@ class SeparableASPPHead(nn.Module):
         separable = (_separable(OUT_CHANNELS, WIDTH, dilation, norm) for dilation in DILATIONS)
         self.parallel_branches = nn.ModuleList([_conv_norm_relu(OUT_CHANNELS, WIDTH, 1, norm), *separable])
         self.global_branch = nn.Sequential(nn.AdaptiveAvgPool2d(1), *_conv_norm_relu(OUT_CHANNELS, WIDTH, 1, norm))
-        num_branches = len(self.parallel_branches) + 1
-        self.bottleneck = _conv_norm_relu(num_branches * WIDTH, WIDTH, 3, norm)
+        self.bottleneck = _conv_norm_relu((len(self.parallel_branches) + 1) * WIDTH, WIDTH, 3, norm)
         self.shortcut = _conv_norm_relu(LOW_CHANNELS, SHORTCUT_WIDTH, 1, norm)
         self.decoder = nn.Sequential(
             _separable(WIDTH + SHORTCUT_WIDTH, WIDTH, 1, norm),
