@@ -16,37 +16,27 @@ from ripu.run.device import make_device
 
 
 def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
-    """Repeat the step that a file of :func:`ripu.training.step_failure.keep_failed_step` holds.
+    """Repeat the step in a file of :func:`ripu.training.step_failure.keep_failed_step`.
 
     Args:
         path: The file.
-        accelerator: ``auto``, ``cpu`` or ``cuda``; results are bit-equal on the device that the step failed on, with
-            the number of threads of the run.
+        accelerator: ``auto``, ``cpu`` or ``cuda``; results are bit-equal on the device that the step failed on.
 
     Returns:
-        ``terms`` of the loss, ``first``: the first module whose output is not finite (None where all are), and
-        ``gradients``: parameters whose gradient is not finite.
+        ``terms`` of the loss, ``first``: the first module whose output is not finite (None if all are), and
+        ``gradients`` and ``weights``: the parameters whose gradient or value is not finite.
 
     Raises:
         ConfigError: The file is damaged, or of another kind.
     """
     import torch
 
-    threads = torch.get_num_threads()
-    try:
-        return _repeat(path, accelerator)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
-    import torch
+    def is_finite(value: torch.Tensor) -> bool:
+        return bool(torch.isfinite(value).all())
 
     state = restore.read_checkpoint(path)
-    missing = {"step", "micro_batch", "rank", "threads", "batch", "images"} - state.keys()
-    if missing:
+    if {"step", "micro_batch", "rank", "threads", "batch", "images"} - state.keys():
         raise ConfigError(f"{path} is not the state of a step that failed; name RUN/nonfinite/step-*.pt")
-    torch.set_num_threads(state["threads"])
     spec = restore.restored_spec(state)
     device = make_device(accelerator)
     module = restore.restored_module(spec, state).to(device).train()
@@ -57,7 +47,7 @@ def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
 
     def watch(name: str) -> Any:
         def look(part: torch.nn.Module, inputs: Any, output: Any) -> None:
-            if not first and isinstance(output, torch.Tensor) and not bool(torch.isfinite(output).all()):
+            if not first and isinstance(output, torch.Tensor) and not is_finite(output):
                 first.append(name)
 
         return look
@@ -70,27 +60,29 @@ def _repeat(path: Path, accelerator: str) -> dict[str, Any]:
     kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     precision = spec.trainer.precision
     terms: dict[str, float] = {}
-    with torch.autocast(device.type, kinds.get(precision), enabled=precision in kinds):
-        for domain in batch:
-            part_terms = module.domain_loss(batch, domain, with_consistency=is_adapting)
-            total = torch.stack(list(part_terms.values())).sum()
-            if total.requires_grad:
-                total.backward()  # type: ignore[no-untyped-call]
-            terms |= {name: float(term.detach()) for name, term in part_terms.items()}
-    gradients = [
-        name
-        for name, one in module.network.named_parameters()
-        if one.grad is not None and not bool(torch.isfinite(one.grad).all())
-    ]
-    weights = [name for name, one in module.network.named_parameters() if not bool(torch.isfinite(one).all())]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(state["threads"])  # sums depend on it
+    try:
+        with torch.autocast(device.type, kinds.get(precision), enabled=precision in kinds):
+            for domain in batch:
+                part_terms = module.domain_loss(batch, domain, with_consistency=is_adapting)
+                total = torch.stack(list(part_terms.values())).sum()
+                if total.requires_grad:
+                    total.backward()  # type: ignore[no-untyped-call]
+                terms |= {name: float(term.detach()) for name, term in part_terms.items()}
+    finally:
+        torch.set_num_threads(threads)
+    parameters = dict(module.network.named_parameters())
     return {
         "step": state["step"],
         "images": state["images"],
         "recorded": state["terms"],
         "terms": terms,
         "first": first[0] if first else None,
-        "gradients": gradients,
-        "weights": weights,
+        "gradients": [
+            name for name, value in parameters.items() if value.grad is not None and not is_finite(value.grad)
+        ],
+        "weights": [name for name, value in parameters.items() if not is_finite(value)],
     }
 
 

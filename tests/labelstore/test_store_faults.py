@@ -29,6 +29,7 @@ from ripu.labelstore import (
     square_regions,
 )
 from ripu.labelstore.errors import StoreLockedError, StoreWriteError
+from ripu.labelstore.files import RecordFile
 
 A = IMAGES[0].image_id
 
@@ -613,7 +614,7 @@ def test_damage_in_one_image_leaves_the_others_readable(tmp_path: Path) -> None:
     make(folder, 1).close()
     store = LabelStore.open(folder)
     name = store.log.rounds[0].file.name
-    row = store._cache.file(store.log.rounds[0].file)._rows[0]
+    row = RecordFile(folder / name)._rows[0]
     data = bytearray((folder / name).read_bytes())
     data[row[0]] ^= 1
     (folder / name).write_bytes(data)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.labelstore.reader import LabelReader
-from ripu.labelstore.records import VOID, ImagePicks, LabelArray, Regions, Round, regions_of
+from ripu.labelstore.records import VOID, LabelArray, Regions, Round, regions_of
 
 
 @dataclass
@@ -51,14 +51,7 @@ class Tally:
 
     @classmethod
     def count(cls, regions: Regions, labels: LabelArray, known: NDArray[np.bool_], num_classes: int) -> Tally:
-        """Count one image of one round.
-
-        Args:
-            regions: The pixels that each pick asks for.
-            labels: (M,) uint8, their answers.
-            known: (M,) bool, True where there is one.
-            num_classes: C.
-        """
+        """Count the picks of one image and round, whose M pixels have these labels if they are ``known``, (M,) bool."""
         pick_of_pixel = regions.pick_of_pixel
         num_answers = np.bincount(pick_of_pixel[known], minlength=len(regions))
         num_void = np.bincount(pick_of_pixel[known & (labels == VOID)], minlength=len(regions))
@@ -98,23 +91,18 @@ class Tally:
 
 @dataclass
 class RoundAccount:
-    """The account of a live round.
+    """The counts of a live round.
 
     Attributes:
         spec: The round.
         tally: Its counts.
-        left_picks: Picks of its budget, over all images, that it did not spend; None where the images share a budget or
-            differ in size, or regions have sizes of their own, so that the budget per image is only a limit.
+        left_picks: Picks of its budget, over all images, that it did not spend; None if the images share a budget or
+            differ in size, or regions have sizes of their own: then the budget per image is only a limit.
     """
 
     spec: Round
     tally: Tally
     left_picks: int | None
-
-    def to_json(self, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """Return the account as a JSON object."""
-        head = {name: getattr(self.spec, name) for name in ("index", "step", "budget")}
-        return {**head, **self.tally.to_json(class_names), "left_picks": self.left_picks}
 
 
 @dataclass
@@ -129,11 +117,11 @@ class StoreStats:
         rounds: Per live round.
         images: Per image id.
         planned_picks: Picks that the run plans to spend over all images and rounds, on top of the carried ones. None
-            without a plan, and where images differ in size: the plan is that of the largest then. (On the training grid
+            without a plan, and if images differ in size: the plan is that of the largest then. (On the training grid
             the budget is the same for all sizes.)
         left_picks: The rest of them; each will cost one click or more.
-        left_pixels: Pixels that they can ask for at most; None without a plan, and where regions are not squares.
-        left_picks_per_image: The rest by image id; None where :attr:`RoundAccount.left_picks` is.
+        left_pixels: Pixels that they can ask for at most; None without a plan, and if regions are not squares.
+        left_picks_per_image: The rest by image id; None if :attr:`RoundAccount.left_picks` is.
         unasked_answers: Pixels that are answered but not asked for by the rounds counted here, e.g. of undone rounds.
     """
 
@@ -157,7 +145,14 @@ class StoreStats:
             "num_pixels": self.num_pixels,
             "carried": self.carried.to_json(names),
             "total": self.total.to_json(names),
-            "rounds": [one.to_json(names) for one in self.rounds],
+            "rounds": [
+                {
+                    **{name: getattr(account.spec, name) for name in ("index", "step", "budget")},
+                    **account.tally.to_json(names),
+                    "left_picks": account.left_picks,
+                }
+                for account in self.rounds
+            ],
             "images": {
                 image_id: {**tally.to_json(names), "left_picks": left.get(image_id)}
                 for image_id, tally in self.images.items()
@@ -180,21 +175,8 @@ def _has_one_budget(store: LabelReader) -> bool:
     return is_on_grid or len({(image.height, image.width) for image in store.images}) <= 1
 
 
-def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats:
-    """Count what was asked, answered and spent, and what is left.
-
-    Args:
-        store: The store.
-        num_rounds: Only rounds with an index below this; None for all. What was asked before the run began always
-            counts.
-
-    Returns:
-        Counts per image, per round and per class.
-
-    Raises:
-        CorruptStoreError: A file is damaged.
-        RoundOrderError: Fewer rounds are committed than ``num_rounds``.
-    """
+def store_stats(store: LabelReader, num_rounds: int | None) -> StoreStats:
+    """Return the account; see :meth:`ripu.labelstore.LabelStore.stats`."""
     num_classes = len(store.class_names)
     specs = store.rounds_as_of(num_rounds)
     tallies = [Tally.zero(num_classes) for _ in specs]
@@ -204,25 +186,25 @@ def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats
     unasked, are_squares = 0, True
     for image in store.images:
         image_id = image.image_id
-        own = [(store.picks(image_id, spec.index), spec) for spec in specs]
-        asked: list[tuple[Tally, ImagePicks, Round]] = [
-            *((carried, record, spec) for spec, record in store.carried_picks(image_id)),
-            *((tally, record, spec) for tally, (record, spec) in zip(tallies, own, strict=True)),
-        ]
-        of_image = images[image_id] = Tally.zero(num_classes)
-        for tally, record, spec in asked:
+        records = store.picks_as_of(image_id, len(specs))
+        num_carried = len(records) - len(specs)
+        images[image_id] = Tally.zero(num_classes)
+        for tally, (spec, record) in zip([carried] * num_carried + tallies, records, strict=True):
             regions = regions_of(record, spec, image)
-            one = Tally.count(regions, *store.answered(image_id, regions.indices), num_classes)
-            tally.add(one)
-            of_image.add(one)
-        own_picks[image_id] = sum(len(record.picks) for record, _ in own)
-        are_squares &= all(record.regions is None for record, _ in own)
-        unasked += len(store.answers(image_id)[0]) - of_image.answered_pixels
-        total.add(of_image)
+            counts = Tally.count(regions, *store.answered(image_id, regions.indices), num_classes)
+            tally.add(counts)
+            images[image_id].add(counts)
+        own_picks[image_id] = sum(len(record.picks) for _, record in records[num_carried:])
+        are_squares &= all(record.regions is None for _, record in records[num_carried:])
+        unasked += len(store.answers(image_id)[0]) - images[image_id].answered_pixels
+        total.add(images[image_id])
     is_own_budget = are_squares and _has_one_budget(store) and not any("budget_per" in spec.info for spec in specs)
     planned = all_planned_picks(store)
-    left = None if planned is None else planned - sum(own_picks.values())
-    left_per_image = None
+    left = left_pixels = left_per_image = None
+    if planned is not None:
+        left = planned - sum(own_picks.values())
+        if specs and are_squares:
+            left_pixels = left * (2 * specs[-1].reveal_radius + 1) ** 2
     if store.planned_picks is not None and is_own_budget:
         left_per_image = {image_id: store.planned_picks - picks for image_id, picks in own_picks.items()}
     return StoreStats(
@@ -237,9 +219,7 @@ def store_stats(store: LabelReader, num_rounds: int | None = None) -> StoreStats
         images=images,
         planned_picks=planned,
         left_picks=left,
-        left_pixels=left * (2 * specs[-1].reveal_radius + 1) ** 2
-        if left is not None and specs and are_squares
-        else None,
+        left_pixels=left_pixels,
         left_picks_per_image=left_per_image,
         unasked_answers=unasked,
     )

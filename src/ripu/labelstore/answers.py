@@ -14,7 +14,7 @@ from ripu.labelstore.errors import AnswerConflictError, CorruptStoreError
 from ripu.labelstore.files import RecordFile, RecordWriter, StoreFile
 from ripu.labelstore.log import AnswersEvent
 from ripu.labelstore.reader import LabelReader
-from ripu.labelstore.records import ImagePicks, IntArray, LabelArray, Pixels, Round, TargetImage
+from ripu.labelstore.records import ImagePicks, IntArray, Pixels, Round, TargetImage
 
 Squares = tuple[IntArray, int]
 """Centres (N, 2) and radius of square picks: a hint for the encoding of their answers."""
@@ -26,7 +26,7 @@ def file_header(store: LabelReader, kind: str, spec: Round | None = None) -> dic
 
 
 def read_unlisted(store: LabelReader, path: Path) -> Iterator[tuple[int, Pixels]]:
-    """Read a file of answers that the manifest does not list; yield image numbers and answers.
+    """Yield image numbers and answers from a file that the manifest does not list.
 
     Raises:
         CorruptStoreError: It is damaged, of another store, or has images that the store was created without.
@@ -42,21 +42,16 @@ def read_unlisted(store: LabelReader, path: Path) -> Iterator[tuple[int, Pixels]
         yield number, decode_answers(payload, store.images[number])
 
 
-def check_agrees(store: LabelReader, image: TargetImage, indices: IntArray, labels: LabelArray) -> NDArray[np.bool_]:
+def check_agrees(store: LabelReader, image: TargetImage, pixels: Pixels) -> NDArray[np.bool_]:
     """Compare answers with those that the store knows, committed or held.
 
-    Args:
-        store: The store.
-        image: The image.
-        indices: (M,) int64 flat indices.
-        labels: (M,) uint8.
-
     Returns:
-        (M,) bool, True where no answer is committed yet.
+        (M,) bool, True if no answer is committed yet.
 
     Raises:
         AnswerConflictError: A pixel has another answer; names the first.
     """
+    indices, labels = pixels
     found, known = store.answered(image.image_id, indices)
     differs = known & (found != labels)
     if differs.any():
@@ -94,7 +89,7 @@ def write_answers(
     batches: Iterable[tuple[int, Sequence[Pixels]]],
     squares: Callable[[int], Squares | None],
 ) -> tuple[list[AnswersEvent], int]:
-    """Write a file with what is not committed yet, if there is anything, for the caller to commit.
+    """Write a file with the answers that are not committed yet, if there are any, for the caller to commit.
 
     Args:
         store: The store whose folder it goes to.
@@ -102,7 +97,7 @@ def write_answers(
         squares: Returns the squares that may be among the pixels of an image number.
 
     Returns:
-        The event to commit, none where nothing is new, and the number of new pixels.
+        The event to commit, none if nothing is new, and the number of new pixels.
 
     Raises:
         AnswerConflictError: A pixel has or is given another answer.
@@ -114,7 +109,7 @@ def write_answers(
         for number, parts in batches:
             image = store.images[number]
             indices, labels = merge(parts, image)
-            is_new = check_agrees(store, image, indices, labels)
+            is_new = check_agrees(store, image, (indices, labels))
             if is_new.any():
                 out.add(number, encode_answers(indices[is_new], labels[is_new], image, squares(number)))
                 num_pixels += int(is_new.sum())
@@ -125,15 +120,8 @@ def write_answers(
     return [AnswersEvent(entry)], num_pixels
 
 
-def live_squares(store: LabelReader, number: int) -> Squares | None:
-    """Return the square picks of one radius that the live rounds have in an image, None where there are none."""
-    image_id = store.images[number].image_id
-    asked = [*store.carried_picks(image_id), *((spec, store.picks(image_id, spec.index)) for spec in store.rounds)]
-    return squares_of(asked)
-
-
 def squares_of(asked: Iterable[tuple[Round, ImagePicks]]) -> Squares | None:
-    """Return the square picks of one radius among those of an image, None where there are none."""
+    """Return the square picks of one radius among those of an image, None if there are none."""
     found: list[IntArray] = []
     radius = None
     for spec, record in asked:

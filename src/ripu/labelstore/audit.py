@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,11 @@ from ripu.labelstore.answers import file_header, read_unlisted
 from ripu.labelstore.encoding import decode_answers, decode_picks
 from ripu.labelstore.errors import CorruptStoreError, LabelStoreError
 from ripu.labelstore.files import RecordFile, check_whole_file, file_digest
-from ripu.labelstore.log import AnswersEvent, Event, Log, RoundEvent, UndoEvent, held_files, held_name
+from ripu.labelstore.log import AnswersEvent, Event, RoundEvent, UndoEvent, held_files, held_name
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import (
     ImageAnswers,
     IntArray,
-    TargetImage,
     check_answers,
     check_disjoint,
     check_picks,
@@ -26,19 +25,12 @@ from ripu.labelstore.records import (
 )
 
 
-def verify_store(store: LabelReader, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+def verify_store(store: LabelReader, progress: Callable[[int, int], None]) -> list[str]:
     """Check every checksum and every invariant, those of rounds that were undone included.
 
     The invariants: rounds are numbered without gaps and their steps increase; no image is over budget; no pixel is
     asked for twice; picks and answers lie inside their image; labels are classes or void; no pixel has two answers;
     every file belongs to this store.
-
-    Args:
-        store: The store.
-        progress: Called with the number of images checked and of all images.
-
-    Returns:
-        One line per fault, naming file and image; empty if all is well.
     """
     try:
         log, images = store.log, store.images
@@ -49,11 +41,17 @@ def verify_store(store: LabelReader, progress: Callable[[int, int], None] = lamb
     for event in log.events:
         if not isinstance(event, UndoEvent):
             problems += _open(store, event, readable)
-    audit = _Audit(store, log, readable)
-    for number, image in enumerate(images):
-        problems += audit.check_image(number, image)
+    rounds = [(event, content_digest(event.spec)) for event in log.events if isinstance(event, RoundEvent)]
+    # By identity: a manifest that was tampered with may list one round twice.
+    live = {id(event) for event in (*log.carried, *log.rounds)}
+    answers = [readable[entry.name] for entry in log.answers if entry.name in readable]
+    for number in range(len(images)):
+        problems += _check_picks(store, number, rounds, readable, live)
+        problems += _check_answers(store, number, answers)
         progress(number + 1, len(images))
-    problems += audit.check_content()
+    for event, digest in rounds:
+        if event.file.name in readable and digest.hexdigest() != event.content_sha256:
+            problems.append(f"{store.path / event.file.name}: is not the content of {event}")
     for path in held_files(store.path):
         problems += _check_held(store, path)
     return problems
@@ -88,13 +86,13 @@ def _open(store: LabelReader, event: RoundEvent | AnswersEvent, readable: dict[s
         check_whole_file(path, event.file)
     except LabelStoreError as error:
         fault = str(error)
+        yield fault
     try:
         file = RecordFile(path, event.file)
     except LabelStoreError as error:
-        yield fault or str(error)
+        if not fault:
+            yield str(error)
         return
-    if fault:
-        yield fault
     if isinstance(event, AnswersEvent):
         header = file_header(store, "answers")
     else:
@@ -107,57 +105,49 @@ def _open(store: LabelReader, event: RoundEvent | AnswersEvent, readable: dict[s
         readable[event.file.name] = file
 
 
-class _Audit:
-    """The check of records, image by image; gathers the digests of the rounds on the way."""
+def _check_picks(
+    store: LabelReader,
+    number: int,
+    rounds: Sequence[tuple[RoundEvent, hashlib._Hash]],
+    readable: Mapping[str, RecordFile],
+    live: Container[int],
+) -> Iterator[str]:
+    """Yield the faults in the picks of an image; add its records to the digests of the rounds."""
+    image = store.images[number]
+    asked = np.zeros(image.height * image.width, dtype=np.bool_)
+    for event, digest in rounds:
+        file = readable.get(event.file.name)
+        try:
+            payload = None if file is None else file.read(number)
+            if payload is None:
+                continue
+            digest.update(number.to_bytes(4, "little") + hashlib.sha256(payload).digest())
+            record = check_picks(decode_picks(payload, image.image_id), event.spec, image)
+            if id(event) in live:
+                indices = regions_of(record, event.spec, image).indices
+                check_disjoint(indices, asked, f"{event}, image {image.image_id!r}", image.width)
+                asked[indices] = True
+        except LabelStoreError as error:
+            yield f"{store.path / event.file.name}: {error}"
 
-    def __init__(self, store: LabelReader, log: Log, readable: dict[str, RecordFile]) -> None:
-        self._store = store
-        self._answers = log.answers
-        self._num_classes = len(store.class_names)
-        self._readable = readable
-        self._rounds = [event for event in log.events if isinstance(event, RoundEvent)]
-        self._digests = [content_digest(event.spec) for event in self._rounds]
-        # By identity: a manifest that was tampered with may list one round twice.
-        self._live = {id(event) for event in (*log.carried, *log.rounds)}
 
-    def check_image(self, number: int, image: TargetImage) -> Iterator[str]:
-        """Yield the faults of one image."""
-        asked = np.zeros(image.height * image.width, dtype=np.bool_)
-        for event, digest in zip(self._rounds, self._digests, strict=True):
-            file = self._readable.get(event.file.name)
-            try:
-                payload = None if file is None else file.read(number)
-                if payload is None:
-                    continue
-                digest.update(number.to_bytes(4, "little") + hashlib.sha256(payload).digest())
-                record = check_picks(decode_picks(payload, image.image_id), event.spec, image)
-                if id(event) in self._live:
-                    indices = regions_of(record, event.spec, image).indices
-                    check_disjoint(indices, asked, f"{event}, image {image.image_id!r}", image.width)
-                    asked[indices] = True
-            except LabelStoreError as error:
-                yield f"{self._store.path / event.file.name}: {error}"
-        seen: list[IntArray] = [np.zeros(0, dtype=np.int64)]
-        for entry in self._answers:
-            file = self._readable.get(entry.name)
-            try:
-                payload = None if file is None else file.read(number)
-                if payload is not None:
-                    given = ImageAnswers(image.image_id, *decode_answers(payload, image))
-                    seen.append(check_answers(given, self._num_classes, image)[0])
-            except LabelStoreError as error:
-                yield f"{self._store.path / entry.name}: {error}"
-        every = np.sort(np.concatenate(seen))
-        again = every[1:][every[1:] == every[:-1]]
-        if again.size:
-            row, col = divmod(int(again[0]), image.width)
-            yield f"image {image.image_id!r}: pixel (row {row}, column {col}) is answered in two batches"
-
-    def check_content(self) -> Iterator[str]:
-        """Yield the rounds whose content is not what was committed; call after all images."""
-        for event, digest in zip(self._rounds, self._digests, strict=True):
-            if event.file.name in self._readable and digest.hexdigest() != event.content_sha256:
-                yield f"{self._store.path / event.file.name}: is not the content of {event}"
+def _check_answers(store: LabelReader, number: int, files: Iterable[RecordFile]) -> Iterator[str]:
+    """Yield the faults in the answers for an image."""
+    image = store.images[number]
+    seen: list[IntArray] = [np.zeros(0, dtype=np.int64)]
+    for file in files:
+        try:
+            payload = file.read(number)
+            if payload is not None:
+                given = ImageAnswers(image.image_id, *decode_answers(payload, image))
+                seen.append(check_answers(given, len(store.class_names), image)[0])
+        except LabelStoreError as error:
+            yield f"{file.path}: {error}"
+    every = np.sort(np.concatenate(seen))
+    again = every[1:][every[1:] == every[:-1]]
+    if again.size:
+        row, col = divmod(int(again[0]), image.width)
+        yield f"image {image.image_id!r}: pixel (row {row}, column {col}) is answered in two batches"
 
 
 def _check_held(store: LabelReader, path: Path) -> Iterator[str]:

@@ -38,25 +38,15 @@ from ripu.labelstore.records import (
 
 @dataclass(frozen=True)
 class Carried:
-    """The labels that are carried over for one image.
+    """The labels that are carried over for one image."""
 
-    Attributes:
-        picks: One record a carried round, in the order of the rounds.
-        answers: Every answer for the image, asked for or not.
-    """
-
-    picks: tuple[ImagePicks, ...]
-    answers: ImageAnswers
+    picks: tuple[ImagePicks, ...]  # a record per carried round
+    answers: ImageAnswers  # asked for or not
 
 
 @dataclass(frozen=True)
 class Mask:
-    """A label that is known in part.
-
-    Attributes:
-        known: (H, W) bool, True where the pixel is labelled.
-        label: (H, W) uint8 train ids, 255 for void; read where ``known``.
-    """
+    """A label that is known in part: (H, W) uint8 train ids, 255 for void, that count where ``known``, (H, W) bool."""
 
     known: NDArray[np.bool_]
     label: NDArray[np.uint8]
@@ -74,17 +64,12 @@ def carried_rounds(parent: LabelReader) -> tuple[Round, ...]:
 
 
 def mask_round(index: int, origin: Mapping[str, Any]) -> Round:
-    """Return the carried round for a folder of masks: one pick per image, which asks for all that its mask knows."""
+    """Return the carried round for a folder of masks: one pick per image, which asks for all pixels that are known."""
     return Round(index, 0, 1, 0, 0, {"from": {"kind": "masks", **origin}})
 
 
 def check_parent(parent: LabelReader, images: Sequence[TargetImage], class_names: Sequence[str]) -> None:
-    """Check that everything that a store knows has its place in another run.
-
-    Args:
-        parent: The store.
-        images: The target images of the other run.
-        class_names: Its classes in train-id order.
+    """Check that everything that a store knows has its place in another run with these images and classes.
 
     Raises:
         LabelStoreError: Classes differ, or a labelled image is missing there or has another size.
@@ -104,9 +89,9 @@ def check_parent(parent: LabelReader, images: Sequence[TargetImage], class_names
         if len(parent.answers(image.image_id)[0]) or parent.asked_mask(image.image_id).any():
             (lost if here is None else resized).append(image.image_id)
     if lost or resized:
-        what = "not among the target images of this run" if lost else "of another size in this run"
+        fault = "not among the target images of this run" if lost else "of another size in this run"
         raise LabelStoreError(
-            f"{parent.path}: {len(lost or resized)} labelled images are {what}: {(lost or resized)[:3]}; use the data "
+            f"{parent.path}: {len(lost or resized)} labelled images are {fault}: {(lost or resized)[:3]}; use the data "
             "that the other run used (more images than those are allowed)"
         )
 
@@ -126,27 +111,23 @@ def carried_images(
         parent: The store of another run, checked by :func:`check_parent`.
         masks: Reads the mask of an image by its id.
         num_rounds: Only so many rounds of the other run, and answers to what it asked in them and before; None for all
-            of them, and all that it knows.
+            rounds and all answers.
 
     Raises:
         LabelStoreError: A mask and an earlier answer contradict each other.
     """
-    specs = () if parent is None else parent.rounds_as_of(num_rounds)
     known_to_parent = {image.image_id for image in parent.images} if parent is not None else set()
+    num_records = len(parent.carried) + len(parent.rounds_as_of(num_rounds)) if parent is not None else 0
     for image in images:
-        records: list[ImagePicks] = []
+        records = [no_picks(image.image_id)] * num_records
         answers: list[Pixels] = []
         asked = np.zeros((image.height, image.width), dtype=np.bool_)
-        if parent is not None:
-            if image.image_id in known_to_parent:
-                records += [record for _, record in parent.carried_picks(image.image_id)]
-                records += [parent.picks(image.image_id, spec.index) for spec in specs]
-                asked = parent.asked_mask(image.image_id, num_rounds)
-                known, labels = parent.answers(image.image_id)
-                is_wanted = asked.reshape(-1)[known] | (num_rounds is None)
-                answers.append((known[is_wanted], labels[is_wanted]))
-            else:
-                records += [no_picks(image.image_id)] * (len(parent.carried) + len(specs))
+        if parent is not None and image.image_id in known_to_parent:
+            records = [record for _, record in parent.picks_as_of(image.image_id, num_rounds)]
+            asked = parent.asked_mask(image.image_id, num_rounds)
+            known, labels = parent.answers(image.image_id)
+            is_wanted = asked.reshape(-1)[known] | (num_rounds is None)
+            answers.append((known[is_wanted], labels[is_wanted]))
         if masks is not None:
             mask = masks[image.image_id]
             new = np.flatnonzero(mask.known & ~asked).astype(np.int64)
@@ -158,14 +139,9 @@ def carried_images(
 
 
 def write_carried(store: LabelReader, rounds: Sequence[Round], images: Iterable[Carried]) -> list[Event]:
-    """Write the files of what is carried over; see :meth:`ripu.labelstore.LabelStore.carry`.
+    """Write the files of what is carried over; return the events to commit: answers, then rounds.
 
-    Returns:
-        The events to commit: answers, then rounds.
-
-    Raises:
-        LabelStoreError: A record breaks an invariant, as in a commit.
-        StoreWriteError: The disk is full.
+    See :meth:`ripu.labelstore.LabelStore.carry`.
     """
     for spec in rounds:
         check_json(spec.info, f"carried round {spec.index}: info")

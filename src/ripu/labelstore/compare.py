@@ -15,7 +15,7 @@ from ripu.labelstore.records import VOID
 
 @dataclass
 class Overlap:
-    """The sizes of two sets and of their intersection."""
+    """The sizes of two sets and their intersection."""
 
     first: int = 0
     second: int = 0
@@ -80,7 +80,6 @@ def diff_stores(first: LabelReader, second: LabelReader) -> StoreDiff:
 
     Raises:
         LabelStoreError: The class names differ.
-        CorruptStoreError: A file is damaged.
     """
     if first.class_names != second.class_names:
         raise LabelStoreError(

@@ -64,17 +64,13 @@ def encode_answers(
         image: The image.
         squares: (N, 2) centres and the radius of disjoint squares that may be among the pixels; a hint that only makes
             the record smaller.
-
-    Returns:
-        The uncompressed record.
     """
     is_single = np.ones(len(indices), dtype=bool)
-    centres = np.zeros(0, dtype=np.int64)
+    centres = order = np.zeros(0, dtype=np.int64)
     radius = 0
-    order = np.zeros(0, dtype=np.int64)
-    if squares is not None and squares[1] > 0 and len(indices) and len(squares[0]):
-        radius = squares[1]
-        picks = squares[0][np.lexsort((squares[0][:, 1], squares[0][:, 0]))]
+    if squares is not None and squares[1] > 0 and len(squares[0]) and len(indices):
+        picks, radius = squares
+        picks = picks[np.lexsort((picks[:, 1], picks[:, 0]))]
         regions = square_regions(picks, radius, image.height, image.width)
         position = np.minimum(np.searchsorted(indices, regions.indices), len(indices) - 1)
         found = indices[position] == regions.indices
@@ -95,20 +91,18 @@ def encode_answers(
 
 
 def decode_answers(payload: bytes, image: TargetImage) -> tuple[IntArray, LabelArray]:
-    """Return the answers whose bytes :func:`encode_answers` made; those of squares come first.
+    """Return what :func:`encode_answers` encoded: (M,) int64 flat indices, each once, and (M,) uint8 labels.
 
-    Returns:
-        (M,) int64 flat indices, each once, and (M,) uint8 labels.
+    Those of squares come first.
     """
     reader = _Reader(payload, _ANSWERS.size)
     num_squares, radius, num_singles = _ANSWERS.unpack_from(payload)
     centres = np.cumsum(reader.planes(num_squares), dtype=np.uint32).astype(np.int64)
     singles = np.cumsum(reader.planes(num_singles), dtype=np.uint32).astype(np.int64)
+    indices = singles
     if num_squares:
         picks = np.stack(np.divmod(centres, image.width), axis=1)
         indices = np.concatenate([square_regions(picks, radius, image.height, image.width).indices, singles])
-    else:
-        indices = singles
     labels = np.frombuffer(reader.take(len(indices)), dtype=np.uint8)
     reader.end()
     return indices, labels

@@ -1,7 +1,6 @@
-"""Files that are whole or absent: atomic JSON documents and record files with a checksum per record.
+"""Files that are whole or absent: atomic JSON documents, and record files, whose images are read one by one.
 
-A record file (docs/labelstore.md) is a JSON header, zlib-compressed records, an index of (image, byte range, SHA-256)
-and a footer with the checksum of header and index. One image is read and checked without the others.
+docs/labelstore.md describes both.
 """
 
 from __future__ import annotations
@@ -69,10 +68,7 @@ def write_document(path: Path, body: dict[str, Any]) -> str:
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], str]:
-    """Read a document of :func:`write_document`.
-
-    Returns:
-        The body and its SHA-256 (hex).
+    """Return the body of a document of :func:`write_document` and its SHA-256 (hex).
 
     Raises:
         CorruptStoreError: It is missing, not such a document, or does not match its checksum.
@@ -164,7 +160,7 @@ class RecordFile:
             entry: Its entry in the manifest; None for a file that has to vouch for itself, e.g. a shard.
 
         Raises:
-            CorruptStoreError: It is missing, truncated or its index does not match.
+            CorruptStoreError: The file is missing or truncated, or its index does not match.
         """
         self.path = path
         with _reading(path) as handle:
@@ -234,11 +230,7 @@ class RecordFile:
 
 
 def check_whole_file(path: Path, entry: FileEntry) -> None:
-    """Compare a file with the size and checksum in the manifest.
-
-    Raises:
-        CorruptStoreError: It is missing or differs.
-    """
+    """Raise :class:`CorruptStoreError` for a file that is missing or differs from its entry in the manifest."""
     with _reading(path) as handle:
         size = handle.seek(0, os.SEEK_END)
     if size != entry.num_bytes:
@@ -248,11 +240,7 @@ def check_whole_file(path: Path, entry: FileEntry) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 (hex) of a whole file.
-
-    Raises:
-        CorruptStoreError: It is missing, or not a regular file.
-    """
+    """Return the SHA-256 (hex) of a whole file."""
     digest = hashlib.sha256()
     with _reading(path) as handle:
         while block := handle.read(1 << 20):

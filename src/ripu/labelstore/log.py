@@ -12,7 +12,6 @@ import numpy as np
 
 from ripu.labelstore.errors import CorruptStoreError, LabelStoreError
 from ripu.labelstore.files import FileEntry, canonical_json, read_document, write_document
-from ripu.labelstore.forms import FORMAT, VERSION, check_header_form, check_log_form, damage
 from ripu.labelstore.records import MAX_CLASSES, VOID, Round, TargetImage
 
 STORE_FILE = "store.json"
@@ -20,7 +19,22 @@ MANIFEST_FILE = "manifest.json"
 LOCK_FILE = "lock"
 MAX_PIXELS = 2**27
 """Stores of larger images are refused before memory is taken for them; such images are not read either."""
+_FORMAT = "ripu-labels"
+_VERSION = 1
 _HELD_FILE = re.compile(r"held-[0-9a-f]{16}\.dat")
+_LISTED_FILE = re.compile(r"((?:round|carried)-\d{3,}|answers)-[0-9a-f]{16}\.dat")
+_HEX = re.compile(r"[0-9a-f]{64}")
+_MOST = 2**62
+
+# The form of the documents: a right checksum over something else is damage, too.
+_ENTRY = {"name": str, "num_bytes": int, "sha256": str, "index_sha256": str}
+_ROUND = {"index": int, "step": int, "budget": int, "reveal_radius": int, "suppress_radius": int, "info": dict}
+_EVENTS: dict[str, dict[str, Any]] = {
+    "round": {"round": _ROUND, "content_sha256": str, "file": _ENTRY},
+    "carried": {"round": _ROUND, "content_sha256": str, "file": _ENTRY},
+    "answers": {"file": _ENTRY},
+    "undo": {"index": int},
+}
 
 
 def held_name(sha256: str) -> str:
@@ -118,9 +132,12 @@ class Log:
         return tuple(event.file for event in self.events if isinstance(event, AnswersEvent))
 
     @property
-    def files(self) -> dict[str, FileEntry]:
-        """Every file that the log lists, those of undone rounds included."""
-        return {event.file.name: event.file for event in self.events if not isinstance(event, UndoEvent)}
+    def files(self) -> set[str]:
+        """The names of all files that the log lists, those of undone rounds included."""
+        return {event.file.name for event in self.events if not isinstance(event, UndoEvent)}
+
+
+# ---- store.json
 
 
 def header_body(
@@ -132,11 +149,11 @@ def header_body(
     """Return the JSON body of ``store.json``."""
 
     def size(value: Any) -> Any:
-        return int(value) if isinstance(value, np.integer) else value  # JSON cannot hold NumPy's
+        return int(value) if isinstance(value, np.integer) else value  # JSON has no place for NumPy's
 
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": _FORMAT,
+        "version": _VERSION,
         "images": [[image.image_id, size(image.height), size(image.width)] for image in images],
         "class_names": list(class_names),
         "metadata": dict(metadata),
@@ -144,24 +161,16 @@ def header_body(
     }
 
 
-def check_json(value: Mapping[str, Any], what: str) -> None:
-    """Refuse a value that is not plain JSON.
-
-    Raises:
-        LabelStoreError: It is not; the message begins with ``what``.
-    """
+def check_json(value: Mapping[str, Any], name: str) -> None:
+    """Refuse a value that is not plain JSON with a :class:`LabelStoreError`."""
     try:
         canonical_json(dict(value))
     except (TypeError, ValueError) as error:
-        raise LabelStoreError(f"{what} is not plain JSON ({error}); use strings, numbers, lists and dicts") from error
+        raise LabelStoreError(f"{name} is not plain JSON ({error}); use strings, numbers, lists and dicts") from error
 
 
 def check_header(folder: Path, body: Mapping[str, Any]) -> None:
-    """Check the facts that a store is to be created with.
-
-    Args:
-        folder: The folder, for the message.
-        body: From :func:`header_body`.
+    """Check the facts that a store is to be created with, as :func:`header_body` returns them.
 
     Raises:
         LabelStoreError: An image id occurs twice, or a size, the class names or the metadata cannot be used.
@@ -192,20 +201,28 @@ def read_header(folder: Path) -> Header:
         CorruptStoreError: It is missing, damaged or of another version.
     """
     path = folder / STORE_FILE
-    body, sha256 = read_document(path)
-    check_header_form(path, body)
+    body, sha256 = _read(path, {"images": list, "class_names": list, "metadata": dict})
+    plan = body.get("planned_picks", "missing")
+    if plan is not None and not _is_count(plan):
+        raise _damage(path, f"planned_picks is {plan!r}")
+    for image in body["images"]:
+        if not (isinstance(image, list) and len(image) == 3):
+            raise _damage(path, f"{image!r} is not an image with height and width")
     try:
         check_header(folder, body)
     except LabelStoreError as error:
-        raise damage(path, error) from error
+        raise _damage(path, error) from error
     images = tuple(TargetImage(*image) for image in body["images"])
-    return Header(images, tuple(body["class_names"]), body["metadata"], body["planned_picks"], sha256)
+    return Header(images, tuple(body["class_names"]), body["metadata"], plan, sha256)
+
+
+# ---- manifest.json
 
 
 def write_log(folder: Path, header_sha256: str, log: Log) -> None:
     """Replace the manifest atomically."""
     events = [_event_to_json(event) for event in log.events]
-    body = {"format": FORMAT, "version": VERSION, "store_sha256": header_sha256, "log": events}
+    body = {"format": _FORMAT, "version": _VERSION, "store_sha256": header_sha256, "log": events}
     write_document(folder / MANIFEST_FILE, body)
 
 
@@ -216,13 +233,13 @@ def read_log(folder: Path, header_sha256: str) -> Log:
         CorruptStoreError: It is missing, damaged or belongs to another ``store.json``.
     """
     path = folder / MANIFEST_FILE
-    body, _ = read_document(path)
-    check_log_form(path, body)
+    body, _ = _read(path, {"log": list, "store_sha256": str})
+    events = tuple(_event_from_json(path, number, event) for number, event in enumerate(body["log"]))
     if body["store_sha256"] != header_sha256:
         raise CorruptStoreError(
             f"{path}: belongs to another {STORE_FILE}; one of the two was copied alone, restore both from one run"
         )
-    return Log(tuple(_event_from_json(event) for event in body["log"]))
+    return Log(events)
 
 
 def _event_to_json(event: Event) -> dict[str, Any]:
@@ -235,11 +252,58 @@ def _event_to_json(event: Event) -> dict[str, Any]:
     return {"event": kind, "round": event.spec.to_json(), "content_sha256": event.content_sha256, "file": file}
 
 
-def _event_from_json(value: Mapping[str, Any]) -> Event:
-    kind = value["event"]
+def _event_from_json(path: Path, number: int, value: Any) -> Event:
+    where = f"event {number}: "
+    kind = value.get("event") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or kind not in _EVENTS:
+        raise _damage(path, f"{where}{kind!r} is none of {', '.join(_EVENTS)}")
+    _check_form(path, value, _EVENTS[kind], where)
     if kind == "undo":
         return UndoEvent(value["index"])
     file = FileEntry(**value["file"])
+    if not _LISTED_FILE.fullmatch(file.name):
+        raise _damage(path, f"{where}file.name is {file.name!r}")
     if kind == "answers":
         return AnswersEvent(file)
-    return RoundEvent(Round.from_json(value["round"]), value["content_sha256"], file, kind == "carried")
+    return RoundEvent(Round(**value["round"]), value["content_sha256"], file, kind == "carried")
+
+
+# ---- both
+
+
+def _read(path: Path, form: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Read a document of this version and form; return its body and its SHA-256 (hex)."""
+    body, sha256 = read_document(path)
+    found = body.get("format"), body.get("version")
+    if found != (_FORMAT, _VERSION):
+        raise CorruptStoreError(
+            f"{path}: format {found[0]!r} version {found[1]!r}, this software reads {_FORMAT!r} version {_VERSION}; "
+            "use the software that wrote it"
+        )
+    _check_form(path, body, form, "")
+    return body, sha256
+
+
+def _check_form(path: Path, value: Any, form: Mapping[str, Any], where: str) -> None:
+    for name, wanted in form.items():
+        if not isinstance(value, dict) or name not in value:
+            raise _damage(path, f"{where}{name} is missing")
+        found = value[name]
+        if isinstance(wanted, dict):
+            if not isinstance(found, dict) or found.keys() != wanted.keys():
+                raise _damage(path, f"{where}{name} does not have the keys {', '.join(wanted)}")
+            _check_form(path, found, wanted, f"{where}{name}.")
+        elif not isinstance(found, wanted) or (wanted is int and not _is_count(found)):
+            raise _damage(path, f"{where}{name} is {found!r}")
+        elif name.endswith("sha256") and not _HEX.fullmatch(found):
+            raise _damage(path, f"{where}{name} is not a SHA-256")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+
+
+def _damage(path: Path, fault: object) -> CorruptStoreError:
+    return CorruptStoreError(
+        f"{path}: {fault}, which this software did not write; restore the file from a copy of the run"
+    )

@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ripu.labelstore.encoding import decode_picks
-from ripu.labelstore.errors import BadLabelError, RoundOrderError, StoreMissingError, UnknownImageError
-from ripu.labelstore.log import MANIFEST_FILE, Header, Log, RoundEvent, read_header, read_log
-from ripu.labelstore.record_cache import RecordCache
+from ripu.labelstore.encoding import decode_answers, decode_picks
+from ripu.labelstore.errors import (
+    BadLabelError,
+    CorruptStoreError,
+    RoundOrderError,
+    StoreMissingError,
+    UnknownImageError,
+)
+from ripu.labelstore.files import FileEntry, RecordFile
+from ripu.labelstore.log import MANIFEST_FILE, Header, Log, RoundEvent, held_files, read_header, read_log
 from ripu.labelstore.records import (
     VOID,
     ImagePicks,
@@ -40,8 +47,8 @@ _UNANSWERED = 254
 class LabelReader:
     """The reading half of a label store.
 
-    It holds no open file and may be pickled or forked into data loader workers. Every call checks if the manifest was
-    replaced and then reads from one manifest alone, so a round is seen whole or not at all. Where a method takes
+    It keeps no open file and may be pickled or forked into data loader workers. Every call checks if the manifest was
+    replaced and then reads from one manifest only, so a round is seen whole or not at all. If a method takes
     ``num_rounds``, it reads as of a point in the run: rounds with an index below it count, None counts all.
 
     Every method that takes an ``image_id`` raises :class:`UnknownImageError` for an id that the store was created
@@ -50,13 +57,10 @@ class LabelReader:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open a store for reading.
-
-        Args:
-            path: Its folder, e.g. ``RUN/labels``.
+        """Open the store in a folder such as ``RUN/labels`` for reading.
 
         Raises:
-            StoreMissingError: The folder holds no store.
+            StoreMissingError: The folder contains no store.
         """
         self.path = Path(path)
         if not (self.path / MANIFEST_FILE).exists():
@@ -76,7 +80,13 @@ class LabelReader:
         self._log = Log(())
         self._rounds: tuple[RoundEvent, ...] = ()
         self._signature: tuple[int, int, int] | None = None
-        self._cache = RecordCache(self.path)
+        self._forget_files()
+
+    def _forget_files(self) -> None:
+        self._files: dict[str, RecordFile] = {}
+        self._answers_by_image: dict[int, list[RecordFile]] = {}
+        self._num_indexed = 0
+        self._held: list[RecordFile] | None = None
 
     @property
     def header(self) -> Header:
@@ -147,14 +157,12 @@ class LabelReader:
         return len(self._rounds)
 
     def await_rounds(self, num_rounds: int, seconds: float = 180.0) -> None:
-        """Wait for rounds to show up: a network file system shows some time later what another machine wrote.
+        """Wait for rounds that another machine has committed: a network file system shows them some time later.
 
-        Args:
-            num_rounds: Rounds that another process has committed.
-            seconds: Give up after this time; NFS caches a folder for 60 seconds unless it is told otherwise.
+        NFS caches a folder for 60 seconds unless it is told otherwise.
 
         Raises:
-            RoundOrderError: They do not show up in that time.
+            RoundOrderError: They do not show up within ``seconds``.
         """
         until = time.monotonic() + seconds
         while self.num_rounds < num_rounds:
@@ -176,14 +184,14 @@ class LabelReader:
         """
         return tuple(event.spec for event in self.log.carried)
 
-    def carried_picks(self, image_id: str) -> list[tuple[Round, ImagePicks]]:
-        """Return what was asked of an image before the run began."""
-        number = self.number(image_id)
-        return [(event.spec, self._picks(number, event)) for event in self.log.carried]
-
     def picks(self, image_id: str, round_index: int) -> ImagePicks:
         """Return what one round picked in an image, in picking order."""
         return self._picks(self.number(image_id), self._round(round_index))
+
+    def picks_as_of(self, image_id: str, num_rounds: int | None = None) -> list[tuple[Round, ImagePicks]]:
+        """Return what was asked about an image, before the run began and then by the first rounds."""
+        number = self.number(image_id)
+        return [(event.spec, self._picks(number, event)) for event in self._events(num_rounds)]
 
     def asked(self, image_id: str, round_index: int) -> Regions:
         """Return the pixels that each pick of a round asks for, squares written out."""
@@ -192,15 +200,9 @@ class LabelReader:
     def asked_mask(
         self, image_id: str, num_rounds: int | None = None, *, with_carried: bool = True
     ) -> NDArray[np.bool_]:
-        """Return the pixels that were asked for, answered or not.
+        """Return the pixels that were asked for, answered or not: (H, W) bool.
 
-        Args:
-            image_id: The image.
-            num_rounds: Only rounds with an index below this; None for all.
-            with_carried: Count what was asked before the run began.
-
-        Returns:
-            (H, W) bool.
+        ``with_carried`` counts what was asked before the run began.
         """
         number, image = self._numbered(image_id)
         mask = np.zeros(image.height * image.width, dtype=np.bool_)
@@ -209,23 +211,15 @@ class LabelReader:
         return mask.reshape(image.height, image.width)
 
     def suppressed(self, image_id: str, num_rounds: int | None = None) -> NDArray[np.bool_]:
-        """Return the pixels that cannot be picked any more.
+        """Return the pixels that cannot be picked any more: (H, W) bool.
 
         They were asked for, or lie within a round's ``suppress_radius`` (Chebyshev distance, the radius included) of
         one of its picks.
-
-        Args:
-            image_id: The image.
-            num_rounds: Only rounds with an index below this; None for all.
-
-        Returns:
-            (H, W) bool.
         """
         mask = self.asked_mask(image_id, num_rounds)
-        number = self.number(image_id)
-        for event in self._events(num_rounds):
-            radius = event.spec.suppress_radius
-            for row, col in self._picks(number, event).picks.tolist():
+        for spec, record in self.picks_as_of(image_id, num_rounds):
+            radius = spec.suppress_radius
+            for row, col in record.picks.tolist():
                 mask[max(row - radius, 0) : row + radius + 1, max(col - radius, 0) : col + radius + 1] = True
         return mask
 
@@ -249,8 +243,8 @@ class LabelReader:
             indices: Integer flat indices (``row * W + column``) of any shape.
 
         Returns:
-            uint8 labels, 255 for void and where nothing is known, and bool, True where the pixel was answered; both of
-            the shape of ``indices``.
+            uint8 labels (255: void or not known) and bool, True if the pixel was answered, both in the shape of
+            ``indices``.
 
         Raises:
             BadLabelError: An index lies outside the image.
@@ -276,13 +270,13 @@ class LabelReader:
 
     def look_again(self) -> None:
         """Look for held answers again; files of them came or went."""
-        self._cache.forget_held()
+        self._held = None
 
     def has_held(self, image_id: str) -> bool:
         """Return whether answers for an image are held."""
-        number, image = self._numbered(image_id)
+        number = self.number(image_id)
         self._refresh()
-        return bool(self._cache.held_answers(number, image))
+        return bool(self._held_answers(number))
 
     def unanswered(self, image_id: str, num_rounds: int | None = None) -> IntArray:
         """Return the pixels that await an answer: (M,) int64 flat indices in order of round, pick and position."""
@@ -298,19 +292,15 @@ class LabelReader:
     def revealed_label(self, image_id: str, num_rounds: int | None = None) -> LabelArray:
         """Return the label as far as it is revealed: asked for by a round and answered.
 
-        Args:
-            image_id: The image.
-            num_rounds: Only rounds with an index below this; None for all.
-
         Returns:
-            (H, W) uint8 class indices; 255 where the pixel is not revealed or its answer is void.
+            (H, W) uint8 class indices; 255 if the pixel is not revealed or its answer is void.
         """
         number, image = self._numbered(image_id)
         rounds = self._events(num_rounds)
         label = np.full(image.height * image.width, VOID, dtype=np.uint8)
         if rounds:
             # One map only, touching it is what costs: write every answer, keep those that were asked for.
-            batches = self._cache.answers(self._log.answers, number, image)
+            batches = self._committed_answers(number)
             asked = np.concatenate([self._regions(number, event).indices for event in rounds])
             for indices, labels in batches:
                 label[indices] = labels
@@ -323,12 +313,8 @@ class LabelReader:
     def revealed_round(self, image_id: str, num_rounds: int | None = None) -> LabelArray:
         """Return the round that revealed each pixel; tells an answered void from a pixel that is not revealed.
 
-        Args:
-            image_id: The image.
-            num_rounds: Only rounds with an index below this; None for all.
-
         Returns:
-            (H, W) uint8 round indices; 255 where the pixel is not revealed, 254 where it was before the run began.
+            (H, W) uint8 round indices; 255 if the pixel is not revealed, 254 if it was before the run began.
         """
         number, image = self._numbered(image_id)
         revealed = np.full(image.height * image.width, NO_ROUND, dtype=np.uint8)
@@ -356,7 +342,7 @@ class LabelReader:
         if signature != self._signature:
             log = read_log(self.path, self.header.sha256)
             if log.events[: len(self._log.events)] != self._log.events:
-                self._cache = RecordCache(self.path)
+                self._forget_files()
             self._log, self._rounds, self._signature = log, log.rounds, signature
             self.look_again()
 
@@ -381,7 +367,7 @@ class LabelReader:
         return (*self._log.carried, *rounds)
 
     def _picks(self, number: int, event: RoundEvent) -> ImagePicks:
-        payload = self._cache.file(event.file).read(number)
+        payload = self._file(event.file).read(number)
         image_id = self.images[number].image_id
         return no_picks(image_id) if payload is None else decode_picks(payload, image_id)
 
@@ -393,7 +379,37 @@ class LabelReader:
         self._refresh()
         image = self.images[number]
         known = np.full(image.height * image.width, _UNANSWERED, dtype=np.uint8)
-        held = self._cache.held_answers(number, image) if with_held else []
-        for indices, labels in (*held, *self._cache.answers(self._log.answers, number, image)):
+        held = self._held_answers(number) if with_held else []
+        for indices, labels in (*held, *self._committed_answers(number)):
             known[indices] = labels
         return known
+
+    def _committed_answers(self, number: int) -> list[Pixels]:
+        for entry in self._log.answers[self._num_indexed :]:
+            file = self._file(entry)
+            for answered in file.images:
+                self._answers_by_image.setdefault(answered, []).append(file)
+            self._num_indexed += 1
+        return self._answers_in(self._answers_by_image.get(number, ()), number)
+
+    def _held_answers(self, number: int) -> list[Pixels]:
+        """Return the answers for an image that a crash kept from their commit and no live round asks for."""
+        if self._held is None:
+            found = []
+            for path in held_files(self.path):
+                try:
+                    found.append(RecordFile(path))
+                except CorruptStoreError:
+                    if path.exists():  # otherwise it was committed since the folder was listed
+                        raise
+            self._held = found
+        return self._answers_in(self._held, number)
+
+    def _answers_in(self, files: Sequence[RecordFile], number: int) -> list[Pixels]:
+        payloads = [file.read(number) for file in files]
+        return [decode_answers(payload, self.images[number]) for payload in payloads if payload is not None]
+
+    def _file(self, entry: FileEntry) -> RecordFile:
+        if entry.name not in self._files:
+            self._files[entry.name] = RecordFile(self.path / entry.name, entry)
+        return self._files[entry.name]

@@ -68,11 +68,6 @@ class Round:
         """Return the fields as a JSON object."""
         return {**vars(self), "info": dict(self.info)}
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Round:
-        """Build a round from what :meth:`to_json` returned."""
-        return cls(**value)
-
 
 @dataclass(frozen=True)
 class Regions:
@@ -110,7 +105,7 @@ class ImagePicks:
     Attributes:
         image_id: The image.
         picks: (N, 2) integer rows and columns in picking order.
-        scores: (N,) float32 score of each pick; None where they are not kept.
+        scores: (N,) float32 score of each pick; None if they are not kept.
         regions: The pixels that each pick asks for; None for the round's squares.
         digest: Free ASCII text, at most 200 characters, e.g. a digest of the score map.
     """
@@ -123,7 +118,7 @@ class ImagePicks:
 
 
 def no_picks(image_id: str) -> ImagePicks:
-    """Return the record of an image of which nothing is asked."""
+    """Return the record of an image that nothing is asked about."""
     return ImagePicks(image_id, np.zeros((0, 2), dtype=np.int64))
 
 
@@ -147,12 +142,9 @@ def square_regions(picks: NDArray[np.integer], radius: int, height: int, width: 
 
     Args:
         picks: (N, 2) integer rows and columns inside the image.
-        radius: k; the side is ``2 * radius + 1`` pixels, 0 is the pixel itself.
+        radius: The side of a square is ``2 * radius + 1`` pixels.
         height: H.
-        width: W.
-
-    Returns:
-        Regions with the pixels of each square in row-major order.
+        width: W; the pixels of each square are in row-major order.
 
     Example:
         >>> square_regions(np.array([[0, 0], [2, 2]]), 1, 4, 4).indices.tolist()
@@ -182,15 +174,7 @@ def regions_of(picks: ImagePicks, spec: Round, image: TargetImage) -> Regions:
 
 
 def check_picks(picks: ImagePicks, spec: Round, image: TargetImage) -> ImagePicks:
-    """Check a record against its round and image and bring it to canonical form.
-
-    Args:
-        picks: The record as the user gave it.
-        spec: The round.
-        image: The image.
-
-    Returns:
-        The record with int64 picks, float32 scores and regions that ascend inside each pick.
+    """Check a record and return its canonical form: int64 picks, float32 scores, regions that ascend inside each pick.
 
     Raises:
         BadPickError: Shapes are wrong, or a pick or pixel lies outside the image.
@@ -229,16 +213,13 @@ def check_picks(picks: ImagePicks, spec: Round, image: TargetImage) -> ImagePick
 
 
 def check_disjoint(indices: IntArray, asked: NDArray[np.bool_] | None, where: str, width: int) -> None:
-    """Refuse pixels that are asked for twice.
+    """Refuse pixels that are asked for twice with a :class:`RevealedTwiceError`.
 
     Args:
-        indices: (M,) int64 flat indices that are asked for now.
-        asked: (H * W,) bool, asked for before; None for nothing.
+        indices: (M,) flat indices that are asked for now.
+        asked: (H * W,) bool, asked for before; None to compare the indices with one another.
         where: Round and image, for the message.
         width: W.
-
-    Raises:
-        RevealedTwiceError: Naming the first such pixel.
     """
     if asked is None:
         ordered = np.sort(indices)
@@ -256,15 +237,7 @@ def check_disjoint(indices: IntArray, asked: NDArray[np.bool_] | None, where: st
 
 
 def check_answers(answers: ImageAnswers, num_classes: int, image: TargetImage) -> tuple[IntArray, LabelArray]:
-    """Check answers and sort them by pixel.
-
-    Args:
-        answers: The answers as the user gave them.
-        num_classes: C.
-        image: The image.
-
-    Returns:
-        (M,) int64 ascending flat indices and (M,) uint8 labels.
+    """Check answers; return (M,) int64 ascending flat indices and (M,) uint8 labels.
 
     Raises:
         BadLabelError: Shapes differ, a pixel lies outside or occurs twice, or a label is neither below ``num_classes``

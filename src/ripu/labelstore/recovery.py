@@ -27,11 +27,7 @@ _OWN_FILE = re.compile(
 
 
 def check_never_used(folder: Path) -> None:
-    """Refuse to make a store in a folder with rounds or answers: the manifest is written before them, so it was lost.
-
-    Raises:
-        CorruptStoreError: There are some.
-    """
+    """Refuse to make a store in a folder with rounds or answers: the manifest came before them, so it was lost."""
     found = sorted(path.name for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name))
     if found or held_files(folder):
         raise CorruptStoreError(
@@ -60,23 +56,11 @@ def asked_answers(store: LabelReader) -> dict[int, list[Pixels]]:
 def tidy(store: LabelReader) -> None:
     """Hold the answers in unlisted files that nobody asks for yet, and remove every other leftover.
 
-    Args:
-        store: A store whose awaited answers (:func:`asked_answers`) are committed.
+    The awaited answers (:func:`asked_answers`) must be committed already.
     """
     for path in sorted(store.path.glob(f"{TMP_PREFIX}*")):
         _remove(path)
-    for path in _unlisted(store):
-        try:
-            answers = _answers_in(store, path)
-        except AnswerConflictError as error:
-            _warn_of(path, error)
-            continue
-        if _is_news(store, answers):
-            publish(path, store.path / held_name(file_digest(path)))
-            sync(store.path)
-            store.look_again()
-        else:
-            _remove(path)
+    _keep_news(store, _unlisted(store))
     release(store)
 
 
@@ -85,22 +69,36 @@ def release(store: LabelReader) -> None:
 
     One that contradicts what is committed stays, with a warning: labels that were carried over may do so.
     """
-    for path in held_files(store.path):
+    _keep_news(store, held_files(store.path))
+
+
+def _keep_news(store: LabelReader, paths: list[Path]) -> None:
+    """Hold the files with answers that are not committed, and remove the others."""
+    for path in paths:
         try:
-            is_news = _is_news(store, _answers_in(store, path))
+            answers = _answers_in(store, path)
         except AnswerConflictError as error:
-            _warn_of(path, error)
+            warnings.warn(
+                f"{path}: left in place, it contradicts answers that are known, and those stand ({error}); if they are "
+                "right, move the file away",
+                stacklevel=5,
+            )
             continue
-        if not is_news:
+        is_committed = [
+            store.is_committed(store.images[number].image_id, pixels[0]).all() for number, pixels in answers
+        ]
+        if all(is_committed):
             _remove(path)
-            store.look_again()
+        elif _is_held(path):
+            continue
+        else:
+            publish(path, store.path / held_name(file_digest(path)))
+            sync(store.path)
+        store.look_again()
 
 
 def warn_of_held(store: LabelReader) -> None:
-    """Warn of held answers beyond those that a store begins with: they count where they are asked for.
-
-    :func:`release` warns of those that contradict it.
-    """
+    """Warn of held answers beyond those that a store begins with; :func:`release` warns of contradictions."""
     for path in held_files(store.path):
         with contextlib.suppress(AnswerConflictError):
             _answers_in(store, path)
@@ -109,14 +107,6 @@ def warn_of_held(store: LabelReader) -> None:
                 "them; if they come from labels that were corrected since, move the file away",
                 stacklevel=4,
             )
-
-
-def _warn_of(path: Path, error: AnswerConflictError) -> None:
-    warnings.warn(
-        f"{path}: left in place, it contradicts answers that are known, and those stand ({error}); if they are right, "
-        "move the file away",
-        stacklevel=5,
-    )
 
 
 def _remove(path: Path) -> None:
@@ -129,29 +119,28 @@ def _unlisted(store: LabelReader) -> list[Path]:
     return [path for path in sorted(store.path.iterdir()) if _OWN_FILE.fullmatch(path.name) and path.name not in listed]
 
 
+def _is_held(path: Path) -> bool:
+    return path.name.startswith("held-")
+
+
 def _answers_in(store: LabelReader, path: Path) -> list[tuple[int, Pixels]]:
-    """Read the answers of a file; none where a crash cut it off.
+    """Read the answers in a file; none if a crash cut it off.
 
     Raises:
         CorruptStoreError: A held file is damaged: it was whole once.
         AnswerConflictError: It contradicts what is known.
     """
-    is_held = path.name.startswith("held-")
-    if not is_held and "answers" not in path.name:
+    if not _is_held(path) and "answers" not in path.name:
         return []
     try:
         answers = list(read_unlisted(store, path))
     except CorruptStoreError:
-        if is_held:
+        if _is_held(path):
             raise
         return []  # these answers were never acknowledged
     for number, pixels in answers:
-        check_agrees(store, store.images[number], *pixels)
+        check_agrees(store, store.images[number], pixels)
     return answers
-
-
-def _is_news(store: LabelReader, answers: list[tuple[int, Pixels]]) -> bool:
-    return any(not store.is_committed(store.images[number].image_id, pixels[0]).all() for number, pixels in answers)
 
 
 def _is_awaited(store: LabelReader, answers: list[tuple[int, Pixels]]) -> bool:

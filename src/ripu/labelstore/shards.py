@@ -7,10 +7,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from ripu.io.writing import AtomicFile
-from ripu.labelstore.answers import Squares, check_agrees, file_header
+from ripu.labelstore.answers import Squares, check_agrees, file_header, squares_of
 from ripu.labelstore.encoding import decode_answers, decode_picks, encode_answers, encode_picks
 from ripu.labelstore.errors import OverBudgetError, RoundConflictError, ShardMissingError
 from ripu.labelstore.files import RecordFile, RecordWriter, StoreFile
@@ -31,7 +29,7 @@ from ripu.labelstore.records import (
 
 def write_shard(store: LabelReader, spec: Round, rank: int, records: Iterable[ImagePicks | ImageAnswers]) -> None:
     """Check and write one rank's records; see :meth:`ripu.labelstore.LabelStore.write_shard`."""
-    squares: dict[int, Squares] = {}
+    squares: dict[int, Squares | None] = {}
     done: set[tuple[type, int]] = set()
     with StoreFile(store.path / "picks") as picks_file, StoreFile(store.path / "answers") as answers_file:
         picks_out = RecordWriter(picks_file, file_header(store, "picks", spec))
@@ -45,17 +43,16 @@ def write_shard(store: LabelReader, spec: Round, rank: int, records: Iterable[Im
             done.add((type(record), number))
             if isinstance(record, ImagePicks):
                 checked = _check_record(store, record, spec)
-                if checked.regions is None:
-                    squares[number] = (checked.picks.astype(np.int64), spec.reveal_radius)
+                squares[number] = squares_of([(spec, checked)])
                 picks_out.add(number, encode_picks(checked))
             else:
                 image = store.images[number]
-                indices, labels = check_answers(record, len(store.class_names), image)
-                check_agrees(store, image, indices, labels)
-                answers_out.add(number, encode_answers(indices, labels, image, squares.get(number)))
+                pixels = check_answers(record, len(store.class_names), image)
+                check_agrees(store, image, pixels)
+                answers_out.add(number, encode_answers(*pixels, image, squares.get(number)))
         picks_out.finish("shard")
         answers_out.finish("shard")
-        # Answers first: where there are picks, the shard is complete.
+        # Answers first: if there are picks, the shard is complete.
         answers_file.publish(_shard_name(spec, rank, "answers"))
         picks_file.publish(_shard_name(spec, rank, "picks"))
 
@@ -68,14 +65,13 @@ class Shards:
 
         Raises:
             ShardMissingError: A rank has written none.
-            RoundConflictError: One was written for another round or store.
-            CorruptStoreError: One is damaged.
+            RoundConflictError: A shard was written for another round or store.
         """
         self._store = store
         self._spec = spec
         self._picks = [self._open(rank, "picks") for rank in range(world_size)]
         self._answers = [self._open(rank, "answers") for rank in range(world_size)]
-        self.squares: dict[int, Squares] = {}
+        self.squares: dict[int, Squares | None] = {}
 
     def merge_picks(self, file: AtomicFile) -> RoundEvent:
         """Write the picks of all ranks, images ascending, into a file that the caller publishes.
@@ -96,8 +92,7 @@ class Shards:
                     "give each image to one rank"
                 )
             record = _check_record(self._store, decode_picks(payloads[0], image_id), spec)
-            if record.regions is None:
-                self.squares[number] = (record.picks.astype(np.int64), spec.reveal_radius)
+            self.squares[number] = squares_of([(spec, record)])
             content.update(number.to_bytes(4, "little") + hashlib.sha256(payloads[0]).digest())
             out.add(number, payloads[0])
         return RoundEvent(spec, content.hexdigest(), out.finish(f"round-{spec.index:03d}"))

@@ -13,7 +13,7 @@ from typing import Any
 from ripu.io.lock import FileLock, LockedError
 from ripu.io.writing import WriteError, writing
 from ripu.labelstore.accounts import StoreStats, store_stats
-from ripu.labelstore.answers import live_squares, write_answers
+from ripu.labelstore.answers import Squares, squares_of, write_answers
 from ripu.labelstore.audit import verify_store
 from ripu.labelstore.carried import Carried, write_carried
 from ripu.labelstore.errors import (
@@ -42,7 +42,7 @@ from ripu.labelstore.records import ImageAnswers, ImagePicks, Pixels, Round, Tar
 from ripu.labelstore.recovery import asked_answers, check_never_used, release, tidy, warn_of_held
 from ripu.labelstore.shards import Shards, write_shard
 
-MAX_ROUNDS = 254
+_MAX_ROUNDS = 254
 
 
 class LabelStore(LabelReader):
@@ -121,12 +121,10 @@ class LabelStore(LabelReader):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> LabelStore:
-        """Open a store.
+        """Open the store in a folder.
 
-        Args:
-            path: Its folder.
-            write: Take the writer's lock, remove leftovers of a crash and save the answers among them. Otherwise the
-                store is for reading and :meth:`write_shard`, nothing is locked, and opening costs one ``stat``.
+        With ``write``, take the writer's lock, remove leftovers of a crash and save the answers among them. Otherwise
+        the store is for reading and :meth:`write_shard`, nothing is locked, and opening costs one ``stat``.
 
         Raises:
             StoreMissingError: There is none.
@@ -170,12 +168,8 @@ class LabelStore(LabelReader):
         Args:
             index: :attr:`num_rounds`, or an earlier round to repeat a commit.
             step: Training step; above that of the round before.
-            budget: Most picks per image.
-            reveal_radius, suppress_radius: See :class:`Round`.
+            budget, reveal_radius, suppress_radius: See :class:`Round`.
             info: Free JSON object that is part of the round's content (no times, no host names).
-
-        Returns:
-            The description for :meth:`write_shard` and :meth:`commit_round`.
 
         Raises:
             RoundOrderError: Index or step are out of order.
@@ -216,10 +210,6 @@ class LabelStore(LabelReader):
 
         Call on rank 0, after a barrier behind :meth:`write_shard`. The committed bytes depend on neither the world size
         nor the order of the records. A crash before the end leaves the store as it was.
-
-        Args:
-            spec: From :meth:`begin_round`.
-            world_size: Number of shards.
 
         Returns:
             True if the round is new, False if it was committed before with the same content.
@@ -300,15 +290,15 @@ class LabelStore(LabelReader):
     def append_answers(self, answers: Iterable[ImageAnswers]) -> int:
         """Commit answers, whenever they come; known ones that agree are skipped.
 
-        Args:
-            answers: Any number of records, several for one image allowed; pixels need not be asked for.
+        Several records for one image are allowed, and pixels need not be asked for. After an error, nothing is
+        committed.
 
         Returns:
             Number of pixels that were not answered before.
 
         Raises:
-            BadLabelError, UnknownImageError: A record is bad; nothing is committed.
-            AnswerConflictError: A pixel already has another answer; nothing is committed.
+            BadLabelError, UnknownImageError: A record is bad.
+            AnswerConflictError: A pixel already has another answer.
             StoreLockedError, StoreWriteError: This store was not opened for writing, or the disk is full.
         """
         self._require_lock()
@@ -322,11 +312,14 @@ class LabelStore(LabelReader):
         return num_pixels
 
     def stats(self, num_rounds: int | None = None) -> StoreStats:
-        """Return the budget account; see :func:`ripu.labelstore.accounts.store_stats`."""
+        """Return the budget account as of the first rounds, all for None; what was carried over always counts."""
         return store_stats(self, num_rounds)
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
-        """Return a line per fault of the store; see :func:`ripu.labelstore.audit.verify_store`."""
+        """Check everything; return a line per fault, naming file and image.
+
+        ``progress`` is called with the number of images checked and of all images.
+        """
         return verify_store(self, progress)
 
     def _hold(self, lock: FileLock) -> None:
@@ -347,9 +340,9 @@ class LabelStore(LabelReader):
             raise RoundOrderError(
                 f"{self.path}: round {spec.index} comes too early, round {len(self._rounds)} is the next one"
             )
-        if spec.index >= MAX_ROUNDS:
+        if spec.index >= _MAX_ROUNDS:
             raise RoundOrderError(
-                f"{self.path}: round {spec.index} is beyond the {MAX_ROUNDS} rounds that a store holds"
+                f"{self.path}: round {spec.index} is beyond the {_MAX_ROUNDS} rounds that a store holds"
             )
         if spec.index and spec.step <= self._rounds[spec.index - 1].spec.step:
             raise RoundOrderError(
@@ -360,7 +353,11 @@ class LabelStore(LabelReader):
     def _commit_answers(self, batches: Mapping[int, list[Pixels]]) -> int:
         if not batches:
             return 0
-        events, num_pixels = write_answers(self, sorted(batches.items()), lambda number: live_squares(self, number))
+
+        def squares(number: int) -> Squares | None:
+            return squares_of(self.picks_as_of(self.images[number].image_id))
+
+        events, num_pixels = write_answers(self, sorted(batches.items()), squares)
         self._append(events)
         return num_pixels
 

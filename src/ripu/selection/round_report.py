@@ -44,8 +44,8 @@ def report_round(store: LabelReader, index: int, tally: RoundTally, started: flo
     picks = asked = total = 0
     for image in store.images:
         total += image.height * image.width
-        regions = [regions_of(record, earlier, image) for earlier, record in store.carried_picks(image.image_id)]
-        regions += [store.asked(image.image_id, earlier) for earlier in range(index + 1)]
+        records = store.picks_as_of(image.image_id, index + 1)
+        regions = [regions_of(record, earlier, image) for earlier, record in records]
         picks += len(regions[-1])
         labels, is_known = store.answered(image.image_id, np.concatenate([region.indices for region in regions]))
         asked += len(labels)

@@ -160,8 +160,7 @@ class Scorer:
         if grid is None:
             return blocked
         blocked = grid.sample(blocked)
-        before = [(earlier, store.picks(image_id, earlier.index)) for earlier in store.rounds_as_of(round_index)]
-        for earlier, record in (*store.carried_picks(image_id), *before):
+        for earlier, record in store.picks_as_of(image_id, round_index):
             if "grid" in earlier.info:  # its picks kept their distance on the grid, which is a little more
                 blocked |= grid.near(record.picks, int(earlier.info["grid"]["suppress_radius"]))
         return blocked
