@@ -18,7 +18,6 @@ from ripu.io.errors import RipuError, print_error
 if TYPE_CHECKING:  # numpy takes long to import: only when a store is read
     from ripu.labelstore import LabelStore
     from ripu.labelstore.accounts import StoreStats, Tally
-    from ripu.labelstore.compare import Overlap, StoreDiff
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,7 +108,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     from ripu.labelstore import diff_stores
 
     diff = diff_stores(_open(arguments.run_a), _open(arguments.run_b))
-    print(json.dumps(diff.to_json(), indent=1) if arguments.json else _diff_text(diff))
+    print(json.dumps(diff, indent=1) if arguments.json else _diff_text(diff))
     return 0
 
 
@@ -191,25 +190,25 @@ def _stats_text(stats: StoreStats, with_images: bool) -> str:
     return "\n\n".join(parts)
 
 
-def _diff_text(diff: StoreDiff) -> str:
+def _diff_text(diff: dict[str, Any]) -> str:
     """Return the tables of a comparison."""
 
-    def row(overlap: Overlap) -> list[str]:
-        iou = "-" if overlap.iou is None else f"{100 * overlap.iou:.1f}%"
-        return [f"{overlap.first:,}", f"{overlap.second:,}", f"{overlap.both:,}", iou]
+    def row(overlap: dict[str, Any]) -> list[str]:
+        iou = "-" if overlap["iou"] is None else f"{100 * overlap['iou']:.1f}%"
+        return [*(f"{overlap[name]:,}" for name in ("first", "second", "both")), iou]
 
     names = ["A", "B", "both", "IoU"]
-    rounds = enumerate(zip(diff.picks, diff.pixels, strict=True))
+    only_first, only_second = len(diff["only_first"]), len(diff["only_second"])
     parts = [
-        f"{diff.num_images} images in both, {len(diff.only_first)} only in A, {len(diff.only_second)} only in B",
+        f"{diff['num_images']} images in both, {only_first} only in A, {only_second} only in B",
         _table(
             ["round", *(f"picks {name}" for name in names), *(f"pixels so far {name}" for name in names)],
-            [[str(index), *row(picks), *row(pixels)] for index, (picks, pixels) in rounds],
+            [[str(entry["index"]), *row(entry["picks"]), *row(entry["pixels_so_far"])] for entry in diff["rounds"]],
         ),
-        _table(["class", *names], [[name, *row(overlap)] for name, overlap in diff.classes.items()]),
+        _table(["class", *names], [[name, *row(overlap)] for name, overlap in diff["classes"].items()]),
     ]
-    if diff.conflicts:
-        parts.append(f"{diff.conflicts:,} pixels are revealed with different labels")
+    if diff["conflicts"]:
+        parts.append(f"{diff['conflicts']:,} pixels are revealed with different labels")
     return "\n\n".join(parts)
 
 

@@ -4,9 +4,8 @@ Annotation is the expensive part: no answer is lost or asked for twice, and a re
 docs/labelstore.md describes the format.
 """
 
-from ripu.labelstore.accounts import all_planned_picks
-from ripu.labelstore.carried import Carried, Mask, carried_images, carried_rounds, check_parent, mask_round
-from ripu.labelstore.compare import diff_stores
+from ripu.labelstore.accounts import all_planned_picks, diff_stores
+from ripu.labelstore.carried import Mask, carried_images, carried_rounds, check_parent, mask_round
 from ripu.labelstore.errors import (
     CorruptStoreError,
     LabelStoreError,
@@ -31,7 +30,6 @@ __all__ = [
     "BEFORE",
     "NO_ROUND",
     "VOID",
-    "Carried",
     "CorruptStoreError",
     "ImageAnswers",
     "ImagePicks",

@@ -1,4 +1,4 @@
-"""The budget account of a label store: what was asked, answered, void, spent and left."""
+"""The budget account of a label store (asked, answered, void, spent, left), and the comparison of two stores."""
 
 from __future__ import annotations
 
@@ -8,41 +8,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.labelstore.errors import LabelStoreError
 from ripu.labelstore.reader import LabelReader
-from ripu.labelstore.records import VOID, LabelArray, Regions, Round, regions_of
+from ripu.labelstore.records import VOID, IntArray, LabelArray, Regions, Round, regions_of
 
 
 @dataclass
 class Tally:
-    """Counts over some picks.
+    """Counts over some picks. Classes are in train-id order.
 
-    Attributes:
-        picks: Picks (regions or single pixels) asked for: the unit of the budget.
-        answered_picks: Those whose every pixel has an answer.
-        void_picks: Answered picks whose every answer is void: spent without a label.
-        clicks: Labels that a person had to give: per pick, the number of different labels among its answered pixels,
-            void being one of them. A pick of one pixel is one click, a region across two classes is two, a pick without
-            an answer none.
-        void_clicks: Clicks that said void.
-        asked_pixels: Pixels asked for.
-        answered_pixels: Those that have an answer, void or not.
-        missing_pixels: Those that have none.
-        void_pixels: Those whose answer is void (255).
-        class_pixels: (C,) pixels per class, in train-id order.
-        class_clicks: (C,) clicks per class; also the number of picks in which the class occurs.
+    Clicks are the labels that a person had to give: per pick, the number of different labels among its answered pixels,
+    void being one of them. A pick of one pixel is one click, a region across two classes is two, a pick without an
+    answer none.
     """
 
-    picks: int
-    answered_picks: int
-    void_picks: int
+    picks: int  # regions or single pixels: the unit of the budget
+    answered_picks: int  # every pixel has an answer
+    void_picks: int  # every answer is void: spent without a label
     clicks: int
     void_clicks: int
     asked_pixels: int
-    answered_pixels: int
+    answered_pixels: int  # void or not
     missing_pixels: int
     void_pixels: int
     class_pixels: list[int]
-    class_clicks: list[int]
+    class_clicks: list[int]  # also the number of picks in which the class occurs
 
     @classmethod
     def zero(cls, num_classes: int) -> Tally:
@@ -91,13 +81,10 @@ class Tally:
 
 @dataclass
 class RoundAccount:
-    """The counts of a live round.
+    """The counts of a live round, and the picks of its budget that it did not spend, over all images.
 
-    Attributes:
-        spec: The round.
-        tally: Its counts.
-        left_picks: Picks of its budget, over all images, that it did not spend; None if the images share a budget or
-            differ in size, or regions have sizes of their own: then the budget per image is only a limit.
+    Nothing is said to be left if the images share a budget or differ in size, or regions have sizes of their own: then
+    the budget per image is only a limit.
     """
 
     spec: Round
@@ -109,33 +96,22 @@ class RoundAccount:
 class StoreStats:
     """The budget account of a store.
 
-    Attributes:
-        class_names: Names in train-id order.
-        num_pixels: Pixels of all images together.
-        carried: What was asked before the run began; it is not part of the run's plan.
-        total: Over that and the live rounds.
-        rounds: Per live round.
-        images: Per image id.
-        planned_picks: Picks that the run plans to spend over all images and rounds, on top of the carried ones. None
-            without a plan, and if images differ in size: the plan is that of the largest then. (On the training grid
-            the budget is the same for all sizes.)
-        left_picks: The rest of them; each will cost one click or more.
-        left_pixels: Pixels that they can ask for at most; None without a plan, and if regions are not squares.
-        left_picks_per_image: The rest by image id; None if :attr:`RoundAccount.left_picks` is.
-        unasked_answers: Pixels that are answered but not asked for by the rounds counted here, e.g. of undone rounds.
+    ``planned_picks`` are those that the run plans to spend over all images and rounds, on top of the carried ones. It
+    is None without a plan, and if images differ in size: the plan is that of the largest then. (On the training grid
+    the budget is the same for all sizes.) Each of the picks that are left will cost one click or more.
     """
 
-    class_names: tuple[str, ...]
-    num_pixels: int
-    carried: Tally
-    total: Tally
-    rounds: list[RoundAccount]
-    images: dict[str, Tally]
+    class_names: tuple[str, ...]  # in train-id order
+    num_pixels: int  # of all images
+    carried: Tally  # asked before the run began; not part of its plan
+    total: Tally  # with the carried picks
+    rounds: list[RoundAccount]  # live ones
+    images: dict[str, Tally]  # by image id
     planned_picks: int | None
     left_picks: int | None
-    left_pixels: int | None
+    left_pixels: int | None  # that they can ask for at most; None if regions are not squares
     left_picks_per_image: dict[str, int] | None
-    unasked_answers: int
+    unasked_answers: int  # pixels answered, but not asked for by these rounds, e.g. of undone ones
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as a JSON object."""
@@ -223,3 +199,61 @@ def store_stats(store: LabelReader, num_rounds: int | None) -> StoreStats:
         left_picks_per_image=left_per_image,
         unasked_answers=unasked,
     )
+
+
+def diff_stores(first: LabelReader, second: LabelReader) -> dict[str, Any]:
+    """Compare two stores over the images that both have in one size.
+
+    Returns:
+        A JSON object. Each overlap has the sizes of two sets, ``both`` and ``iou`` (None if both sets are empty).
+        ``rounds``: per common round, the positions of its ``picks``, and ``pixels_so_far``, those from before the runs
+        began included. ``classes``: revealed pixels by name. ``conflicts``: pixels revealed with different labels.
+
+    Raises:
+        LabelStoreError: The class names differ.
+    """
+    if first.class_names != second.class_names:
+        raise LabelStoreError(
+            f"{first.path} and {second.path} have different classes; only runs on the same classes can be compared"
+        )
+    others = {image.image_id: image for image in second.images}
+    common = [image for image in first.images if others.get(image.image_id) == image]
+    ids = {image.image_id for image in common}
+    num_rounds = min(first.num_rounds, second.num_rounds)
+    picks, pixels = np.zeros((2, num_rounds, 3), dtype=np.int64)
+    classes = np.zeros((len(first.class_names), 3), dtype=np.int64)
+    conflicts = 0
+    for image in common:
+        so_far = [store.asked_mask(image.image_id, 0) for store in (first, second)]  # before the runs began
+        for index in range(num_rounds):
+            centres = [np.zeros_like(mask) for mask in so_far]
+            for store, mask, places in zip((first, second), so_far, centres, strict=True):
+                mask.reshape(-1)[store.asked(image.image_id, index).indices] = True
+                places[tuple(store.picks(image.image_id, index).picks.T)] = True
+            picks[index] += _sizes(*centres)
+            pixels[index] += _sizes(*so_far)
+        mine, other = (store.revealed_label(image.image_id) for store in (first, second))
+        for number in range(len(classes)):
+            classes[number] += _sizes(mine == number, other == number)
+        conflicts += int(((mine != other) & (mine != VOID) & (other != VOID)).sum())
+    return {
+        "num_images": len(common),
+        "only_first": [image.image_id for image in first.images if image.image_id not in ids],
+        "only_second": [image.image_id for image in second.images if image.image_id not in ids],
+        "rounds": [
+            {"index": index, "picks": _overlap(picks[index]), "pixels_so_far": _overlap(pixels[index])}
+            for index in range(num_rounds)
+        ],
+        "classes": {name: _overlap(sizes) for name, sizes in zip(first.class_names, classes, strict=True)},
+        "conflicts": conflicts,
+    }
+
+
+def _sizes(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> IntArray:
+    return np.array([first.sum(), second.sum(), (first & second).sum()])
+
+
+def _overlap(sizes: IntArray) -> dict[str, Any]:
+    first, second, both = sizes.tolist()
+    union = first + second - both
+    return {"first": first, "second": second, "both": both, "iou": both / union if union else None}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ripu.labelstore.answers import file_header, read_unlisted
+from ripu.labelstore.commits import file_header, read_unlisted
 from ripu.labelstore.encoding import decode_answers, decode_picks
 from ripu.labelstore.errors import CorruptStoreError, LabelStoreError
 from ripu.labelstore.files import RecordFile, check_whole_file, file_digest

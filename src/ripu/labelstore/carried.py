@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.labelstore.answers import file_header, merge, squares_of
+from ripu.labelstore.commits import file_header, merge, squares_of
 from ripu.labelstore.encoding import encode_answers, encode_picks
 from ripu.labelstore.errors import LabelStoreError
 from ripu.labelstore.files import RecordWriter, StoreFile

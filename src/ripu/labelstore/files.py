@@ -50,9 +50,6 @@ class StoreFile(AtomicFile):
             raise StoreWriteError(f"{error}; what was committed before is intact") from error
 
 
-# ---- documents
-
-
 def canonical_json(value: Any) -> bytes:
     """Return the one spelling of a value: sorted keys, no spaces, ASCII, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
@@ -94,24 +91,14 @@ def _document(body: dict[str, Any]) -> tuple[bytes, str]:
     return b'{"body":%b,"sha256":"%b"}\n' % (spelled, digest.encode()), digest
 
 
-# ---- record files
-
-
 @dataclass(frozen=True)
 class FileEntry:
-    """A record file as the manifest lists it.
-
-    Attributes:
-        name: File name inside the store's folder.
-        num_bytes: Size of the whole file.
-        sha256: Checksum (hex) of the whole file.
-        index_sha256: Checksum (hex) of header and index, as in the footer.
-    """
+    """A record file as the manifest lists it; checksums in hex."""
 
     name: str
     num_bytes: int
-    sha256: str
-    index_sha256: str
+    sha256: str  # of the whole file
+    index_sha256: str  # of header and index, as in the footer
 
 
 class RecordWriter:

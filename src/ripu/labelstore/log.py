@@ -49,14 +49,10 @@ def held_files(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class RoundEvent:
-    """A committed round, or what was asked before the run began.
+    """A committed round and the file with its picks.
 
-    Attributes:
-        spec: The part that all images share.
-        content_sha256: Digest of the content.
-        file: The file with the picks.
-        is_carried: The round of another run, or a folder of masks: it comes before any round, under the number and step
-            that it had there; ``info["from"]`` says where that was.
+    A carried one is the round of another run, or a folder of masks: it comes before any round, under the number and
+    step that it had there; ``info["from"]`` says where that was.
     """
 
     spec: Round
@@ -87,21 +83,13 @@ Event = RoundEvent | AnswersEvent | UndoEvent
 
 @dataclass(frozen=True)
 class Header:
-    """The facts that a store is created with.
+    """The facts that a store is created with; see :meth:`ripu.labelstore.LabelStore.create`."""
 
-    Attributes:
-        images: The target images; their order numbers them.
-        class_names: Names in train-id order.
-        metadata: Free JSON object.
-        planned_picks: Picks per image over all rounds that the run plans to spend, None if unknown.
-        sha256: Digest (hex) of the above; ties every file to its store.
-    """
-
-    images: tuple[TargetImage, ...]
+    images: tuple[TargetImage, ...]  # their order numbers them
     class_names: tuple[str, ...]
     metadata: Mapping[str, Any]
     planned_picks: int | None
-    sha256: str
+    sha256: str  # hex; ties every file to its store
 
 
 @dataclass(frozen=True)
@@ -130,14 +118,6 @@ class Log:
     def answers(self) -> tuple[FileEntry, ...]:
         """The files with answers, oldest first."""
         return tuple(event.file for event in self.events if isinstance(event, AnswersEvent))
-
-    @property
-    def files(self) -> set[str]:
-        """The names of all files that the log lists, those of undone rounds included."""
-        return {event.file.name for event in self.events if not isinstance(event, UndoEvent)}
-
-
-# ---- store.json
 
 
 def header_body(
@@ -216,9 +196,6 @@ def read_header(folder: Path) -> Header:
     return Header(images, tuple(body["class_names"]), body["metadata"], plan, sha256)
 
 
-# ---- manifest.json
-
-
 def write_log(folder: Path, header_sha256: str, log: Log) -> None:
     """Replace the manifest atomically."""
     events = [_event_to_json(event) for event in log.events]
@@ -266,9 +243,6 @@ def _event_from_json(path: Path, number: int, value: Any) -> Event:
     if kind == "answers":
         return AnswersEvent(file)
     return RoundEvent(Round(**value["round"]), value["content_sha256"], file, kind == "carried")
-
-
-# ---- both
 
 
 def _read(path: Path, form: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -223,8 +223,6 @@ class LabelReader:
                 mask[max(row - radius, 0) : row + radius + 1, max(col - radius, 0) : col + radius + 1] = True
         return mask
 
-    # ---- answers
-
     def answers(self, image_id: str) -> Pixels:
         """Return every answer for an image, those to rounds that were undone or not committed included.
 
@@ -287,8 +285,6 @@ class LabelReader:
         missing: IntArray = indices[known[indices] == _UNANSWERED]
         return missing
 
-    # ---- asked and answered: revealed
-
     def revealed_label(self, image_id: str, num_rounds: int | None = None) -> LabelArray:
         """Return the label as far as it is revealed: asked for by a round and answered.
 
@@ -325,8 +321,6 @@ class LabelReader:
                 index = BEFORE if event.is_carried else event.spec.index
                 revealed[indices[known[indices] != _UNANSWERED]] = index
         return revealed.reshape(image.height, image.width)
-
-    # ---- inside
 
     def _numbered(self, image_id: str) -> tuple[int, TargetImage]:
         number = self.number(image_id)

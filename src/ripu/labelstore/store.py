@@ -13,9 +13,9 @@ from typing import Any
 from ripu.io.lock import FileLock, LockedError
 from ripu.io.writing import WriteError, writing
 from ripu.labelstore.accounts import StoreStats, store_stats
-from ripu.labelstore.answers import Squares, squares_of, write_answers
 from ripu.labelstore.audit import verify_store
 from ripu.labelstore.carried import Carried, write_carried
+from ripu.labelstore.commits import Shards, squares_of, write_answers, write_shard
 from ripu.labelstore.errors import (
     LabelStoreError,
     RoundConflictError,
@@ -40,7 +40,6 @@ from ripu.labelstore.log import (
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import ImageAnswers, ImagePicks, Pixels, Round, TargetImage, check_answers
 from ripu.labelstore.recovery import asked_answers, check_never_used, release, tidy, warn_of_held
-from ripu.labelstore.shards import Shards, write_shard
 
 _MAX_ROUNDS = 254
 
@@ -50,6 +49,9 @@ class LabelStore(LabelReader):
 
     Make one with :meth:`create` or :meth:`open`. Only one process writes (rank 0 of a job); every rank may
     :meth:`write_shard`. Use as a context manager or call :meth:`close` to give the writer's lock back.
+
+    Methods that commit raise :class:`StoreLockedError` if the store is not open for writing, and
+    :class:`StoreWriteError` if the disk is full. After any error, nothing is committed.
 
     Example:
         >>> import tempfile
@@ -89,12 +91,9 @@ class LabelStore(LabelReader):
             planned_picks: Picks per image over all rounds that the run plans to spend: no commit goes beyond them.
             exist_ok: Open an existing store of the same images, classes, metadata and plan instead of failing.
 
-        Returns:
-            The store, open for writing.
-
         Raises:
             LabelStoreError: An image id occurs twice, or a size, the class names or the metadata cannot be used.
-            CorruptStoreError: The folder holds rounds or answers, and the manifest that lists them is gone.
+            CorruptStoreError: The folder contains rounds or answers, and the manifest that lists them is gone.
             StoreExistsError: There is a store already, and ``exist_ok`` is False or it differs.
             StoreLockedError: Another process writes to it.
         """
@@ -193,7 +192,7 @@ class LabelStore(LabelReader):
         Args:
             spec: From :meth:`begin_round`.
             rank: 0 .. world size - 1.
-            records: Picks, and answers if there are any already; may be a generator.
+            records: Picks, and answers if there are any already.
 
         Raises:
             RoundOrderError: The round is out of order.
@@ -218,7 +217,6 @@ class LabelStore(LabelReader):
             ShardMissingError: A rank has written none.
             RoundConflictError: The round exists with other content, or shards contradict each other.
             RoundOrderError, RevealedTwiceError, OverBudgetError, AnswerConflictError: An invariant would break.
-            StoreLockedError, StoreWriteError: This store was not opened for writing, or the disk is full.
         """
         self._require_lock()
         self._check_order(spec)
@@ -230,7 +228,7 @@ class LabelStore(LabelReader):
                 raise RoundConflictError(
                     f"{self.path}: round {spec.index} is already committed with other content; undo it first"
                 )
-            events: list[Event] = [*write_answers(self, shards.answers(), shards.squares.get)[0]]
+            events: list[Event] = [*write_answers(self, shards.answers())[0]]
             if is_new:
                 file.publish(event.file.name)
                 events.append(event)
@@ -250,7 +248,6 @@ class LabelStore(LabelReader):
 
         Raises:
             RoundOrderError: It is not the last committed round.
-            StoreLockedError: This store was not opened for writing.
         """
         self._require_lock()
         event = self._round(index)
@@ -265,18 +262,16 @@ class LabelStore(LabelReader):
         """Commit what was asked and answered before the run began, in one step and before its first round.
 
         It is revealed from the start, keeps later picks away as the rounds of this store do, and is not part of this
-        run's budget. It stands where it contradicts answers that a crash left (see :mod:`ripu.labelstore.recovery`);
+        run's budget. It stands if it contradicts answers that a crash left (see :mod:`ripu.labelstore.recovery`);
         their file stays beside it, with a warning.
 
         Args:
-            rounds: See :func:`ripu.labelstore.carried.carried_rounds` and :func:`ripu.labelstore.carried.mask_round`.
-            images: Every image of the store, in its order.
+            rounds: See :func:`ripu.labelstore.carried_rounds` and :func:`ripu.labelstore.mask_round`.
+            images: Every image of the store, in its order; see :func:`ripu.labelstore.carried_images`.
 
         Raises:
             RoundOrderError: There is anything in the store already.
-            BadPickError, OverBudgetError, RevealedTwiceError, BadLabelError: A record breaks an invariant; nothing is
-                committed.
-            StoreLockedError, StoreWriteError: This store was not opened for writing, or the disk is full.
+            BadPickError, OverBudgetError, RevealedTwiceError, BadLabelError: A record breaks an invariant.
         """
         self._require_lock()
         if self.log.events:
@@ -290,8 +285,7 @@ class LabelStore(LabelReader):
     def append_answers(self, answers: Iterable[ImageAnswers]) -> int:
         """Commit answers, whenever they come; known ones that agree are skipped.
 
-        Several records for one image are allowed, and pixels need not be asked for. After an error, nothing is
-        committed.
+        Several records for one image are allowed, and pixels need not be asked for.
 
         Returns:
             Number of pixels that were not answered before.
@@ -299,7 +293,6 @@ class LabelStore(LabelReader):
         Raises:
             BadLabelError, UnknownImageError: A record is bad.
             AnswerConflictError: A pixel already has another answer.
-            StoreLockedError, StoreWriteError: This store was not opened for writing, or the disk is full.
         """
         self._require_lock()
         batches: dict[int, list[Pixels]] = {}
@@ -353,11 +346,11 @@ class LabelStore(LabelReader):
     def _commit_answers(self, batches: Mapping[int, list[Pixels]]) -> int:
         if not batches:
             return 0
-
-        def squares(number: int) -> Squares | None:
-            return squares_of(self.picks_as_of(self.images[number].image_id))
-
-        events, num_pixels = write_answers(self, sorted(batches.items()), squares)
+        answers = (
+            (number, parts, squares_of(self.picks_as_of(self.images[number].image_id)))
+            for number, parts in sorted(batches.items())
+        )
+        events, num_pixels = write_answers(self, answers)
         self._append(events)
         return num_pixels
 

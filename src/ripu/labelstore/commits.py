@@ -1,30 +1,151 @@
-"""The parts of a round that the ranks of a job write, and their merging."""
+"""Picks and answers on their way into a store: written by each rank, merged by rank 0, checked by both."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ripu.io.writing import AtomicFile
-from ripu.labelstore.answers import Squares, check_agrees, file_header, squares_of
 from ripu.labelstore.encoding import decode_answers, decode_picks, encode_answers, encode_picks
-from ripu.labelstore.errors import OverBudgetError, RoundConflictError, ShardMissingError
+from ripu.labelstore.errors import (
+    AnswerConflictError,
+    CorruptStoreError,
+    OverBudgetError,
+    RoundConflictError,
+    ShardMissingError,
+)
 from ripu.labelstore.files import RecordFile, RecordWriter, StoreFile
-from ripu.labelstore.log import RoundEvent
+from ripu.labelstore.log import AnswersEvent, RoundEvent
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import (
     ImageAnswers,
     ImagePicks,
+    IntArray,
     Pixels,
     Round,
+    TargetImage,
     check_answers,
     check_disjoint,
     check_picks,
     content_digest,
     regions_of,
 )
+
+Squares = tuple[IntArray, int]
+"""Centres (N, 2) and radius of square picks: a hint for the encoding of their answers."""
+
+
+def file_header(store: LabelReader, kind: str, spec: Round | None = None) -> dict[str, Any]:
+    """Return the header of a record file: ``picks`` or ``carried`` of a round, or ``answers``."""
+    return {"kind": kind, "store": store.header.sha256, "round": None if spec is None else spec.to_json()}
+
+
+def read_unlisted(store: LabelReader, path: Path) -> Iterator[tuple[int, Pixels]]:
+    """Yield image numbers and answers from a file that the manifest does not list.
+
+    Raises:
+        CorruptStoreError: It is damaged, of another store, or has images that the store was created without.
+    """
+    file = RecordFile(path)
+    if file.header != file_header(store, "answers"):
+        raise CorruptStoreError(f"{path}: its header belongs to another store; remove it")
+    if file.images and max(file.images) >= len(store.images):
+        raise CorruptStoreError(f"{path}: has records of images that the store was created without; remove it")
+    for number in file.images:
+        payload = file.read(number)
+        assert payload is not None
+        yield number, decode_answers(payload, store.images[number])
+
+
+def check_agrees(store: LabelReader, image: TargetImage, pixels: Pixels) -> NDArray[np.bool_]:
+    """Compare answers with those that the store knows, committed or held.
+
+    Returns:
+        (M,) bool, True if no answer is committed yet.
+
+    Raises:
+        AnswerConflictError: A pixel has another answer; names the first.
+    """
+    indices, labels = pixels
+    found, known = store.answered(image.image_id, indices)
+    differs = known & (found != labels)
+    if differs.any():
+        row, col = divmod(int(indices[differs][0]), image.width)
+        raise AnswerConflictError(
+            f"image {image.image_id!r}: pixel (row {row}, column {col}) was answered {found[differs][0]} and now "
+            f"{labels[differs][0]}; answers are never replaced, ask the store with answered() before asking again"
+        )
+    return ~store.is_committed(image.image_id, indices)
+
+
+def merge(parts: Sequence[Pixels], image: TargetImage) -> Pixels:
+    """Merge batches of answers for one image: each pixel once, ascending.
+
+    Raises:
+        AnswerConflictError: A pixel is given two answers.
+    """
+    indices = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
+    labels = np.concatenate([np.zeros(0, np.uint8), *(part[1] for part in parts)])
+    order = np.argsort(indices, kind="stable")
+    indices, labels = indices[order], labels[order]
+    is_first = np.ones(len(indices), dtype=bool)
+    is_first[1:] = indices[1:] != indices[:-1]
+    clash = ~is_first[1:] & (labels[1:] != labels[:-1])
+    if clash.any():
+        row, col = divmod(int(indices[1:][clash][0]), image.width)
+        raise AnswerConflictError(
+            f"image {image.image_id!r}: pixel (row {row}, column {col}) is given two different answers at once"
+        )
+    return indices[is_first], labels[is_first]
+
+
+def write_answers(
+    store: LabelReader, batches: Iterable[tuple[int, Sequence[Pixels], Squares | None]]
+) -> tuple[list[AnswersEvent], int]:
+    """Write a file with the answers that are not committed yet, if there are any, for the caller to commit.
+
+    Args:
+        store: The store whose folder it goes to.
+        batches: Image numbers, ascending, with their answers and the squares that may be among them.
+
+    Returns:
+        The event to commit, none if nothing is new, and the number of new pixels.
+
+    Raises:
+        AnswerConflictError: A pixel has or is given another answer.
+    """
+    num_pixels = 0
+    with StoreFile(store.path / "answers") as file:
+        out = RecordWriter(file, file_header(store, "answers"))
+        for number, parts, squares in batches:
+            image = store.images[number]
+            indices, labels = merge(parts, image)
+            is_new = check_agrees(store, image, (indices, labels))
+            if is_new.any():
+                out.add(number, encode_answers(indices[is_new], labels[is_new], image, squares))
+                num_pixels += int(is_new.sum())
+        if not num_pixels:
+            return [], 0
+        entry = out.finish("answers")
+        file.publish(entry.name)
+    return [AnswersEvent(entry)], num_pixels
+
+
+def squares_of(asked: Iterable[tuple[Round, ImagePicks]]) -> Squares | None:
+    """Return the square picks of one radius among those of an image, None if there are none."""
+    found: list[IntArray] = []
+    radius = None
+    for spec, record in asked:
+        if record.regions is None and radius in (None, spec.reveal_radius):
+            radius = spec.reveal_radius
+            found.append(record.picks.astype(np.int64))
+    return (np.concatenate(found), radius) if radius else None
 
 
 def write_shard(store: LabelReader, spec: Round, rank: int, records: Iterable[ImagePicks | ImageAnswers]) -> None:
@@ -71,7 +192,7 @@ class Shards:
         self._spec = spec
         self._picks = [self._open(rank, "picks") for rank in range(world_size)]
         self._answers = [self._open(rank, "answers") for rank in range(world_size)]
-        self.squares: dict[int, Squares | None] = {}
+        self._squares: dict[int, Squares | None] = {}
 
     def merge_picks(self, file: AtomicFile) -> RoundEvent:
         """Write the picks of all ranks, images ascending, into a file that the caller publishes.
@@ -92,13 +213,16 @@ class Shards:
                     "give each image to one rank"
                 )
             record = _check_record(self._store, decode_picks(payloads[0], image_id), spec)
-            self.squares[number] = squares_of([(spec, record)])
+            self._squares[number] = squares_of([(spec, record)])
             content.update(number.to_bytes(4, "little") + hashlib.sha256(payloads[0]).digest())
             out.add(number, payloads[0])
         return RoundEvent(spec, content.hexdigest(), out.finish(f"round-{spec.index:03d}"))
 
-    def answers(self) -> Iterator[tuple[int, list[Pixels]]]:
-        """Yield the answers in the shards and the held ones that the round asks for: image by image, ascending."""
+    def answers(self) -> Iterator[tuple[int, list[Pixels], Squares | None]]:
+        """Yield batches for :func:`write_answers`: the answers in the shards and the held ones that the round asks for.
+
+        Call after :meth:`merge_picks`.
+        """
         store = self._store
         for number in sorted({number for shard in (*self._picks, *self._answers) for number in shard.images}):
             image = store.images[number]
@@ -110,7 +234,7 @@ class Shards:
                 if is_held.any():
                     parts.append((asked[is_held], labels[is_held]))
             if parts:
-                yield number, parts
+                yield number, parts, self._squares.get(number)
 
     def remove(self) -> None:
         """Remove the files of a round that is committed; what stays behind goes when a writer opens the store."""
