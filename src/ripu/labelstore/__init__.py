@@ -5,7 +5,7 @@ docs/labelstore.md describes the format.
 """
 
 from ripu.labelstore.accounts import all_planned_picks, diff_stores
-from ripu.labelstore.carried import Mask, carried_images, carried_rounds, check_parent, mask_round
+from ripu.labelstore.carried import Carried, Mask, carried_images, carried_rounds, check_parent, mask_round
 from ripu.labelstore.errors import (
     CorruptStoreError,
     LabelStoreError,
@@ -30,6 +30,7 @@ __all__ = [
     "BEFORE",
     "NO_ROUND",
     "VOID",
+    "Carried",
     "CorruptStoreError",
     "ImageAnswers",
     "ImagePicks",

@@ -119,6 +119,11 @@ class Log:
         """The files with answers, oldest first."""
         return tuple(event.file for event in self.events if isinstance(event, AnswersEvent))
 
+    @property
+    def files(self) -> set[str]:
+        """The names of all files that the log lists, those of undone rounds included."""
+        return {event.file.name for event in self.events if not isinstance(event, UndoEvent)}
+
 
 def header_body(
     images: Iterable[TargetImage],

@@ -17,7 +17,7 @@ from ripu.io.writing import TMP_PREFIX, publish, sync
 from ripu.labelstore.commits import check_agrees, merge, read_unlisted
 from ripu.labelstore.errors import AnswerConflictError, CorruptStoreError
 from ripu.labelstore.files import file_digest
-from ripu.labelstore.log import MANIFEST_FILE, UndoEvent, held_files, held_name
+from ripu.labelstore.log import MANIFEST_FILE, held_files, held_name
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import Pixels
 
@@ -115,7 +115,7 @@ def _remove(path: Path) -> None:
 
 
 def _unlisted(store: LabelReader) -> list[Path]:
-    listed = {event.file.name for event in store.log.events if not isinstance(event, UndoEvent)}
+    listed = store.log.files
     return [path for path in sorted(store.path.iterdir()) if _OWN_FILE.fullmatch(path.name) and path.name not in listed]
 
 
