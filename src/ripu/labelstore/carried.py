@@ -117,13 +117,14 @@ def carried_images(
         LabelStoreError: A mask and an earlier answer contradict each other.
     """
     known_to_parent = {image.image_id for image in parent.images} if parent is not None else set()
-    num_records = len(parent.carried) + len(parent.rounds_as_of(num_rounds)) if parent is not None else 0
+    num_own = len(parent.rounds_as_of(num_rounds)) if parent is not None else 0  # it may go on in the meantime
+    num_carried = len(parent.carried) if parent is not None else 0
     for image in images:
-        records = [no_picks(image.image_id)] * num_records
+        records = [no_picks(image.image_id)] * (num_carried + num_own)
         answers: list[Pixels] = []
         asked = np.zeros((image.height, image.width), dtype=np.bool_)
         if parent is not None and image.image_id in known_to_parent:
-            records = [record for _, record in parent.picks_as_of(image.image_id, num_rounds)]
+            records = [record for _, record in parent.picks_as_of(image.image_id, num_own)]
             asked = parent.asked_mask(image.image_id, num_rounds)
             known, labels = parent.answers(image.image_id)
             is_wanted = asked.reshape(-1)[known] | (num_rounds is None)
