@@ -20,8 +20,8 @@ from ripu.datasets.folder import load_folder
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11, CITYSCAPES19, SYNTHIA16
 from ripu.doctor.__main__ import doctor
+from ripu.doctor.checks import find_unpaired
 from ripu.doctor.examine import examine, quick_check
-from ripu.doctor.partners import find_unpaired
 from ripu.doctor.reading import read_all
 from ripu.doctor.report import text
 from ripu.run.assembly.data import load_parts, make_scenes

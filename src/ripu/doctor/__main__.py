@@ -32,13 +32,7 @@ from ripu.run.assembly.data import load_parts
 
 
 def doctor(cfg: DictConfig) -> dict[str, Any]:
-    """Check a data set.
-
-    Args:
-        cfg: The composed configuration of ``conf/doctor.yaml``.
-
-    Returns:
-        The content of the file that ``report`` names; see :func:`ripu.doctor.report.as_mapping`.
+    """Check the data set of a composed ``conf/doctor.yaml``, and return what the file ``report`` contains.
 
     Raises:
         ValueError: The data set does not exist, or its description is wrong.
@@ -47,8 +41,7 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
     parts = load_parts(make_dataset(plain(cfg)["dataset"]), is_lenient=True)
     with Progress("reading", sum(len(scenes) for scenes in parts.values()), "scenes") as progress:
         facts = read_all(parts, cfg.num_workers, progress)
-    report = as_mapping(parts, facts, examine(parts, facts))
-    report = {"dataset": str(cfg.dataset.name), **report}
+    report = {"dataset": str(cfg.dataset.name), **as_mapping(parts, facts, examine(parts, facts))}
     if cfg.report is not None:
         write_json(Path(cfg.report), report)
     return report

@@ -6,15 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from ripu.datasets.errors import SceneError
 from ripu.datasets.scenes import SceneDataset
-from ripu.doctor.duplicates import find_copies, find_leaks
-from ripu.doctor.files import judge_files, judge_sizes, label_problem
-from ripu.doctor.findings import ERROR, NOTE, WARNING, Finding
-from ripu.doctor.ids import judge_classes, judge_ids
-from ripu.doctor.partners import find_unpaired
+from ripu.doctor import checks
+from ripu.doctor.checks import ERROR, NOTE, SAMPLED, WARNING, Finding
 from ripu.doctor.reading import SceneFacts, read_label
-
-SAMPLED = 4
-"""Labels per part that are read before each run; so few that all of them may show only background."""
 
 SAMPLED_HEADS = 50
 """Scenes per part whose files are looked for before each run."""
@@ -23,25 +17,17 @@ _MORE = "python -m ripu.doctor dataset=... checks every file"
 
 
 def examine(parts: Mapping[str, SceneDataset], facts: Mapping[str, Sequence[SceneFacts]]) -> list[Finding]:
-    """Judge a data set.
-
-    Args:
-        parts: Scenes by name of the part: source, target and val.
-        facts: The facts of each scene; see :func:`ripu.doctor.reading.read_all`.
-
-    Returns:
-        The findings, the worst first.
-    """
+    """Judge the parts (source, target, val) by the facts of their scenes; return the findings, the worst first."""
     found: list[Finding] = []
     for name, scenes in parts.items():
-        found += judge_files(name, scenes, facts[name])
-        found += judge_sizes(name, scenes, facts[name])
-        ids = judge_ids(name, scenes.taxonomy, facts[name], few=SAMPLED)
+        found += checks.judge_files(name, scenes, facts[name])
+        found += checks.judge_sizes(name, scenes, facts[name])
+        ids = checks.judge_ids(name, scenes.taxonomy, facts[name])
         # If ids are not what they are taken for, counts of classes mean nothing.
-        found += ids or judge_classes(name, scenes.taxonomy, facts[name])
-        found += find_copies(name, scenes, facts[name])
-    found += find_unpaired(parts)
-    found += find_leaks(parts, facts)
+        found += ids or checks.judge_classes(name, scenes.taxonomy, facts[name])
+        found += checks.find_copies(name, scenes, facts[name])
+    found += checks.find_unpaired(parts)
+    found += checks.find_leaks(parts, facts)
     return sorted(found, key=lambda one: (ERROR, WARNING, NOTE).index(one.level))
 
 
@@ -49,9 +35,6 @@ def quick_check(parts: Mapping[str, SceneDataset]) -> None:
     """Check, before a run, that some files exist and that a few labels make sense.
 
     Takes about a second, however many scenes there are. Parts that skip unreadable files may have some.
-
-    Args:
-        parts: Scenes by name of the part.
 
     Raises:
         SceneError: A file is missing, or labels cannot be read or cannot be meant.
@@ -67,9 +50,9 @@ def quick_check(parts: Mapping[str, SceneDataset]) -> None:
         read = [read_label(scenes, index, SceneFacts()) for index in sampled]
         for index, one in zip(sampled, read, strict=True):
             if one.label_fault and not scenes.skips_unreadable:
-                remedy = label_problem(one.label_fault)[1]
+                remedy = checks.label_problem(one.label_fault)[1]
                 raise SceneError(f"{scenes.scenes[index].label}: {one.label_fault}; {remedy} ({_MORE})")
-        for finding in judge_ids(name, scenes.taxonomy, read, few=SAMPLED):
+        for finding in checks.judge_ids(name, scenes.taxonomy, read):
             if finding.level == ERROR:
                 raise SceneError(f"{scenes.name}: {finding.what}; {finding.remedy} ({_MORE})")
 

@@ -108,15 +108,14 @@ def read_all(
     num_workers: int | None = None,
     progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> dict[str, list[SceneFacts]]:
-    """Read every scene of every part.
+    """Read every scene of every part; return the facts by part, in the order of the scenes.
+
+    A scene that crashes its process counts as one that cannot be read.
 
     Args:
         parts: Scenes by name of the part.
         num_workers: Number of processes; None for one per CPU core, 0 to read in this one.
         progress: Called with the scenes done and the scenes in all.
-
-    Returns:
-        Facts by part, in the order of the scenes. A scene that crashes its process counts as one that cannot be read.
     """
     facts = {name: [SceneFacts()] * len(scenes) for name, scenes in parts.items()}
     total, done = sum(map(len, parts.values())), 0
@@ -167,7 +166,7 @@ def _digest(data: bytes) -> str:
 
 
 def _cause(error: Exception, path: Path) -> str:
-    """Return the cause of an error, without the path, which is printed beside it."""
+    """Return the cause of an error without the path, which is printed beside it."""
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if path.exists() and path.stat().st_size == 0:

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ripu.datasets.scenes import SceneDataset
-from ripu.doctor.findings import ERROR, NOTE, WARNING, Finding
-from ripu.doctor.ids import class_pixels
+from ripu.doctor.checks import ERROR, NOTE, WARNING, Finding, class_pixels
 from ripu.doctor.reading import SceneFacts
 
 RARE = 0.0005
@@ -18,13 +17,13 @@ RARE = 0.0005
 def as_mapping(
     parts: Mapping[str, SceneDataset], facts: Mapping[str, Sequence[SceneFacts]], findings: Sequence[Finding]
 ) -> dict[str, Any]:
-    """Return everything that was found.
+    """Return the verdict (``fit``, ``fit with warnings`` or ``unfit``), the findings, and the figures of each part.
 
-    Returns:
-        ``verdict``, ``findings``, and by part ``images``, ``labelled``, ``readable``, ``size`` (the most common, width
-        and height), ``void_fraction`` and ``class_shares`` (of the pixels that have a class).
+    ``size`` is the most common one, as width and height; ``class_shares`` are of the pixels that have a class.
     """
-    result: dict[str, Any] = {"verdict": verdict(findings), "findings": [asdict(one) for one in findings], "parts": {}}
+    levels = {finding.level for finding in findings}
+    verdict = "unfit" if ERROR in levels else "fit with warnings" if WARNING in levels else "fit"
+    result: dict[str, Any] = {"verdict": verdict, "findings": [asdict(one) for one in findings], "parts": {}}
     for name, scenes in parts.items():
         pixels = class_pixels(scenes.taxonomy, facts[name])
         known, total = int(pixels[:-1].sum()), int(pixels.sum())
@@ -43,12 +42,6 @@ def as_mapping(
             },
         }
     return result
-
-
-def verdict(findings: Sequence[Finding]) -> str:
-    """Return ``fit``, ``fit with warnings`` or ``unfit``."""
-    levels = {finding.level for finding in findings}
-    return "unfit" if ERROR in levels else "fit with warnings" if WARNING in levels else "fit"
 
 
 def text(report: Mapping[str, Any]) -> str:
