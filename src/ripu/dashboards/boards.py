@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,7 +66,7 @@ class Board(Protocol):
     def keep_checkpoint(self, file: Path, facts: Mapping[str, Any]) -> None:
         """Keep a checkpoint, if the board is configured to."""
 
-    def finish(self, *, is_success: bool = True) -> None:
+    def finish(self) -> None:
         """Write everything and close."""
 
 
@@ -83,9 +83,8 @@ def round_layer(revealed: NDArray[np.uint8], num_rounds: int, *, is_next: bool =
         num_rounds: Number of rounds to name.
         is_next: The rounds are those that would follow, not those that took place.
     """
-    values, _ = enlarged(
-        np.where(revealed == VOID, 0, np.minimum(revealed, 253) + 1).astype(np.uint8), revealed != VOID
-    )
+    values = np.where(revealed == VOID, 0, np.minimum(revealed, 253) + 1).astype(np.uint8)
+    values, _ = enlarged(values, revealed != VOID)
     rounds = range(1, num_rounds + 1)
     names = {number: "next" if is_next else f"round {number}" for number in rounds}
     colors = {number: palette.round_color(number - 1) for number in rounds}
@@ -106,7 +105,7 @@ def fitted(picture: Picture, longest: int) -> Picture:
         return np.asarray(Image.fromarray(values).resize(size, resampling))
 
     layers = {
-        name: Layer(shrunk(layer.values, Image.Resampling.NEAREST), layer.names, layer.colors)
+        name: replace(layer, values=shrunk(layer.values, Image.Resampling.NEAREST))
         for name, layer in picture.layers.items()
     }
-    return Picture(picture.caption, shrunk(picture.image, Image.Resampling.BILINEAR), layers)
+    return replace(picture, image=shrunk(picture.image, Image.Resampling.BILINEAR), layers=layers)

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from ripu.dashboards.boards import Board, Picture, class_layer, round_layer
+from ripu.dashboards.boards import Board, Layer, Picture, class_layer, round_layer
 from ripu.datasets.scenes import Scenes
 from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule
-from ripu.report.pictures import evenly, fit, predict, would_ask
-from ripu.schedule import Plan
+from ripu.report.pictures import fit, panel
 from ripu.selection.callback import SelectionCallback
-from ripu.selection.engine import SelectionEngine
 
 TABLE_ROWS = 500
 """The table of a round lists at most this many images, those with the highest scores."""
@@ -37,10 +35,7 @@ class Dashboard(pl.Callback):
     def __init__(
         self,
         selection: SelectionCallback,
-        plan: Plan,
         scenes: Scenes,
-        engine: SelectionEngine | None,
-        store: LabelStore | None,
         target_size: tuple[int, int],
         num_pictures: int,
         final_fraction: float | None = None,
@@ -48,19 +43,14 @@ class Dashboard(pl.Callback):
         """Set up; must follow ``selection`` in the list of callbacks.
 
         Args:
-            selection: Keeps the learning curve.
-            plan: The rounds of the run.
+            selection: Has the plan, the learning curve and the label store.
             scenes: The data.
-            engine: The selection engine; None in settings without selection.
-            store: The label store; None in settings without selection.
             target_size: (height, width) that target images are fed at.
             num_pictures: Number of validation images and of target images in the panel.
             final_fraction: Share of labels in settings without rounds, e.g. 1.0 with all labels.
         """
         self.selection = selection
-        self.plan = plan
         self.scenes = scenes
-        self.engine, self.store = engine, store
         self.target_size = target_size
         self.num_pictures = num_pictures
         self.final_fraction = final_fraction
@@ -95,33 +85,28 @@ class Dashboard(pl.Callback):
                     board.show_pictures(f"panel/{name}", pictures, trainer.global_step)
 
     def _panel(self, module: RipuModule, name: str) -> Iterator[Picture]:
-        scenes = self.scenes.val if name == "val" else self.scenes.target
-        taxonomy = self.scenes.taxonomy
-        for index in evenly(len(scenes), self.num_pictures):
-            scene, layers = scenes.scenes[index], {}
-            if scene.label is not None:
-                layers["truth"] = class_layer(scenes.read_label(index), taxonomy)
-            layers["prediction"] = class_layer(predict(module, scenes, index, self.target_size), taxonomy)
-            if name == "target" and self.store is not None:
-                revealed = self.store.revealed_round(scene.image_id)
-                layers["queried"] = round_layer(revealed, max(1, self.store.num_rounds))
-            elif name == "val" and self.engine is not None:
-                queried = would_ask(module, self.engine, scenes, index, self.target_size)
-                layers["queried"] = round_layer(queried, 1, is_next=True)
-            yield Picture(scene.image_id, fit(scenes.read_image(index), scenes.label_size(index)), layers)
+        taxonomy, store, is_pool = self.scenes.taxonomy, self.selection.store, name == "target"
+        scenes = self.scenes.target if is_pool else self.scenes.val
+        found = panel(module, scenes, self.selection, self.num_pictures, self.target_size, is_pool=is_pool)
+        for index, arrays in found:
+            known = [key for key in ("truth", "prediction") if key in arrays]
+            layers: dict[str, Layer] = {key: class_layer(arrays[key], taxonomy) for key in known}
+            if "queried" in arrays:
+                num_rounds = max(1, store.num_rounds) if is_pool and store is not None else 1
+                layers["queried"] = round_layer(arrays["queried"], num_rounds, is_next=not is_pool)
+            yield Picture(scenes.scenes[index].image_id, arrays["image"], layers)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the round of this step, if there was one."""
         self._show_round(trainer)
 
     def _show_round(self, trainer: pl.Trainer) -> None:
-        step = trainer.global_step
-        boards = _boards(trainer)
-        if not boards or self.store is None or step not in self.plan.selection_steps:
+        step, boards, store = trainer.global_step, _boards(trainer), self.selection.store
+        if not boards or store is None or step not in self.selection.plan.selection_steps:
             return
         entry = self.selection.rounds[-1]
         ratios, classes = self._classes(entry)
-        images = self._images(int(entry["index"]))
+        images = self._images(store, int(entry["index"]))
         facts = {"round": int(entry["index"]) + 1} | {name: entry[name] for name in ("labelled_fraction", "picks")}
         for board in boards:
             board.log_metrics({"al/labelled_fraction": entry["labelled_fraction"], **ratios}, step=step)
@@ -129,10 +114,10 @@ class Dashboard(pl.Callback):
             board.show_table("round/classes", columns, classes, step)
             columns = ["place", "image", "mean score", "best score", "picks", "pixels", "void %", "classes", "queried"]
             board.show_table("round/images", columns, images, step)
-            board.keep_labels(self.store.path, facts, step)
+            board.keep_labels(store.path, facts, step)
 
     def _classes(self, entry: Mapping[str, Any]) -> tuple[dict[str, float], list[list[Any]]]:
-        """Revealed share over true share of each class, and the rows of the classes."""
+        """Return the revealed share over the true share of each class, and the rows of the classes."""
         truth = self.selection.true_class_pixels
         revealed, new = entry["class_pixels"], entry["new_class_pixels"]
         total, total_true = max(1, sum(revealed.values())), max(1, sum(truth.values())) if truth else 1
@@ -146,34 +131,29 @@ class Dashboard(pl.Callback):
                 ratios[f"al/over_truth/{name}"] = share / true_share
         return ratios, rows
 
-    def _images(self, index: int) -> list[list[Any]]:
-        """The rows of the images of a round, those with the highest mean score first."""
-        assert self.store is not None
+    def _images(self, store: LabelStore, index: int) -> list[list[Any]]:
+        """Return the rows of the images of a round, those with the highest mean score first."""
         found = []
-        for number, image in enumerate(self.store.images):
-            record = self.store.picks(image.image_id, index)
+        for number, image in enumerate(store.images):
+            record = store.picks(image.image_id, index)
             if len(record.picks) and record.scores is not None:
                 found.append((float(record.scores.mean()), float(record.scores.max()), number, len(record.picks)))
         found.sort(key=lambda one: (-one[0], one[2]))
         rows = []
         for place, (mean, best, number, picks) in enumerate(found[:TABLE_ROWS]):
-            image_id = self.store.images[number].image_id
-            pixels = self.store.asked(image_id, index).indices
-            labels, is_known = self.store.answered(image_id, pixels)
+            image_id = store.images[number].image_id
+            pixels = store.asked(image_id, index).indices
+            labels, is_known = store.answered(image_id, pixels)
             known = labels[is_known]
             void = 100.0 * float((known == VOID).mean()) if len(known) else None
             num_classes = len(np.unique(known[known != VOID]))
-            picture = self._queried(number, index) if place < TABLE_PICTURES else None
+            picture = None
+            if place < TABLE_PICTURES:
+                revealed = store.revealed_round(image_id, index + 1)
+                shown = fit(self.scenes.target.read_image(number), revealed.shape)
+                picture = Picture(image_id, shown, {"queried": round_layer(revealed, index + 1)})
             rows.append([place + 1, image_id, mean, best, picks, len(pixels), void, num_classes, picture])
         return rows
-
-    def _queried(self, number: int, index: int) -> Picture:
-        """An image with everything that was queried up to a round."""
-        assert self.store is not None
-        image_id = self.scenes.target.scenes[number].image_id
-        revealed = self.store.revealed_round(image_id, index + 1)
-        image = fit(self.scenes.target.read_image(number), revealed.shape)
-        return Picture(image_id, image, {"queried": round_layer(revealed, index + 1)})
 
 
 def _boards(trainer: pl.Trainer) -> list[Any]:

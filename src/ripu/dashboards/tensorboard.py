@@ -64,7 +64,7 @@ class TensorBoard(TensorBoardLogger):
     def keep_checkpoint(self, file: Path, facts: Mapping[str, Any]) -> None:
         """Do nothing: checkpoints are in the run's folder."""
 
-    def finish(self, *, is_success: bool = True) -> None:
+    def finish(self) -> None:
         """Close the event file."""
         self.experiment.flush()
         self.experiment.close()

@@ -53,27 +53,22 @@ def has_key(base_url: str) -> bool:
 
 
 def is_reachable(base_url: str, seconds: float = REACH_SECONDS) -> bool:
-    """Return True if a server answers anything, through the proxy where one is configured.
-
-    Args:
-        base_url: Its address.
-        seconds: Time limit, including the look-up of the name.
-    """
-    answers: list[bool] = []
+    """Return True if a server answers anything in time, through the proxy if one is configured."""
+    has_answered = threading.Event()
 
     def ask() -> None:
         try:
             with urllib.request.urlopen(base_url, timeout=seconds):  # noqa: S310  the user chose the address
-                answers.append(True)
+                has_answered.set()
         except urllib.error.HTTPError:
-            answers.append(True)  # a refusal is an answer
+            has_answered.set()  # a refusal is an answer
         except (OSError, ValueError):
-            answers.append(False)
+            pass
 
     asking = threading.Thread(target=ask, daemon=True)  # the look-up of a name has no time limit
     asking.start()
     asking.join(seconds + 0.5)
-    return bool(answers and answers[0])
+    return has_answered.is_set()
 
 
 def choose_mode(asked: str, base_url: str) -> tuple[str, str]:
@@ -84,7 +79,7 @@ def choose_mode(asked: str, base_url: str) -> tuple[str, str]:
         base_url: The server.
 
     Returns:
-        The mode and, where it differs from what was asked, the reason.
+        The mode and, if W&B has to be offline instead of online, the reason.
 
     Raises:
         ConfigError: ``asked`` is another word.
@@ -107,7 +102,8 @@ class WandbBoard(WandbLogger):
     """A W&B run: configuration, scalars on the right axes, pictures with masks, tables, versions of the label store.
 
     The id is kept in ``RUN/wandb_id``, so that a resumed run continues the same W&B run. Everything of an offline run
-    is in ``RUN/wandb``, artifacts included.
+    is in ``RUN/wandb``, artifacts included. It needs some private names of W&B and of its logger;
+    tests/dashboards/test_wandb_bridge.py fails when one disappears.
     """
 
     def __init__(
@@ -128,10 +124,7 @@ class WandbBoard(WandbLogger):
 
         Args:
             save_dir: The folder of the run.
-            project: W&B project.
-            name: Name of the run.
-            group: Runs of one group share task, mode, setting and budget.
-            tags: Words to find the run by.
+            project, name, group, tags: As in W&B; runs of one group share task, mode, setting and budget.
             entity: W&B user or team; None for the key's own.
             mode: ``auto`` (online where there is a key and the server answers), ``online``, ``offline``, ``disabled``.
             keep_labels: Keep the label store of each round as a version of an artifact.
@@ -190,18 +183,16 @@ class WandbBoard(WandbLogger):
         Raises:
             ConfigError: W&B refuses the key, the project or the like.
         """
-        if self._experiment is None:
-            self._begin()
-        return self._experiment
-
-    def _begin(self) -> None:
+        if self._experiment is not None:
+            return self._experiment
         # Artifacts wait for their upload in the run's folder, not in the user's.
         (self._folder / "wandb").mkdir(parents=True, exist_ok=True)
         os.environ["WANDB_DATA_DIR"] = str((self._folder / "wandb").absolute())
         try:
             run: Any = super().experiment
             if self._mode == "online":
-                _log_in_for_artifacts(run)
+                # Log in a second time, now: left to the first table, hours later, a dead server would end the training.
+                run._public_api()
         except wandb.errors.CommError as error:  # the server answers, but not this request
             self._experiment = None
             reason = str(error).strip().partition("\n")[0]
@@ -216,9 +207,12 @@ class WandbBoard(WandbLogger):
             ) from error
         if self._mode == "online":
             print(f"W&B: {run.url}")
-        _skip_check_of_artifact_names(run)
+        # Do not ask the server whether an artifact's name is taken by another type: training would wait for the answer,
+        # some 25 seconds for every table and label store once the server is mute. The names contain the run's id.
+        run._assert_can_log_artifact = lambda artifact: None
         run.define_metric(_SHARE_AXIS)
         run.define_metric("al/*", step_metric=_SHARE_AXIS)
+        return run
 
     @property
     def _upload(self) -> str:
@@ -276,11 +270,11 @@ class WandbBoard(WandbLogger):
             for row, truth in enumerate(class_names)
             for column, prediction in enumerate(class_names)
         ]
-        columns: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+        columns = ["Actual", "Predicted", "nPredictions"]
         plot = wandb.plot_table(
-            data_table=wandb.Table(columns=columns, data=rows),
+            data_table=wandb.Table(columns=columns, data=rows),  # type: ignore[arg-type]
             vega_spec_name="wandb/confusion_matrix/v1",
-            fields={str(column): str(column) for column in columns},
+            fields={column: column for column in columns},
             string_fields={"title": "pixels"},
         )
         self._send(key, plot, step)
@@ -313,17 +307,17 @@ class WandbBoard(WandbLogger):
     def finalize(self, status: str) -> None:
         """Close a run that failed; :meth:`finish` closes a successful one after its test."""
         if status != "success":
-            self.finish(is_success=False)
+            self.finish(exit_code=1)
 
     @rank_zero_only
-    def finish(self, *, is_success: bool = True) -> None:
+    def finish(self, exit_code: int = 0) -> None:
         """Close the run; the next one of a sweep starts its own."""
         if self._experiment is None:
             return
         run = self.experiment
         folder = Path(run.dir).parent
         began = time.monotonic()
-        self._close(run, 0 if is_success else 1)
+        self._close(run, exit_code)
         is_late = time.monotonic() - began >= self._finish_seconds
         self._experiment = None
         if self._data_dir is None:
@@ -350,7 +344,8 @@ class WandbBoard(WandbLogger):
         finishing.join(self._finish_seconds + GRACE_SECONDS)
         if finishing.is_alive():
             with self._tolerant():
-                _terminate_service()
+                service: Any = wandb.setup()._connection
+                service._proc._process.terminate()
                 finishing.join(GRACE_SECONDS)
                 wandb.teardown()
 
@@ -361,26 +356,3 @@ def _image(picture: Picture) -> Any:
         name: {"mask_data": layer.values, "class_labels": dict(layer.names)} for name, layer in picture.layers.items()
     }
     return wandb.Image(picture.image, caption=picture.caption, masks=masks or None)
-
-
-# Private names of W&B, all of them here; tests/dashboards/test_wandb_bridge.py fails when one disappears.
-
-
-def _log_in_for_artifacts(run: Any) -> None:
-    """Log in a second time, now: left to the first table, hours later, a dead server would end the training."""
-    run._public_api()
-
-
-def _skip_check_of_artifact_names(run: Any) -> None:
-    """Keep a run from asking the server whether an artifact's name is taken by another type.
-
-    Training would wait for the answer: some 25 seconds for every table and label store once the server is mute. The
-    names hold the run's id, so none is taken.
-    """
-    run._assert_can_log_artifact = lambda artifact: None
-
-
-def _terminate_service() -> None:
-    """End the process that uploads."""
-    service: Any = wandb.setup()._connection
-    service._proc._process.terminate()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from ripu.datasets.scenes import SceneDataset, Scenes
 from ripu.datasets.taxonomy import VOID
 from ripu.inference import palette
 from ripu.io.writing import TMP_PREFIX, publish, writing
-from ripu.labelstore import LabelStore
 from ripu.loading.samples import EvalScenes, PoolScenes
 from ripu.models.interface import evaluating
 from ripu.module import RipuModule
@@ -29,34 +27,10 @@ from ripu.report.page import try_page
 from ripu.report.painting import dimmed, paint, round_table
 from ripu.report.plots import start
 from ripu.report.summary import summary
+from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """Everything that the report of a run is made from.
-
-    Attributes:
-        run: The run's folder.
-        results: The content of ``results.json``.
-        scenes: The data.
-        engine: The selection engine; None in settings without selection.
-        store: The label store; None in settings without selection.
-        module: The trained module.
-        target_size: (height, width) that target images are fed at.
-        num_pictures: Number of validation and of target images to picture.
-    """
-
-    run: Path
-    results: Mapping[str, Any]
-    scenes: Scenes
-    engine: SelectionEngine | None
-    store: LabelStore | None
-    module: RipuModule
-    target_size: tuple[int, int]
-    num_pictures: int
 
 
 def evenly(total: int, count: int) -> list[int]:
@@ -100,12 +74,10 @@ def predict(module: RipuModule, scenes: SceneDataset, index: int, size: tuple[in
     return label.to("cpu", torch.uint8).numpy()
 
 
-def would_ask(
-    module: RipuModule, engine: SelectionEngine, scenes: SceneDataset, index: int, target_size: tuple[int, int]
-) -> NDArray[np.uint8]:
+def _would_ask(module: RipuModule, engine: SelectionEngine, scenes: SceneDataset, index: int) -> NDArray[np.uint8]:
     """Return what one more round would query on an image outside the pool: (H, W) uint8, 0 where queried, else 255."""
     size = scenes.label_size(index)
-    sample = EvalScenes(scenes, target_size, [index])[0]["image"]
+    sample = EvalScenes(scenes, engine.scorer.train_size, [index])[0]["image"]
     with torch.no_grad(), evaluating(module):
         logits = module(sample[None].to(module.device))
     queried = np.full(size, VOID, dtype=np.uint8)
@@ -118,14 +90,85 @@ def fit(image: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def write_report(facts: RunFacts) -> None:
-    """Write the learning curve, the pictures and the page of a run, and print its table."""
-    write_curve(facts.run / "learning_curve.png", facts.results)
-    write_pictures(facts)
-    try_page(facts.run)
-    print(summary(facts.results, tuple(facts.scenes.taxonomy.subsets)))
+def panel(
+    module: RipuModule,
+    scenes: SceneDataset,
+    selection: SelectionCallback,
+    count: int,
+    target_size: tuple[int, int],
+    *,
+    is_pool: bool,
+) -> Iterator[tuple[int, dict[str, NDArray[np.uint8]]]]:
+    """Yield the index and the layers of a few fixed images, all at the size of the label.
+
+    Args:
+        module: The network.
+        scenes: The validation or the target images.
+        selection: Has the label store and the engine, as far as the setting has them.
+        count: Number of images.
+        target_size: (height, width) that images are fed at.
+        is_pool: These are the target images.
+
+    Yields:
+        ``image`` (H, W, 3), ``prediction`` and, if known, ``truth`` (H, W) in train ids; with selection also
+        ``queried`` (H, W): the rounds of a target image, and 0 where one more round would query a validation image.
+    """
+    for index in evenly(len(scenes), count):
+        scene = scenes.scenes[index]
+        layers = {"image": fit(scenes.read_image(index), scenes.label_size(index))}
+        if scene.label is not None:
+            layers["truth"] = scenes.read_label(index)
+        if is_pool and selection.store is not None:
+            layers["queried"] = selection.store.revealed_round(scene.image_id)
+        elif not is_pool and selection.engine is not None:
+            layers["queried"] = _would_ask(module, selection.engine, scenes, index)
+        layers["prediction"] = predict(module, scenes, index, target_size)
+        yield index, layers
+
+
+def write_report(
+    run: Path,
+    results: Mapping[str, Any],
+    scenes: Scenes,
+    selection: SelectionCallback,
+    module: RipuModule,
+    target_size: tuple[int, int],
+    num_pictures: int,
+) -> None:
+    """Write the learning curve, the pictures and the page of a finished run, and print its table.
+
+    Args:
+        run: The run's folder.
+        results: The content of ``results.json``.
+        scenes: The data.
+        selection: Has the label store and the engine, as far as the setting has them.
+        module: The trained module.
+        target_size: (height, width) that target images are fed at.
+        num_pictures: Number of validation and of target images to picture.
+    """
+    write_curve(run / "learning_curve.png", results)
+    folder, colorize = run / "pictures", scenes.taxonomy.colorize
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    for name, part in (("val", scenes.val), ("target", scenes.target)):
+        is_pool = name == "target"
+        for index, layers in panel(module, part, selection, num_pictures, target_size, is_pool=is_pool):
+            file = f"{name}-{index:05d}.png"
+            tiles = {"image": layers["image"]}
+            if "truth" in layers:
+                tiles["truth"] = colorize(layers["truth"])
+            if (queried := layers.get("queried")) is not None:
+                painted = paint(dimmed(layers["image"]), queried, queried != VOID, round_table())
+                tiles["revealed, by round" if is_pool else "queried next"] = painted
+            if (before := _kept_prediction(run / "panel" / file, part.label_size(index))) is not None:
+                tiles["prediction before"] = colorize(before)
+            tiles["prediction after"] = colorize(layers["prediction"])
+            with writing(folder / file):
+                _sheet(tiles).save(folder / file)
+    try_page(run)
+    print(summary(results, tuple(scenes.taxonomy.subsets)))
     left = "report.html, results.json, metrics.csv, learning_curve.png, pictures, checkpoints"
-    print(f"\nin {facts.run}:\n{left}{', labels' if facts.store is not None else ''}")
+    print(f"\nin {run}:\n{left}{', labels' if selection.store is not None else ''}")
 
 
 def write_curve(path: Path, results: Mapping[str, Any]) -> None:
@@ -154,39 +197,8 @@ def write_curve(path: Path, results: Mapping[str, Any]) -> None:
     pyplot.close(figure)
 
 
-def write_pictures(facts: RunFacts) -> None:
-    """Write one picture for each of a few fixed validation and target images.
-
-    Target images show what was revealed, coloured by round, validation images what the method would query at the end of
-    training. Both show the predictions at the first evaluation, if there was one, and at the end.
-    """
-    folder, taxonomy = facts.run / "pictures", facts.scenes.taxonomy
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-    for name, scenes in (("val", facts.scenes.val), ("target", facts.scenes.target)):
-        for index in evenly(len(scenes), facts.num_pictures):
-            file = f"{name}-{index:05d}.png"
-            size = scenes.label_size(index)
-            image = fit(scenes.read_image(index), size)
-            tiles = {"image": image}
-            if scenes.scenes[index].label is not None:
-                tiles["truth"] = taxonomy.colorize(scenes.read_label(index))
-            if name == "target" and facts.store is not None:
-                revealed = facts.store.revealed_round(scenes.scenes[index].image_id)
-                tiles["revealed, by round"] = paint(dimmed(image), revealed, revealed != VOID, round_table())
-            elif name == "val" and facts.engine is not None:
-                queried = would_ask(facts.module, facts.engine, scenes, index, facts.target_size)
-                tiles["queried next"] = paint(dimmed(image), queried, queried != VOID, round_table())
-            before = _kept_prediction(facts.run / "panel" / file, size)
-            if before is not None:
-                tiles["prediction before"] = taxonomy.colorize(before)
-            tiles["prediction after"] = taxonomy.colorize(predict(facts.module, scenes, index, facts.target_size))
-            with writing(folder / file):
-                _sheet(tiles).save(folder / file)
-
-
 def _kept_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """A prediction of :class:`PredictionPanel`; None where there is none, or it cannot be used."""
+    """Return a prediction of :class:`PredictionPanel`; None if there is none, or it cannot be used."""
     if not path.exists():
         return None
     try:
@@ -201,7 +213,7 @@ def _kept_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.uint8] | N
 
 
 def _sheet(tiles: Mapping[str, NDArray[np.uint8]]) -> Image.Image:
-    """Tiles in up to three columns, each under its name."""
+    """Lay out tiles in up to three columns, each under its name."""
     height, width = next(iter(tiles.values())).shape[:2]
     scale = max(1.0, 320 / width) if width < 320 else min(1.0, 768 / width)
     size = (round(width * scale), round(height * scale))

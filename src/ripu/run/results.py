@@ -14,7 +14,7 @@ from ripu.config.spec import RunSpec
 from ripu.dashboards.callback import keep_final
 from ripu.io.shell import command_line
 from ripu.io.writing import write_json
-from ripu.report.pictures import RunFacts, write_report
+from ripu.report.pictures import write_report
 from ripu.run.parts import Run
 from ripu.run.processes import num_processes
 from ripu.run.warm_start import start_facts
@@ -92,7 +92,7 @@ def report(run: Run) -> dict[str, Any]:
     }
     write_json(folder / "results.json", results)
     size, pictures = spec.data.target_size, spec.evaluation.pictures
-    write_report(RunFacts(folder, results, run.scenes, run.engine, run.store, run.module, size, pictures))
+    write_report(folder, results, run.scenes, selection, run.module, size, pictures)
     keep_final(run.trainer, folder / "checkpoints" / "final.ckpt", results)
     return results
 

@@ -123,10 +123,7 @@ def make_run(
         TrainingLog(),
         Dashboard(
             selection,
-            plan,
             scenes,
-            engine,
-            store,
             spec.data.target_size,
             evaluation.pictures,
             {"all": 1.0, "none": 0.0}.get(spec.setting.target_labels),
