@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ripu.inference import palette
-from ripu.report import figures, tsne
+from ripu.report import figures
 from ripu.report.__main__ import main, open_network
 from ripu.report.figures import queried_labels, queried_picture, write_figures
 from ripu.report.rundata import read_run
@@ -23,8 +23,8 @@ NAMES = ("fig3_predictions", "fig4_queried", "fig5_classes", "fig7_edges", "fig8
 
 
 def test_every_figure_is_drawn_as_png_and_pdf(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tsne, "MOST_QUERIED", 20)
-    monkeypatch.setattr(tsne, "MOST_OTHERS", 40)
+    monkeypatch.setattr(figures, "MOST_QUERIED", 20)
+    monkeypatch.setattr(figures, "MOST_OTHERS", 40)
     names = NAMES if find_spec("sklearn") else NAMES[:-1]
     lines = write_figures(run, tmp_path, open_network)
     for name in names:
@@ -64,7 +64,7 @@ def test_queries_have_the_colour_of_their_round_or_class(run: Path) -> None:
 def test_features_are_what_the_logits_are_linear_in(run: Path) -> None:
     _, module = restore.restore(run / "checkpoints" / "final.ckpt")
     pixels = np.random.default_rng(0).integers(0, 255, (32, 48, 3), dtype=np.uint8)
-    features = tsne.pixel_features(module, pixels, (32, 48))
+    features = figures.pixel_features(module, pixels, (32, 48))
     image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
     module.eval()
     with torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,30 +14,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: Arguments without the program's name; None for those of the process.
-
-    Returns:
-        The exit status: 0, or 2 if the report of a run cannot be made; those of other runs are made.
-    """
-    arguments = _parser().parse_args(argv)
-    status = 0
-    try:
-        if arguments.html:
-            status |= _pages(arguments.dirs, arguments.out)
-        if arguments.figures:
-            status |= _figures(arguments.dirs, arguments.out)
-        if not arguments.html and not arguments.figures:
-            _tables(arguments.dirs, arguments.out, arguments.paper)
-    except (ValueError, RuntimeError, OSError) as error:
-        print_error(error)
-        return 2
-    return status
-
-
-def _parser() -> argparse.ArgumentParser:
+    """Run the command; return its exit status: 2 if the report of a run cannot be made; those of other runs are."""
     parser = argparse.ArgumentParser(
         prog="python -m ripu.report",
         description="Tables over runs: Markdown on the screen; --out also writes CSV and curves. With --html, the page "
@@ -51,7 +28,19 @@ def _parser() -> argparse.ArgumentParser:
         "--paper", action="store_true", help="tables in the paper's order, with its figures beside ours"
     )
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="write there instead of into the runs")
-    return parser
+    arguments = parser.parse_args(argv)
+    is_complete = True
+    try:
+        if arguments.html:
+            is_complete &= _pages(_records(arguments.dirs), arguments.out)
+        if arguments.figures:
+            is_complete &= _figures(_records(arguments.dirs), arguments.out)
+        if not arguments.html and not arguments.figures:
+            _tables(_records(arguments.dirs), arguments.out, arguments.paper)
+    except (ValueError, RuntimeError, OSError) as error:
+        print_error(error)
+        return 2
+    return 0 if is_complete else 2
 
 
 def _records(dirs: Sequence[Path]) -> list[RunRecord]:
@@ -61,30 +50,26 @@ def _records(dirs: Sequence[Path]) -> list[RunRecord]:
     return find_runs(dirs, read_values)
 
 
-def _pages(dirs: Sequence[Path], out: Path | None) -> int:
+def _pages(records: Sequence[RunRecord], out: Path | None) -> bool:
     from ripu.report.page import write_page
 
-    names = _names([record.run for record in _records(dirs)])
-    done = _each(names, lambda run, name: [write_page(run, None if out is None else out / f"{name}.html")])
-    return 0 if len(done) == len(names) else 2
+    done = _each(records, lambda run, name: [write_page(run, None if out is None else out / f"{name}.html")])
+    return len(done) == len(records)
 
 
-def _figures(dirs: Sequence[Path], out: Path | None) -> int:
+def _figures(records: Sequence[RunRecord], out: Path | None) -> bool:
     from ripu.report.curves import window_sweep
     from ripu.report.figures import side_by_side, write_figures
     from ripu.report.rows import make_rows
 
-    records = _records(dirs)
-    names = _names([record.run for record in records])
-
     def draw(run: Path, name: str) -> list[str]:
         return write_figures(run, run / "figures" if out is None else out / name, open_network)
 
-    done = _each(names, draw)
+    done = _each(records, draw)
     if out is not None and len(done) > 1:
         for path in [*side_by_side(done, out), *window_sweep(make_rows(records)[0], out)]:
             print(path)
-    return 0 if len(done) == len(names) else 2
+    return len(done) == len(records)
 
 
 def open_network(checkpoint: Path) -> tuple[Any, tuple[int, int]]:
@@ -95,10 +80,10 @@ def open_network(checkpoint: Path) -> tuple[Any, tuple[int, int]]:
     return module, spec.data.target_size
 
 
-def _each(names: Mapping[Path, str], write: Callable[[Path, str], Sequence[object]]) -> dict[Path, str]:
+def _each(records: Sequence[RunRecord], write: Callable[[Path, str], Sequence[object]]) -> dict[Path, str]:
     """Report on every run and print what was written; name the runs that fail, and continue with the others."""
     done = {}
-    for run, name in names.items():
+    for run, name in _names([record.run for record in records]).items():
         try:
             for line in write(run, name):
                 print(line)
@@ -110,7 +95,7 @@ def _each(names: Mapping[Path, str], write: Callable[[Path, str], Sequence[objec
 
 
 def _names(runs: Sequence[Path]) -> dict[Path, str]:
-    """A file name for each run: as many of the last parts of its path as tell the runs apart."""
+    """Return a file name for each run: as many of the last parts of its path as tell the runs apart."""
     for count in range(1, 1 + max(len(run.resolve().parts) for run in runs)):
         names = ["-".join(run.resolve().parts[-count:]).replace("/", "") for run in runs]
         if len(set(names)) == len(names):
@@ -118,12 +103,12 @@ def _names(runs: Sequence[Path]) -> dict[Path, str]:
     return {run: f"run{number}" for number, run in enumerate(runs)}
 
 
-def _tables(dirs: Sequence[Path], out: Path | None, paper: bool) -> None:
+def _tables(records: Sequence[RunRecord], out: Path | None, paper: bool) -> None:
     from ripu.io.writing import write_bytes
     from ripu.report import curves, tables
     from ripu.report.rows import make_rows
 
-    rows, notes = make_rows(_records(dirs))
+    rows, notes = make_rows(records)
     parts = [tables.means_table(rows), tables.classes_table(rows)] if rows else ["No finished run.\n"]
     if paper:
         parts.insert(0, tables.paper_tables(rows))

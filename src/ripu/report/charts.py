@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,10 @@ WIDTH, HEIGHT = 440, 280
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 14, 42
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def _ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return about ``count`` round numbers within ``low`` and ``high``.
 
-    >>> ticks(0.0, 2.2)
+    >>> _ticks(0.0, 2.2)
     [0.0, 0.5, 1.0, 1.5, 2.0]
     """
     if not high > low:
@@ -45,45 +46,18 @@ class Axis:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Position and text of each tick."""
-        values = ticks(self.low, self.high, count=6)
+        values = _ticks(self.low, self.high, count=6)
         texts = [f"{one:,.0f}" if abs(one) >= 1000 or one == int(one) else f"{one:g}" for one in values]
         return [(self.place(value), text) for value, text in zip(values, texts, strict=True)]
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line with a dot at each of its points.
+def _chart(label: str, x: Axis, y: Axis, lines: list[Any], marks: list[Any]) -> dict[str, Any]:
+    """Return what the template reads, in positions of the drawing.
 
-    Attributes:
-        color: CSS colour.
-        dots: (x, y, radius, text) in positions of the drawing.
-        opacity: Opacity of the dots.
+    Lines, the first one at the back, have dots as (x, y, radius, text). Marks, dotted lines behind the others, are
+    (x1, y1, x2, y2, text, CSS colour).
     """
-
-    color: str
-    dots: Sequence[tuple[float, float, float, str]]
-    opacity: float = 1.0
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A line chart.
-
-    Attributes:
-        label: Description for screen readers.
-        x: Horizontal axis.
-        y: Vertical axis.
-        lines: Lines, the first one at the back.
-        marks: Dotted lines behind the others as (x1, y1, x2, y2, text, CSS colour).
-    """
-
-    label: str
-    x: Axis
-    y: Axis
-    lines: Sequence[Line]
-    marks: Sequence[tuple[float, float, float, float, str, str]]
-    width: int = WIDTH
-    height: int = HEIGHT
+    return {"label": label, "x": x, "y": y, "lines": lines, "marks": marks, "width": WIDTH, "height": HEIGHT}
 
 
 def _axes(x_name: str, x: tuple[float, float], y_name: str, y: tuple[float, float]) -> tuple[Axis, Axis]:
@@ -96,13 +70,12 @@ def line_chart(
     y_name: str,
     label: str,
     marks: Sequence[tuple[float, str, str]] = (),
-) -> Chart:
+) -> dict[str, Any]:
     """Lay out one line in the accent colour.
 
     Args:
         points: (x, y, text), at least one; those that are not finite are left out.
-        x_name: Name of the horizontal axis.
-        y_name: Name of the vertical axis.
+        x_name, y_name: Names of the axes.
         label: Description for screen readers.
         marks: (x, text, CSS colour) of vertical lines.
     """
@@ -111,16 +84,15 @@ def line_chart(
     margin = 0.08 * ((max(ys) - min(ys)) or 1.0)
     span = (min(xs), max(xs)) if max(xs) > min(xs) else (min(xs) - 1, max(xs) + 1)
     x, y = _axes(x_name, span, y_name, (max(0.0, min(ys) - margin), max(ys) + margin))
-    line = Line("var(--accent)", [(x.place(at), y.place(value), 4.0, text) for at, value, text in points])
+    dots = [(x.place(at), y.place(value), 4.0, text) for at, value, text in points]
     placed = [(x.place(at), y.end, x.place(at), y.start, text, color) for at, text, color in marks]
-    return Chart(label, x, y, [line], placed)
+    return _chart(label, x, y, [{"color": "var(--accent)", "opacity": 1.0, "dots": dots}], placed)
 
 
-def reliability(named: Sequence[tuple[str, str, NDArray[np.float64]]]) -> Chart:
+def reliability(named: Sequence[tuple[str, str, NDArray[np.float64]]]) -> dict[str, Any]:
     """Lay out accuracy against confidence; the size of a dot grows with its share of the pixels.
 
-    Args:
-        named: Name, CSS colour and bins (B, 3: pixels, correct pixels, summed confidence) of each evaluation.
+    Each evaluation has a name, a CSS colour and bins (B, 3): pixels, correct pixels, summed confidence.
     """
     x, y = _axes("confidence (%)", (0.0, 100.0), "accuracy (%)", (0.0, 100.0))
     lines = []
@@ -131,5 +103,5 @@ def reliability(named: Sequence[tuple[str, str, NDArray[np.float64]]]) -> Chart:
             confidence, accuracy, part = 100 * summed / pixels, 100 * right / pixels, pixels / total
             text = f"{name}: {100 * part:.1f} % of the pixels, confidence {confidence:.1f} %, accuracy {accuracy:.1f} %"
             dots.append((x.place(confidence), y.place(accuracy), 3 + 7 * math.sqrt(part), text))
-        lines.append(Line(color, dots, opacity=0.8))
-    return Chart("Reliability diagram", x, y, lines, [(x.start, y.start, x.end, y.end, "", "")])
+        lines.append({"color": color, "opacity": 0.8, "dots": dots})
+    return _chart("Reliability diagram", x, y, lines, [(x.start, y.start, x.end, y.end, "", "")])

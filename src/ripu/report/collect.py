@@ -32,18 +32,17 @@ class RunRecord:
     """A run, as far as tables need it.
 
     Attributes:
-        run: Its folder.
-        results: The content of ``results.json``; None where it is missing or damaged.
-        config: The values of ``config.yaml`` by dotted key; empty where it is missing.
+        results: The content of ``results.json``; empty if it is missing or damaged.
+        config: The values of ``config.yaml`` by dotted key; empty if it is missing.
         settings: Those of them in which the runs of a row agree.
-        problem: A short reason why there are no results; empty where there are.
-        parent: The run that it starts from (``start.run``, ``model.checkpoint``), without results; None where its
+        problem: A short reason why there are no results.
+        parent: The run that it starts from (``start.run``, ``model.checkpoint``), without results; None if its
             ``config.yaml`` cannot be read.
         names_start: A start of which nothing more is known is compared by its name.
     """
 
     run: Path
-    results: Mapping[str, Any] | None
+    results: Mapping[str, Any]
     config: Mapping[str, Any]
     settings: Mapping[str, Any]
     problem: str = ""
@@ -53,13 +52,13 @@ class RunRecord:
     @property
     def seed(self) -> int | None:
         """The training seed."""
-        value = (self.results or {}).get("seed", self.config.get("seed"))
+        value = self.results.get("seed", self.config.get("seed"))
         return None if value is None else int(value)
 
     @property
     def title(self) -> dict[str, str]:
         """Data set, mode, setting, acquisition and budget; a run without rounds has a dash where one means nothing."""
-        results, config = self.results or {}, self.config
+        results, config = self.results, self.config
         setting = str(results.get("setting", config.get("setting.name", "?")))
         target = str(config.get("acquisition._target_", "?")).rpartition(".")[2]
         has_rounds = setting not in SETTINGS_WITHOUT_ROUNDS and config.get("selection_steps") != []
@@ -77,14 +76,14 @@ class RunRecord:
         """Return the leaves on which the runs of a row agree; those of its start run follow the key that names it."""
         unused = _WITHOUT_ROUNDS if self.title["mode"] == "–" else ()
         found = {key: value for key, value in self.settings.items() if value is not None and not is_below(key, unused)}
-        if (processes := (self.results or {}).get("processes", 1)) != 1:  # a step is that many times as many images
+        if (processes := self.results.get("processes", 1)) != 1:  # a step is that many times as many images
             found["processes"] = processes
         if not self.names_start:
             found |= {key: "given" for key in STARTS if key in found}
         if self.parent is not None:
             key, _ = _parent_of(self.config)
             file = f"{Path(str(self.config[key])).name} of " if key == "model.checkpoint" else ""
-            found |= {key: file + title_words(self.parent.title)}
+            found[key] = file + title_words(self.parent.title)
             found |= {f"{key}.{name}": value for name, value in self.parent.compared.items()}
         return found
 
@@ -98,10 +97,6 @@ def number(value: Any) -> str:
 
 def find_runs(folders: Iterable[Path], read_config: ReadConfig) -> list[RunRecord]:
     """Read every run in or below folders, in the order of their names.
-
-    Args:
-        folders: Output folders of runs, or parents of such.
-        read_config: Reads their configurations.
 
     Raises:
         ConfigError: A folder does not exist, or there is no run in any.
@@ -124,7 +119,7 @@ def find_runs(folders: Iterable[Path], read_config: ReadConfig) -> list[RunRecor
 def read_record(run: Path, read_config: ReadConfig) -> RunRecord:
     """Read a run; the record says what is wrong with it."""
     config, settings, problem = _config(run, read_config)
-    results = None
+    results: dict[str, Any] = {}
     if not (run / "results.json").exists():
         problem = _why_unfinished(run)
     else:
@@ -134,13 +129,13 @@ def read_record(run: Path, read_config: ReadConfig) -> RunRecord:
             problem = "results.json cannot be read"
         else:
             if not _is_sound(results):
-                results, problem = None, "results.json was not written by ripu.train"
-    parent = _read_parent(config, [run], read_config) if results is not None else None
+                results, problem = {}, "results.json was not written by ripu.train"
+    parent = _read_parent(config, [run], read_config) if results else None
     return RunRecord(run, results, config, settings, problem, parent)
 
 
 def _config(run: Path, read_config: ReadConfig) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """The values of a run's ``config.yaml``, those that are compared, and a short reason where there are none."""
+    """Return the values of a ``config.yaml``, those that are compared, and a short reason if there are none."""
     try:
         return (*read_config(run / "config.yaml"), "")
     except FileNotFoundError:
@@ -150,18 +145,18 @@ def _config(run: Path, read_config: ReadConfig) -> tuple[dict[str, Any], dict[st
 
 
 def _read_parent(config: Mapping[str, Any], children: Sequence[Path], read_config: ReadConfig) -> RunRecord | None:
-    """The run that a configuration starts from; None where it cannot be read, or starts from itself."""
+    """Return the run that a configuration starts from; None if it cannot be read, or starts from itself."""
     _, folder = _parent_of(config)
     if folder is None or folder.absolute() in [child.absolute() for child in children]:
         return None
     own, settings, _ = _config(folder, read_config)
     if not own:
         return None
-    return RunRecord(folder, None, own, settings, parent=_read_parent(own, [*children, folder], read_config))
+    return RunRecord(folder, {}, own, settings, parent=_read_parent(own, [*children, folder], read_config))
 
 
 def _parent_of(config: Mapping[str, Any]) -> tuple[str, Path | None]:
-    """The key that names the run that a configuration starts from, and that run's folder, if there can be one."""
+    """Return the key that names the run that a configuration starts from, and that run's folder, if it can have one."""
     if config.get("start.run"):
         return "start.run", Path(str(config["start.run"]))
     file = Path(str(config.get("model.checkpoint") or ""))
@@ -182,7 +177,7 @@ def _is_sound(results: Any) -> bool:
 
 
 def _why_unfinished(run: Path) -> str:
-    """The error in the last line of the run's log, if there is one."""
+    """Return the error in the last line of the run's log, if there is one."""
     for name in ("log.txt", "train.log"):
         path = run / name
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []

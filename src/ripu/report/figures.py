@@ -1,6 +1,6 @@
 """The figures of the paper for a run, as PNG and PDF: Figs. 3, 4, 5, 7 and 8; Fig. 6 needs several runs.
 
-All but Fig. 8 are drawn from what the run recorded. Fig. 8 also needs its last checkpoint.
+All but Fig. 8 are drawn from what the run recorded. Fig. 8 also needs its last checkpoint, and scikit-learn.
 """
 
 from __future__ import annotations
@@ -16,37 +16,29 @@ from numpy.typing import NDArray
 from ripu.datasets.taxonomy import VOID
 from ripu.inference import palette
 from ripu.labelstore import LabelReader
-from ripu.report import tsne
 from ripu.report.gallery import MAP_NAMES
 from ripu.report.painting import Picture, class_table, dimmed, paint, pale, queried_map, round_table
 from ripu.report.plots import FigureError, add_color_legend, save, sheet, start
 from ripu.report.rundata import GalleryImage, RunData, of_known_form, read_run
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 CANNY = (100, 200)
 """Thresholds of Fig. 7, those of ``acquisition=canny_entropy``."""
 
 NUM_IMAGES = 4
+MOST_QUERIED, MOST_OTHERS = 400, 1600  # pixels of an image in Fig. 8
 
 OpenNetwork = Callable[[Path], "tuple[nn.Module, tuple[int, int]]"]
 """From a checkpoint to its :class:`ripu.module.RipuModule` and the (height, width) that images are fed at."""
 
 
 def write_figures(run: Path, folder: Path, open_network: OpenNetwork) -> list[str]:
-    """Draw every figure that a run has the data for; the others are named with the reason.
-
-    Args:
-        run: The run's folder.
-        folder: Gets the files.
-        open_network: Opens the last checkpoint for Fig. 8.
-
-    Returns:
-        A line for every file and for every figure that cannot be drawn.
+    """Draw every figure that a run has the data for into a folder, and return a line for every file and every reason.
 
     Raises:
-        RunError: The folder holds no run.
+        RunError: The folder contains no run.
     """
     data = read_run(run)
     lines = []
@@ -65,11 +57,8 @@ def write_figures(run: Path, folder: Path, open_network: OpenNetwork) -> list[st
     return lines
 
 
-# ---- parts
-
-
 def _chosen(images: Sequence[GalleryImage], count: int = NUM_IMAGES) -> list[GalleryImage]:
-    """A few images of the gallery, spread evenly."""
+    """Return a few images of the gallery, spread evenly."""
     if not images:
         raise FigureError("the run recorded no gallery; train with evaluation.gallery=12 (the default) or more")
     count = min(count, len(images))
@@ -128,7 +117,7 @@ def queried_labels(
 
 
 def _class_colors(data: RunData) -> dict[str, palette.RGB]:
-    """The colours of classes by name, and last that of void."""
+    """Return the colours of classes by name, and last that of void."""
     colors = dict(zip(data.class_names, data.class_colors, strict=True))
     colors.setdefault("void", (0, 0, 0))
     return colors
@@ -138,11 +127,8 @@ def _round_colors(data: RunData) -> dict[str, palette.RGB]:
     return {f"round {number + 1}": palette.round_color(number) for number in range(_store(data).num_rounds)}
 
 
-# ---- figures
-
-
 def _predictions(data: RunData, path: Path) -> list[Path]:
-    """Fig. 3: image, truth, prediction before the first round and at the end."""
+    """Draw Fig. 3: image, truth, prediction before the first round and at the end."""
     rows: list[list[Picture | None]] = []
     for image in _chosen(data.gallery):
         maps = data.maps(image, 0)
@@ -156,7 +142,7 @@ def _predictions(data: RunData, path: Path) -> list[Path]:
 
 
 def _queried(data: RunData, path: Path) -> list[Path]:
-    """Fig. 4: the queries by round and by class, beside the score and its factors at the first round."""
+    """Draw Fig. 4: the queries by round and by class, beside the score and its factors at the first round."""
     images = _chosen(data.gallery)
     maps = [data.maps(image, 0) or {} for image in images]
     names = [name for name in MAP_NAMES if any(name in recorded for recorded in maps)]
@@ -169,7 +155,7 @@ def _queried(data: RunData, path: Path) -> list[Path]:
 
 
 def _class_frequencies(data: RunData, path: Path) -> list[Path]:
-    """Fig. 5: class frequencies among the revealed pixels and among all labels, and the growth between the two."""
+    """Draw Fig. 5: class frequencies among the revealed pixels and among all labels, and the growth between the two."""
     truth = data.results.get("true_class_pixels")
     if not data.rounds:
         raise FigureError("the run queried nothing (a setting without rounds, or before the first)")
@@ -200,7 +186,7 @@ def _class_frequencies(data: RunData, path: Path) -> list[Path]:
 
 
 def _edges(data: RunData, path: Path) -> list[Path]:
-    """Fig. 7: Canny edges of the image beside its queries."""
+    """Draw Fig. 7: Canny edges of the image beside its queries."""
     import cv2
 
     rows: list[list[Picture | None]] = []
@@ -213,7 +199,7 @@ def _edges(data: RunData, path: Path) -> list[Path]:
 
 
 def _features(data: RunData, path: Path, open_network: OpenNetwork) -> list[Path]:
-    """Fig. 8: the last network's features on two recorded images (JPEG), in the colours of their true classes."""
+    """Draw Fig. 8: t-SNE of the last network's features on two recorded images (JPEG), coloured by true class."""
     if find_spec("sklearn") is None:
         raise FigureError("scikit-learn is not installed; pip install 'ripu[figures]'")
     _store(data)
@@ -226,31 +212,93 @@ def _features(data: RunData, path: Path, open_network: OpenNetwork) -> list[Path
     colors = class_table(data.class_colors) / 255.0
     present: set[int] = set()
     for axis, image in zip(axes[0], images, strict=True):
-        found = tsne.pixel_features(module, _image(data, image), size)
+        found = pixel_features(module, _image(data, image), size)
         is_queried, truth = queried_labels(data, image, (found.shape[1], found.shape[2]))
         if (truth == VOID).all():
             raise FigureError(f"no truth was recorded for {image.image_id}; train on images with labels")
-        flat, labels, queried = tsne.embed(found, truth, is_queried)
+        flat, labels, queried = _embed(found, truth, is_queried)
         axis.scatter(*flat[~queried].T, s=6, c=colors[labels[~queried]], linewidths=0)
         axis.scatter(*flat[queried].T, s=34, c=colors[labels[queried]], marker="v", edgecolors="black", linewidths=0.4)
         axis.set_title(image.image_id, fontsize=8)
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])
         present |= set(labels.tolist())
     named = list(_class_colors(data).items())
     add_color_legend(figure, dict(named[number] for number in sorted(present)))
     return save(figure, path)
 
 
-def side_by_side(runs: Mapping[Path, str], folder: Path) -> list[Path]:
-    """Draw Figs. 3 and 4 over several runs: the same images, predictions at the end and queries, a column a run.
+def _embed(
+    features: NDArray[np.float32], truth: NDArray[np.uint8], is_queried: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
+    """Place some pixels of known class in the plane; draws them and starts with a fixed seed.
 
     Args:
-        runs: A title for the folder of each run.
-        folder: Gets the files.
+        features: (F, h, w).
+        truth: (h, w) train ids; 255 where the class is not known.
+        is_queried: (h, w).
 
     Returns:
-        The files; none where the runs have no image in common.
+        Place (N, 2), class (N,) and whether it was queried (N,) of at most :data:`MOST_QUERIED` queried pixels and
+        :data:`MOST_OTHERS` others.
+    """
+    from sklearn.manifold import TSNE
+
+    generator = np.random.default_rng(0)
+    known, queried = truth.reshape(-1) != VOID, is_queried.reshape(-1)
+    groups = []
+    for places, most in ((known & queried, MOST_QUERIED), (known & ~queried, MOST_OTHERS)):
+        found = np.flatnonzero(places)
+        groups.append(found if len(found) <= most else np.sort(generator.choice(found, most, replace=False)))
+    places = np.concatenate(groups)
+    vectors = features.reshape(features.shape[0], -1).T[places]
+    perplexity = min(30.0, max(2.0, (len(places) - 1) / 4))
+    flat: NDArray[np.float32] = TSNE(2, init="pca", perplexity=perplexity, random_state=0).fit_transform(vectors)
+    return flat, truth.reshape(-1)[places], queried[places]
+
+
+def pixel_features(module: nn.Module, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the input of the network's last convolution: the features that its logits are linear in.
+
+    Args:
+        module: A :class:`ripu.module.RipuModule`.
+        image: (H, W, 3) uint8 RGB.
+        size: (height, width) that images are fed at.
+
+    Returns:
+        (F, h, w) at the resolution of that convolution.
+
+    Raises:
+        FigureError: No convolution has as many outputs as there are classes.
+    """
+    import torch
+
+    from ripu.datasets.image_files import resize_image
+    from ripu.models.interface import evaluating
+
+    network: nn.Module = module.network  # type: ignore[assignment]
+    convolutions = [part for part in network.modules() if isinstance(part, torch.nn.Conv2d)]
+    last = [part for part in convolutions if part.out_channels == network.num_classes]
+    if not last:
+        raise FigureError(
+            f"{type(network).__name__} has no convolution with {network.num_classes} outputs to take features from"
+        )
+    seen: list[Tensor] = []
+    handle = last[-1].register_forward_pre_hook(lambda part, inputs: seen.append(inputs[0].detach()))
+    try:
+        with torch.no_grad(), evaluating(module):
+            pixels = torch.from_numpy(np.ascontiguousarray(resize_image(image, size).transpose(2, 0, 1)))
+            module(pixels[None])
+    finally:
+        handle.remove()
+    features: NDArray[np.float32] = seen[-1][0].float().cpu().numpy()
+    return features
+
+
+def side_by_side(runs: Mapping[Path, str], folder: Path) -> list[Path]:
+    """Draw Figs. 3 and 4 over several runs into a folder: the same images, a titled column for each run.
+
+    Returns:
+        The files; none if the runs have no image in common.
     """
     every = [read_run(run) for run in runs]
     first = every[0]
@@ -258,15 +306,16 @@ def side_by_side(runs: Mapping[Path, str], folder: Path) -> list[Path]:
     if not shared:
         return []
     images = _chosen(shared)
-    rows: list[list[Picture | None]] = []
-    for image in images:
-        afters = [_label(data, image, "after") for data in every]
-        rows.append([_image(first, image), _label(first, image, "truth"), *afters])
-    written = sheet(folder / "fig3_predictions", ["image", "truth", *runs.values()], rows, _class_colors(first))
-    asking = [
-        (data, name) for data, name in zip(every, runs.values(), strict=True) if data.store and data.store.num_rounds
+    rows = [
+        [_image(first, image), _label(first, image, "truth"), *(_label(data, image, "after") for data in every)]
+        for image in images
     ]
+    written = sheet(folder / "fig3_predictions", ["image", "truth", *runs.values()], rows, _class_colors(first))
+    asking = {
+        name: data for name, data in zip(runs.values(), every, strict=True) if data.store and data.store.num_rounds
+    }
     if asking:
-        pictures = [[queried_picture(data, image) for data, _ in asking] for image in images]
-        written += sheet(folder / "fig4_queried", [name for _, name in asking], pictures, _round_colors(asking[0][0]))
+        pictures = [[queried_picture(data, image) for data in asking.values()] for image in images]
+        colors = _round_colors(next(iter(asking.values())))
+        written += sheet(folder / "fig4_queried", list(asking), pictures, colors)
     return written

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ripu.datasets.image_files import open_image
@@ -56,8 +57,11 @@ def _size(item: Any) -> int:
     return sum(_size(part) for part in parts)
 
 
-def data_url(data: bytes, kind: str) -> str:
-    """Return the bytes of a picture as text that a page can hold."""
+def _png(ids: NDArray[np.uint8], width: int) -> str:
+    return _data_url(storage.png(ids, width), "png")
+
+
+def _data_url(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -70,33 +74,31 @@ def _item(data: RunData, image: GalleryImage, width: int) -> dict[str, Any]:
     if data.store is not None and data.store.num_rounds:
         try:
             asked = queried_map(data.store, image.image_id, storage.fitted((image.height, image.width), width))
-            item["asked"] = data_url(storage.png(asked, width), "png")
+            item["asked"] = _png(asked, width)
         except LabelStoreError:
             pass  # another section of the page reports the damaged store
-    item["rounds"] = [_round(data.maps(image, number), width) for number in range(len(data.rounds))]
+    item["rounds"] = []
+    for number in range(len(data.rounds)):
+        part: dict[str, Any] = {}
+        if maps := data.maps(image, number):
+            part["prediction"] = _png(maps["prediction"], width)
+            if names := [name for name in MAP_NAMES if name in maps]:
+                stacked = np.concatenate([maps[name] for name in names])
+                part["maps"] = _data_url(storage.jpeg(stacked, min(width // 2, storage.MAP_WIDTH), 70), "jpeg")
+                part["names"] = names
+                part["largest"] = [round(float(maps[f"{name}_largest"]), 4) for name in names]
+        item["rounds"].append(part)
     return item
 
 
-def _round(maps: Mapping[str, Any] | None, width: int) -> dict[str, Any]:
-    if maps is None:
-        return {}
-    part: dict[str, Any] = {"prediction": data_url(storage.png(maps["prediction"], width), "png")}
-    if names := [name for name in MAP_NAMES if name in maps]:
-        stacked = np.concatenate([maps[name] for name in names])
-        part["maps"] = data_url(storage.jpeg(stacked, min(width // 2, storage.MAP_WIDTH), 70), "jpeg")
-        part["names"] = names
-        part["largest"] = [round(float(maps[f"{name}_largest"]), 4) for name in names]
-    return part
-
-
 def picture_url(data: RunData, name: str, width: int) -> str | None:
-    """Return a recorded picture, at most ``width`` wide, as text; None where there is none."""
+    """Return a recorded picture, at most ``width`` wide, as text; None if there is none."""
     path = data.folder / name
     if not path.exists():
         return None
     kind, encode = ("jpeg", storage.jpeg) if path.suffix == ".jpg" else ("png", storage.png)
     with open_image(path) as file:
-        return data_url(path.read_bytes() if file.width <= width else encode(np.asarray(file), width), kind)
+        return _data_url(path.read_bytes() if file.width <= width else encode(np.asarray(file), width), kind)
 
 
 def painted_url(data: RunData, name: str, width: int) -> str | None:
@@ -109,13 +111,13 @@ def painted_url(data: RunData, name: str, width: int) -> str | None:
     picture.putpalette(class_table(data.class_colors).tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
-    return data_url(buffer.getvalue(), "png")
+    return _data_url(buffer.getvalue(), "png")
 
 
-def old_pictures(data: RunData, most: int = 8) -> list[tuple[str, str]]:
-    """Return name and data URL of the sheets in ``pictures/``, for runs that recorded nothing else."""
+def old_pictures(data: RunData) -> list[tuple[str, str]]:
+    """Return name and data URL of up to 8 sheets in ``pictures/``, for runs that recorded nothing else."""
     sheets = []
-    for path in sorted((data.run / "pictures").glob("*.png"))[:most]:
+    for path in sorted((data.run / "pictures").glob("*.png"))[:8]:
         with open_image(path) as file:
-            sheets.append((path.stem, data_url(storage.jpeg(np.asarray(file.convert("RGB")), file.width, 80), "jpeg")))
+            sheets.append((path.stem, _data_url(storage.jpeg(np.asarray(file.convert("RGB")), file.width, 80), "jpeg")))
     return sheets

@@ -18,23 +18,14 @@ from ripu.report.rundata import RunData, of_known_form, read_run
 
 _log = logging.getLogger(__name__)
 
-PAGE = "report.html"
-
 
 def write_page(run: Path, out: Path | None = None) -> Path:
-    """Write the report of a run, whole or not at all.
-
-    Args:
-        run: The run's folder, of a finished run or not.
-        out: The file; ``report.html`` in the run's folder by default.
-
-    Returns:
-        The file.
+    """Write the report of a run, finished or not, to ``report.html`` in its folder or to ``out``; return the file.
 
     Raises:
-        RunError: The folder holds no run.
+        RunError: The folder contains no run.
     """
-    path = out or run / PAGE
+    path = out or run / "report.html"
     with of_known_form(run):
         page = make_page(read_run(run))
     write_bytes(path, page.encode())

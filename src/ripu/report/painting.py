@@ -14,19 +14,14 @@ from ripu.labelstore import BEFORE, LabelReader
 Picture = NDArray[np.uint8]
 
 SPARSE = 0.005
-"""Pixels are painted larger than they are where less than this fraction of an image was queried."""
+"""Pixels are painted larger than they are if less than this fraction of an image was queried."""
 
 
 def queried_map(store: LabelReader, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return the queries of an image, made smaller in such a way that none is lost.
 
-    Args:
-        store: The label store.
-        image_id: The image.
-        size: (height, width) of the result, not above those of the label.
-
-    Returns:
-        (height, width, 3) uint8: round from 1, class (255: void or not answered), 0; all 0 where nothing was queried.
+    The size (height, width) is not above that of the label. The result is (height, width, 3) uint8: round from 1, class
+    (255: void or not answered), 0; all 0 where nothing was queried.
     """
     image = store.image(image_id)
     queried = np.zeros((image.height, image.width), dtype=np.uint8)
@@ -79,9 +74,6 @@ def paint(
         values: (H, W) uint8 indices into the table.
         is_queried: (H, W), the pixels to paint.
         table: (256, 3) uint8 colours.
-
-    Returns:
-        (H, W, 3) uint8.
     """
     values, is_queried = enlarged(values, is_queried)
     painted: Picture = np.where(is_queried[..., None], table[values], ground)
@@ -89,14 +81,9 @@ def paint(
 
 
 def enlarged(values: NDArray[np.uint8], is_queried: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Make lone pixels large enough to be seen, where less than :data:`SPARSE` of the image was queried.
+    """Put a square around each queried pixel if less than :data:`SPARSE` of the image (H, W) was queried.
 
-    Args:
-        values: (H, W) uint8.
-        is_queried: (H, W).
-
-    Returns:
-        Both with a square around each queried pixel; where squares overlap, the later pixel in reading order wins.
+    Where squares overlap, the later pixel in reading order wins.
     """
     if is_queried.mean() >= SPARSE:
         return values, is_queried

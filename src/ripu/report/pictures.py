@@ -44,8 +44,7 @@ class PredictionPanel(pl.Callback):
 
     def __init__(self, folder: Path, num_pictures: int) -> None:
         """Keep predictions in a folder."""
-        self.folder = folder
-        self.num_pictures = num_pictures
+        self.folder, self.num_pictures = folder, num_pictures
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Predict the fixed images, once."""
@@ -99,19 +98,10 @@ def panel(
     *,
     is_pool: bool,
 ) -> Iterator[tuple[int, dict[str, NDArray[np.uint8]]]]:
-    """Yield the index and the layers of a few fixed images, all at the size of the label.
+    """Yield the index and the layers of a few fixed images, fed at ``target_size`` and shown at the size of the label.
 
-    Args:
-        module: The network.
-        scenes: The validation or the target images.
-        selection: Has the label store and the engine, as far as the setting has them.
-        count: Number of images.
-        target_size: (height, width) that images are fed at.
-        is_pool: These are the target images.
-
-    Yields:
-        ``image`` (H, W, 3), ``prediction`` and, if known, ``truth`` (H, W) in train ids; with selection also
-        ``queried`` (H, W): the rounds of a target image, and 0 where one more round would query a validation image.
+    Layers are ``image`` (H, W, 3), ``prediction`` and, if known, ``truth`` (H, W) in train ids; with selection also
+    ``queried`` (H, W): the rounds in the pool (the target images), or 0 where one more round would query another image.
     """
     for index in evenly(len(scenes), count):
         scene = scenes.scenes[index]

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ripu.inference import palette
 from ripu.io.errors import RipuError
 
-KINDS = ("png", "pdf")
 _MARKERS = "osD^vP*X"
 
 
@@ -36,7 +35,7 @@ def save(figure: Any, path: Path, dpi: int = 150) -> list[Path]:
     from matplotlib import pyplot
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_suffix(f".{kind}") for kind in KINDS]
+    written = [path.with_suffix(f".{kind}") for kind in ("png", "pdf")]
     for one in written:
         figure.savefig(one, dpi=dpi, metadata={"CreationDate": None} if one.suffix == ".pdf" else {"Software": None})
     pyplot.close(figure)
@@ -63,14 +62,7 @@ def sheet(
     rows: Sequence[Sequence[NDArray[np.uint8] | None]],
     legend: Mapping[str, palette.RGB],
 ) -> list[Path]:
-    """Draw pictures in rows and columns, with a legend of colours below.
-
-    Args:
-        path: The file without its suffix.
-        columns: Titles.
-        rows: A picture for each column; None leaves a gap.
-        legend: RGB colour by name.
-    """
+    """Draw pictures in rows and titled columns, with a legend of colours below; None leaves a gap."""
     first = next(one for row in rows for one in row if one is not None)
     width = 3.0
     height = width * first.shape[0] / first.shape[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +27,13 @@ CALIBRATION_STEP = 2
 NUM_HARDEST = 6
 
 
-def _gallery(scenes: Scenes, count: int) -> list[int]:
-    """Return the positions of the target images in the gallery."""
-    return evenly(len(scenes.target), count) if count else []
-
-
 class GalleryWatch:
     """Keeps the maps of a few target images at every round; see :class:`ripu.selection.engine.Watch`."""
 
     def __init__(self, run: Path, scenes: Scenes, count: int) -> None:
-        """Watch the images of the gallery.
-
-        Args:
-            run: The run's folder; its report gets a file per round and image.
-            scenes: The data.
-            count: Target images in the gallery.
-        """
+        """Watch ``count`` target images; the report of the run gets a file per round and image."""
         self.folder = run / storage.FOLDER
-        self.indices = frozenset(_gallery(scenes, count))
+        self.indices = frozenset(evenly(len(scenes.target), count))
 
     def wants(self, index: int) -> bool:
         """Return True for the images of the gallery."""
@@ -63,22 +51,17 @@ class GalleryWatch:
         storage.write_arrays(self.folder / f"target-{index:05d}-round-{number:03d}.npz", **arrays)
 
 
-@dataclass
-class EvaluationTally:
+class _Tally:
     """Counts over the images of an evaluation on one rank.
 
     Attributes:
-        num_classes: C.
-        keep: Number of predictions in ``worst``.
         bins: (:data:`NUM_BINS`, 3) pixels, correct pixels and summed confidence, by confidence.
         images: (index, mIoU, share of correct pixels) of every image, in percent; NaN without a labelled pixel.
-        worst: The predictions of the images with the lowest mIoU, as (mIoU, index, (H, W) uint8).
+        worst: (mIoU, index, (H, W) uint8 prediction) of the ``keep`` images with the lowest mIoU.
     """
 
-    num_classes: int
-    keep: int
-
-    def __post_init__(self) -> None:
+    def __init__(self, num_classes: int, keep: int) -> None:
+        self.num_classes, self.keep = num_classes, keep
         self.bins = np.zeros((NUM_BINS, 3))
         self.images: list[tuple[int, float, float]] = []
         self.worst: list[tuple[float, int, NDArray[np.uint8]]] = []
@@ -125,13 +108,10 @@ class ReportRecorder(pl.Callback):
             facts: The parts of ``results.json`` that are known from the start.
             count: Target images in the gallery; 0 records no pictures.
         """
-        self.run = run
-        self.folder = run / storage.FOLDER
-        self.scenes = scenes
-        self.selection = selection
-        self.facts = facts
-        self.indices = _gallery(scenes, count)
-        self._tally: EvaluationTally | None = None
+        self.run, self.folder = run, run / storage.FOLDER
+        self.scenes, self.selection, self.facts = scenes, selection, facts
+        self.indices = evenly(len(scenes.target), count)
+        self._tally: _Tally | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the images of the gallery."""
@@ -160,15 +140,15 @@ class ReportRecorder(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start counting."""
-        self._begin(pl_module, keep=0)
+        self._start(pl_module, keep=0)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start counting and keeping the worst predictions."""
-        self._begin(pl_module, keep=NUM_HARDEST if self.indices else 0)
+        self._start(pl_module, keep=NUM_HARDEST if self.indices else 0)
 
-    def _begin(self, pl_module: pl.LightningModule, keep: int) -> None:
+    def _start(self, pl_module: pl.LightningModule, keep: int) -> None:
         assert isinstance(pl_module, RipuModule)
-        self._tally = pl_module.on_prediction = EvaluationTally(self.scenes.taxonomy.num_classes, keep)
+        self._tally = pl_module.on_prediction = _Tally(self.scenes.taxonomy.num_classes, keep)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the counts."""
@@ -191,7 +171,7 @@ class ReportRecorder(pl.Callback):
                 label = predict(pl_module, self.scenes.target, index, size)
                 write_bytes(self.folder / f"target-{index:05d}-after.png", storage.png(label))
 
-    def _end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> EvaluationTally:
+    def _end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> _Tally:
         assert isinstance(pl_module, RipuModule)
         assert self._tally is not None
         tally, self._tally, pl_module.on_prediction = self._tally, None, None
@@ -216,13 +196,12 @@ class ReportRecorder(pl.Callback):
             try_page(self.run)
 
     def _write_progress(self, trainer: pl.Trainer) -> None:
-        selection = self.selection
         content = {
             **self.facts,
             "step": trainer.global_step,
-            "evaluations": selection.evaluations,
-            "rounds": selection.rounds,
-            "labelled_fraction": selection.labelled_fraction,
-            "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
+            "evaluations": self.selection.evaluations,
+            "rounds": self.selection.rounds,
+            "labelled_fraction": self.selection.labelled_fraction,
+            "true_class_pixels": self.selection.true_class_pixels if self.selection.rounds else None,
         }
         write_json(self.folder / "progress.json", content)

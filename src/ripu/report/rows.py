@@ -23,7 +23,7 @@ class Row:
     """Runs that differ in nothing but the seed.
 
     Attributes:
-        title: Data set, mode, setting, acquisition, budget.
+        title: The values of :data:`TITLE`.
         also: Further keys in which rows of the same title differ, with this row's values.
         runs: One run per seed, by seed.
     """
@@ -41,8 +41,8 @@ class Row:
         """Return a figure of every run that has it, e.g. ``mIoU``, or the IoU of a class."""
         found = []
         for run in self.runs:
-            results = run.results or {}
-            value = results.get(name) if class_name is None else (results.get("per_class_iou") or {}).get(class_name)
+            scores = run.results if class_name is None else run.results.get(name) or {}
+            value = scores.get(class_name or name)
             if isinstance(value, (int, float)) and math.isfinite(value):
                 found.append(float(value))
         return found
@@ -52,7 +52,7 @@ class Row:
         """Every class of its runs, in their order."""
         names: dict[str, None] = {}
         for run in self.runs:
-            names |= dict.fromkeys((run.results or {}).get("per_class_iou") or {})
+            names |= dict.fromkeys(run.results.get("per_class_iou") or {})
         return list(names)
 
 
@@ -72,15 +72,15 @@ def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
     """Put finished runs into rows.
 
     Runs share a row if all compared keys are equal. A run that they start from (:data:`STARTS`) counts by its own
-    configuration. Where that cannot be read, and for masks, only its existence counts; its name counts where runs of
-    one seed start from different ones. Rows of the same title that differ in another key get that key beside the title.
+    configuration. If that cannot be read, and for masks, only its existence counts; its name counts if runs of one seed
+    start from different ones. Rows of the same title that differ in another key get that key beside the title.
 
     Returns:
         The rows, sorted by title, and a note for every run that is in none and every seed that a row lacks.
     """
     notes = [f"{one.run}: {one.problem}" for one in records if one.problem]
     by_title: dict[str, list[list[RunRecord]]] = {}
-    for group in _alike([one for one in records if one.results is not None]):
+    for group in _alike([one for one in records if one.results]):
         by_title.setdefault(json.dumps(group[0].title), []).append(group)
     rows = []
     for similar in by_title.values():
@@ -182,25 +182,17 @@ def _owner(key: str, keys: Collection[str]) -> str:
     return node
 
 
-# ---- names
-
-
 def row_name(row: Row, beside: Sequence[Row] | None = None) -> str:
-    """Name a row, by what tells it from the rows ``beside`` it; without these, from all rows of its title."""
-    return " ".join([title_words(row.title), *_pairs(row.also if beside is None else _also_beside(row, beside))])
+    """Name a row by what tells it from the rows ``beside`` it; without these, from all rows of its title."""
+    return " ".join([title_words(row.title), *differences(row, beside)])
 
 
-def differences(row: Row, beside: Sequence[Row]) -> str:
-    """Name what tells a row from those beside it; empty for one alone."""
-    return ", ".join(_pairs(_also_beside(row, beside)))
-
-
-def _also_beside(row: Row, beside: Sequence[Row]) -> Mapping[str, Any]:
-    configs = [one.runs[0].compared for one in beside if one.runs[0].config]
-    if not row.runs[0].config:
-        return row.also if len(beside) > 1 else {}
-    return {key: row.runs[0].compared.get(key, "not set") for key in differing(configs)}
-
-
-def _pairs(also: Mapping[str, Any]) -> list[str]:
+def differences(row: Row, beside: Sequence[Row] | None = None) -> list[str]:
+    """Return KEY=VALUE for what tells a row from those beside it; empty if it is the only one."""
+    also = row.also
+    if beside is not None and row.runs[0].config:
+        keys = differing([one.runs[0].compared for one in beside if one.runs[0].config])
+        also = {key: row.runs[0].compared.get(key, "not set") for key in keys}
+    elif beside is not None and len(beside) == 1:
+        also = {}
     return [f"{key}={number(value)}" for key, value in also.items()]

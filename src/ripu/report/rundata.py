@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,7 @@ class RunError(RipuError, ValueError):
 
 @contextmanager
 def of_known_form(run: Path) -> Iterator[None]:
-    """Turn errors about the form of recorded values into one that names the run.
-
-    Raises:
-        RunError: A value is missing, or of another type.
-    """
+    """Turn errors about recorded values that are missing or of another type into a :class:`RunError`."""
     try:
         yield
     except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -75,9 +71,8 @@ class Evaluation:
         return 100.0 * float(np.abs(right - confidence).sum() / max(pixels.sum(), 1.0))
 
 
-@dataclass(frozen=True)
-class GalleryImage:
-    """A target image of the gallery."""
+class GalleryImage(NamedTuple):
+    """A target image of the gallery; the size is that of its label."""
 
     index: int
     image_id: str
@@ -90,16 +85,13 @@ class RunData:
     """A run as recorded in its folder.
 
     Attributes:
-        run: The folder.
         results: The content of ``results.json``; of an unfinished run, as much as is known, under the same keys.
         is_finished: There is a ``results.json``.
-        config_text: The content of ``config.yaml``; empty where there is none.
-        class_names: Names in train-id order.
-        class_colors: RGB triples in the same order.
-        store: The label store; None where there is none, or it cannot be read.
-        gallery: Recorded target images.
+        config_text: The content of ``config.yaml``; empty without one.
+        class_names, class_colors: Names and RGB triples in train-id order.
+        store: The label store; None if there is none, or it cannot be read.
         evaluations: Recorded evaluations in the order of steps, the final one last.
-        val_ids: Ids of the validation images; empty where they were not recorded.
+        val_ids: Ids of the validation images; empty if they were not recorded.
         notes: A sentence for each thing that is missing.
     """
 
@@ -123,8 +115,7 @@ class RunData:
     @property
     def rounds(self) -> Sequence[Mapping[str, Any]]:
         """The rounds of ``results.json``."""
-        rounds: Sequence[Mapping[str, Any]] = self.results.get("rounds") or ()
-        return rounds
+        return self.results.get("rounds") or ()
 
     @cached_property
     def curve(self) -> list[Mapping[str, Any]]:
@@ -136,15 +127,15 @@ class RunData:
         return points
 
     def picture(self, name: str) -> NDArray[np.uint8] | None:
-        """Return a recorded picture by its name; None where there is none."""
+        """Return a recorded picture by its name; None if there is none."""
         path = self.folder / name
         return read_stored(path) if path.exists() else None
 
     def maps(self, image: GalleryImage, round_index: int) -> Mapping[str, Any] | None:
-        """Return the maps of an image right before a round; None where none were recorded.
+        """Return the maps of an image right before a round; None if none were recorded.
 
         Raises:
-            RunError: The file is damaged, or holds other arrays.
+            RunError: The file is damaged, or contains other arrays.
         """
         path = self.folder / f"target-{image.index:05d}-round-{round_index:03d}.npz"
         if not path.exists():
@@ -163,21 +154,20 @@ def read_run(run: Path) -> RunData:
     """Read the output folder of ``ripu.train``.
 
     Raises:
-        RunError: It holds no run.
+        RunError: It contains no run.
     """
     folder, config, notes = run / storage.FOLDER, run / "config.yaml", []
     results, is_finished = _results(run)
     if not results:
         notes.append("The run is unfinished, and nothing of its learning curve is on disk yet.")
-    store = None
+    store: LabelReader | None
     try:
         store = LabelReader(run / "labels")
         store.header  # noqa: B018  (damage shows here)
-    except StoreMissingError:
-        store = None
     except LabelStoreError as error:
-        notes.append(f"The label store cannot be read: {error}.")
         store = None
+        if not isinstance(error, StoreMissingError):
+            notes.append(f"The label store cannot be read: {error}.")
     gallery = _gallery(folder / "gallery.json")
     names = tuple(gallery.get("class_names") or (store.class_names if store else results.get("per_class_iou") or ()))
     if not gallery:
@@ -190,7 +180,7 @@ def read_run(run: Path) -> RunData:
         is_finished=is_finished,
         config_text=config.read_text() if config.exists() else "",
         class_names=names,
-        class_colors=class_colors(names, gallery.get("class_colors")),
+        class_colors=_class_colors(names, gallery.get("class_colors")),
         store=store,
         gallery=tuple(
             GalleryImage(one["index"], one["id"], one["height"], one["width"]) for one in gallery.get("images", ())
@@ -201,7 +191,7 @@ def read_run(run: Path) -> RunData:
     )
 
 
-def class_colors(names: Sequence[str], recorded: Sequence[Sequence[int]] | None) -> tuple[tuple[int, int, int], ...]:
+def _class_colors(names: Sequence[str], recorded: Sequence[Sequence[int]] | None) -> tuple[tuple[int, int, int], ...]:
     """Return the recorded colours of classes, else those of a taxonomy with these names, else evenly spread hues."""
     if recorded:
         return tuple((int(red), int(green), int(blue)) for red, green, blue in recorded)
@@ -213,7 +203,7 @@ def class_colors(names: Sequence[str], recorded: Sequence[Sequence[int]] | None)
 
 
 def _results(run: Path) -> tuple[Mapping[str, Any], bool]:
-    """The results so far, and True if they are final."""
+    """Return the results so far, and True if they are final."""
     finished = run / "results.json"
     for path in (finished, run / storage.FOLDER / "progress.json"):
         if path.exists():
@@ -232,7 +222,7 @@ def _results(run: Path) -> tuple[Mapping[str, Any], bool]:
 
 
 def _gallery(path: Path) -> Mapping[str, Any]:
-    """The content of ``gallery.json``; empty where it is missing."""
+    """Return the content of ``gallery.json``; empty if it is missing."""
     if not path.exists():
         return {}
     try:
@@ -266,15 +256,15 @@ def _is_gallery(gallery: Any) -> bool:
 
 
 def _counts(path: Path) -> Mapping[str, NDArray[Any]]:
-    """The counts of one rank in an evaluation."""
+    """Return the counts of one rank in an evaluation."""
     try:
         counts = read_arrays(path, _COUNTS)
     except (UntrustedError, FileNotFoundError) as error:
         raise RunError(f"{error}; remove {path.name.partition('-rank')[0]}-rank*.npz in {path.parent}") from error
-    confusion, bins, images = (counts[name] for name in ("confusion", "bins", "images"))
-    if len(set(confusion.shape)) > 1 or bins.shape[1] != 3 or images.shape[1] != 3:
-        shapes = ", ".join(str(one.shape) for one in (confusion, bins, images))
-        raise RunError(f"{path} holds arrays of the shapes {shapes}, which ripu.train does not write; remove it")
+    shapes = [counts[name].shape for name in ("confusion", "bins", "images")]
+    if len(set(shapes[0])) > 1 or shapes[1][1] != 3 or shapes[2][1] != 3:
+        listed = ", ".join(map(str, shapes))
+        raise RunError(f"{path} holds arrays of the shapes {listed}, which ripu.train does not write; remove it")
     return counts
 
 

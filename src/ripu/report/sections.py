@@ -147,7 +147,7 @@ def shares(data: RunData) -> Content | None:
     for name, color in zip(data.class_names, data.class_colors, strict=True):
         if name not in revealed:
             continue
-        new = [new_pixels(one, earlier, name) for one, earlier in zip(data.rounds, [None, *data.rounds], strict=False)]
+        new = [_new_pixels(one, earlier, name) for one, earlier in zip(data.rounds, [None, *data.rounds], strict=False)]
         rows.append(
             {
                 "name": name,
@@ -163,8 +163,8 @@ def shares(data: RunData) -> Content | None:
     return {"rows": rows, "top": top or 1.0, "has_truth": bool(truth)}
 
 
-def new_pixels(one: Mapping[str, Any], earlier: Mapping[str, Any] | None, name: str) -> int:
-    """Return the pixels of a class that a round revealed, also where only the sums were recorded."""
+def _new_pixels(one: Mapping[str, Any], earlier: Mapping[str, Any] | None, name: str) -> int:
+    """Return the pixels of a class that a round revealed, also if only the sums were recorded."""
     if "new_class_pixels" in one:
         return int(one["new_class_pixels"][name])
     return int(one["class_pixels"][name]) - (int(earlier["class_pixels"][name]) if earlier else 0)
@@ -235,14 +235,14 @@ def calibration(data: RunData) -> Content | None:
     }
 
 
-def hardest(data: RunData, most: int = 6) -> Content | None:
+def hardest(data: RunData) -> Content | None:
     """Return the validation images with the lowest mIoU of their own."""
     if not data.evaluations:
         return None
     last = data.evaluations[-1]
     known = last.images[np.isfinite(last.images[:, 1])]
     cards = []
-    for index, miou, accuracy in known[np.argsort(known[:, 1], kind="stable")][:most].tolist():
+    for index, miou, accuracy in known[np.argsort(known[:, 1], kind="stable")][:6].tolist():
         stem = f"val-{int(index):05d}"
         urls = {
             "image": picture_url(data, f"{stem}-image.jpg", MOST_WIDTH // 2),

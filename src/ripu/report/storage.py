@@ -62,18 +62,14 @@ def png(ids: NDArray[np.uint8], most_width: int = MOST_WIDTH) -> bytes:
     return buffer.getvalue()
 
 
-def quantised(values: NDArray[np.floating], most_width: int = MAP_WIDTH) -> tuple[NDArray[np.uint8], float]:
-    """Encode a map in 8 bits, scaled down by averaging if it is wider than ``most_width``.
-
-    Args:
-        values: (H, W) floating; negative numbers count as 0.
-        most_width: Largest width of the result.
+def quantised(values: NDArray[np.floating]) -> tuple[NDArray[np.uint8], float]:
+    """Encode a map (H, W) in 8 bits, averaged down to :data:`MAP_WIDTH`; negative numbers count as 0.
 
     Returns:
         The map, and the number that 255 stands for.
     """
     picture = Image.fromarray(np.maximum(values, 0.0).astype(np.float32))
-    small = np.asarray(_narrow(picture, most_width, Image.Resampling.BOX))
+    small = np.asarray(_narrow(picture, MAP_WIDTH, Image.Resampling.BOX))
     largest = float(small.max(initial=0.0))
     steps = np.rint(small * (255.0 / largest)) if largest > 0 else np.zeros_like(small)
     return steps.astype(np.uint8), largest

@@ -13,11 +13,9 @@ MAX_ROWS = 10
 
 
 def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
-    """Format the table of a run: mIoU after every phase, and the classes.
+    """Format the table of ``results.json``: mIoU after every phase, and the classes.
 
-    Args:
-        results: The content of ``results.json``.
-        subsets: Names of further means in it, e.g. ``mIoU13``: each gets a column and a line.
+    Each of the ``subsets``, further means in it such as ``mIoU13``, gets a column and a line.
     """
     widths = {name: max(8, len(name) + 2) for name in subsets}
     lines = [
@@ -47,11 +45,7 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
 
 
 def left_out(found: Sequence[Mapping[str, str]]) -> str:
-    """List the files that could not be read and were skipped; empty where there are none.
-
-    Args:
-        found: ``unreadable`` of ``results.json``: part and file of each.
-    """
+    """List the files that could not be read and were skipped (``unreadable`` of ``results.json``), if any."""
     if not found:
         return ""
     counts = {part: sum(one["part"] == part for one in found) for part in ("source", "target", "val")}

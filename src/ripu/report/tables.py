@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS, STARTS, number
+from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS, STARTS
 from ripu.report.rows import TITLE, Row, differences, mean_std, row_name
 
 PAPER_TITLES = {
@@ -45,22 +45,15 @@ NUM_ROUNDS = 5
 """Rounds of every row of the paper that has rounds."""
 
 _TASK = {"gtav": "GTAV", "streets": "GTAV", "camvid": "GTAV", "synthia": "SYNTHIA", "streets_synthia": "SYNTHIA"}
-_SHORT = {
-    "traffic light": "light",
-    "traffic sign": "sign",
-    "vegetation": "veg.",
-    "sidewalk": "side.",
-    "building": "buil.",
-}
+_SHORT = {"traffic light": "light", "traffic sign": "sign"}
+_SHORT |= {"vegetation": "veg.", "sidewalk": "side.", "building": "buil."}
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """Format a Markdown table with aligned columns."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in (head, *body)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
+    lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines) + "\n"
 
@@ -72,7 +65,7 @@ def means_table(rows: Sequence[Row]) -> str:
     head = [*TITLE, *(["differs in"] if has_also else []), "n", "seeds", "mIoU", *subsets, "labelled %"]
     body = []
     for row in rows:
-        also = [", ".join(f"{key}={number(value)}" for key, value in row.also.items())] if has_also else []
+        also = [", ".join(differences(row))] if has_also else []
         labelled = [100 * value for value in row.values("labelled_fraction")]
         figures = [mean_std(row.values(name), 2) for name in ("mIoU", *subsets)]
         figures.append(f"{statistics.fmean(labelled):.3g}" if labelled else "–")
@@ -81,8 +74,8 @@ def means_table(rows: Sequence[Row]) -> str:
 
 
 def _subsets(rows: Sequence[Row]) -> list[str]:
-    """The names of further means, e.g. ``mIoU13``."""
-    names = {name for row in rows for run in row.runs for name in run.results or {}}
+    """Return the names of further means, e.g. ``mIoU13``."""
+    names = {name for row in rows for run in row.runs for name in run.results}
     return sorted(name for name in names if name.startswith("mIoU") and name != "mIoU")
 
 
@@ -99,7 +92,7 @@ def classes_table(rows: Sequence[Row]) -> str:
 
 
 def _class_cell(row: Row, name: str) -> str:
-    """The IoU of a class over the seeds that have one, and their number if not all have."""
+    """Format the IoU of a class over the seeds that have one, with their number if not all have."""
     values = row.values("per_class_iou", name)
     return mean_std(values) + (f" (n={len(values)})" if 0 < len(values) < len(row.runs) else "")
 
@@ -114,10 +107,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     writer.writerow([*TITLE, *also, "seed", "mIoU", *subsets, "labelled_fraction", *classes, "run"])
     for row in rows:
         for run in row.runs:
-            results: Mapping[str, Any] = run.results or {}
-            iou = results.get("per_class_iou") or {}
+            iou = run.results.get("per_class_iou") or {}
             title = ["" if value == "–" else value for value in row.title.values()]
-            values = [results.get(name) for name in ("mIoU", *subsets, "labelled_fraction")]
+            values = [run.results.get(name) for name in ("mIoU", *subsets, "labelled_fraction")]
             further = [row.also.get(key, "") for key in also]
             writer.writerow([*title, *further, run.seed, *values, *(iou.get(name) for name in classes), run.run])
     return buffer.getvalue()
@@ -139,9 +131,9 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
     the data set's recipe: the source networks of Table 5 have another one, and no figure.
     """
     config = row.runs[0].config
-    if (row.runs[0].results or {}).get("processes", 1) != 1:
+    if row.runs[0].results.get("processes", 1) != 1 or not config or not paper["match"]:
         return False
-    if not config or not paper["match"] or _TASK.get(row.title["dataset"]) != paper["task"]:
+    if _TASK.get(row.title["dataset"]) != paper["task"]:
         return False
     wanted = dict(pair.split("=", 1) for pair in paper["match"].split() if "=" in pair)
     setting = wanted.get("setting.name", "active")
@@ -181,7 +173,7 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
 
 
 def _num_rounds(config: Mapping[str, Any]) -> int:
-    """The number of rounds that a configuration plans."""
+    """Return the number of rounds that a configuration plans."""
     steps = config.get("selection_steps")
     planned = config.get("setting.selection_fractions") if steps is None else steps
     return len(planned) if isinstance(planned, list) else 0
@@ -198,17 +190,14 @@ def paper_tables(rows: Sequence[Row], *, with_classes: bool = True) -> str:
     """Format the paper's tables in its order of rows and columns, with our rows of the same experiment beside them.
 
     Figures on other data than the paper's reproduce nothing: their column is named after the data set. Tables that no
-    run belongs to are left out.
-
-    Args:
-        rows: Rows of runs.
-        with_classes: Add the classes where the paper has them: its line, then ours.
+    run belongs to are left out. ``with_classes`` adds the classes if the paper has them: its line, then ours.
     """
     every = paper_rows()
     parts = []
-    for number_, title in PAPER_TITLES.items():
-        for task in dict.fromkeys(one["task"] for one in every if one["table"] == str(number_)):
-            part = [one for one in every if one["table"] == str(number_) and one["task"] == task]
+    for number, title in PAPER_TITLES.items():
+        table = [one for one in every if one["table"] == str(number)]
+        for task in dict.fromkeys(one["task"] for one in table):
+            part = [one for one in table if one["task"] == task]
             found = {id(one): [row for row in rows if matches(one, row)] for one in part}
             datasets = list(dict.fromkeys(row.title["dataset"] for ours in found.values() for row in ours))
             if not datasets:
@@ -236,7 +225,7 @@ def _beside(part: Sequence[dict[str, str]], found: Mapping[int, Sequence[Row]], 
             for row in ours:
                 of_13 = f", mIoU13 {mean_std(row.values('mIoU13'))}" if has_13 and row.values("mIoU13") else ""
                 text = f"{mean_std(row.values('mIoU'))}{of_13} (n={len(row.runs)})"
-                texts.append(f"{text} {differences(row, ours)}".strip())
+                texts.append(f"{text} {', '.join(differences(row, ours))}".strip())
             cells.append("; ".join(texts) or "–")
         body.append(cells)
     head = ["method", "budget", "paper mIoU", *(["paper mIoU13"] if has_13 else [])]

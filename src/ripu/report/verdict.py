@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 WORTHWHILE = 0.5
 """A round pays if it gains this much mIoU (percentage points)."""
@@ -15,18 +15,10 @@ LONG_PHASE = 1.5
 """A last phase that exceeds the median one by this factor is left out: more training contributes to its gain."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The outlook for a further round.
+class Verdict(NamedTuple):
+    """The outlook for a further round; gain and spread are percentage points of mIoU."""
 
-    Attributes:
-        answer: ``likely``, ``open``, ``unlikely`` or ``unknown``.
-        gain: Expected gain in mIoU (percentage points); None where it is unknown.
-        spread: Uncertainty of the gain; None where it is unknown.
-        sentence: Answer and evidence.
-    """
-
-    answer: str
+    answer: str  # likely, open, unlikely or unknown
     gain: float | None
     spread: float | None
     sentence: str
