@@ -19,32 +19,20 @@ from ripu.report.painting import enlarged
 
 @dataclass(frozen=True)
 class Layer:
-    """One way to colour an image.
+    """One way to colour an image."""
 
-    Attributes:
-        values: (H, W) uint8.
-        names: Name of each value that means something; other values are not painted.
-        colors: Colour of each such value, for boards that paint.
-    """
-
-    values: NDArray[np.uint8]
-    names: Mapping[int, str]
-    colors: Mapping[int, palette.RGB]
+    values: NDArray[np.uint8]  # (H, W)
+    names: Mapping[int, str]  # of each value that means something; other values are not painted
+    colors: Mapping[int, palette.RGB]  # of each such value, for boards that paint
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with layers over it.
+    """An image with layers over it."""
 
-    Attributes:
-        caption: The image's id.
-        image: (H, W, 3) uint8 RGB.
-        layers: ``truth``, ``prediction`` and ``queried``, as far as they are known.
-    """
-
-    caption: str
-    image: NDArray[np.uint8]
-    layers: Mapping[str, Layer]
+    caption: str  # the image's id
+    image: NDArray[np.uint8]  # (H, W, 3) RGB
+    layers: Mapping[str, Layer]  # truth, prediction and queried, as far as they are known
 
 
 @runtime_checkable
@@ -78,10 +66,8 @@ def class_layer(label: NDArray[np.uint8], taxonomy: Taxonomy) -> Layer:
 def round_layer(revealed: NDArray[np.uint8], num_rounds: int, *, is_next: bool = False) -> Layer:
     """Return a layer of queries: value n for round n (from 1), 0 for no query, 254 for labels that a run started with.
 
-    Args:
-        revealed: (H, W) uint8 rounds from 0; 255 = none, 254 = before the run. Lone pixels are enlarged.
-        num_rounds: Number of rounds to name.
-        is_next: The rounds are those that would follow, not those that took place.
+    Rounds of ``revealed`` (H, W) count from 0; 255 = none, 254 = before the run. Lone pixels are enlarged. With
+    ``is_next``, the rounds are those that would follow.
     """
     values = np.where(revealed == VOID, 0, np.minimum(revealed, 253) + 1).astype(np.uint8)
     values, _ = enlarged(values, revealed != VOID)

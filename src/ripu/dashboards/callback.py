@@ -17,11 +17,8 @@ from ripu.module import RipuModule
 from ripu.report.pictures import fit, panel
 from ripu.selection.callback import SelectionCallback
 
-TABLE_ROWS = 500
-"""The table of a round lists at most this many images, those with the highest scores."""
-
-TABLE_PICTURES = 16
-"""This many of them have a picture."""
+TABLE_ROWS = 500  # the table of a round lists at most this many images, those with the highest scores
+TABLE_PICTURES = 16  # this many of them have a picture
 
 
 class Dashboard(pl.Callback):
@@ -43,16 +40,13 @@ class Dashboard(pl.Callback):
         """Set up; must follow ``selection`` in the list of callbacks.
 
         Args:
-            selection: Has the plan, the learning curve and the label store.
-            scenes: The data.
+            selection, scenes: The plan, the learning curve and the label store; the data.
             target_size: (height, width) that target images are fed at.
             num_pictures: Number of validation images and of target images in the panel.
             final_fraction: Share of labels in settings without rounds, e.g. 1.0 with all labels.
         """
-        self.selection = selection
-        self.scenes = scenes
-        self.target_size = target_size
-        self.num_pictures = num_pictures
+        self.selection, self.scenes = selection, scenes
+        self.target_size, self.num_pictures = target_size, num_pictures
         self.final_fraction = final_fraction
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

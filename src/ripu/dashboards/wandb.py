@@ -29,14 +29,9 @@ from ripu.io.writing import write_bytes
 
 _log = logging.getLogger(__name__)
 
-REACH_SECONDS = 3.0
-"""A server that does not answer within this time counts as unreachable."""
-
-GRACE_SECONDS = 10.0
-"""Extra time for W&B to keep its own time limit when a run ends; then its process is ended."""
-
-LONGEST_SIDE = 1024
-"""Longest side of the pictures that are sent, in pixels."""
+REACH_SECONDS = 3.0  # a server that does not answer within this time counts as unreachable
+GRACE_SECONDS = 10.0  # extra time for W&B to keep its own time limit when a run ends; then its process is ended
+LONGEST_SIDE = 1024  # longest side of the pictures that are sent, in pixels
 
 _SHARE_AXIS = "al/labelled_fraction"
 
@@ -72,17 +67,10 @@ def is_reachable(base_url: str, seconds: float = REACH_SECONDS) -> bool:
 
 
 def choose_mode(asked: str, base_url: str) -> tuple[str, str]:
-    """Decide between online and offline, within seconds.
-
-    Args:
-        asked: ``auto``, ``online``, ``offline`` or ``disabled``; ``WANDB_MODE`` wins over ``auto``.
-        base_url: The server.
-
-    Returns:
-        The mode and, if W&B has to be offline instead of online, the reason.
+    """Return the mode, and the reason if W&B has to be offline; ``WANDB_MODE`` wins over ``auto``. Takes seconds.
 
     Raises:
-        ConfigError: ``asked`` is another word.
+        ConfigError: ``asked`` is not ``auto``, ``online``, ``offline`` or ``disabled``.
     """
     known = ("auto", "online", "offline", "disabled")
     if asked not in known:
@@ -311,13 +299,30 @@ class WandbBoard(WandbLogger):
 
     @rank_zero_only
     def finish(self, exit_code: int = 0) -> None:
-        """Close the run; the next one of a sweep starts its own."""
+        """Close the run; the next one of a sweep starts its own.
+
+        If W&B exceeds its own time limit, the process that uploads is ended. The end of its log, at most a block of
+        32 KiB, is then lost.
+        """
         if self._experiment is None:
             return
         run = self.experiment
         folder = Path(run.dir).parent
+
+        def finish() -> None:
+            with self._tolerant():
+                run.finish(exit_code=exit_code)
+
         began = time.monotonic()
-        self._close(run, exit_code)
+        finishing = threading.Thread(target=finish, daemon=True)
+        finishing.start()
+        finishing.join(self._finish_seconds + GRACE_SECONDS)
+        if finishing.is_alive():
+            with self._tolerant():
+                service: Any = wandb.setup()._connection
+                service._proc._process.terminate()
+                finishing.join(GRACE_SECONDS)
+                wandb.teardown()
         is_late = time.monotonic() - began >= self._finish_seconds
         self._experiment = None
         if self._data_dir is None:
@@ -328,26 +333,6 @@ class WandbBoard(WandbLogger):
             print(f"W&B: offline run; upload with: wandb sync {folder}")
         elif is_late:
             print(f"W&B: not all was uploaded within {self._finish_seconds:g} s; upload with: wandb sync {folder}")
-
-    def _close(self, run: Any, exit_code: int) -> None:
-        """Finish a run; if W&B exceeds its own time limit, end the process that uploads.
-
-        The end of its log, at most a block of 32 KiB, is then lost.
-        """
-
-        def finish() -> None:
-            with self._tolerant():
-                run.finish(exit_code=exit_code)
-
-        finishing = threading.Thread(target=finish, daemon=True)
-        finishing.start()
-        finishing.join(self._finish_seconds + GRACE_SECONDS)
-        if finishing.is_alive():
-            with self._tolerant():
-                service: Any = wandb.setup()._connection
-                service._proc._process.terminate()
-                finishing.join(GRACE_SECONDS)
-                wandb.teardown()
 
 
 def _image(picture: Picture) -> Any:

@@ -45,22 +45,13 @@ _LABEL_PROBLEMS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem in a data set.
+    """One problem in a data set."""
 
-    Attributes:
-        level: ``error``: training would be wrong or stop; ``warning``: probably unintended; ``note``: good to know.
-        part: ``source``, ``target``, ``val``, or two of them.
-        what: The problem, in one line.
-        remedy: The way out.
-        count: Number of scenes or files.
-        examples: Some of them.
-    """
-
-    level: str
-    part: str
-    what: str
+    level: str  # error: training would be wrong or stop; warning: probably unintended; note: good to know
+    part: str  # source, target, val, or two of them
+    what: str  # the problem, in one line
     remedy: str
-    count: int = 1
+    count: int = 1  # scenes or files
     examples: tuple[str, ...] = ()
 
 

@@ -10,8 +10,7 @@ from ripu.doctor import checks
 from ripu.doctor.checks import ERROR, NOTE, SAMPLED, WARNING, Finding
 from ripu.doctor.reading import SceneFacts, read_label
 
-SAMPLED_HEADS = 50
-"""Scenes per part whose files are looked for before each run."""
+SAMPLED_HEADS = 50  # scenes per part whose files are looked for before each run
 
 _MORE = "python -m ripu.doctor dataset=... checks every file"
 

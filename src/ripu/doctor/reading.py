@@ -20,44 +20,26 @@ from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
 from ripu.io.process_pool import num_cores
 
-THUMB = 16
-"""Side of the small grey copies by which nearly equal images are found."""
-
-CHUNK = 8
-"""Scenes that a process reads at once."""
+THUMB = 16  # side of the small grey copies by which nearly equal images are found
+CHUNK = 8  # scenes that a process reads at once
 
 
 @dataclass
 class SceneFacts:
-    """Facts about one scene.
+    """Facts about one scene."""
 
-    Attributes:
-        image_size: (height, width) of the upright image; None if it cannot be read.
-        orientation: EXIF orientation; 1: stored upright, 5 to 8: upright swaps its sides.
-        label_size: (height, width) of the label; None if there is none or it cannot be read.
-        image_fault: The image file's fault; empty if it has none.
-        label_fault: The label file's fault; empty if it has none.
-        image_bytes: Digest of the image file.
-        image_pixels: Digest of its pixels, independent of the file format.
-        label_bytes: Digest of the label file.
-        thumb: (THUMB * THUMB,) uint8, a small grey copy of the image.
-        disk_ids: Id in the label file -> pixels.
-        train_pixels: (C,) pixels of each class.
-        void: Pixels without a class.
-    """
-
-    image_size: tuple[int, int] | None = None
-    orientation: int = 1
-    label_size: tuple[int, int] | None = None
+    image_size: tuple[int, int] | None = None  # (height, width) of the upright image; None if it cannot be read
+    orientation: int = 1  # EXIF; 1: stored upright, 5 to 8: upright swaps its sides
+    label_size: tuple[int, int] | None = None  # (height, width); None if there is no label or it cannot be read
     image_fault: str = ""
     label_fault: str = ""
-    image_bytes: str = ""
-    image_pixels: str = ""
-    label_bytes: str = ""
-    thumb: bytes = b""
-    disk_ids: dict[int, int] = field(default_factory=dict)
-    train_pixels: tuple[int, ...] = ()
-    void: int = 0
+    image_bytes: str = ""  # digest of the image file
+    image_pixels: str = ""  # digest of its pixels, independent of the file format
+    label_bytes: str = ""  # digest of the label file
+    thumb: bytes = b""  # (THUMB * THUMB,) uint8, a small grey copy of the image
+    disk_ids: dict[int, int] = field(default_factory=dict)  # id in the label file -> pixels
+    train_pixels: tuple[int, ...] = ()  # (C,) pixels of each class
+    void: int = 0  # pixels without a class
 
 
 def read_scene(scenes: SceneDataset, index: int) -> SceneFacts:

@@ -10,8 +10,7 @@ from ripu.datasets.scenes import SceneDataset
 from ripu.doctor.checks import ERROR, NOTE, WARNING, Finding, class_pixels
 from ripu.doctor.reading import SceneFacts
 
-RARE = 0.0005
-"""Share of the labelled pixels below which a class is marked as rare."""
+RARE = 0.0005  # share of the labelled pixels below which a class is marked as rare
 
 
 def as_mapping(

@@ -29,32 +29,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="write there instead of into the runs")
     arguments = parser.parse_args(argv)
-    is_complete = True
     try:
-        if arguments.html:
-            is_complete &= _pages(_records(arguments.dirs), arguments.out)
-        if arguments.figures:
-            is_complete &= _figures(_records(arguments.dirs), arguments.out)
-        if not arguments.html and not arguments.figures:
-            _tables(_records(arguments.dirs), arguments.out, arguments.paper)
+        return _report(arguments)
     except (ValueError, RuntimeError, OSError) as error:
         print_error(error)
         return 2
-    return 0 if is_complete else 2
 
 
-def _records(dirs: Sequence[Path]) -> list[RunRecord]:
+def _report(arguments: argparse.Namespace) -> int:
     from ripu.config.stored import read_values
     from ripu.report.collect import find_runs
-
-    return find_runs(dirs, read_values)
-
-
-def _pages(records: Sequence[RunRecord], out: Path | None) -> bool:
     from ripu.report.page import write_page
 
-    done = _each(records, lambda run, name: [write_page(run, None if out is None else out / f"{name}.html")])
-    return len(done) == len(records)
+    out, records = arguments.out, find_runs(arguments.dirs, read_values)
+    is_complete = True
+    if arguments.html:
+        done = _each(records, lambda run, name: [write_page(run, None if out is None else out / f"{name}.html")])
+        is_complete &= len(done) == len(records)
+    if arguments.figures:
+        is_complete &= _figures(records, out)
+    if not arguments.html and not arguments.figures:
+        _tables(records, out, arguments.paper)
+    return 0 if is_complete else 2
 
 
 def _figures(records: Sequence[RunRecord], out: Path | None) -> bool:

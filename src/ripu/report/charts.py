@@ -71,13 +71,9 @@ def line_chart(
     label: str,
     marks: Sequence[tuple[float, str, str]] = (),
 ) -> dict[str, Any]:
-    """Lay out one line in the accent colour.
+    """Lay out one line in the accent colour, with vertical lines at marks of (x, text, CSS colour).
 
-    Args:
-        points: (x, y, text), at least one; those that are not finite are left out.
-        x_name, y_name: Names of the axes.
-        label: Description for screen readers.
-        marks: (x, text, CSS colour) of vertical lines.
+    The points, at least one, are (x, y, text); those that are not finite are left out. The label is for screen readers.
     """
     points = [one for one in points if math.isfinite(one[0]) and math.isfinite(one[1])]
     xs, ys = [one[0] for one in points] + [mark[0] for mark in marks], [one[1] for one in points]

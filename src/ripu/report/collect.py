@@ -29,25 +29,16 @@ _WITHOUT_ROUNDS = ("mode", "region", "acquisition", "budget", "selection_steps",
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run, as far as tables need it.
-
-    Attributes:
-        results: The content of ``results.json``; empty if it is missing or damaged.
-        config: The values of ``config.yaml`` by dotted key; empty if it is missing.
-        settings: Those of them in which the runs of a row agree.
-        problem: A short reason why there are no results.
-        parent: The run that it starts from (``start.run``, ``model.checkpoint``), without results; None if its
-            ``config.yaml`` cannot be read.
-        names_start: A start of which nothing more is known is compared by its name.
-    """
+    """A run, as far as tables need it."""
 
     run: Path
-    results: Mapping[str, Any]
-    config: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    problem: str = ""
+    results: Mapping[str, Any]  # the content of results.json; empty if it is missing or damaged
+    config: Mapping[str, Any]  # the values of config.yaml by dotted key; empty if it is missing
+    settings: Mapping[str, Any]  # those of them in which the runs of a row agree
+    problem: str = ""  # a short reason why there are no results
+    # The run that it starts from (start.run, model.checkpoint), without results; None if its config.yaml is unreadable.
     parent: RunRecord | None = None
-    names_start: bool = False
+    names_start: bool = False  # a start of which nothing more is known is compared by its name
 
     @property
     def seed(self) -> int | None:

@@ -230,16 +230,9 @@ def _features(data: RunData, path: Path, open_network: OpenNetwork) -> list[Path
 def _embed(
     features: NDArray[np.float32], truth: NDArray[np.uint8], is_queried: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Place some pixels of known class in the plane; draws them and starts with a fixed seed.
+    """Place some pixels of known class in the plane, with a fixed seed: features (F, h, w), truth and queries (h, w).
 
-    Args:
-        features: (F, h, w).
-        truth: (h, w) train ids; 255 where the class is not known.
-        is_queried: (h, w).
-
-    Returns:
-        Place (N, 2), class (N,) and whether it was queried (N,) of at most :data:`MOST_QUERIED` queried pixels and
-        :data:`MOST_OTHERS` others.
+    Return place (N, 2), class (N,) and whether it was queried (N,).
     """
     from sklearn.manifold import TSNE
 
@@ -257,15 +250,9 @@ def _embed(
 
 
 def pixel_features(module: nn.Module, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the input of the network's last convolution: the features that its logits are linear in.
+    """Return the input (F, h, w) of the network's last convolution: the features that its logits are linear in.
 
-    Args:
-        module: A :class:`ripu.module.RipuModule`.
-        image: (H, W, 3) uint8 RGB.
-        size: (height, width) that images are fed at.
-
-    Returns:
-        (F, h, w) at the resolution of that convolution.
+    The image (H, W, 3) is fed at ``size`` to a :class:`ripu.module.RipuModule`.
 
     Raises:
         FigureError: No convolution has as many outputs as there are classes.

@@ -54,6 +54,7 @@ def make_page(data: RunData) -> str:
     words = [str(data.results[key]) for key in ("dataset", "mode", "setting") if data.results.get(key)]
     page: str = _template().render(
         title=" ".join(words) or data.run.name,
+        data=data,
         head=sections.head(data),
         sections=sections.sections(data),
         classes=classes,

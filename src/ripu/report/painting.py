@@ -13,8 +13,7 @@ from ripu.labelstore import BEFORE, LabelReader
 
 Picture = NDArray[np.uint8]
 
-SPARSE = 0.005
-"""Pixels are painted larger than they are if less than this fraction of an image was queried."""
+SPARSE = 0.005  # pixels are painted larger than they are if less than this fraction of an image was queried
 
 
 def queried_map(store: LabelReader, image_id: str, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -54,8 +53,7 @@ def class_table(colors: Sequence[palette.RGB]) -> NDArray[np.uint8]:
 
 def dimmed(image: Picture) -> Picture:
     """Return an image (H, W, 3) dark enough for the colours of rounds."""
-    dark: Picture = (image * 0.5).astype(np.uint8)
-    return dark
+    return (image * 0.5).astype(np.uint8)
 
 
 def pale(image: Picture) -> Picture:
@@ -67,17 +65,9 @@ def pale(image: Picture) -> Picture:
 def paint(
     ground: Picture, values: NDArray[np.uint8], is_queried: NDArray[np.bool_], table: NDArray[np.uint8]
 ) -> Picture:
-    """Paint what was queried over an image.
-
-    Args:
-        ground: (H, W, 3) uint8; see :func:`dimmed` and :func:`pale`.
-        values: (H, W) uint8 indices into the table.
-        is_queried: (H, W), the pixels to paint.
-        table: (256, 3) uint8 colours.
-    """
+    """Paint what was queried in the colours of a table (256, 3) over an image; see :func:`dimmed` and :func:`pale`."""
     values, is_queried = enlarged(values, is_queried)
-    painted: Picture = np.where(is_queried[..., None], table[values], ground)
-    return painted
+    return np.where(is_queried[..., None], table[values], ground)
 
 
 def enlarged(values: NDArray[np.uint8], is_queried: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

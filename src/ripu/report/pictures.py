@@ -128,11 +128,8 @@ def write_report(
     """Write the learning curve, the pictures and the page of a finished run, and print its table.
 
     Args:
-        run: The run's folder.
-        results: The content of ``results.json``.
-        scenes: The data.
-        selection: Has the label store and the engine, as far as the setting has them.
-        module: The trained module.
+        run, results: The run's folder, and the content of its ``results.json``.
+        scenes, selection, module: The data, the callback with label store and engine (if any), and the trained module.
         target_size: (height, width) that target images are fed at.
         num_pictures: Number of validation and of target images to picture.
     """

@@ -52,18 +52,14 @@ class GalleryWatch:
 
 
 class _Tally:
-    """Counts over the images of an evaluation on one rank.
-
-    Attributes:
-        bins: (:data:`NUM_BINS`, 3) pixels, correct pixels and summed confidence, by confidence.
-        images: (index, mIoU, share of correct pixels) of every image, in percent; NaN without a labelled pixel.
-        worst: (mIoU, index, (H, W) uint8 prediction) of the ``keep`` images with the lowest mIoU.
-    """
+    """Counts over the images of an evaluation on one rank."""
 
     def __init__(self, num_classes: int, keep: int) -> None:
         self.num_classes, self.keep = num_classes, keep
-        self.bins = np.zeros((NUM_BINS, 3))
+        self.bins = np.zeros((NUM_BINS, 3))  # pixels, correct pixels and summed confidence, by confidence
+        # Index, mIoU and share of correct pixels of every image, in percent; NaN without a labelled pixel.
         self.images: list[tuple[int, float, float]] = []
+        # mIoU, index and (H, W) prediction of the images with the lowest mIoU.
         self.worst: list[tuple[float, int, NDArray[np.uint8]]] = []
 
     def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
@@ -99,14 +95,9 @@ class ReportRecorder(pl.Callback):
     def __init__(
         self, run: Path, scenes: Scenes, selection: SelectionCallback, facts: dict[str, Any], count: int
     ) -> None:
-        """Record a run.
+        """Record a run with ``count`` target images in the gallery; 0 records no pictures.
 
-        Args:
-            run: The run's folder.
-            scenes: The data.
-            selection: Keeps the learning curve and the rounds.
-            facts: The parts of ``results.json`` that are known from the start.
-            count: Target images in the gallery; 0 records no pictures.
+        The selection callback keeps the learning curve; facts are the parts of ``results.json`` known from the start.
         """
         self.run, self.folder = run, run / storage.FOLDER
         self.scenes, self.selection, self.facts = scenes, selection, facts

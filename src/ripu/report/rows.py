@@ -20,17 +20,11 @@ TITLE = ("dataset", "mode", "setting", "acquisition", "budget")
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in nothing but the seed.
+    """Runs that differ in nothing but the seed."""
 
-    Attributes:
-        title: The values of :data:`TITLE`.
-        also: Further keys in which rows of the same title differ, with this row's values.
-        runs: One run per seed, by seed.
-    """
-
-    title: Mapping[str, str]
-    also: Mapping[str, Any]
-    runs: tuple[RunRecord, ...]
+    title: Mapping[str, str]  # data set, mode, setting, acquisition, budget
+    also: Mapping[str, Any]  # further keys in which rows of the same title differ, with this row's values
+    runs: tuple[RunRecord, ...]  # one run per seed, by seed
 
     @property
     def seeds(self) -> list[int | None]:
@@ -97,7 +91,15 @@ def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
                     runs[one.seed] = one
             by_seed = sorted(runs.values(), key=lambda run: (run.seed is None, run.seed))
             rows.append(Row(group[0].title, also, tuple(by_seed)))
-    rows.sort(key=lambda row: (*_order(row.title), not row.runs[0].config, _by_number(str(dict(row.also)))))
+    settings = ("source_only", "active", "source_free", "fully_supervised")
+
+    def order(row: Row) -> tuple[Any, ...]:
+        title = row.title
+        place = settings.index(title["setting"]) if title["setting"] in settings else len(settings)
+        keys = [title[key] for key in TITLE]
+        return title["dataset"], place, *keys, not row.runs[0].config, _by_number(str(dict(row.also)))
+
+    rows.sort(key=order)
     for dataset in dict.fromkeys(row.title["dataset"] for row in rows):
         own = [row for row in rows if row.title["dataset"] == dataset]
         every = {seed for row in own for seed in row.seeds if seed is not None}
@@ -108,7 +110,6 @@ def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
 
 
 def _alike(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """Group runs by their compared keys; see :func:`make_rows`."""
     found = []
     for group in _by_compared(records):
         named = _by_compared([replace(one, names_start=True) for one in group])
@@ -132,12 +133,6 @@ def _by_number(text: str) -> list[str | float]:
     """
     parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
     return [float(part) if number % 2 else part for number, part in enumerate(parts)]
-
-
-def _order(title: Mapping[str, str]) -> tuple[Any, ...]:
-    settings = ("source_only", "active", "source_free", "fully_supervised")
-    place = settings.index(title["setting"]) if title["setting"] in settings else len(settings)
-    return title["dataset"], place, *(title[key] for key in TITLE)
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -48,21 +48,13 @@ def of_known_form(run: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Counts of an evaluation over all ranks.
-
-    Attributes:
-        step: Training step.
-        is_final: It is the one that is reported.
-        confusion: (C, C) int64; rows are truth, columns prediction.
-        bins: (B, 3) pixels, correct pixels and summed confidence, by confidence in equal steps from 0 to 1.
-        images: (N, 3) index, mIoU and pixel accuracy in percent.
-    """
+    """Counts of an evaluation over all ranks."""
 
     step: int
-    is_final: bool
-    confusion: NDArray[np.int64]
-    bins: FloatArray
-    images: FloatArray
+    is_final: bool  # it is the one that is reported
+    confusion: NDArray[np.int64]  # (C, C); rows are truth, columns prediction
+    bins: FloatArray  # (B, 3) pixels, correct pixels, summed confidence, by confidence in equal steps from 0 to 1
+    images: FloatArray  # (N, 3) index, mIoU and pixel accuracy in percent
 
     @property
     def calibration_error(self) -> float:
@@ -82,30 +74,19 @@ class GalleryImage(NamedTuple):
 
 @dataclass(frozen=True)
 class RunData:
-    """A run as recorded in its folder.
-
-    Attributes:
-        results: The content of ``results.json``; of an unfinished run, as much as is known, under the same keys.
-        is_finished: There is a ``results.json``.
-        config_text: The content of ``config.yaml``; empty without one.
-        class_names, class_colors: Names and RGB triples in train-id order.
-        store: The label store; None if there is none, or it cannot be read.
-        evaluations: Recorded evaluations in the order of steps, the final one last.
-        val_ids: Ids of the validation images; empty if they were not recorded.
-        notes: A sentence for each thing that is missing.
-    """
+    """A run as recorded in its folder."""
 
     run: Path
-    results: Mapping[str, Any]
-    is_finished: bool
-    config_text: str
-    class_names: tuple[str, ...]
+    results: Mapping[str, Any]  # results.json; of an unfinished run, as much as is known, under the same keys
+    is_finished: bool  # there is a results.json
+    config_text: str  # config.yaml; empty without one
+    class_names: tuple[str, ...]  # in train-id order
     class_colors: tuple[tuple[int, int, int], ...]
-    store: LabelReader | None
+    store: LabelReader | None  # None if there is none, or it cannot be read
     gallery: tuple[GalleryImage, ...]
-    evaluations: tuple[Evaluation, ...]
-    val_ids: tuple[str, ...]
-    notes: tuple[str, ...]
+    evaluations: tuple[Evaluation, ...]  # in the order of steps, the final one last
+    val_ids: tuple[str, ...]  # ids of the validation images; empty if they were not recorded
+    notes: tuple[str, ...]  # a sentence for each thing that is missing
 
     @property
     def folder(self) -> Path:
@@ -132,11 +113,7 @@ class RunData:
         return read_stored(path) if path.exists() else None
 
     def maps(self, image: GalleryImage, round_index: int) -> Mapping[str, Any] | None:
-        """Return the maps of an image right before a round; None if none were recorded.
-
-        Raises:
-            RunError: The file is damaged, or contains other arrays.
-        """
+        """Return the maps of an image right before a round; None if none were recorded."""
         path = self.folder / f"target-{image.index:05d}-round-{round_index:03d}.npz"
         if not path.exists():
             return None

@@ -18,8 +18,7 @@ from ripu.report.rundata import RunData
 from ripu.report.storage import MOST_WIDTH
 from ripu.report.verdict import judge
 
-STARVING = 0.5
-"""A class starves if its IoU is below this fraction of the mean."""
+STARVING = 0.5  # a class starves if its IoU is below this fraction of the mean
 
 Content = dict[str, Any]
 
@@ -64,20 +63,14 @@ def head(data: RunData) -> Content:
     scores = results if data.is_finished else last
     known = [(int(one["step"]), float(one["mIoU"])) for one in curve if one.get("mIoU") is not None]
     return {
-        "is_finished": data.is_finished,
-        "step": results.get("step", "?"),
-        "max_steps": results.get("max_steps", "?"),
         "title": " · ".join(str(results[key]) for key in words if results.get(key) is not None) or data.run.name,
-        "seed": results.get("seed", "?"),
         "miou": miou,
         "gain": miou - before["mIoU"] if miou is not None and before is not last else None,
         "labelled": labelled,
-        "num_rounds": len(rounds),
         "num_picks": sum(one.get("picks") or 0 for one in rounds),
         "subsets": {name: float(scores[name]) for name in scores if name.startswith("mIoU") and name != "mIoU"},
         "seconds": sum((results.get("seconds") or {}).values()),
         "verdict": judge(known, [int(one["step"]) for one in rounds]),
-        "notes": data.notes,
     }
 
 

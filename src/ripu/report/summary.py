@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-WIDTH = 80
-"""Most characters in a line: the narrowest terminal in use."""
-
-MAX_ROWS = 10
-"""Most lines of evaluations; further ones are left out in the middle (``results.json`` has all)."""
+WIDTH = 80  # most characters in a line: the narrowest terminal in use
+MAX_ROWS = 10  # most lines of evaluations; further ones are left out in the middle (results.json has all)
 
 
 def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
@@ -57,9 +54,7 @@ def left_out(found: Sequence[Mapping[str, str]]) -> str:
 def table(columns: Sequence[tuple[str, Mapping[str, Any]]], subsets: Sequence[str] = ()) -> str:
     """Format IoU by class, in as many columns of classes as fit into :data:`WIDTH` characters.
 
-    Args:
-        columns: Name and scores of each: ``per_class_iou``, ``mIoU`` and the subsets.
-        subsets: Names of further means.
+    A column has a name and scores: ``per_class_iou``, ``mIoU`` and the subsets (further means).
     """
     names = list(columns[0][1]["per_class_iou"])
     longest = min(max(map(len, names)), 20)

@@ -41,8 +41,7 @@ DEFAULTS = {
 }
 """Values of a row that its ``match`` leaves out; a setting without rounds is identified by its name alone."""
 
-NUM_ROUNDS = 5
-"""Rounds of every row of the paper that has rounds."""
+NUM_ROUNDS = 5  # rounds of every row of the paper that has rounds
 
 _TASK = {"gtav": "GTAV", "streets": "GTAV", "camvid": "GTAV", "synthia": "SYNTHIA", "streets_synthia": "SYNTHIA"}
 _SHORT = {"traffic light": "light", "traffic sign": "sign"}
@@ -149,7 +148,9 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
         return False
     if setting in SETTINGS_WITHOUT_ROUNDS:
         return row.title["setting"] == setting
-    if _num_rounds(config) != NUM_ROUNDS:
+    steps = config.get("selection_steps")
+    planned = config.get("setting.selection_fractions") if steps is None else steps
+    if not isinstance(planned, list) or len(planned) != NUM_ROUNDS:
         return False
     expected = {**DEFAULTS, **wanted}
     radii: tuple[Any, ...] = (1,)
@@ -170,13 +171,6 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
         "region": str(config.get("region._target_")).rpartition(".")[2],
     }
     return all(_same(found[key], value) for key, value in expected.items())
-
-
-def _num_rounds(config: Mapping[str, Any]) -> int:
-    """Return the number of rounds that a configuration plans."""
-    steps = config.get("selection_steps")
-    planned = config.get("setting.selection_fractions") if steps is None else steps
-    return len(planned) if isinstance(planned, list) else 0
 
 
 def _same(found: Any, expected: Any) -> bool:

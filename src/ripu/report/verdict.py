@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-WORTHWHILE = 0.5
-"""A round pays if it gains this much mIoU (percentage points)."""
+WORTHWHILE = 0.5  # a round pays if it gains this much mIoU (percentage points)
 
 LONG_PHASE = 1.5
 """A last phase that exceeds the median one by this factor is left out: more training contributes to its gain."""
@@ -34,9 +33,7 @@ def judge(points: Sequence[tuple[int, float]], rounds: Sequence[int]) -> Verdict
     independently around a locally straight curve: second differences of n points have six times the variance of a
     point. With few points both are rough, and one run says nothing about the spread over seeds.
 
-    Args:
-        points: (step, mIoU in percent) of all evaluations, steps increasing.
-        rounds: Steps of the rounds.
+    Points are (step, mIoU in percent) of all evaluations, steps increasing; rounds are steps, too.
 
     >>> judge([(10, 20.0), (20, 25.0), (30, 28.0), (40, 30.0)], [10, 20, 30]).answer
     'likely'
