@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ripu.datasets.taxonomy import VOID
 from ripu.inference import palette
 from ripu.labelstore import LabelReader
-from ripu.report.gallery import MAP_NAMES
 from ripu.report.painting import Picture, class_table, dimmed, paint, pale, queried_map, round_table
 from ripu.report.plots import FigureError, add_color_legend, save, sheet, start
 from ripu.report.rundata import GalleryImage, RunData, of_known_form, read_run
+from ripu.report.storage import MAP_NAMES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -23,8 +23,6 @@ MOST_BYTES = 14_000_000
 SAMPLE = 8
 LEAST_WIDTH = 96
 
-MAP_NAMES = ("score", "impurity", "uncertainty")
-
 
 def gallery_items(data: RunData) -> list[dict[str, Any]]:
     """Return the images of the gallery in the form that the page's script reads.
@@ -82,7 +80,7 @@ def _item(data: RunData, image: GalleryImage, width: int) -> dict[str, Any]:
         part: dict[str, Any] = {}
         if maps := data.maps(image, number):
             part["prediction"] = _png(maps["prediction"], width)
-            if names := [name for name in MAP_NAMES if name in maps]:
+            if names := [name for name in storage.MAP_NAMES if name in maps]:
                 stacked = np.concatenate([maps[name] for name in names])
                 part["maps"] = _data_url(storage.jpeg(stacked, min(width // 2, storage.MAP_WIDTH), 70), "jpeg")
                 part["names"] = names

@@ -44,7 +44,7 @@ class GalleryWatch:
         size = storage.fitted((maps.score.shape[1], maps.score.shape[2]), storage.MOST_WIDTH)
         label = F.interpolate(logits.float(), size, mode="bilinear", align_corners=True).argmax(dim=1)[0]
         arrays: dict[str, Any] = {"prediction": label.to("cpu", torch.uint8).numpy()}
-        for name in ("score", "impurity", "uncertainty"):
+        for name in storage.MAP_NAMES:
             values: Tensor | None = getattr(maps, name)
             if values is not None:
                 arrays[name], arrays[f"{name}_largest"] = storage.quantised(values[0].float().cpu().numpy())

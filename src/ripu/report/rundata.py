@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,8 @@ FloatArray = NDArray[np.float64]
 MOST_RANKS = 4096
 
 _COUNTS = {"confusion": ("integer", 2), "bins": ("number", 2), "images": ("number", 2), "world_size": ("integer", 0)}
-_SCORES = ("score", "impurity", "uncertainty")
-_MAPS = dict.fromkeys(("prediction", *_SCORES), ("integer", 2)) | {f"{n}_largest": ("number", 0) for n in _SCORES}
+_MAPS = dict.fromkeys(("prediction", *storage.MAP_NAMES), ("integer", 2))
+_MAPS |= {f"{name}_largest": ("number", 0) for name in storage.MAP_NAMES}
 
 
 class RunError(RipuError, ValueError):
@@ -63,7 +63,8 @@ class Evaluation:
         return 100.0 * float(np.abs(right - confidence).sum() / max(pixels.sum(), 1.0))
 
 
-class GalleryImage(NamedTuple):
+@dataclass(frozen=True)
+class GalleryImage:
     """A target image of the gallery; the size is that of its label."""
 
     index: int

@@ -27,6 +27,7 @@ from ripu.io.writing import write_bytes
 FOLDER = "report"
 MOST_WIDTH = 768
 MAP_WIDTH = 320
+MAP_NAMES = ("score", "impurity", "uncertainty")
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:

@@ -180,11 +180,11 @@ def _same(found: Any, expected: Any) -> bool:
         return str(found) == str(expected)
 
 
-def paper_tables(rows: Sequence[Row], *, with_classes: bool = True) -> str:
+def paper_tables(rows: Sequence[Row]) -> str:
     """Format the paper's tables in its order of rows and columns, with our rows of the same experiment beside them.
 
     Figures on other data than the paper's reproduce nothing: their column is named after the data set. Tables that no
-    run belongs to are left out. ``with_classes`` adds the classes if the paper has them: its line, then ours.
+    run belongs to are left out. If the paper has the classes, its line and ours follow.
     """
     every = paper_rows()
     parts = []
@@ -198,7 +198,7 @@ def paper_tables(rows: Sequence[Row], *, with_classes: bool = True) -> str:
                 continue
             suffix = "" if task in title else f" ({task} to Cityscapes)"
             parts.append(f"### {title}{suffix}\n\n{_beside(part, found, datasets)}")
-            if with_classes and part[0]["road"]:
+            if part[0]["road"]:
                 parts.append(_classes_beside(part, found))
     return "\n".join(parts) if parts else "No run belongs to a table of the paper.\n"
 
