@@ -22,14 +22,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """List the commands of the package, or run one.
-
-    Args:
-        arguments: The command and its arguments; those of the process by default.
-
-    Returns:
-        The exit status: 0, or 2 if there is no such command.
-    """
+    """List the commands of the package, or run one; return the exit status: 0, or 2 for an unknown command."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help"):
         print("RIPU: active learning for domain-adaptive semantic segmentation\n")

@@ -29,17 +29,13 @@ from ripu.run.device import check_device
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Measure one checkpoint on the validation scenes of its data set.
 
-    Args:
-        cfg: The composed configuration of ``conf/evaluate.yaml``.
-
     Returns:
-        mIoU, per-class IoU and pixel accuracy, as written to ``evaluation.json``.
+        The content of ``evaluation.json``.
 
     Raises:
         ConfigError: The checkpoint is missing, or was not written by ``ripu.train``.
     """
     path = restore.checkpoint_path(cfg.checkpoint)
-
     import pytorch_lightning as pl
 
     from ripu.inference.prediction_writer import PredictionWriter
@@ -54,8 +50,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trained = replace(trained, data=replace(trained.data, unreadable=cfg.unreadable))
     val, taxonomy = make_val(trained), trained.taxonomy
     module = restore.restored_module(trained, stored)
-    if cfg.flip is not None:
-        module.flip = cfg.flip
+    module.flip = module.flip if cfg.flip is None else cfg.flip
     precision: Any = trained.trainer.precision if cfg.precision is None else cfg.precision
     datamodule = restore.make_reader(trained, val, val, cfg.num_workers, cfg.batch)
     run = Path(cfg.paths.output_dir)
@@ -84,7 +79,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "pixel_accuracy": scores.pixel_accuracy,
         "flip": bool(module.flip),
         "precision": precision,
-        "images": len(val) - len({one["image_id"] for one in skipped.found()}),
+        "images": len(val) - len({fault["image_id"] for fault in skipped.found()}),
         "unreadable": skipped.found(),
     }
     write_json(run / "evaluation.json", results)

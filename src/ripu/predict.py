@@ -26,22 +26,15 @@ from ripu.io.errors import print_error
 from ripu.run import restore
 from ripu.run.device import make_device
 
-INCOMPLETE = 2
-"""Exit status where some images could not be read."""
+INCOMPLETE = 2  # exit status if some images could not be read
 
 
 def predict(cfg: DictConfig) -> dict[str, Any]:
-    """Predict every image of a folder.
-
-    Args:
-        cfg: The composed configuration of ``conf/predict.yaml``.
-
-    Returns:
-        See :func:`ripu.inference.folder_prediction.predict_folder`.
+    """Predict every image of a folder; see :func:`ripu.inference.folder_prediction.predict_folder`.
 
     Raises:
         ConfigError: A value or the checkpoint cannot be used.
-        PhotosError: Folders that cannot be used.
+        PhotosError: Folders cannot be used.
     """
     check_values(cfg, "predict")
     path = restore.checkpoint_path(cfg.checkpoint)

@@ -31,15 +31,12 @@ from ripu.run.device import make_device
 def replay(cfg: DictConfig) -> dict[str, Any]:
     """Replay the selection of one run.
 
-    Args:
-        cfg: The composed configuration of ``conf/replay.yaml``.
-
     Returns:
         The content of ``replay.json``.
 
     Raises:
         ConfigError: The run has no usable checkpoint, a name is unknown, settings do not go together, or the folder
-            holds another replay.
+            contains another replay.
     """
     run, out = Path(cfg.run), Path(cfg.paths.output_dir)
     path = Path(cfg.checkpoint) if cfg.checkpoint is not None else run / "checkpoints" / "final.ckpt"
@@ -79,28 +76,22 @@ def _acquisitions(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
         if unknown or not names or len(set(names)) < len(names):
             raise ConfigError(f"acquisitions={names} must be different names of {known}")
         return {name: OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml")) for name in names}
+    node: Any
     if cfg.acquisition is not None:
-        node = OmegaConf.to_container(cfg.acquisition, resolve=False)
-        assert isinstance(node, dict)
-        return {chosen("acquisition") or _class_name(node): node}
-    node = dict(config["acquisition"])
-    for key in ("radius", "pixel"):  # resolved in the run; follow the mode where they did so there
-        if key in node and node[key] == config["mode"][key]:
-            node[key] = f"${{mode.{key}}}"
-    return {_class_name(node): node}
-
-
-def _class_name(node: Mapping[Any, Any]) -> str:
-    return str(node["_target_"]).rsplit(".", 1)[-1]
+        node, name = OmegaConf.to_container(cfg.acquisition, resolve=False), chosen("acquisition")
+    else:
+        node, name = dict(config["acquisition"]), None
+        for key in ("radius", "pixel"):  # resolved in the run; follow the mode if they did so there
+            if key in node and node[key] == config["mode"][key]:
+                node[key] = f"${{mode.{key}}}"
+    return {name or str(node["_target_"]).rsplit(".", 1)[-1]: node}
 
 
 def _config(config: Mapping[str, Any], cfg: DictConfig, acquisition: Any) -> DictConfig:
     """Return the configuration of the run with the settings of the replay."""
-    root = cfg.paths.data_root
-    job = OmegaConf.create(dict(config if root is None else restore.with_data_root(config, root)))
-    given = OmegaConf.to_container(cfg.mode, resolve=False)
-    assert isinstance(given, dict)
-    given = {key: value for key, value in given.items() if value is not None}
+    job = OmegaConf.create(dict(restore.with_data_root(config, cfg.paths.data_root)))
+    modes: Any = OmegaConf.to_container(cfg.mode, resolve=False)
+    given = {key: value for key, value in modes.items() if value is not None}
     if "name" in given:
         job.mode = given
         job.budget = job.mode.budget

@@ -12,16 +12,11 @@ class Plan:
 
     Its boundaries (the end of pre-training, every selection step and the end) cut a run into phases. The labels that
     training sees do not change within a phase.
-
-    Attributes:
-        max_steps: Length of the run, pre-training included.
-        pretrain_steps: Steps at the beginning that see source images alone (Algorithm 1, line 3).
-        selection_steps: Numbers of finished steps at which a round takes place; strictly increasing.
     """
 
-    max_steps: int
-    pretrain_steps: int = 0
-    selection_steps: tuple[int, ...] = ()
+    max_steps: int  # pre-training included
+    pretrain_steps: int = 0  # at the beginning, which see source images only (Algorithm 1, line 3)
+    selection_steps: tuple[int, ...] = ()  # numbers of finished steps at which a round takes place; strictly increasing
 
     def __post_init__(self) -> None:
         if self.max_steps < 1:
@@ -61,7 +56,7 @@ class Plan:
         return sum(boundary <= step for boundary in self.selection_steps)
 
     def is_pretraining(self, step: int) -> bool:
-        """Return whether training step ``step`` sees source images alone."""
+        """Return whether training step ``step`` sees source images only."""
         return step < self.pretrain_steps
 
     def describe(self, step: int) -> str:

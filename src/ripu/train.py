@@ -31,14 +31,11 @@ from ripu.io import signals
 from ripu.io.errors import print_error
 from ripu.io.shell import command_line, override
 from ripu.run.assembly.data import check_data
-from ripu.run.device import check_device
+from ripu.run.device import check_device, check_job_of_sweep, check_launcher
 
 
 def train(spec: RunSpec) -> dict[str, Any]:
-    """Carry out one run.
-
-    Args:
-        spec: Its description; see :func:`ripu.config.checks.checked_spec`.
+    """Carry out the run of a :func:`ripu.config.checks.checked_spec`.
 
     Returns:
         The content of ``results.json``; with ``dry_run``, the forecast.
@@ -50,9 +47,7 @@ def train(spec: RunSpec) -> dict[str, Any]:
     check_device(spec.trainer.accelerator, devices=spec.trainer.devices)
     from ripu.run.folder import check_free
     from ripu.run.forecast import forecast
-    from ripu.run.lifecycle import fit, open_run, test  # torch and Lightning are imported from here on
-    from ripu.run.processes import check_launcher
-    from ripu.run.results import report
+    from ripu.run.lifecycle import fit, open_run, report, test  # imports torch and Lightning
 
     check_launcher(spec)
     check_free(spec.output_dir, spec.config, resume=spec.resume)
@@ -84,8 +79,6 @@ def main(cfg: DictConfig) -> None:
     try:
         spec = checked_spec(cfg, words=words, experiment=chosen("experiment"))
         if is_sweep:
-            from ripu.run.processes import check_job_of_sweep
-
             check_job_of_sweep(spec)
         train(spec)
     except (KeyboardInterrupt, SystemExit):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint
@@ -100,13 +93,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def resume_line(run: Path, words: list[str], began: float) -> str | None:
-    """Return the line that names the command which resumes a stopped run; None where the run had not begun.
-
-    Args:
-        run: Its folder.
-        words: The words of its command line.
-        began: ``time.time()`` when the command began.
-    """
+    """Return the line with the command that resumes the run in a folder; None if none has begun since ``began``."""
     record = run / "config.yaml"
     if not record.exists() or record.stat().st_mtime < began - 1:
         return None

@@ -19,7 +19,7 @@ from ripu.module import RipuModule, poly_factor
 from ripu.run.assembly.data import make_datamodule, make_scenes
 from ripu.run.assembly.network import make_module
 from ripu.run.assembly.selection import make_engine, make_store, target_images
-from ripu.run.processes import check_job_of_sweep, check_launcher
+from ripu.run.device import check_job_of_sweep, check_launcher
 from running import compose, spec, spec_of, train_here
 
 CONF = Path(config_dir())
@@ -362,7 +362,7 @@ def test_a_network_is_fed_as_that_of_the_checkpoint(monkeypatch: pytest.MonkeyPa
 
     target = "ripu.models.smp.SmpNetwork"
     trained = {"_target_": target, "weights": None, "mean": [0.1] * 3}
-    monkeypatch.setattr("ripu.models.checkpoints.model_of", lambda path: trained)
+    monkeypatch.setattr("ripu.run.assembly.network.model_of", lambda path: trained)
     node: dict[str, object] = {"_target_": target, "weights": "imagenet"}
     _feed_alike(node, "file", "model.checkpoint")
     assert node == {"_target_": target, "weights": None, "mean": [0.1] * 3}

@@ -10,7 +10,7 @@ import pytest
 import ledger
 from fake_trainer import FakeTrainer, save
 from ripu.labelstore import LabelStoreError
-from ripu.run.resume import find_checkpoint
+from ripu.run.lifecycle import find_checkpoint
 from ripu.schedule import Plan
 from ripu.training.checkpoint_callback import RunCheckpoint
 

@@ -46,7 +46,6 @@ def arm(moment: str) -> None:
         before(lifecycle, "make_scenes")
         return
     from ripu.module import RipuModule
-    from ripu.run import results
     from ripu.selection.scoring import Scorer
 
     if moment == "training":
@@ -58,7 +57,7 @@ def arm(moment: str) -> None:
     elif moment == "test":
         before(RipuModule, "_evaluate_batch", 4)
     elif moment == "report":
-        before(results, "report")
+        before(lifecycle, "report")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""The devices of this machine, held against those that a command asks for."""
+"""The devices and processes of a command, compared with what this machine and its launcher offer."""
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ripu.config.checks import check_processes
+from ripu.config.spec import RunSpec, TrainerSpec
 from ripu.io.errors import ConfigError
 
-if TYPE_CHECKING:  # torch takes long to import
+if TYPE_CHECKING:  # it takes long to import
     import torch
 
 _GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
@@ -17,29 +18,19 @@ _GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 
 
 def check_device(accelerator: str, key: str = "trainer.accelerator", devices: Any = "auto") -> None:
-    """Refuse devices that this machine does not have.
-
-    Args:
-        accelerator: ``auto``, ``cpu``, ``gpu``, ``cuda`` or ``mps``.
-        key: Its key on the command line.
-        devices: ``trainer.devices``: ``auto``, a number of devices, or their numbers.
-
-    Raises:
-        ConfigError: Naming the key, and the devices that there are.
-    """
-    if accelerator in ("gpu", "cuda") and sys.platform == "linux" and not any(Path(one).exists() for one in _GPU_FILES):
+    """Refuse an accelerator, and a number or list of ``devices``, that this machine does not have (ConfigError)."""
+    if accelerator in ("gpu", "cuda") and sys.platform == "linux" and not any(map(os.path.exists, _GPU_FILES)):
         raise ConfigError(f"{key}={accelerator}: this machine has no such device; use auto or cpu")
     import torch
 
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    there = ["cpu", *(["gpu", "cuda"] if has_cuda else []), *(["gpu", "mps"] if has_mps else [])]
-    if accelerator in ("gpu", "cuda", "mps") and accelerator not in there:
+    usable = {"gpu": has_cuda or has_mps, "cuda": has_cuda, "mps": has_mps}
+    if not usable.get(accelerator, True):
         built = "" if torch.version.cuda else "; this PyTorch is built without CUDA"
-        raise ConfigError(f"{key}={accelerator}: this machine has no such device{built}; use auto or {there[0]}")
-    if accelerator == "cpu" or not (has_cuda or has_mps):
-        check_processes(
-            devices, f"{key}={accelerator}" + (" on a machine without a GPU" if accelerator == "auto" else "")
-        )
+        raise ConfigError(f"{key}={accelerator}: this machine has no such device{built}; use auto or cpu")
+    if accelerator == "cpu" or not usable["gpu"]:
+        machine = " on a machine without a GPU" if accelerator == "auto" else ""
+        check_processes(devices, f"{key}={accelerator}{machine}")
     elif devices not in ("auto", -1, "-1"):
         count = torch.cuda.device_count() if has_cuda else 1
         highest = int(devices) if str(devices).isdigit() else 1 + max(map(int, str(devices).strip("[]").split(",")))
@@ -50,14 +41,7 @@ def check_device(accelerator: str, key: str = "trainer.accelerator", devices: An
 
 
 def make_device(accelerator: str) -> torch.device:
-    """Return the device of a command that runs without a trainer.
-
-    Args:
-        accelerator: ``auto`` (CUDA where there is one), ``cpu``, ``gpu``, ``cuda`` or ``mps``.
-
-    Raises:
-        ConfigError: It is another one, or one that this machine does not have.
-    """
+    """Return the device of a command without a trainer (``auto``: CUDA if available); see :func:`check_device`."""
     import torch
 
     if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
@@ -66,3 +50,50 @@ def make_device(accelerator: str) -> torch.device:
     if accelerator in ("auto", "gpu"):
         accelerator = "cuda" if torch.cuda.is_available() else {"auto": "cpu", "gpu": "mps"}[accelerator]
     return torch.device(accelerator)
+
+
+def early_rank() -> int:
+    """Return the rank of this process, which is known before there is a trainer."""
+    from pytorch_lightning.utilities import rank_zero_only
+
+    return int(getattr(rank_zero_only, "rank", 0))
+
+
+def num_processes(trainer: TrainerSpec) -> int:
+    """Return the number of processes of a run: one for each device of each node."""
+    import torch
+
+    devices = trainer.devices
+    if devices in ("auto", -1, "-1"):
+        count = 1 if trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
+    elif isinstance(devices, str):
+        count = devices.count(",") + 1 if "," in devices else int(devices)
+    else:
+        count = devices if isinstance(devices, int) else len(devices)
+    return count * trainer.num_nodes
+
+
+def check_launcher(spec: RunSpec) -> None:
+    """Refuse a launcher that has started another number of processes: each would take itself for the whole run."""
+    environment, wanted = os.environ, num_processes(spec.trainer)
+    if "TORCHELASTIC_RUN_ID" in environment:
+        launcher, started = "torchrun", int(environment.get("WORLD_SIZE", "1"))
+    elif "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        launcher, started = "srun", int(environment.get("SLURM_STEP_NUM_TASKS", "1"))  # a batch script is one process
+    else:
+        return
+    if started != wanted:
+        raise ConfigError(
+            f"{launcher} has started {started} processes, and trainer.devices={spec.trainer.devices} on "
+            f"trainer.num_nodes={spec.trainer.num_nodes} are {wanted}; give trainer.devices the number on each node, "
+            "or start one process"
+        )
+
+
+def check_job_of_sweep(spec: RunSpec) -> None:
+    """Refuse several processes in a job of a sweep: each process that Lightning starts would begin the whole sweep."""
+    if num_processes(spec.trainer) > 1 and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+        raise ConfigError(
+            f"trainer.devices={spec.trainer.devices}, trainer.num_nodes={spec.trainer.num_nodes}: a job of a sweep "
+            "(-m) cannot start further processes; use trainer.devices=1, or give a command for each job"
+        )

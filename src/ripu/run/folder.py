@@ -1,4 +1,4 @@
-"""The folder of a run: it is free or can be resumed, one process holds it, and its configuration marks it."""
+"""The folder of a run: free or to be resumed, locked by one process, and marked by its configuration."""
 
 from __future__ import annotations
 
@@ -14,25 +14,13 @@ from ripu.io.lock import FileLock
 from ripu.io.reading import UntrustedError, leaves
 from ripu.io.shell import argument
 from ripu.io.writing import write_bytes, writing
-from ripu.run.processes import early_rank
+from ripu.run.device import early_rank
 from ripu.training.checkpoint_callback import remove_leftovers
-
-CONFIG_FILE = "config.yaml"
-LOCK_FILE = ".lock"
 
 
 def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
-    """Refuse a folder that holds a run already, unless that run can be resumed.
-
-    Args:
-        run: The folder.
-        config: The resolved configuration.
-        resume: True to resume an existing run.
-
-    Raises:
-        ConfigError: A run is there and ``resume`` is not set, or it was started with other settings.
-    """
-    record = run / CONFIG_FILE
+    """Refuse a folder that contains a run, unless ``resume`` is set and the run has the same resolved configuration."""
+    record = run / "config.yaml"
     if not record.exists() or early_rank() != 0:
         return
     if not resume:
@@ -58,26 +46,19 @@ def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
 
 
 def claim(run: Path, config: Mapping[str, Any]) -> FileLock | None:
-    """Make the folder of a run, lock it for this process, and write its configuration, which marks it as a run.
-
-    Args:
-        run: The folder.
-        config: The resolved configuration.
-
-    Returns:
-        The lock, to be released; None on ranks other than 0.
+    """Make the folder of a run and write its resolved configuration; return its lock, or None on ranks other than 0.
 
     Raises:
-        LockedError: Another process is at work in it.
+        LockedError: Another process is at work in the folder.
     """
     if early_rank() != 0:
         return None
     with writing(run):
         run.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run / LOCK_FILE)
+        lock = FileLock(run / ".lock")
     try:
         remove_leftovers(run)
-        write_bytes(run / CONFIG_FILE, to_yaml(config).encode())
+        write_bytes(run / "config.yaml", to_yaml(config).encode())
     except BaseException:
         lock.release()
         raise

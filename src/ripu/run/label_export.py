@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from ripu.datasets.folder import make_taxonomy
 from ripu.datasets.taxonomy import TAXONOMIES, Taxonomy
@@ -17,9 +14,10 @@ from ripu.io.errors import ConfigError
 from ripu.io.reading import read_yaml
 from ripu.io.writing import write_bytes, write_json
 from ripu.labelstore import NO_ROUND, VOID, LabelReader
+from ripu.report.storage import png
 
 Table = tuple[Taxonomy, Sequence[int] | None]
-"""A class table, and the ids that label files of the data may hold; None for any."""
+"""A class table, and the ids that label files of the data may contain; None for any."""
 
 
 def export_labels(
@@ -34,8 +32,7 @@ def export_labels(
     """Write the revealed label of every image as ``NAME.png``, and ``images.json`` with the image id of each file.
 
     Args:
-        store: The store.
-        out: The folder; made if it is missing. Links in it are replaced, not followed.
+        store, out: The store and the folder, made if it is missing. Links in it are replaced, not followed.
         num_rounds: Export as of this many rounds.
         ids: ``train`` or ``label``, the ids of the data set.
         taxonomy: Name of a class table; None for that of the run beside the store, or one with the store's class names.
@@ -49,17 +46,22 @@ def export_labels(
         WriteError: The operating system refused.
     """
     table = _table(store, taxonomy, needs_ids=ids == "label") if colour or taxonomy or ids == "label" else None
+    if table is not None:  # void is the smallest known id without a class, or 255
+        free = set(range(VOID) if table[1] is None else table[1]) - set(table[0].disk_to_train)
+        void = min((number for number in free if 0 <= number < VOID), default=VOID)
     names: dict[str, str] = {}
     for number, image in enumerate(store.images):
         label = store.revealed_label(image.image_id, num_rounds)
         name = export_name(number, image.image_id)
         names[f"{name}.png"] = image.image_id
         if table is not None and colour:
-            write_bytes(out / f"{name}_colour.png", _png(table[0].colorize(label)))
+            write_bytes(out / f"{name}_colour.png", png(table[0].colorize(label), label.shape[1]))
         if table is not None and ids == "label":
+            ids_on_disk = table[0].to_disk_ids(label)
+            ids_on_disk[label == VOID] = void
             is_revealed = store.revealed_round(image.image_id, num_rounds) != NO_ROUND
-            label = np.where(is_revealed, _disk_ids(label, *table), VOID).astype(np.uint8)
-        write_bytes(out / f"{name}.png", _png(label))
+            label = np.where(is_revealed, ids_on_disk, VOID).astype(np.uint8)
+        write_bytes(out / f"{name}.png", png(label, label.shape[1]))
     write_json(out / "images.json", names)
     return len(names)
 
@@ -67,31 +69,13 @@ def export_labels(
 def export_name(number: int, image_id: str) -> str:
     """Return a file name (without extension) for an image id that is not trusted.
 
-    Unique by its number, at most 140 characters of ``A-Za-z0-9._-``, no folder part.
+    It is unique by ``number``, the image's position in the store, has at most 140 characters of ``A-Za-z0-9._-``, and
+    no folder part.
 
-    Args:
-        number: Position of the image in the store.
-        image_id: Any text.
-
-    Example:
-        >>> export_name(3, "../../etc/passwd")
-        '000003_.._.._etc_passwd'
+    >>> export_name(3, "../../etc/passwd")
+    '000003_.._.._etc_passwd'
     """
     return f"{number:06d}_" + re.sub(r"[^A-Za-z0-9._-]", "_", image_id)[-120:]
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _disk_ids(label: NDArray[np.uint8], taxonomy: Taxonomy, known: Sequence[int] | None) -> NDArray[np.uint8]:
-    """Return ids as label files hold them; void is the smallest known id without a class, or 255."""
-    ids = taxonomy.to_disk_ids(label)
-    free = set(range(VOID) if known is None else known) - set(taxonomy.disk_to_train)
-    ids[label == VOID] = min((one for one in free if 0 <= one < VOID), default=VOID)
-    return ids
 
 
 def _table(store: LabelReader, name: str | None, *, needs_ids: bool) -> Table:
@@ -123,7 +107,7 @@ def _table(store: LabelReader, name: str | None, *, needs_ids: bool) -> Table:
 def _table_of_run(store: LabelReader) -> Table | None:
     """Return the class table in the ``config.yaml`` beside a store: one of the package, or the user's own description.
 
-    None if there is no such file, or if its classes are not those of the store. Nothing that the file names is called.
+    None without such a file, or if its classes are not those of the store. Nothing that the file names is called.
     """
     try:
         dataset = read_yaml(store.path.parent / "config.yaml")["dataset"]

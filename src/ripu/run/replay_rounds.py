@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ripu.config.spec import RunSpec
-from ripu.datasets.errors import Fault
 from ripu.inference.logits_cache import LogitSource
 from ripu.io.console import Progress
 from ripu.io.errors import ConfigError
@@ -23,17 +22,13 @@ from ripu.report.summary import left_out
 from ripu.run.assembly.data import make_scenes
 from ripu.run.assembly.selection import make_engine, make_store, target_images
 from ripu.run.restore import make_reader, restored_module
-from ripu.run.results import provenance
+from ripu.run.trainer import provenance
 from ripu.selection.comparison import compare, summary
-from ripu.selection.engine import SelectionEngine
 
 _log = logging.getLogger(__name__)
 
-OWN = "the run"
-"""Name of the run's own picks in tables."""
-
-INPUTS_FILE = "replay-inputs.json"
-"""Inputs of the rounds of a replay, written before the first of them."""
+OWN = "the run"  # name of the run's own picks in tables
+INPUTS_FILE = "replay-inputs.json"  # inputs of the rounds of a replay, written before the first of them
 
 
 def replay_rounds(
@@ -51,23 +46,15 @@ def replay_rounds(
 ) -> dict[str, Any]:
     """Ask the rounds of a run again with its network, write ``replay.json`` and print a table.
 
-    Args:
-        run: The folder of the run.
-        out: Gets a label store for each score.
-        checkpoint: The checkpoint with the network.
-        stored: Its content.
-        jobs: The run with other settings, by the name of the score.
-        device: Device of the network.
-        rounds: Rounds to replay; None: as many as the run has.
-        cache: Keeps the logits for the next replay.
-        batch: Images a forward; None: as in the run.
-        num_workers: Processes that read images.
+    ``out`` also gets a label store for each score. ``stored`` is the content of the checkpoint, and ``jobs`` are the
+    run with other settings, by the name of the score. Without ``rounds`` or ``batch`` (images per forward), they are as
+    in the run. ``cache`` keeps the logits for the next replay.
 
     Returns:
         The content of ``replay.json``.
 
     Raises:
-        ConfigError: There are fewer rounds, or ``out`` holds another replay.
+        ConfigError: The run has fewer rounds, or ``out`` contains another replay.
     """
     base = next(iter(jobs.values()))
     query = base.query
@@ -77,7 +64,15 @@ def replay_rounds(
         raise ConfigError(f"rounds={rounds} must lie in 1..{query.num_rounds}, the number of rounds of the run")
     own = LabelStore.open(run / "labels") if (run / "labels").is_dir() else None
     digest = file_digest(checkpoint)
-    inputs = _inputs(digest, jobs, num_rounds, own)
+    inputs = {  # of the rounds; the rest of the configuration is the checkpoint's
+        "checkpoint_sha256": digest,
+        "begins_with_sha256": [] if own is None else [event.content_sha256 for event in own.log.carried],
+        "rounds": num_rounds,
+        "budget": base.budget,
+        "mode": base.config["mode"],
+        "region": base.region_node,
+        "acquisition": {name: job.acquisition for name, job in jobs.items()},
+    }
     _check_same(inputs, out, jobs)
     scenes = make_scenes(base)
     images = target_images(scenes, run / "labels")
@@ -93,15 +88,29 @@ def replay_rounds(
     facts: dict[str, dict[str, Any]] = {}
     unreadable: dict[tuple[str, str], dict[str, str]] = {}
     for name, job in jobs.items():
-        started = time.monotonic()
+        started, picks, faults = time.monotonic(), 0, []
         engine = engines[name]
         assert engine is not None
         with make_store(job, scenes, out / name, images, write=True) as store:
             asked[name] = store
             if own is not None and own.carried and not store.log.events:  # a replay begins with the labels of the run
                 store.carry(own.carried, carried_images(store.images, own, None, num_rounds=0))
-            picks, faults = _ask(name, engine, store, source, num_rounds)
-        _warn(faults, unreadable)
+            for index in range(num_rounds):
+                tally = engine.run(
+                    store,
+                    index,
+                    index + 1,
+                    network=source.network,
+                    pool=source.pool(with_images=engine.scorer.needs_image),
+                    device=source.device,
+                    progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(engine.scorer.image_ids)),
+                )
+                picks += tally.picks
+                faults += tally.unreadable
+        for fault in faults:
+            if (fault.part, fault.file) not in unreadable:
+                unreadable[fault.part, fault.file] = fault._asdict()
+                _log.warning("%s: %s; nothing is asked of it (data.unreadable=skip)", fault.part, fault.cause)
         facts[name] = {"picks": picks, "seconds": round(time.monotonic() - started, 1)}
     results: dict[str, Any] = {
         "run": str(run),
@@ -124,48 +133,6 @@ def replay_rounds(
     print(summary(results) + left_out(results["unreadable"]))
     print(f"\nin {out}: replay.json, and a label store for each score: {', '.join(f'{name}/labels' for name in jobs)}")
     return results
-
-
-def _ask(
-    name: str, engine: SelectionEngine, store: LabelStore, source: LogitSource, num_rounds: int
-) -> tuple[int, list[Fault]]:
-    """Ask all rounds of one score; return the number of picks, and files that could not be read."""
-    picks, faults = 0, []
-    for index in range(num_rounds):
-        tally = engine.run(
-            store,
-            index,
-            index + 1,
-            network=source.network,
-            pool=source.pool(with_images=engine.scorer.needs_image),
-            device=source.device,
-            progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(engine.scorer.image_ids)),
-        )
-        picks += tally.picks
-        faults += tally.unreadable
-    return picks, faults
-
-
-def _warn(faults: Iterable[Fault], known: dict[tuple[str, str], dict[str, str]]) -> None:
-    """Warn of files that could not be read, of each once."""
-    for fault in faults:
-        if (fault.part, fault.file) not in known:
-            known[fault.part, fault.file] = fault._asdict()
-            _log.warning("%s: %s; nothing is asked of it (data.unreadable=skip)", fault.part, fault.cause)
-
-
-def _inputs(checkpoint: str, jobs: Mapping[str, RunSpec], num_rounds: int, own: LabelStore | None) -> dict[str, Any]:
-    """Return the inputs of the rounds; the rest of the configuration is the checkpoint's."""
-    base = next(iter(jobs.values()))
-    return {
-        "checkpoint_sha256": checkpoint,
-        "begins_with_sha256": [] if own is None else [event.content_sha256 for event in own.log.carried],
-        "rounds": num_rounds,
-        "budget": base.budget,
-        "mode": base.config["mode"],
-        "region": base.region_node,
-        "acquisition": {name: job.acquisition for name, job in jobs.items()},
-    }
 
 
 def _check_same(inputs: Mapping[str, Any], out: Path, names: Iterable[str]) -> None:

@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, Any
 from ripu.config.spec import RunSpec, make_spec
 from ripu.config.targets import accept_stored
 from ripu.io.errors import ConfigError
-from ripu.run.assembly.network import make_module
 
-if TYPE_CHECKING:  # takes long to import: only when something is read
+if TYPE_CHECKING:  # torch takes long to import: only when something is read
     from ripu.datamodule import RipuDataModule
     from ripu.datasets.scenes import SceneDataset
     from ripu.module import RipuModule
 
 
 def checkpoint_path(given: str) -> Path:
-    """Return the checkpoint file that a user names: a file, or the folder of a run (then its final one).
-
-    Raises:
-        ConfigError: It is not there.
-    """
+    """Return the checkpoint file that a user names: a file, or the folder of a run (then its final one)."""
     path = Path(given)
     path = path / "checkpoints" / "final.ckpt" if path.is_dir() else path
     if not path.exists():
@@ -44,36 +39,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def restored_spec(stored: Mapping[str, Any], data_root: str | None = None) -> RunSpec:
-    """Return the run that a checkpoint was written by.
-
-    Args:
-        stored: The content of the checkpoint; see :func:`read_checkpoint`.
-        data_root: Replaces the data root of the run, wherever it begins a path of the data set.
-    """
-    config: Mapping[str, Any] = stored["hyper_parameters"]["config"]
-    return make_spec(config if data_root is None else with_data_root(config, data_root))
+    """Return the run that wrote a checkpoint (see :func:`read_checkpoint`), with another data root if one is given."""
+    return make_spec(with_data_root(stored["hyper_parameters"]["config"], data_root))
 
 
 def restored_module(spec: RunSpec, stored: Mapping[str, Any]) -> RipuModule:
     """Return the module of a checkpoint with its weights."""
+    from ripu.run.assembly.network import make_module
+
     module = make_module(spec, is_fresh=False)
     module.load_state_dict(stored["state_dict"])
     return module
 
 
 def restore(path: Path) -> tuple[RunSpec, RipuModule]:
-    """Read the run and the module, with its weights, from a checkpoint; the data are not touched.
-
-    Raises:
-        ConfigError: The file is damaged, or was not written by ``ripu.train``.
-    """
+    """Read the run and the module, with its weights, from a checkpoint; see :func:`read_checkpoint`."""
     stored = read_checkpoint(path)
     spec = restored_spec(stored)
     return spec, restored_module(spec, stored)
 
 
-def with_data_root(config: Mapping[str, Any], data_root: str) -> dict[str, Any]:
-    """Return a stored configuration with another data root wherever the old one begins a path of the data set."""
+def with_data_root(config: Mapping[str, Any], data_root: str | None) -> Mapping[str, Any]:
+    """Return a stored configuration with another data root, if given, wherever the old one begins a path of data."""
+    if data_root is None:
+        return config
     old = str(config["paths"]["data_root"])
 
     def moved(node: Any) -> Any:
@@ -89,15 +78,7 @@ def with_data_root(config: Mapping[str, Any], data_root: str) -> dict[str, Any]:
 
 
 def make_reader(spec: RunSpec, target: SceneDataset, val: SceneDataset, num_workers: int, batch: int) -> RipuDataModule:
-    """Make a data module that nothing trains on: it reads whole images at the sizes of a run.
-
-    Args:
-        spec: The run.
-        target: The scenes of its pool.
-        val: The scenes of its evaluation.
-        num_workers: Processes that read.
-        batch: Images at a time.
-    """
+    """Make a data module that only reads whole images, ``batch`` at a time: those of a pool, and of an evaluation."""
     from ripu.datamodule import RipuDataModule
 
     return RipuDataModule(

@@ -9,6 +9,7 @@ packages that it computes with, and the machine's numerics (torch, device, instr
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -30,7 +31,7 @@ from ripu.io.reading import leaves
 from ripu.io.writing import TMP_PREFIX, publish, writing
 from ripu.models.checkpoints import newest_checkpoint
 from ripu.run import warm_start
-from ripu.run.processes import num_processes
+from ripu.run.device import num_processes
 from ripu.schedule import Plan
 from ripu.training.checkpoint_callback import RunCheckpoint
 
@@ -49,16 +50,8 @@ _OWN = ("checkpoints", "config.yaml", "labels", "log.txt", "train.log", ".hydra"
 def take_beginning(spec: RunSpec, scenes: Scenes) -> Beginning | None:
     """Take the state before the first round that another run has left, or become the run that leaves it.
 
-    Args:
-        spec: The run; ``paths.beginnings`` is the shared folder.
-        scenes: Its data.
-
-    Returns:
-        None where nothing is shared: without a folder, without steps before the first round, and in a run that resumes
-        from a checkpoint of its own.
-
-    Raises:
-        ConfigError: The run has several processes.
+    Return None if nothing is shared: without ``paths.beginnings``, without steps before the first round, and in a run
+    that resumes from a checkpoint of its own. Refuse several processes.
     """
     folder, rounds = spec.beginnings, spec.plan.selection_steps
     if folder is None or not rounds or rounds[0] < 2:
@@ -76,22 +69,19 @@ def take_beginning(spec: RunSpec, scenes: Scenes) -> Beginning | None:
 
 
 def digest_of(spec: RunSpec, scenes: Scenes) -> str:
-    """Return the digest of everything that the state before the first round depends on, 32 hexadecimal digits.
-
-    Args:
-        spec: The run; of its schedule the first round and the length count.
-        scenes: Its data.
-    """
-    digest = hashlib.sha256()
+    """Return the digest of everything that the state before the first round depends on, 32 hexadecimal digits."""
     config = {key: value for key, value in leaves(spec.config).items() if key_of(key).before_rounds}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     facts: dict[str, Any] = {
         "config": config,
         "steps": [spec.plan.max_steps, spec.plan.pretrain_steps, spec.plan.selection_steps[0]],
         "torch": [torch.__version__, torch.get_num_threads(), device, torch.backends.cpu.get_cpu_capability()],
-        "packages": {name: _version(name) for name in _COMPUTE},
+        "packages": dict.fromkeys(_COMPUTE),
     }
-    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
+    for name in _COMPUTE:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            facts["packages"][name] = importlib.metadata.version(name)
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for named in (*_files(config), *warm_start.files(spec.start)):  # e.g. a network to start from
         digest.update(f"{named.stat().st_size} {named.stat().st_mtime_ns}\n".encode())
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
@@ -113,56 +103,31 @@ def _files(node: Any) -> Iterator[Path]:
     elif isinstance(node, list):
         for item in node:
             yield from _files(item)
-    elif isinstance(node, str) and node and _is_file(node):
-        yield Path(node)
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # too long for a name, or not a name
-        return False
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    elif isinstance(node, str) and node:
+        with contextlib.suppress(OSError, ValueError):  # too long for a name, or not a name
+            if Path(node).is_file():
+                yield Path(node)
 
 
 class Beginning(pl.Callback):
-    """The shared state of one key: taken where it exists, left behind by the run that trains it.
+    """The shared state of one key: taken if it exists, left behind by the run that trains it.
 
     While one run trains it, other runs of the same key wait. If that run dies, its lock dies with it, and the next one
     trains the state.
-
-    Attributes:
-        step: The training step of the state, one before the first round.
     """
 
     def __init__(self, folder: Path, key: str, plan: Plan, run: Path) -> None:
-        """Set up.
-
-        Args:
-            folder: The folder that runs share.
-            key: See :func:`digest_of`.
-            plan: The schedule.
-            run: The folder of this run.
-        """
+        """Set up the state of a key (:func:`digest_of`) in the folder that runs share, for the run in ``run``."""
         self.folder = folder / key
         self.plan = plan
         self.run = run
-        self.step = plan.selection_steps[0] - 1
+        self.step = plan.selection_steps[0] - 1  # the state is one step before the first round
         self._lock: FileLock | None = None
 
     def take(self) -> bool:
-        """Copy the state into this run's folder where it exists; else this run will leave it.
+        """Copy the state into this run's folder if it exists, and return True; else this run will leave it.
 
-        On a file system without locks nothing is shared, after a warning.
-
-        Returns:
-            True where the run resumes from the state.
+        On a file system without locks, nothing is shared, after a warning.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / "lock", wait_for="the run that trains the same beginning")
@@ -170,8 +135,7 @@ class Beginning(pl.Callback):
             _log.warning("%s: this run trains its beginning for itself and shares none", self.folder)
             lock.release()
             return False
-        found = newest_checkpoint(self.folder / "state" / "checkpoints")
-        if found is None:
+        if newest_checkpoint(self.folder / "state" / "checkpoints") is None:
             self._lock = lock
             return False
         try:
@@ -185,34 +149,27 @@ class Beginning(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Leave the state before the last step to the first round, when everything of the step before is logged."""
-        if trainer.global_step == self.step:
-            self._leave(trainer)
-
-    def _leave(self, trainer: pl.Trainer) -> None:
-        if self._lock is None:
+        if trainer.global_step != self.step or self._lock is None:
             return
         for logger in trainer.loggers:
             logger.save()
+        half = self.folder / "state.half"
         try:
-            self._copy(trainer)
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir()
+            for path in sorted(self.run.iterdir()):
+                passing = path.name.startswith(TMP_PREFIX) or path.name.endswith((".tmp", ".lock"))
+                if not passing and path.name not in _OWN:
+                    (shutil.copytree if path.is_dir() else shutil.copy2)(path, half / path.name)
+            RunCheckpoint(half / "checkpoints", self.plan).save(trainer)
+            shutil.rmtree(self.folder / "state", ignore_errors=True)
+            publish(half, self.folder / "state")
         except OSError as error:  # shutil.Error, too
             _log.warning(
                 "%s: the beginning could not be left for other runs (%s); this one continues", self.folder, error
             )
-            shutil.rmtree(self.folder / "state.half", ignore_errors=True)
+            shutil.rmtree(half, ignore_errors=True)
         self.close()
-
-    def _copy(self, trainer: pl.Trainer) -> None:
-        half = self.folder / "state.half"
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir()
-        for path in sorted(self.run.iterdir()):
-            if path.name in _OWN or path.name.startswith(TMP_PREFIX) or path.name.endswith((".tmp", ".lock")):
-                continue
-            (shutil.copytree if path.is_dir() else shutil.copy2)(path, half / path.name)
-        RunCheckpoint(half / "checkpoints", self.plan).save(trainer)
-        shutil.rmtree(self.folder / "state", ignore_errors=True)
-        publish(half, self.folder / "state")
 
     def close(self) -> None:
         """Release the lock if it is still held; the next run that waits for it trains the state."""

@@ -1,27 +1,34 @@
-"""The trainer of a run and its callbacks."""
+"""An open run: its parts, the facts about it, its trainer and the callbacks."""
 
 from __future__ import annotations
 
 import logging
+import subprocess
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy
 
+from ripu import __version__
 from ripu.config.spec import RunSpec, instantiate
 from ripu.dashboards.callback import Dashboard
 from ripu.datamodule import RipuDataModule
 from ripu.datasets.scenes import Scenes
 from ripu.inference.prediction_writer import PredictionWriter
 from ripu.io.errors import ConfigError
+from ripu.io.shell import command_line
 from ripu.io.signals import die_with_parent
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule
 from ripu.report.pictures import PredictionPanel
 from ripu.report.record import GalleryWatch, ReportRecorder
-from ripu.run.parts import Clock, Run
-from ripu.run.processes import early_rank, make_strategy, num_processes
-from ripu.run.results import facts
+from ripu.run.device import early_rank, num_processes
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 from ripu.selection.round_report import true_class_pixels
@@ -34,16 +41,83 @@ from ripu.training.training_log import MetricsFile, TrainingLog
 _log = logging.getLogger(__name__)
 
 
+@dataclass
+class Run:
+    """A run that is open: everything that its phases share."""
+
+    spec: RunSpec
+    trainer: pl.Trainer
+    scenes: Scenes
+    module: RipuModule
+    datamodule: RipuDataModule
+    engine: SelectionEngine | None  # None without rounds
+    store: LabelStore | None  # None in settings without revealed labels
+    checkpoint: Path | None = None  # where training resumes; None at the start
+    since: float = field(default_factory=time.monotonic)  # time.monotonic() of the last lap
+    seconds: dict[str, float] = field(default_factory=dict)  # by phase
+    selection: SelectionCallback = field(init=False)  # has the learning curve; made by add_callbacks
+    skipped: SkippedFiles = field(init=False)
+
+    def lap(self, phase: str) -> None:
+        """Count everything since the last lap to a phase."""
+        now = time.monotonic()
+        self.seconds[phase] = now - self.since
+        self.since = now
+
+
+def provenance() -> dict[str, Any]:
+    """Return the version, commit, device and threads that a result was made with."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "version": __version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+@cache
+def _commit() -> str | None:
+    """Return the commit of this code when this process first asked; later edits do not change it."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        git = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return None
+    return git.stdout.strip() or None
+
+
+def facts(spec: RunSpec) -> dict[str, Any]:
+    """Return the part of the results that is known when a run begins."""
+    return {
+        "dataset": spec.dataset.name,
+        "mode": spec.mode,
+        "setting": spec.setting.name,
+        "acquisition": str(spec.acquisition["_target_"]).rsplit(".", 1)[-1],
+        "budget": spec.budget,
+        "seed": spec.seed,
+        "max_steps": spec.plan.max_steps,
+        "pretrain_steps": spec.plan.pretrain_steps,
+        "processes": num_processes(spec.trainer),
+        "provenance": {**provenance(), "command": command_line("train", spec.words), "experiment": spec.experiment},
+    }
+
+
 def make_trainer(spec: RunSpec) -> pl.Trainer:
     """Make the Lightning trainer of a run, without callbacks."""
     trainer = spec.trainer
-    if (processes := num_processes(trainer)) > 1 and early_rank() == 0:
+    processes = num_processes(trainer)
+    if processes > 1 and early_rank() == 0:
         _log.info(
             "%d processes: a step has %d times data.source_batch + data.target_batch images; learning rate, steps and "
             "schedule stay as they are",
             processes,
             processes * trainer.accumulate,
         )
+    strategy: Any = trainer.strategy
+    if processes > 1 and strategy in ("auto", "ddp"):
+        strategy = DDPStrategy(timeout=timedelta(minutes=trainer.timeout_minutes))  # how long they wait for each other
     if trainer.precision not in ("32-true", "bf16-mixed", "16-mixed"):
         raise ConfigError(f"trainer.precision={trainer.precision} is not allowed; use 32-true, bf16-mixed or 16-mixed")
     loggers: list[Any] = [MetricsFile(spec.output_dir), *(instantiate(node) for node in spec.loggers)]
@@ -51,7 +125,7 @@ def make_trainer(spec: RunSpec) -> pl.Trainer:
         max_steps=spec.plan.max_steps,
         accelerator=trainer.accelerator,
         devices=trainer.devices,
-        strategy=make_strategy(trainer),
+        strategy=strategy,
         num_nodes=trainer.num_nodes,
         precision=trainer.precision,  # type: ignore[arg-type]
         log_every_n_steps=trainer.log_every_n_steps,
@@ -68,40 +142,21 @@ def make_trainer(spec: RunSpec) -> pl.Trainer:
     )
 
 
-def make_run(
-    spec: RunSpec,
-    trainer: pl.Trainer,
-    scenes: Scenes,
-    module: RipuModule,
-    datamodule: RipuDataModule,
-    engine: SelectionEngine | None,
-    store: LabelStore | None,
-    *,
-    bar: ProgressBar | None = None,
-    more: tuple[pl.Callback, ...] = (),
-    checkpoint: Path | None = None,
-    clock: Clock | None = None,
-) -> Run:
-    """Give the trainer its callbacks, in the order in which they must act, and return the open run.
-
-    Args:
-        spec, trainer, scenes, module, datamodule, engine, store, checkpoint, clock: The parts, as
-            :class:`ripu.run.parts.Run` describes them; the trainer has no callbacks yet.
-        bar: The progress bar; None for the usual one.
-        more: Callbacks that act last.
-    """
-    run, plan, evaluation = spec.output_dir, spec.plan, spec.evaluation
-    skipped = SkippedFiles(run, datamodule.faults)
-    selection = SelectionCallback(
+def add_callbacks(run: Run, *more: pl.Callback, bar: ProgressBar | None = None) -> None:
+    """Give the trainer of a run its callbacks, in the order in which they must act; ``bar`` replaces the usual one."""
+    spec, trainer, scenes = run.spec, run.trainer, run.scenes
+    folder, plan, evaluation = spec.output_dir, spec.plan, spec.evaluation
+    run.skipped = SkippedFiles(folder, run.datamodule.faults)
+    run.selection = SelectionCallback(
         plan,
-        engine,
-        store,
+        run.engine,
+        run.store,
         truth=lambda: true_class_pixels(scenes.target),
-        watch=GalleryWatch(run, scenes, evaluation.gallery),
-        on_unreadable=skipped.add,
+        watch=GalleryWatch(folder, scenes, evaluation.gallery),
+        on_unreadable=run.skipped.add,
     )
     checkpoints = RunCheckpoint(
-        run / "checkpoints",
+        folder / "checkpoints",
         plan,
         every_steps=spec.checkpoint.every_steps,
         every_minutes=spec.checkpoint.every_minutes,
@@ -112,17 +167,21 @@ def make_run(
         bar.disable()
     die_with_parent()
     trainer.callbacks += [  # type: ignore[attr-defined]
-        *([PredictionWriter(run / "predictions", scenes.val, scenes.taxonomy)] if evaluation.save_predictions else []),
+        *(
+            [PredictionWriter(folder / "predictions", scenes.val, scenes.taxonomy)]
+            if evaluation.save_predictions
+            else []
+        ),
         bar,
-        skipped,
-        PredictionPanel(run / "panel", evaluation.pictures),
-        selection,
-        ReportRecorder(run, scenes, selection, facts(spec), evaluation.gallery),
+        run.skipped,
+        PredictionPanel(folder / "panel", evaluation.pictures),
+        run.selection,
+        ReportRecorder(folder, scenes, run.selection, facts(spec), evaluation.gallery),
         checkpoints,
-        StopSignals(run, checkpoints),
+        StopSignals(folder, checkpoints),
         TrainingLog(),
         Dashboard(
-            selection,
+            run.selection,
             scenes,
             spec.data.target_size,
             evaluation.pictures,
@@ -130,5 +189,3 @@ def make_run(
         ),
         *more,
     ]
-    clock = clock or Clock()
-    return Run(spec, scenes, module, datamodule, trainer, selection, engine, store, skipped, checkpoint, clock)

@@ -9,24 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ripu.config.spec import RunSpec, StartSpec
+from ripu.datasets.scenes import SceneDataset
 from ripu.io.errors import ConfigError
 from ripu.io.shell import argument
+from ripu.labelstore import (
+    LabelReader,
+    LabelStore,
+    StoreMissingError,
+    TargetImage,
+    carried_images,
+    carried_rounds,
+    check_parent,
+    mask_round,
+)
+from ripu.run.device import early_rank
 from ripu.run.mask_folder import UNKNOWN, MaskFolder
-
-if TYPE_CHECKING:
-    from ripu.datasets.scenes import SceneDataset
-    from ripu.labelstore import LabelReader, LabelStore
 
 
 def check_files(start: StartSpec) -> None:
-    """Refuse a run or folder to begin with that is missing or unfinished.
-
-    Raises:
-        ConfigError: Naming what is missing, and the remedy.
-    """
+    """Refuse a run or folder to begin with that is missing or unfinished."""
     if start.run is not None:
         folder = Path(start.run)
         if not (folder / "config.yaml").exists():
@@ -63,25 +66,21 @@ def files(start: StartSpec) -> Iterator[Path]:
 def find_labels(spec: RunSpec, target: SceneDataset) -> StartLabels | None:
     """Find and check the labels that a run begins with.
 
-    Args:
-        spec: The run.
-        target: The target scenes.
-
-    Returns:
-        None where ``start`` names nothing, where the run's own store holds the labels already, and in processes that do
-        not write.
+    Return None if ``start`` names nothing, if the run's own store has them already, and in processes that do not write.
 
     Raises:
         ConfigError: Masks are missing or left over, have another size or ids without a meaning, are unknown throughout,
             or contradict the other run.
         LabelStoreError: The other run has other classes or images.
     """
-    from ripu.labelstore import LabelStore, TargetImage, check_parent
-    from ripu.run.processes import early_rank
-
     start, parent, masks = spec.start, None, None
-    if not start.has_labels or early_rank() != 0 or _has_carried(spec.output_dir / "labels"):
+    if not start.has_labels or early_rank() != 0:
         return None
+    try:
+        if LabelStore.open(spec.output_dir / "labels").carried:
+            return None
+    except StoreMissingError:
+        pass
     if start.run is not None:
         parent = LabelStore.open(Path(start.run) / "labels")
         sizes = [target.label_size(index) for index in range(len(target))]
@@ -96,15 +95,6 @@ def find_labels(spec: RunSpec, target: SceneDataset) -> StartLabels | None:
         if parent is not None:
             _check_agree(parent, masks, start)
     return StartLabels(parent, masks)
-
-
-def _has_carried(labels: Path) -> bool:
-    from ripu.labelstore import LabelStore, StoreMissingError
-
-    try:
-        return bool(LabelStore.open(labels).carried)
-    except StoreMissingError:
-        return False
 
 
 def _check_agree(parent: LabelReader, masks: MaskFolder, start: StartSpec) -> None:
@@ -133,46 +123,16 @@ def _check_agree(parent: LabelReader, masks: MaskFolder, start: StartSpec) -> No
 
 @dataclass(frozen=True)
 class StartLabels:
-    """Labels that a run begins with.
+    """Labels that a run begins with."""
 
-    Attributes:
-        parent: The label store of the other run.
-        masks: A folder of masks.
-    """
-
-    parent: LabelReader | None
+    parent: LabelReader | None  # the label store of the other run
     masks: MaskFolder | None
 
     def carry(self, store: LabelStore) -> None:
-        """Copy them into the store of the run, in one step; does nothing where they are there already.
-
-        Raises:
-            LabelStoreError: They contradict each other.
-        """
-        from ripu.labelstore import carried_images, carried_rounds, mask_round
-
+        """Copy them into the store of the run, in one step, unless it has them already."""
         if store.log.events:
             return
         rounds = () if self.parent is None else carried_rounds(self.parent)
         if self.masks is not None:
             rounds = (*rounds, mask_round(len(rounds), {"ids": self.masks.ids, "sha256": self.masks.digest()}))
         store.carry(rounds, carried_images(store.images, self.parent, self.masks))
-
-
-def start_facts(spec: RunSpec, store: LabelStore) -> dict[str, Any] | None:
-    """Describe the labels that a run began with, for ``results.json``; None where there were none.
-
-    Returns:
-        ``run`` and ``labels`` as configured, the number of carried ``rounds``, and the ``labelled_fraction`` before the
-        first step.
-    """
-    from ripu.selection.round_report import carried_fraction
-
-    if not store.carried:
-        return None
-    return {
-        "run": spec.start.run,
-        "labels": spec.start.labels,
-        "rounds": len(store.carried),
-        "labelled_fraction": carried_fraction(store),
-    }

@@ -23,17 +23,12 @@ _log = logging.getLogger(__name__)
 
 
 def make_scenes(spec: RunSpec) -> Scenes:
-    """Find (or generate) the data of a run.
-
-    Raises:
-        DatasetNotFoundError: A data set is not there; says what to do.
-        ConfigError: The data do not fit the setting.
-    """
+    """Find (or generate) the data of a run; refuse missing data, and data that do not fit the setting."""
     parts = _checked_parts(spec, _parts_of(spec))
     target = parts["target"]
     if spec.setting.target_labels == "all" and not target.is_labelled:
         raise ConfigError(f"setting={spec.setting.name} needs every label of {target.name}, and some are missing")
-    unlabelled = sum(1 for scene in target.scenes if scene.label is None)
+    unlabelled = sum(scene.label is None for scene in target.scenes)
     if unlabelled and spec.has_rounds:
         _log.warning(
             "%d of the %d images of %s have no label, and nobody is here to answer: queries about them stay "
@@ -47,12 +42,7 @@ def make_scenes(spec: RunSpec) -> Scenes:
 
 
 def make_val(spec: RunSpec) -> SceneDataset:
-    """Find the validation scenes alone, for a command that only measures; source and target need not be there.
-
-    Raises:
-        DatasetNotFoundError: The data set is not there; says what to do.
-        ConfigError: It has scenes without labels, or other classes.
-    """
+    """Find the validation scenes for a command that only measures; source and target may be missing."""
     return _checked_parts(spec, ("val",))["val"]
 
 
@@ -68,10 +58,10 @@ def _checked_parts(spec: RunSpec, names: Sequence[str]) -> dict[str, SceneDatase
         parts = {name: replace(part, part=name, on_unreadable="skip") for name, part in parts.items()}
     quick_check(parts)
     for name, why in (("source", "they cannot be trained on"), ("val", "nothing can be measured on them")):
-        alone = [scene.image_id for scene in parts[name].scenes if scene.label is None] if name in parts else []
-        if alone:
+        bare = [scene.image_id for scene in parts[name].scenes if scene.label is None] if name in parts else []
+        if bare:
             raise ConfigError(
-                f"{parts[name].name} has scenes without labels ({len(alone)} of {len(parts[name])}: {alone[:3]}), and "
+                f"{parts[name].name} has scenes without labels ({len(bare)} of {len(parts[name])}: {bare[:3]}), and "
                 f"{why}; add the labels, or take the images out"
             )
     taxonomy = spec.taxonomy
@@ -85,11 +75,7 @@ def _checked_parts(spec: RunSpec, names: Sequence[str]) -> dict[str, SceneDatase
 
 
 def check_data(spec: RunSpec) -> None:
-    """Refuse data that are not there, before anything that takes time to import; generated scenes are made later.
-
-    Raises:
-        DatasetNotFoundError: A data set is not there; names a command that does without it.
-    """
+    """Refuse missing data before anything that takes time to import; generated scenes are made later."""
     from ripu.datasets.errors import DatasetNotFoundError
 
     if spec.dataset.prepare is None:
@@ -106,16 +92,16 @@ def load_parts(
     is_lenient: bool = False,
     parts: Sequence[str] = ("source", "target", "val"),
 ) -> dict[str, SceneDataset]:
-    """Find (or generate) the source, target and validation scenes of a data set.
+    """Find (or generate) the source, target and validation scenes of a data set, or some of them.
 
     Args:
         dataset: The data set.
         unreadable: ``stop`` or ``skip`` files that cannot be read.
-        is_lenient: Let pairs pass that do not belong together, for a command that looks at them closer.
-        parts: Which of them.
+        is_lenient: Let pairs pass that do not belong together, for a command that looks at them more closely.
+        parts: The scenes to find.
 
     Raises:
-        DatasetNotFoundError: A data set is not there; says what to do.
+        DatasetNotFoundError: A data set is missing; says what to do.
     """
     if dataset.prepare is not None:
         instantiate(dataset.prepare)
@@ -128,16 +114,6 @@ def load_parts(
             more["unreadable"] = unreadable
         found[part] = instantiate(node, **more)
     return found
-
-
-def check_transforms(spec: RunSpec) -> None:
-    """Make the augmentations once, before anything is written.
-
-    Raises:
-        ConfigError: One refuses its arguments.
-    """
-    for transform in spec.data.transforms:
-        instantiate(transform)
 
 
 def make_datamodule(spec: RunSpec, scenes: Scenes, store: LabelStore | None) -> RipuDataModule:

@@ -3,53 +3,46 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from ripu.config.spec import RunSpec, instantiate
 from ripu.config.validate import locate
 from ripu.io.errors import ConfigError
 from ripu.io.shell import argument
+from ripu.loading.order import seed_of
+from ripu.models.checkpoints import CheckpointError, load_weights, model_of
+from ripu.models.interface import keeping_statistics
+from ripu.module import RipuModule
 from ripu.run.warm_start import check_files
 
-if TYPE_CHECKING:
-    from ripu.module import RipuModule
-
-INITIAL_WEIGHTS = 7
-"""Key of the stream of random numbers that initial weights are drawn from, beside the seed."""
+_INITIAL_WEIGHTS = 7  # key, beside the seed, of the stream of random numbers that initial weights are drawn from
 
 
 def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
     """Make the network of a run (:class:`ripu.models.interface.SegmentationNetwork`) with its initial weights.
 
-    Random weights depend on ``seed`` alone.
-
-    Args:
-        spec: The run; ``model.checkpoint`` or the network of ``start.run`` is loaded strictly, and then
-            ``model.weights`` is not fetched.
-        is_fresh: False where weights are loaded over these: then neither is read.
+    Random weights depend on ``seed`` only. ``model.checkpoint`` or the network of ``start.run`` is loaded strictly, and
+    then ``model.weights`` is not fetched. Without ``is_fresh``, neither is read: other weights replace these.
 
     Raises:
         ConfigError: ``model.checkpoint`` cannot be read, or does not fit; lists the differences.
         ValueError: The network's own refusal.
     """
-    import torch
-
-    from ripu.loading.order import seed_of
-    from ripu.models.checkpoints import CheckpointError, load_weights
-
     node = {key: value for key, value in spec.model.items() if key != "checkpoint"}
-    checkpoint: Any = spec.model_checkpoint
-    key = "model.checkpoint"
-    if checkpoint is None and spec.start.weights is not None:
-        checkpoint, key = spec.start.weights, "start.run"
+    checkpoint: Any = None
+    key = "model.checkpoint" if spec.model_checkpoint is not None else "start.run"
+    if is_fresh:
+        checkpoint = spec.model_checkpoint if spec.model_checkpoint is not None else spec.start.weights
     if (checkpoint is not None or not is_fresh) and _takes(node["_target_"], "pretrained"):
         node["pretrained"] = False
-    if is_fresh and checkpoint is not None:
+    if checkpoint is not None:
         _feed_alike(node, checkpoint, key)
     with torch.random.fork_rng(devices=[]):  # other jobs of a sweep in this process have no part in it
-        torch.manual_seed(seed_of(int(spec.seed), INITIAL_WEIGHTS))
+        torch.manual_seed(seed_of(int(spec.seed), _INITIAL_WEIGHTS))
         network = instantiate(node)
-    if is_fresh and checkpoint is not None:
+    if checkpoint is not None:
         try:
             layout = load_weights(network, checkpoint)
         except CheckpointError as error:
@@ -63,13 +56,7 @@ def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
 
 
 def _feed_alike(node: dict[Any, Any], checkpoint: Any, key: str) -> None:
-    """Normalise inputs as the network of a checkpoint was trained with, which its weights do not say.
-
-    Raises:
-        ConfigError: Its frozen batch norms had another epsilon, or the file cannot be read.
-    """
-    from ripu.models.checkpoints import CheckpointError, model_of
-
+    """Normalise inputs as for the network of a checkpoint, whose weights do not say how; refuse another epsilon."""
     try:
         trained = model_of(checkpoint)
     except CheckpointError as error:
@@ -89,7 +76,7 @@ def _feed_alike(node: dict[Any, Any], checkpoint: Any, key: str) -> None:
 
 
 def _takes(target: str, name: str) -> bool:
-    """Return whether a class has an argument of this name; False for a class that is not there."""
+    """Return whether a class has an argument of this name; False for a class that does not exist."""
     try:
         return name in inspect.signature(locate(target, "model._target_")).parameters
     except (ValueError, TypeError):
@@ -97,11 +84,7 @@ def _takes(target: str, name: str) -> bool:
 
 
 def check_start(spec: RunSpec) -> None:
-    """Refuse weights and labels to start from that are missing or do not fit, before data are looked for or generated.
-
-    Raises:
-        ConfigError: See :func:`make_network`.
-    """
+    """Refuse weights and labels to start from that are missing or do not fit, before looking for data."""
     check_files(spec.start)
     if spec.model_checkpoint is not None or spec.start.run is not None:
         make_network(spec)
@@ -111,8 +94,6 @@ def check_start(spec: RunSpec) -> None:
 
 def make_module(spec: RunSpec, *, is_fresh: bool = True) -> RipuModule:
     """Make the network with its losses and optimiser; see :func:`make_network`."""
-    from ripu.module import RipuModule
-
     optimizer, objective, protocol = spec.optimizer, spec.objective, spec.protocol
     is_supervised = spec.setting.target_labels == "all"
     network = make_network(spec, is_fresh=is_fresh)
@@ -146,19 +127,11 @@ def make_module(spec: RunSpec, *, is_fresh: bool = True) -> RipuModule:
 
 
 def _check_single_images(spec: RunSpec, network: Any) -> None:
-    """Refuse batches of one image for a network that normalises a pooled image by the batch.
-
-    Raises:
-        ConfigError: Naming the key and the remedies.
-    """
-    import torch
-
-    from ripu.models.interface import keeping_statistics
-
+    """Refuse batches of one image for a network that normalises a pooled image by the batch."""
     keys = ["source_batch"] if spec.setting.uses_source else []
     keys += ["target_batch"] if spec.setting.target_labels != "none" else []
     single = [key for key in keys if getattr(spec.data, key) == 1]
-    if not single or not any(isinstance(one, torch.nn.BatchNorm2d) and one.training for one in network.modules()):
+    if not single or not any(isinstance(part, torch.nn.BatchNorm2d) and part.training for part in network.modules()):
         return
     try:
         with torch.no_grad(), torch.random.fork_rng(), keeping_statistics(network):

@@ -4,58 +4,49 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ripu.config.checks import check_room
 from ripu.config.spec import RunSpec, instantiate
+from ripu.datasets.errors import SkippedFileError
+from ripu.datasets.image_files import open_image, resize_label
 from ripu.datasets.scenes import Scenes
 from ripu.io.errors import ConfigError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ripu.labelstore import ImageAnswers, LabelStore, TargetImage
-    from ripu.regions import RegionShape
-    from ripu.selection.engine import SelectionEngine
-    from ripu.selection.oracles import Oracle
-    from ripu.selection.query import Query
+from ripu.labelstore import ImageAnswers, LabelStore, LabelStoreError, StoreMissingError, TargetImage
+from ripu.regions import RegionShape
+from ripu.selection.engine import SelectionEngine
+from ripu.selection.oracles import GroundTruthOracle, Oracle
+from ripu.selection.query import Query
+from ripu.selection.scoring import Scorer
 
 _log = logging.getLogger(__name__)
 
 
 def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) -> SelectionEngine | None:
-    """Make the selection engine of a run; None where it has no rounds.
-
-    Args:
-        spec: The run.
-        scenes: The data.
-        images: The target images, in the order of the data; see :func:`target_images`.
+    """Make the selection engine of a run for its :func:`target_images`; None if it has no rounds.
 
     Raises:
         ConfigError: A budget that does not fit into the images, or regions that do not.
         ValueError: The score, the region shape or the static mask cannot be used.
     """
-    from ripu.selection.engine import SelectionEngine
-    from ripu.selection.oracles import GroundTruthOracle
-    from ripu.selection.scoring import Scorer
-
     query, region = spec.query, spec.region
     if query is None:
         return None
-    sizes = {(image.height, image.width) for image in images}
-    if region is not None and region.is_fixed:
-        _check_fits(region, query, sizes)
-    else:
-        for size in sizes:
+    sizes = tuple((image.height, image.width) for image in images)
+    for size in set(sizes):
+        if region is not None and region.is_fixed:
+            _check_fits(region, query, *size)
+        else:
             check_room(query, size, spec.data.target_size)
     scorer = Scorer(
         acquisition=instantiate(spec.acquisition),
         query=query,
         image_ids=tuple(image.image_id for image in images),
-        label_sizes=tuple((image.height, image.width) for image in images),
+        label_sizes=sizes,
         train_size=spec.data.target_size,
         seed=spec.seed,
         excluded=_static_mask(spec.dataset.static_mask, scenes) if spec.dataset.static_mask else None,
@@ -64,34 +55,25 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
     return SelectionEngine(scorer, GroundTruthOracle(scenes.target))
 
 
-def _check_fits(region: RegionShape, query: Query, sizes: set[tuple[int, int]]) -> None:
-    for height, width in sizes:
-        whole = query.pixels_until((height, width), query.num_rounds - 1)
-        if region.region_px() > whole:
-            raise ConfigError(
-                f"budget={query.budget} is {whole} pixels of a {height} x {width} label, and a region "
-                f"(region._target_={type(region).__name__}) has {region.region_px()}; make regions smaller or the "
-                "budget larger"
-            )
-        first = query.pixels_until((height, width), 0)
-        if region.region_px() > first and query.budget_per == "image":
-            _log.warning(
-                "the first round may ask for %d pixels of a %d x %d label, and a region has %d: labels come late, in "
-                "few pieces; smaller ones: %s",
-                first,
-                height,
-                width,
-                region.region_px(),
-                "region.height and region.width" if hasattr(region, "height") else "region.pixels",
-            )
+def _check_fits(region: RegionShape, query: Query, height: int, width: int) -> None:
+    region_px = region.region_px()
+    whole = query.pixels_until((height, width), query.num_rounds - 1)
+    if region_px > whole:
+        raise ConfigError(
+            f"budget={query.budget} is {whole} pixels of a {height} x {width} label, and a region "
+            f"(region._target_={type(region).__name__}) has {region_px}; make regions smaller or the budget larger"
+        )
+    first = query.pixels_until((height, width), 0)
+    if region_px > first and query.budget_per == "image":
+        keys = "region.height and region.width" if hasattr(region, "height") else "region.pixels"
+        _log.warning(
+            f"the first round may ask for {first} pixels of a {height} x {width} label, and a region has {region_px}: "
+            f"labels come late, in few pieces; smaller ones: {keys}"
+        )
 
 
-def _static_mask(path: str, scenes: Scenes) -> Any:
-    """Return a reader of the one mask, non-zero where nothing may be queried, that holds for all images."""
-    import numpy as np
-
-    from ripu.datasets.image_files import open_image, resize_label
-
+def _static_mask(path: str, scenes: Scenes) -> Callable[[int], NDArray[np.bool_]]:
+    """Return a reader of the mask that all images share; it is non-zero where nothing may be queried."""
     with open_image(Path(path)) as file:
         mask = np.asarray(file.convert("L"))
 
@@ -105,15 +87,9 @@ def _static_mask(path: str, scenes: Scenes) -> Any:
 def target_images(scenes: Scenes, labels: Path) -> list[TargetImage]:
     """Return the target images with the sizes of their labels.
 
-    Where unreadable images may be skipped, their sizes are those that the label store recorded when the run began.
-
-    Args:
-        scenes: The data.
-        labels: The folder of the run's label store; it may be missing.
+    If unreadable images may be skipped, their sizes are those that the label store in the folder ``labels``, which may
+    be missing, recorded when the run began.
     """
-    from ripu.datasets.errors import SkippedFileError
-    from ripu.labelstore import LabelStore, LabelStoreError, TargetImage
-
     images = []
     known: dict[str, tuple[int, int]] | None = None
     for index, scene in enumerate(scenes.target.scenes):
@@ -122,8 +98,8 @@ def target_images(scenes: Scenes, labels: Path) -> list[TargetImage]:
         except SkippedFileError:
             if known is None:
                 try:
-                    known = {one.image_id: (one.height, one.width) for one in LabelStore.open(labels).images}
-                except LabelStoreError:  # there is none yet, or opening it for writing will say what is wrong
+                    known = {image.image_id: (image.height, image.width) for image in LabelStore.open(labels).images}
+                except LabelStoreError:  # it does not exist yet, or opening it for writing will say what is wrong
                     known = {}
             size = known.get(scene.image_id) or scenes.target.label_size(index)
         images.append(TargetImage(scene.image_id, *size))
@@ -131,35 +107,32 @@ def target_images(scenes: Scenes, labels: Path) -> list[TargetImage]:
 
 
 def make_store(spec: RunSpec, scenes: Scenes, run: Path, images: Sequence[TargetImage], *, write: bool) -> LabelStore:
-    """Make the label store of a run, or open it where the run is resumed.
+    """Make the label store in the folder ``run`` for its :func:`target_images`, or open it if the run is resumed.
 
-    Args:
-        spec: The run.
-        scenes: The data.
-        run: The folder of the run.
-        images: The target images; see :func:`target_images`.
-        write: True in the process that writes. The others wait for the store: a launcher such as torchrun or srun
-            starts all of them at once.
+    One process writes. The others wait for the store: a launcher such as torchrun or srun starts all of them at once.
     """
-    from ripu.labelstore import LabelStore
-
     if not write:
         return _made_store(run / "labels", spec.start.has_labels, 60 * spec.trainer.timeout_minutes)
-    sizes = {(image.height, image.width) for image in images}
+    query, region, planned_picks = spec.query, spec.region, 0
+    if query is not None:  # the most picks that the run plans to spend on an image
+        for size in {(image.height, image.width) for image in images}:
+            if region is not None and region.is_fixed:
+                picks = -(-query.pixels_until(size, 0) // region.region_px())
+            else:
+                picks = query.picks_per_round(size, spec.data.target_size)
+            planned_picks = max(planned_picks, picks * query.num_rounds)
     return LabelStore.create(
         run / "labels",
         images,
         scenes.taxonomy.class_names,
         {"dataset": spec.dataset.name, "mode": spec.mode, "seed": spec.seed},
-        planned_picks=0 if spec.query is None else _planned_picks(spec, spec.query, sizes),
+        planned_picks=planned_picks,
         exist_ok=True,
     )
 
 
 def _made_store(folder: Path, with_carried: bool, seconds: float) -> LabelStore:
     """Wait for the store that another process makes, with all labels that the run begins with."""
-    from ripu.labelstore import LabelStore, StoreMissingError
-
     latest = time.monotonic() + seconds
     while True:
         try:
@@ -177,29 +150,8 @@ def _made_store(folder: Path, with_carried: bool, seconds: float) -> LabelStore:
         time.sleep(0.2)
 
 
-def _planned_picks(spec: RunSpec, query: Query, sizes: set[tuple[int, int]]) -> int:
-    """Return the most picks that a run plans to spend on an image."""
-    region = spec.region
-    most = max(
-        query.picks_per_round(size, spec.data.target_size)
-        if region is None or not region.is_fixed
-        else -(-query.pixels_until(size, 0) // region.region_px())
-        for size in sizes
-    )
-    return int(most * query.num_rounds)
-
-
 def ask_again(store: LabelStore, oracle: Oracle) -> None:
-    """Put unanswered queries to the oracle once more, e.g. where images have been labelled since.
-
-    Args:
-        store: The label store of the run, open for writing.
-        oracle: Answers; it is not asked where nothing is unanswered.
-    """
-    import numpy as np
-
-    from ripu.datasets.errors import SkippedFileError
-    from ripu.labelstore import ImageAnswers
+    """Put unanswered queries to the oracle once more, e.g. because images have been labelled since."""
 
     def answers() -> Iterator[ImageAnswers]:
         for image in store.images:

@@ -1,7 +1,5 @@
 """``dry_run=true``: the forecast of a run, without the run.
 
-    python -m ripu.train dataset=gtav mode=ra dry_run=true
-
 The budget follows from the configuration and the data. Everything else is measured: a trial run (:mod:`.trial`) with
 the real network, data, sizes and device takes a few steps of each kind, one round and one evaluation over a few images
 in a temporary folder, and :mod:`.estimate` scales its times and sizes to the whole plan.
@@ -12,21 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 from ripu.config.spec import RunSpec
+from ripu.run.forecast.estimate import make_forecast
+from ripu.run.forecast.table import table
+from ripu.run.forecast.trial import measure
 
 
 def forecast(spec: RunSpec) -> dict[str, Any]:
-    """Forecast a run and print the forecast; nothing of it is kept.
-
-    Returns:
-        The forecast as plain numbers, see :meth:`ripu.run.forecast.estimate.Forecast.to_json`.
+    """Forecast a run, print the forecast and return it as plain numbers; nothing of it is kept.
 
     Raises:
         ValueError: The run itself would be refused before its first step, e.g. for missing data.
     """
-    from ripu.run.forecast.estimate import make_forecast
-    from ripu.run.forecast.table import table
-    from ripu.run.forecast.trial import measure
-
     made = make_forecast(measure(spec))
     print(table(made))
     return made.to_json()

@@ -1,23 +1,81 @@
 """The forecast of a run, scaled from a trial run: pure arithmetic.
 
-Every figure is of one of three kinds: exact (steps, picks, bytes of the cache), an upper bound (pixels: windows at the
-border have fewer), or a measured time or size by step, image, round or picture, times their number in the run.
+Every figure is exact (steps, picks, bytes of the cache), an upper bound (pixels: windows at the border have fewer), or
+a measured time or size of a step, image, round or picture, times their number in the run.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
-from ripu.run.forecast.measured import Measured, kind_of
+from ripu.config.spec import RunSpec
+from ripu.schedule import Plan
 
-_ENTRY_HEAD = 56
-"""Bytes of a cache entry besides its pixels."""
+_ENTRY_HEAD = 56  # bytes of a cache entry besides its pixels
+_TRUTH_THREADS = 4  # target labels that are read at the same time when classes are counted
 
-TRUTH_THREADS = 4
-"""Target labels that are read at the same time when classes are counted."""
+
+def kind_of(plan: Plan, step: int, *, has_labels: bool) -> str:
+    """Return the kind of a step: ``source`` only, both domains ``before`` any target label, or ``after``."""
+    if plan.is_pretraining(step):
+        return "source"
+    return "after" if has_labels or plan.num_rounds(step) else "before"
+
+
+@dataclass(frozen=True)
+class Carried:
+    """The labels of a warm start."""
+
+    rounds: int  # of other runs, and 1 for a folder of masks
+    picks: int
+    share: float  # of the target pixels that were asked about
+    bytes: int  # on disk
+    seconds: float  # copying it
+
+
+@dataclass
+class Measured:
+    """A run, its data and machine, and the times (seconds) and sizes (bytes) of its trial run."""
+
+    spec: RunSpec
+    carried: Carried | None
+    num_source: int
+    num_target: int
+    num_val: int
+    label_sizes: list[tuple[int, int]]  # (H, W) of every target label
+    world_size: int
+    device: str = ""
+    is_cpu: bool = False
+    cores: int = 1
+    setup: float = 0.0  # finding the data and building network, store and loaders
+    steps: dict[str, float] = field(default_factory=dict)  # kind of step -> an optimiser step without reading
+    warm_up: float = 0.0  # extra time of the very first step
+    reads: dict[str, float] = field(default_factory=dict)  # a sample: source, target, val, pool, label (of the target)
+    first_reads: dict[str, float] = field(default_factory=dict)  # the same with an empty cache; equal without one
+    index_label: float = 0.0  # reading a source label for the class index; 0 where no new index is needed
+    round_image: float = 0.0  # scoring, picking and asking one image, reading left out
+    round_rest: float = 0.0  # the rest of a round by image: committing it and counting
+    page: float = 0.0  # rewriting the report
+    val_image: float = 0.0  # evaluating one image, reading left out
+    checkpoint: float = 0.0  # writing a checkpoint
+    report: float = 0.0  # results, pictures and report at the end
+    checkpoint_bytes: float = 0.0  # a checkpoint to resume from
+    final_bytes: float = 0.0  # the final one, weights only
+    store_image_bytes: float = 0.0  # label store by image and round
+    store_head_bytes: float = 0.0  # its head by image
+    gallery_round_bytes: float = 0.0  # report by gallery image and round
+    gallery_bytes: float = 0.0  # report by gallery image, once
+    page_share: float = 0.0  # bytes of report.html over those of report/
+    picture_bytes: float = 0.0  # pictures/ and panel/ by picture
+    row_bytes: float = 0.0  # a row of metrics.csv
+    prediction_bytes: float = 0.0  # predictions/ by validation image; 0 where none are kept
+    clicks_per_pick: float | None = None  # in the timed round; None where nobody answered
+    memory: dict[str, float] = field(default_factory=dict)  # most in use, GiB: process, and on a GPU device
+    memory_total: dict[str, float] = field(default_factory=dict)  # of the machine, GiB, by the same names
 
 
 @dataclass(frozen=True)
@@ -26,15 +84,11 @@ class Phase:
 
     start: int  # its first step
     stop: int  # the step behind its last
-    kind: str  # see ripu.run.forecast.measured.kind_of
+    kind: str  # see kind_of
     step_seconds: float
+    seconds: float  # of all its steps
     is_reading: bool  # steps wait for the loaders
     round: int | None  # number of the round at its end, from 1
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of its steps."""
-        return (self.stop - self.start) * self.step_seconds
 
 
 @dataclass(frozen=True)
@@ -59,15 +113,14 @@ class Forecast:
 
     measured: Measured  # the trial run
     phases: tuple[Phase, ...]
-    first_round: bool  # a round takes place before the first step
     budget: Budget | None  # None in settings without selection
     seconds: dict[str, float]  # by part of the run, in order
     bytes: dict[str, float]  # by kind of file that stays on disk, in order
 
     def to_json(self) -> dict[str, Any]:
-        """Return the forecast as numbers: ``phases``, ``budget``, ``start``, ``seconds``, ``bytes``, ``memory_gib``."""
+        """Return the forecast as numbers."""
         return {
-            "phases": [{**asdict(phase), "seconds": phase.seconds} for phase in self.phases],
+            "phases": [asdict(phase) for phase in self.phases],
             "budget": None if self.budget is None else asdict(self.budget),
             "start": None if self.measured.carried is None else asdict(self.measured.carried),
             "seconds": {**self.seconds, "total": sum(self.seconds.values())},
@@ -77,17 +130,10 @@ class Forecast:
 
 
 def paced(compute: float, loads: Sequence[float], *, workers: int, cores: int, is_cpu: bool) -> float:
-    """Return the seconds of a step whose samples are read beside it.
+    """Return the seconds of a step of ``compute`` seconds whose samples are read beside it.
 
-    Without workers reading comes on top. With them it runs beside the computing: on a GPU the slower of the two sets
-    the pace; on a CPU both share the cores.
-
-    Args:
-        compute: Seconds of the step itself.
-        loads: Seconds of reading for each loader, by one process.
-        workers: Processes of each loader.
-        cores: CPU cores.
-        is_cpu: Whether the step itself runs on them.
+    ``loads`` are the seconds of reading for each loader, by one process. Without workers, reading comes on top. With
+    them, it runs beside the computing: on a GPU, the slower of the two sets the pace; on a CPU, both share the cores.
 
     >>> paced(1.0, [0.5, 0.5], workers=0, cores=4, is_cpu=False)
     2.0
@@ -105,27 +151,22 @@ def paced(compute: float, loads: Sequence[float], *, workers: int, cores: int, i
 def make_forecast(measured: Measured) -> Forecast:
     """Scale the times and sizes of a trial run to the run itself."""
     phases = _phases(measured)
-    budget = _budget(measured)
-    first_round = 0 in measured.spec.plan.selection_steps
-    seconds = _seconds(measured, phases, first_round)
-    return Forecast(measured, phases, first_round, budget, seconds, _bytes(measured, phases, seconds))
+    seconds = _seconds(measured, phases)
+    return Forecast(measured, phases, _budget(measured), seconds, _bytes(measured, phases, seconds))
 
 
 def _phases(measured: Measured) -> tuple[Phase, ...]:
     plan, data, accumulate = measured.spec.plan, measured.spec.data, measured.spec.trainer.accumulate
     found = []
-    for start, stop in zip(plan.boundaries, plan.boundaries[1:], strict=False):
+    for start, stop in pairwise(plan.boundaries):
         kind = kind_of(plan, start, has_labels=measured.carried is not None)
-        loads = []
-        if measured.num_source:
-            loads.append(accumulate * data.source_batch * measured.reads["source"])
+        loads = [accumulate * data.source_batch * measured.reads["source"]] if measured.num_source else []
         if kind != "source":
             loads.append(accumulate * data.target_batch * measured.reads["target"])
         compute = measured.steps[kind]
         step = _paced(measured, compute, loads)
-        is_reading = step > 1.1 * compute
         number = plan.selection_steps.index(stop) + 1 if stop in plan.selection_steps else None
-        found.append(Phase(start, stop, kind, step, is_reading, number))
+        found.append(Phase(start, stop, kind, step, (stop - start) * step, step > 1.1 * compute, number))
     return tuple(found)
 
 
@@ -139,16 +180,14 @@ def _budget(measured: Measured) -> Budget | None:
     if query is None:
         return None
     sizes, rounds = measured.label_sizes, query.num_rounds
-    train_size = measured.spec.data.target_size
-    is_fixed = region is not None and region.is_fixed
-    if is_fixed:
+    if is_fixed := region is not None and region.is_fixed:
         assert region is not None
         whole = {size: query.pixels_until(size, rounds - 1) for size in set(sizes)}
-        pixels = {size: whole[size] // rounds for size in whole}
-        picks = {size: pixels[size] // region.region_px() for size in whole}
+        pixels = {size: count // rounds for size, count in whole.items()}
+        picks = {size: count // region.region_px() for size, count in pixels.items()}
         all_px = sum(whole[size] for size in sizes)
     else:
-        picks = {size: query.picks_per_round(size, train_size) for size in set(sizes)}
+        picks = {size: query.picks_per_round(size, measured.spec.data.target_size) for size in set(sizes)}
         pixels = {size: count * (2 * query.reveal_radius + 1) ** 2 for size, count in picks.items()}
         all_px = rounds * sum(pixels[size] for size in sizes)
     return Budget(
@@ -165,46 +204,40 @@ def _budget(measured: Measured) -> Budget | None:
     )
 
 
-def _seconds(measured: Measured, phases: tuple[Phase, ...], first_round: bool) -> dict[str, float]:
-    plan, spec, world = measured.spec.plan, measured.spec, measured.world_size
-    rounds = len(plan.selection_steps)
+def _images_read(measured: Measured) -> tuple[int, int]:
+    """Return the numbers of source and target images that the whole run reads."""
+    plan, spec = measured.spec.plan, measured.spec
+    draws = plan.max_steps * spec.data.source_batch * spec.trainer.accumulate * measured.world_size
+    return min(measured.num_source, draws), measured.num_target if plan.pretrain_steps < plan.max_steps else 0
+
+
+def _seconds(measured: Measured, phases: tuple[Phase, ...]) -> dict[str, float]:
+    spec, world = measured.spec, measured.world_size
+    rounds = len(spec.plan.selection_steps)
     seconds = {"setup": measured.setup}
     if measured.carried is not None:
         seconds["labels to begin with"] = measured.carried.seconds
     if measured.index_label:
         seconds["class index of the source"] = measured.num_source * measured.index_label / measured.cores
-    if spec.data.cache is not None:
-        seconds["filling data.cache"] = _filling(measured, phases)
+    if spec.data.cache is not None:  # the extra time of reading images for the first time, before they are in it
+        extra = {name: max(0.0, measured.first_reads[name] - again) for name, again in measured.reads.items()}
+        source, target = _images_read(measured)
+        whole = source * extra.get("source", 0.0) + target * extra["target"] + measured.num_val * extra["val"]
+        seconds["filling data.cache"] = whole / max(1, min(measured.cores, spec.data.num_workers or 1))
     seconds["training"] = measured.warm_up + sum(phase.seconds for phase in phases)
     if rounds:
-        one = _paced(measured, measured.round_image, [measured.reads["pool"]]) / world + measured.round_rest
-        counting = measured.num_target * measured.reads.get("label", 0.0) / min(TRUTH_THREADS, measured.cores)
-        seconds["rounds"] = rounds * (measured.num_target * one + measured.page) + counting
-    num_evaluations = len(phases) + first_round
+        image = _paced(measured, measured.round_image, [measured.reads["pool"]]) / world + measured.round_rest
+        counting = measured.num_target * measured.reads.get("label", 0.0) / min(_TRUTH_THREADS, measured.cores)
+        seconds["rounds"] = rounds * (measured.num_target * image + measured.page) + counting
     val = _paced(measured, measured.val_image, [measured.reads["val"]])
-    seconds["evaluations"] = num_evaluations * math.ceil(measured.num_val / world) * val
+    evaluations = len(phases) + (0 in spec.plan.selection_steps)
+    seconds["evaluations"] = evaluations * math.ceil(measured.num_val / world) * val
     saves = len(phases) + seconds["training"] / (60 * spec.checkpoint.every_minutes)
     if spec.checkpoint.every_steps:
-        saves += plan.max_steps // spec.checkpoint.every_steps
+        saves += spec.plan.max_steps // spec.checkpoint.every_steps
     seconds["checkpoints"] = saves * measured.checkpoint
     seconds["report"] = measured.report
     return seconds
-
-
-def _filling(measured: Measured, phases: tuple[Phase, ...]) -> float:
-    """Return the extra seconds of reading every image for the first time, before it is in the cache."""
-    extra = {name: max(0.0, measured.first_reads[name] - measured.reads[name]) for name in measured.reads}
-    source = min(measured.num_source, _draws(measured, phases, "source"))
-    target = measured.num_target if any(phase.kind != "source" for phase in phases) else 0
-    whole = source * extra.get("source", 0.0) + target * extra["target"] + measured.num_val * extra["val"]
-    return whole / max(1, min(measured.cores, measured.spec.data.num_workers or 1))
-
-
-def _draws(measured: Measured, phases: tuple[Phase, ...], domain: str) -> int:
-    """Return the samples of a domain in the whole run."""
-    steps = sum(phase.stop - phase.start for phase in phases if domain == "source" or phase.kind != "source")
-    batch = measured.spec.data.source_batch if domain == "source" else measured.spec.data.target_batch
-    return int(steps * batch * measured.spec.trainer.accumulate * measured.world_size)
 
 
 def _bytes(measured: Measured, phases: tuple[Phase, ...], seconds: dict[str, float]) -> dict[str, float]:
@@ -218,15 +251,13 @@ def _bytes(measured: Measured, phases: tuple[Phase, ...], seconds: dict[str, flo
     gallery = min(spec.evaluation.gallery, measured.num_target)
     stills = max(1, gallery) * measured.gallery_bytes + gallery * rounds * measured.gallery_round_bytes
     pictures = min(spec.evaluation.pictures, measured.num_target) * measured.picture_bytes
-    rows = measured.spec.plan.max_steps / spec.trainer.log_every_n_steps * measured.row_bytes
+    rows = spec.plan.max_steps / spec.trainer.log_every_n_steps * measured.row_bytes
     found["report, pictures, metrics"] = stills * (1 + measured.page_share) + pictures + rows
     if measured.prediction_bytes:
         found["predictions"] = measured.num_val * measured.prediction_bytes
     if spec.data.cache is not None:
         source_px, target_px = math.prod(spec.data.source_size), math.prod(spec.data.target_size)
-        source = min(measured.num_source, _draws(measured, phases, "source"))
-        has_target = any(phase.kind != "source" for phase in phases)
-        target = measured.num_target if has_target or rounds else 0
+        source, target = _images_read(measured)
         has_labels = spec.setting.target_labels == "all"
         found["data.cache (shared)"] = (
             source * (4 * source_px + 2 * _ENTRY_HEAD)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from pathlib import Path
 
 from ripu.run.forecast.estimate import Forecast, Phase
-from ripu.run.forecast.measured import Measured
 from ripu.run.forecast.trial import STEPS
 
 WIDTH = 104
@@ -41,34 +39,34 @@ def size(count: float) -> str:
 
 def table(forecast: Forecast) -> str:
     """Return the forecast as some 35 lines of at most :data:`WIDTH` characters."""
-    measured = forecast.measured
+    measured, spec = forecast.measured, forecast.measured.spec
+    network = str(spec.model["_target_"]).rpartition(".")[2]
+    device = f"{measured.world_size} x {measured.device}" if measured.world_size > 1 else measured.device
+    source = f"{measured.num_source:,} source" if measured.num_source else "no source"
+    memory = []
+    for name, used in measured.memory.items():
+        total = measured.memory_total.get(name)
+        memory.append(f"{used:.2f} GiB of the {name}" + (f" (there are {total:.1f})" if total else ""))
+    times = "; ".join(f"{name} {duration(seconds)}" for name, seconds in forecast.seconds.items())
     blocks = [
-        _head(measured),
+        [
+            f"dry run: dataset={spec.dataset.name} mode={spec.mode} setting={spec.setting.name} "
+            f"protocol={spec.protocol.name}, {network}, {spec.trainer.precision}, on {device}",
+            f"{source}, {measured.num_target:,} target and {measured.num_val:,} validation images",
+        ],
         _phase_lines(forecast),
-        [*_asked_lines(forecast), *_carried_lines(measured)],
+        _asked_lines(forecast),
         _disk_lines(forecast),
-        _memory_lines(measured),
-        _time_lines(forecast),
+        [f"memory  {', '.join(memory)}: the most in what was timed"],
+        _wrapped("time", f"{duration(sum(forecast.seconds.values()))} ({times})"),
         _notes(forecast),
     ]
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def _head(measured: Measured) -> list[str]:
-    spec = measured.spec
-    network = str(spec.model["_target_"]).rpartition(".")[2]
-    where = f"{measured.world_size} x {measured.device}" if measured.world_size > 1 else measured.device
-    images = f"{measured.num_target:,} target and {measured.num_val:,} validation images"
-    return [
-        f"dry run: dataset={spec.dataset.name} mode={spec.mode} setting={spec.setting.name} "
-        f"protocol={spec.protocol.name}, {network}, {spec.trainer.precision}, on {where}",
-        f"{measured.num_source:,} source, {images}" if measured.num_source else f"no source, {images}",
-    ]
-
-
 def _phase_lines(forecast: Forecast) -> list[str]:
     lines = [f"{'steps':<17}{'number':>7}  {'images a step':<48}{'a step':>7}{'in all':>10}  then"]
-    if forecast.first_round:
+    if 0 in forecast.measured.spec.plan.selection_steps:
         lines.append(f"{'before step 0':<17}{'':>7}  {'':<48}{'':>7}{'':>10}  round 1")
     for phase in forecast.phases:
         last = "test" if phase is forecast.phases[-1] else "evaluation"
@@ -81,97 +79,64 @@ def _phase_lines(forecast: Forecast) -> list[str]:
 
 
 def _data(forecast: Forecast, phase: Phase) -> str:
-    spec, world = forecast.measured.spec, forecast.measured.world_size
-    times = spec.trainer.accumulate * world
+    spec, data = forecast.measured.spec, forecast.measured.spec.data
+    times = spec.trainer.accumulate * forecast.measured.world_size
     parts = []
     if forecast.measured.num_source:
-        parts.append(f"{times * spec.data.source_batch} source {_pixels(spec.data.source_size)}")
+        parts.append(f"{times * data.source_batch} source {data.source_size[0]}x{data.source_size[1]}")
     if phase.kind != "source":
         labels = {"all": ", labels", "revealed": ", revealed" if phase.kind == "after" else ""}
         shown = labels.get(spec.setting.target_labels, "")
-        parts.append(f"{times * spec.data.target_batch} target {_pixels(spec.data.target_size)}{shown}")
+        parts.append(f"{times * data.target_batch} target {data.target_size[0]}x{data.target_size[1]}{shown}")
     return " + ".join(parts)
 
 
-def _pixels(sides: tuple[int, int]) -> str:
-    return f"{sides[0]}x{sides[1]}"
-
-
-def _carried_lines(measured: Measured) -> list[str]:
-    one = measured.carried
-    if one is None:
-        return []
-    keys = " and ".join(f"start.{key}" for key in ("run", "labels") if getattr(measured.spec.start, key) is not None)
-    return [
-        f"asked before: {100 * one.share:.4g} % of the target pixels, {one.picks:,} picks ({keys}); not counted above"
-    ]
-
-
 def _asked_lines(forecast: Forecast) -> list[str]:
-    budget, measured = forecast.budget, forecast.measured
+    budget, carried, spec = forecast.budget, forecast.measured.carried, forecast.measured.spec
+    before = []
+    if carried is not None:
+        keys = " and ".join(f"start.{key}" for key in ("run", "labels") if getattr(spec.start, key) is not None)
+        share = f"{100 * carried.share:.4g} % of the target pixels"
+        before = [f"asked before: {share}, {carried.picks:,} picks ({keys}); not counted above"]
     if budget is None:
-        every = measured.spec.setting.target_labels == "all"
-        return ["budget: " + ("every target label is known from the start" if every else "nothing is asked")]
-    rounds, image = budget.rounds, budget.image_round
+        every = spec.setting.target_labels == "all"
+        return ["budget: " + ("every target label is known from the start" if every else "nothing is asked"), *before]
+    rounds, picks = budget.rounds, (budget.image_round, budget.all_round, budget.all_round * budget.rounds)
+
+    def row(name: str, image: tuple[int, int], each_round: int, total: int, factor: float = 1) -> str:
+        ends = sorted(set(image))
+        by_round, whole = (" to ".join(f"{end * times:,.0f}" for end in ends) for times in (factor, rounds * factor))
+        return f"{name:<26}{by_round:>20}{whole:>16}{each_round * factor:>16,.0f}{total * factor:>16,.0f}"
+
     lines = [f"{f'budget ({rounds} rounds)':<26}{'image and round':>20}{'image':>16}{'round':>16}{'in all':>16}"]
-    most = "" if budget.is_exact else " at most"
-    lines.append(_row(budget.unit + most, image, budget.all_round, budget.all_round * rounds, rounds))
+    lines.append(row(budget.unit + ("" if budget.is_exact else " at most"), *picks))
     if budget.unit == "regions":
-        lines.append(_row("pixels at most", budget.image_round_px, budget.all_round_px, budget.all_px, rounds))
+        lines.append(row("pixels at most", budget.image_round_px, budget.all_round_px, budget.all_px))
     clicks = budget.clicks_per_pick
     if clicks is None:
         lines.append("clicks: none, nobody answers")
     else:
-        name = "clicks" if budget.unit == "pixels" else f"clicks, {clicks:.2f} a region"
-        lines.append(_row(name, image, budget.all_round, budget.all_round * rounds, rounds, clicks))
-    shared = measured.spec.query is not None and measured.spec.query.budget_per != "image"
+        lines.append(row("clicks" if budget.unit == "pixels" else f"clicks, {clicks:.2f} a region", *picks, clicks))
+    shared = spec.query is not None and spec.query.budget_per != "image"
     kind = "; images share the budget, figures by image are means" if shared else ""
-    lines.append(f"{100 * budget.share:.4g} % of the target pixels{kind}")
-    return lines
-
-
-def _row(name: str, image: tuple[int, int], each_round: int, total: int, rounds: int, factor: float = 1) -> str:
-    cells = [_range(image, factor), _range(image, rounds * factor), f"{each_round * factor:,.0f}"]
-    return f"{name:<26}{cells[0]:>20}{cells[1]:>16}{cells[2]:>16}{total * factor:>16,.0f}"
-
-
-def _range(ends: tuple[int, int], factor: float) -> str:
-    return " to ".join(f"{end * factor:,.0f}" for end in sorted(set(ends)))
+    return [*lines, f"{100 * budget.share:.4g} % of the target pixels{kind}", *before]
 
 
 def _disk_lines(forecast: Forecast) -> list[str]:
     parts = "; ".join(f"{name} {size(count)}" for name, count in forecast.bytes.items())
-    # While a checkpoint is written, the one that it replaces is still there.
     total = sum(forecast.bytes.values())
+    # While a checkpoint is written, the one that it replaces still exists.
     most = total + forecast.measured.checkpoint_bytes
-    free = _free(forecast.measured.spec.output_dir)
-    short = "  NOT ENOUGH" if free < most else ""
-    room = f"        at most {size(most)} at a time; {size(free)} are free{short}"
+    folder = forecast.measured.spec.output_dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    room = f"        at most {size(most)} at a time; {size(free)} are free{'  NOT ENOUGH' if free < most else ''}"
     return [*_wrapped("disk", f"{size(total)} ({parts})"), room]
-
-
-def _free(folder: Path) -> int:
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    return shutil.disk_usage(there).free
-
-
-def _memory_lines(measured: Measured) -> list[str]:
-    parts = []
-    for name, used in measured.memory.items():
-        total = measured.memory_total.get(name)
-        parts.append(f"{used:.2f} GiB of the {name}" + (f" (there are {total:.1f})" if total else ""))
-    return [f"memory  {', '.join(parts)}: the most in what was timed"]
 
 
 def _wrapped(name: str, text: str) -> list[str]:
     return textwrap.wrap(f"{name:<8}{text}", WIDTH, subsequent_indent=" " * 8)
-
-
-def _time_lines(forecast: Forecast) -> list[str]:
-    parts = "; ".join(f"{name} {duration(seconds)}" for name, seconds in forecast.seconds.items())
-    return _wrapped("time", f"{duration(sum(forecast.seconds.values()))} ({parts})")
 
 
 def _notes(forecast: Forecast) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -26,11 +27,10 @@ from ripu.report.page import try_page
 from ripu.run.assembly.data import index_folder, make_datamodule, make_scenes
 from ripu.run.assembly.network import check_start, make_module
 from ripu.run.assembly.selection import make_engine, make_store, target_images
-from ripu.run.forecast.measured import Carried, Measured, kind_of
-from ripu.run.parts import Run
-from ripu.run.processes import num_processes
-from ripu.run.results import report
-from ripu.run.trainer import make_run, make_trainer
+from ripu.run.device import num_processes
+from ripu.run.forecast.estimate import Carried, Measured, kind_of
+from ripu.run.lifecycle import report
+from ripu.run.trainer import Run, add_callbacks, make_trainer
 from ripu.run.warm_start import StartLabels, find_labels
 from ripu.schedule import Plan
 from ripu.selection.round_report import carried_fraction
@@ -38,14 +38,9 @@ from ripu.training.checkpoint_callback import RunCheckpoint
 from ripu.training.progress import ProgressBar
 from ripu.training.training_log import memory
 
-STEPS = 4
-"""Steps of each kind; the first of a kind warms up and is not counted."""
-
-BATCHES = 2
-"""Batches of a round and of an evaluation; the first warms up."""
-
-SAMPLES = 3
-"""Samples that reading is timed on."""
+STEPS = 4  # of each kind; the first of a kind warms up and is not counted
+BATCHES = 2  # of a round and of an evaluation; the first warms up
+SAMPLES = 3  # that reading is timed on
 
 
 class _QuietBar(ProgressBar):
@@ -64,8 +59,8 @@ class _QuietBar(ProgressBar):
 class _Stopwatch(pl.Callback):
     """Times steps, rounds and evaluation batches; must be the last callback."""
 
-    def __init__(self, plan: Plan, *, has_labels: bool) -> None:
-        self.plan, self.has_labels = plan, has_labels
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.steps: dict[int, float] = {}
         self.batches: list[tuple[float, int]] = []
         self.round = 0.0
@@ -105,100 +100,94 @@ class _Stopwatch(pl.Callback):
 
 
 def measure(spec: RunSpec) -> Measured:
-    """Carry out the trial run.
-
-    Raises:
-        ValueError: The run itself would be refused before its first step.
-    """
+    """Carry out the trial run."""
     check_start(spec)
     if spec.dataset.prepare is not None:
         make_scenes(spec)  # generated scenes exist already when the run itself begins
     began = time.monotonic()
     scenes = make_scenes(spec)
     found = time.monotonic() - began
-    with tempfile.TemporaryDirectory(prefix="ripu-dry-run-", ignore_cleanup_errors=True) as folder:
-        return _measure(spec, scenes, Path(folder), found)
-
-
-def _measure(spec: RunSpec, scenes: Scenes, folder: Path, found: float) -> Measured:
-    carried = find_labels(spec, scenes.target)
-    measured = Measured(
-        spec,
-        carried=None if carried is None else _carry(spec, scenes, carried, folder / "whole"),
-        num_source=0 if scenes.source is None else len(scenes.source),
-        num_target=len(scenes.target),
-        num_val=len(scenes.val),
-        label_sizes=[scenes.target.label_size(index) for index in range(len(scenes.target))],
-        world_size=num_processes(spec.trainer),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-    )
-    few = BATCHES * spec.evaluation.batch
-    small = replace(
-        scenes,
-        target=replace(scenes.target, scenes=scenes.target.scenes[:few]),
-        val=replace(scenes.val, scenes=scenes.val.scenes[:few]),
-    )
-    trial = _trial_spec(spec, folder)
-    began = time.monotonic()
-    module = make_module(trial)
-    trainer = make_trainer(trial)
-    is_active = spec.setting.is_active
-    images = target_images(small, folder / "labels") if is_active else []
-    store = make_store(spec, small, folder, images, write=True) if is_active else None
-    if carried is not None and store is not None:
-        carried.carry(store)
-    carried_bytes = _bytes(folder / "labels", "*.dat")
-    try:
+    with contextlib.ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="ripu-dry-run-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(temporary))
+        labels = find_labels(spec, scenes.target)
+        measured = Measured(
+            spec,
+            carried=None if labels is None else _carry(spec, scenes, labels, folder / "whole"),
+            num_source=0 if scenes.source is None else len(scenes.source),
+            num_target=len(scenes.target),
+            num_val=len(scenes.val),
+            label_sizes=[scenes.target.label_size(index) for index in range(len(scenes.target))],
+            world_size=num_processes(spec.trainer),
+            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        )
+        few = BATCHES * spec.evaluation.batch
+        small = replace(
+            scenes,
+            target=replace(scenes.target, scenes=scenes.target.scenes[:few]),
+            val=replace(scenes.val, scenes=scenes.val.scenes[:few]),
+        )
+        trial = _trial_spec(spec, folder)
+        began = time.monotonic()
+        module = make_module(trial)
+        trainer = make_trainer(trial)
+        images, store = [], None
+        if spec.setting.is_active:
+            images = target_images(small, folder / "labels")
+            store = stack.enter_context(make_store(spec, small, folder, images, write=True))
+            if labels is not None:
+                labels.carry(store)
+        carried_bytes = _bytes(folder / "labels", "*.dat")
         engine = make_engine(spec, small, images)
         datamodule = make_datamodule(trial, small, store)
-        bar, watch = _QuietBar(trial.plan), _Stopwatch(trial.plan, has_labels=carried is not None)
-        run = make_run(trial, trainer, small, module, datamodule, engine, store, bar=bar, more=(watch,))
+        bar, watch = _QuietBar(trial.plan), _Stopwatch(trial.plan)
+        run = Run(trial, trainer, small, module, datamodule, engine, store)
+        add_callbacks(run, watch, bar=bar)
         measured.setup = found + time.monotonic() - began
         device = trainer.strategy.root_device
         measured.is_cpu = device.type == "cpu"
         measured.device = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-        _carry_out(measured, run)
+        with contextlib.redirect_stdout(io.StringIO()):
+            trainer.fit(module, datamodule)
+            trainer.save_checkpoint(folder / "checkpoints" / "final.ckpt", weights_only=True)
+            measured.checkpoint = _seconds(RunCheckpoint(folder / "again", trial.plan).save, trainer)
+            trainer.test(module, datamodule, verbose=False)
+            measured.report = _seconds(report, run)
         _take_times(measured, watch, bar, len(small.target))
         _take_reads(measured, spec, scenes, folder / "cache")
         measured.round_image = max(0.0, measured.round_image - measured.first_reads["pool"])
         if spec.has_rounds:
-            measured.page = _seconds(lambda: try_page(folder))
+            measured.page = _seconds(try_page, folder)
             rest = watch.round - measured.page - (bar.done[-1] - bar.done[0])
             measured.round_rest = max(0.0, rest) / len(small.target)
         _take_sizes(measured, run, carried_bytes)
-        _take_memory(measured, device)
-    finally:
-        if store is not None:
-            store.close()
-    return measured
+        measured.memory["process"] = memory(device)["system/memory_gib"]
+        if sys.platform != "win32":
+            measured.memory_total["process"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        if device.type == "cuda":
+            # The card must have what the allocator holds; the driver's own part comes on top.
+            measured.memory["device"] = torch.cuda.max_memory_reserved(device) / 2**30
+            measured.memory_total["device"] = torch.cuda.get_device_properties(device).total_memory / 2**30
+        return measured
 
 
-def _carry_out(measured: Measured, run: Run) -> None:
-    trainer, folder = run.trainer, run.spec.output_dir
-    with contextlib.redirect_stdout(io.StringIO()):
-        trainer.fit(run.module, run.datamodule)
-        trainer.save_checkpoint(folder / "checkpoints" / "final.ckpt", weights_only=True)
-        measured.checkpoint = _seconds(lambda: RunCheckpoint(folder / "again", run.spec.plan).save(trainer))
-        trainer.test(run.module, run.datamodule, verbose=False)
-        measured.report = _seconds(lambda: report(run))
-
-
-def _carry(spec: RunSpec, scenes: Scenes, carried: StartLabels, folder: Path) -> Carried:
+def _carry(spec: RunSpec, scenes: Scenes, labels: StartLabels, folder: Path) -> Carried:
     """Copy all labels of the warm start, as the run itself will."""
     began = time.monotonic()
     images = target_images(scenes, folder / "labels")
     with make_store(spec, scenes, folder, images, write=True) as store:
-        carried.carry(store)
+        labels.carry(store)
         seconds = time.monotonic() - began
         picks, share = store.stats().carried.picks, carried_fraction(store)
         return Carried(len(store.carried), picks, share, _bytes(folder / "labels", "*.dat"), seconds)
 
 
 def _trial_spec(spec: RunSpec, folder: Path) -> RunSpec:
-    """Return the trial run: the same but for its length, its place and its company."""
+    """Return the trial run: the same run, but short, in another folder, and in one process."""
     devices = spec.trainer.devices
     if isinstance(devices, str) and "," in devices:
         devices = [int(devices.split(",")[0])]
+    devices = devices[:1] if isinstance(devices, list) else 1
     return replace(
         spec,
         output_dir=folder,
@@ -208,17 +197,12 @@ def _trial_spec(spec: RunSpec, folder: Path) -> RunSpec:
         data=replace(spec.data, cache=None, num_workers=0),  # reading is timed by itself
         protocol=replace(spec.protocol, source_sampling="uniform"),
         checkpoint=replace(spec.checkpoint, every_steps=None, every_minutes=1e6),
-        trainer=replace(
-            spec.trainer,
-            devices=devices[:1] if isinstance(devices, list) else 1,
-            num_nodes=1,
-            strategy="auto",
-        ),
+        trainer=replace(spec.trainer, devices=devices, num_nodes=1, strategy="auto"),
     )
 
 
 def _trial_plan(spec: RunSpec) -> Plan:
-    """Return a plan of a few steps of each kind that the run has, with one round where it has any."""
+    """Return a plan of a few steps of each kind that the run has, with one round if it has any."""
     plan = spec.plan
     if not spec.setting.is_active:
         return Plan(STEPS, STEPS if plan.pretrain_steps else 0)
@@ -230,22 +214,22 @@ def _trial_plan(spec: RunSpec) -> Plan:
     return Plan(first + STEPS, pretrain, (first,))
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def _seconds(work: Callable[..., Any], *arguments: Any) -> float:
     began = time.monotonic()
-    work()
+    work(*arguments)
     return time.monotonic() - began
 
 
 def _take_times(measured: Measured, watch: _Stopwatch, bar: _QuietBar, num_images: int) -> None:
     by_kind: dict[str, list[float]] = {}
-    for step in sorted(watch.steps):
-        by_kind.setdefault(kind_of(watch.plan, step, has_labels=watch.has_labels), []).append(watch.steps[step])
-    for kind, seconds in by_kind.items():
-        later = sorted(seconds[1:])
-        measured.steps[kind] = later[len(later) // 2] if later else seconds[0]
+    for step, seconds in sorted(watch.steps.items()):
+        kind = kind_of(watch.plan, step, has_labels=measured.carried is not None)
+        by_kind.setdefault(kind, []).append(seconds)
+    for kind, times in by_kind.items():
+        measured.steps[kind] = statistics.median_high(times[1:] or times)
     measured.warm_up = max(0.0, watch.steps[0] - measured.steps[next(iter(by_kind))])
-    later_batches = watch.batches[1:] or watch.batches
-    measured.val_image = sum(one for one, _ in later_batches) / sum(count for _, count in later_batches)
+    batches = watch.batches[1:] or watch.batches
+    measured.val_image = sum(seconds for seconds, _ in batches) / sum(count for _, count in batches)
     if bar.done:
         batch = measured.spec.evaluation.batch
         first = batch if num_images > batch else 0
@@ -258,9 +242,8 @@ def _take_reads(measured: Measured, spec: RunSpec, scenes: Scenes, folder: Path)
     def cache(name: str) -> ImageCache | None:
         return None if spec.data.cache is None else ImageCache(folder / name)
 
-    transforms = [instantiate(one) for one in spec.data.transforms]
-    source_size, size = spec.data.source_size, spec.data.target_size
-    every = range(max(len(scenes.target), len(scenes.val)))
+    transforms = [instantiate(transform) for transform in spec.data.transforms]
+    size, every = spec.data.target_size, range(max(len(scenes.target), len(scenes.val)))
     target_label = scenes.target.require_label if spec.setting.target_labels == "all" else None
     target = TrainScenes(scenes.target, size, target_label, transforms, spec.seed, TARGET, cache=cache("target"))
     pool = PoolScenes(scenes.target, size, every, cache("pool"))
@@ -270,11 +253,9 @@ def _take_reads(measured: Measured, spec: RunSpec, scenes: Scenes, folder: Path)
         "pool": (len(scenes.target), lambda index: pool[index]),
         "val": (len(scenes.val), lambda index: val[index]),
     }
-    if scenes.source is not None:
-        origin = scenes.source
-        source = TrainScenes(
-            origin, source_size, origin.require_label, transforms, spec.seed, SOURCE, cache=cache("source")
-        )
+    if (origin := scenes.source) is not None:
+        label, source_cache = origin.require_label, cache("source")
+        source = TrainScenes(origin, spec.data.source_size, label, transforms, spec.seed, SOURCE, cache=source_cache)
         parts["source"] = len(origin), lambda index: source[index, index]
         if spec.protocol.source_sampling == "class_balanced" and not is_index_kept(origin, index_folder(spec)):
             parts["index"] = len(origin), origin.read_label
@@ -282,24 +263,17 @@ def _take_reads(measured: Measured, spec: RunSpec, scenes: Scenes, folder: Path)
     if labelled:
         parts["label"] = len(labelled), lambda number: scenes.target.read_label(labelled[number])
     for name, (count, read) in parts.items():
-        # From the end: those at the beginning have just been read by the trial run.
+        # From the end: the trial run has just read those at the beginning.
         chosen = range(count - 1, max(-1, count - 1 - SAMPLES), -1)
-        first, again = _read_seconds(read, chosen), _read_seconds(read, chosen)
+        first, again = (_seconds(list, map(read, chosen)) / len(chosen) for _ in range(2))
         if spec.data.cache is None:
             first = again = (first + again) / 2
         measured.first_reads[name], measured.reads[name] = first, min(first, again)
-    for seconds in (measured.first_reads, measured.reads):  # of an image, with a label or without
-        if labelled:
+    if labelled:  # by image, with a label or without
+        for seconds in (measured.first_reads, measured.reads):
             seconds["label"] *= len(labelled) / len(scenes.target)
     measured.index_label = measured.first_reads.pop("index", 0.0)
     measured.reads.pop("index", None)
-
-
-def _read_seconds(read: Callable[[int], Any], indices: range) -> float:
-    began = time.monotonic()
-    for index in indices:
-        read(index)
-    return (time.monotonic() - began) / len(indices)
 
 
 def _take_sizes(measured: Measured, run: Run, carried_bytes: int) -> None:
@@ -312,16 +286,15 @@ def _take_sizes(measured: Measured, run: Run, carried_bytes: int) -> None:
         records = _bytes(folder / "labels", "*.dat")
         measured.store_image_bytes = (records - carried_bytes) / num_images
         measured.store_head_bytes = (_bytes(folder / "labels", "*") - records) / num_images
-        for one in store.stats().rounds:
-            measured.clicks_per_pick = one.tally.clicks / one.tally.picks if one.tally.clicks else None
+        for done in store.stats().rounds:
+            measured.clicks_per_pick = done.tally.clicks / done.tally.picks if done.tally.clicks else None
     gallery = min(evaluation.gallery, num_images)
     whole, by_round = _bytes(folder / "report", "*"), _bytes(folder / "report", "*-round-*.npz")
     if gallery:
         measured.gallery_round_bytes = by_round / gallery
     measured.gallery_bytes = (whole - by_round) / max(1, gallery)
     measured.page_share = (folder / "report.html").stat().st_size / whole if (folder / "report.html").exists() else 0.0
-    pictures = min(evaluation.pictures, num_images)
-    if pictures:
+    if pictures := min(evaluation.pictures, num_images):
         measured.picture_bytes = (_bytes(folder / "pictures", "*") + _bytes(folder / "panel", "*")) / pictures
     text = (folder / "metrics.csv").read_text()
     measured.row_bytes = len(text) / max(1, text.count("\n"))
@@ -330,14 +303,3 @@ def _take_sizes(measured: Measured, run: Run, carried_bytes: int) -> None:
 
 def _bytes(folder: Path, pattern: str) -> int:
     return sum(path.stat().st_size for path in folder.rglob(pattern) if path.is_file())
-
-
-def _take_memory(measured: Measured, device: torch.device) -> None:
-    used = memory(device)
-    measured.memory["process"] = used["system/memory_gib"]
-    if sys.platform != "win32":
-        measured.memory_total["process"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    if device.type == "cuda":
-        # What the allocator holds is what the card must have; the driver's own part comes on top.
-        measured.memory["device"] = torch.cuda.max_memory_reserved(device) / 2**30
-        measured.memory_total["device"] = torch.cuda.get_device_properties(device).total_memory / 2**30
