@@ -109,9 +109,8 @@ def carried_images(
     Args:
         images: The images of the run's store.
         parent: The store of another run, checked by :func:`check_parent`.
-        masks: Reads the mask of an image by its id.
-        num_rounds: Only so many rounds of the other run, and answers to what it asked in them and before; None for all
-            rounds and all answers.
+        masks: The mask of each image by its id.
+        num_rounds: Only so many rounds of the other run, and answers to them; None for all rounds and all answers.
 
     Raises:
         LabelStoreError: A mask and an earlier answer contradict each other.

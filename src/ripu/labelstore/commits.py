@@ -47,11 +47,7 @@ def file_header(store: LabelReader, kind: str, spec: Round | None = None) -> dic
 
 
 def read_unlisted(store: LabelReader, path: Path) -> Iterator[tuple[int, Pixels]]:
-    """Yield image numbers and answers from a file that the manifest does not list.
-
-    Raises:
-        CorruptStoreError: It is damaged, of another store, or has images that the store was created without.
-    """
+    """Yield image numbers and answers from a file that the manifest does not list."""
     file = RecordFile(path)
     if file.header != file_header(store, "answers"):
         raise CorruptStoreError(f"{path}: its header belongs to another store; remove it")
@@ -64,10 +60,7 @@ def read_unlisted(store: LabelReader, path: Path) -> Iterator[tuple[int, Pixels]
 
 
 def check_agrees(store: LabelReader, image: TargetImage, pixels: Pixels) -> NDArray[np.bool_]:
-    """Compare answers with those that the store knows, committed or held.
-
-    Returns:
-        (M,) bool, True if no answer is committed yet.
+    """Compare answers with the known ones, committed or held; return (M,) bool, True if none is committed yet.
 
     Raises:
         AnswerConflictError: A pixel has another answer; names the first.
@@ -85,11 +78,7 @@ def check_agrees(store: LabelReader, image: TargetImage, pixels: Pixels) -> NDAr
 
 
 def merge(parts: Sequence[Pixels], image: TargetImage) -> Pixels:
-    """Merge batches of answers for one image: each pixel once, ascending.
-
-    Raises:
-        AnswerConflictError: A pixel is given two answers.
-    """
+    """Merge answers for one image, each pixel once, ascending; :class:`AnswerConflictError` if two differ."""
     indices = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
     labels = np.concatenate([np.zeros(0, np.uint8), *(part[1] for part in parts)])
     order = np.argsort(indices, kind="stable")
@@ -108,7 +97,7 @@ def merge(parts: Sequence[Pixels], image: TargetImage) -> Pixels:
 def write_answers(
     store: LabelReader, batches: Iterable[tuple[int, Sequence[Pixels], Squares | None]]
 ) -> tuple[list[AnswersEvent], int]:
-    """Write a file with the answers that are not committed yet, if there are any, for the caller to commit.
+    """Write a file with the answers that are not committed yet.
 
     Args:
         store: The store whose folder it goes to.
@@ -116,9 +105,6 @@ def write_answers(
 
     Returns:
         The event to commit, none if nothing is new, and the number of new pixels.
-
-    Raises:
-        AnswerConflictError: A pixel has or is given another answer.
     """
     num_pixels = 0
     with StoreFile(store.path / "answers") as file:
@@ -182,12 +168,6 @@ class Shards:
     """The shards of a round, opened by rank 0 to be merged."""
 
     def __init__(self, store: LabelReader, spec: Round, world_size: int) -> None:
-        """Open the shards of all ranks.
-
-        Raises:
-            ShardMissingError: A rank has written none.
-            RoundConflictError: A shard was written for another round or store.
-        """
         self._store = store
         self._spec = spec
         self._picks = [self._open(rank, "picks") for rank in range(world_size)]
@@ -195,12 +175,7 @@ class Shards:
         self._squares: dict[int, Squares | None] = {}
 
     def merge_picks(self, file: AtomicFile) -> RoundEvent:
-        """Write the picks of all ranks, images ascending, into a file that the caller publishes.
-
-        Raises:
-            RoundConflictError: Two ranks bring different picks for an image.
-            RevealedTwiceError, OverBudgetError: An invariant would break.
-        """
+        """Write the picks of all ranks, images ascending, into a file that the caller publishes."""
         spec = self._spec
         content = content_digest(spec)
         out = RecordWriter(file, file_header(self._store, "picks", spec))

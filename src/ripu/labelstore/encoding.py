@@ -56,14 +56,10 @@ def decode_picks(payload: bytes, image_id: str) -> ImagePicks:
 def encode_answers(
     indices: IntArray, labels: LabelArray, image: TargetImage, squares: tuple[IntArray, int] | None = None
 ) -> bytes:
-    """Return the bytes of answers: whole squares by their centre, other pixels one by one.
+    """Return the bytes of answers, indices ascending: whole squares by their centre, other pixels one by one.
 
-    Args:
-        indices: (M,) int64 ascending flat indices.
-        labels: (M,) uint8.
-        image: The image.
-        squares: (N, 2) centres and the radius of disjoint squares that may be among the pixels; a hint that only makes
-            the record smaller.
+    ``squares`` are (N, 2) centres and the radius of disjoint squares that may be among the pixels: a hint that only
+    makes the record smaller.
     """
     is_single = np.ones(len(indices), dtype=bool)
     centres = order = np.zeros(0, dtype=np.int64)

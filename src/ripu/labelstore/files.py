@@ -65,11 +65,7 @@ def write_document(path: Path, body: dict[str, Any]) -> str:
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], str]:
-    """Return the body of a document of :func:`write_document` and its SHA-256 (hex).
-
-    Raises:
-        CorruptStoreError: It is missing, not such a document, or does not match its checksum.
-    """
+    """Return the body of a document and its SHA-256 (hex); :class:`CorruptStoreError` if it is missing or damaged."""
     with _reading(path, MOST_DOCUMENT_BYTES) as handle:
         text = handle.read()
     try:
@@ -140,14 +136,9 @@ class RecordFile:
     """Reader of single records of a record file; keeps the index and no open handle."""
 
     def __init__(self, path: Path, entry: FileEntry | None = None) -> None:
-        """Read the index.
+        """Read the index; :class:`CorruptStoreError` if it is damaged.
 
-        Args:
-            path: The file.
-            entry: Its entry in the manifest; None for a file that has to vouch for itself, e.g. a shard.
-
-        Raises:
-            CorruptStoreError: The file is missing or truncated, or its index does not match.
+        The entry is that in the manifest; None for a file that has to vouch for itself, e.g. a shard.
         """
         self.path = path
         with _reading(path) as handle:
@@ -188,11 +179,7 @@ class RecordFile:
         return list(self._rows)
 
     def read(self, image: int) -> bytes | None:
-        """Return the record of an image, None if there is none.
-
-        Raises:
-            CorruptStoreError: The file is missing, or the record does not match its checksum.
-        """
+        """Return the record of an image, None if there is none; :class:`CorruptStoreError` if it is damaged."""
         if image not in self._rows:
             return None
         offset, num_bytes, raw_bytes, sha256 = self._rows[image]

@@ -126,10 +126,7 @@ class Log:
 
 
 def header_body(
-    images: Iterable[TargetImage],
-    class_names: Iterable[str],
-    metadata: Mapping[str, Any],
-    planned_picks: int | None,
+    images: Iterable[TargetImage], class_names: Iterable[str], metadata: Mapping[str, Any], planned_picks: int | None
 ) -> dict[str, Any]:
     """Return the JSON body of ``store.json``."""
 
@@ -155,11 +152,7 @@ def check_json(value: Mapping[str, Any], name: str) -> None:
 
 
 def check_header(folder: Path, body: Mapping[str, Any]) -> None:
-    """Check the facts that a store is to be created with, as :func:`header_body` returns them.
-
-    Raises:
-        LabelStoreError: An image id occurs twice, or a size, the class names or the metadata cannot be used.
-    """
+    """Check what :func:`header_body` returned; :class:`LabelStoreError` if a store cannot be created with it."""
     seen: set[str] = set()
     for image_id, height, width in body["images"]:
         if not isinstance(image_id, str) or not image_id or image_id in seen:
@@ -180,11 +173,7 @@ def check_header(folder: Path, body: Mapping[str, Any]) -> None:
 
 
 def read_header(folder: Path) -> Header:
-    """Read ``store.json``.
-
-    Raises:
-        CorruptStoreError: It is missing, damaged or of another version.
-    """
+    """Read ``store.json``; :class:`CorruptStoreError` if it is missing, damaged or of another version."""
     path = folder / STORE_FILE
     body, sha256 = _read(path, {"images": list, "class_names": list, "metadata": dict})
     plan = body.get("planned_picks", "missing")
@@ -209,11 +198,7 @@ def write_log(folder: Path, header_sha256: str, log: Log) -> None:
 
 
 def read_log(folder: Path, header_sha256: str) -> Log:
-    """Read the manifest.
-
-    Raises:
-        CorruptStoreError: It is missing, damaged or belongs to another ``store.json``.
-    """
+    """Read the manifest; :class:`CorruptStoreError` if it is missing, damaged or of another ``store.json``."""
     path = folder / MANIFEST_FILE
     body, _ = _read(path, {"log": list, "store_sha256": str})
     events = tuple(_event_from_json(path, number, event) for number, event in enumerate(body["log"]))

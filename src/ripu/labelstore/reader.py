@@ -51,17 +51,12 @@ class LabelReader:
     replaced and then reads from one manifest only, so a round is seen whole or not at all. If a method takes
     ``num_rounds``, it reads as of a point in the run: rounds with an index below it count, None counts all.
 
-    Every method that takes an ``image_id`` raises :class:`UnknownImageError` for an id that the store was created
-    without, :class:`CorruptStoreError` if a record of the image is damaged, and :class:`RoundOrderError` if fewer
-    rounds are committed than it is asked for.
+    Methods raise :class:`UnknownImageError` for an ``image_id`` that the store was created without,
+    :class:`CorruptStoreError` for damage, and :class:`RoundOrderError` if fewer rounds are committed than asked for.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Open the store in a folder such as ``RUN/labels`` for reading.
-
-        Raises:
-            StoreMissingError: The folder contains no store.
-        """
+        """Open the store in a folder such as ``RUN/labels``; :class:`StoreMissingError` if it has none."""
         self.path = Path(path)
         if not (self.path / MANIFEST_FILE).exists():
             raise StoreMissingError(f"{self.path}: no label store here ({MANIFEST_FILE} is missing); check the path")
@@ -90,11 +85,7 @@ class LabelReader:
 
     @property
     def header(self) -> Header:
-        """Images, classes and metadata.
-
-        Raises:
-            CorruptStoreError: ``store.json`` is damaged.
-        """
+        """Images, classes and metadata, from ``store.json``."""
         if self._header is None:
             self._header = read_header(self.path)
             self._numbers = {image.image_id: number for number, image in enumerate(self._header.images)}
@@ -143,11 +134,7 @@ class LabelReader:
         return self.rounds_as_of(None)
 
     def rounds_as_of(self, num_rounds: int | None) -> tuple[Round, ...]:
-        """Return the first ``num_rounds`` rounds, None for all.
-
-        Raises:
-            RoundOrderError: Fewer rounds are committed.
-        """
+        """Return the first ``num_rounds`` rounds, None for all."""
         return tuple(event.spec for event in self._as_of(num_rounds))
 
     @property
@@ -200,10 +187,7 @@ class LabelReader:
     def asked_mask(
         self, image_id: str, num_rounds: int | None = None, *, with_carried: bool = True
     ) -> NDArray[np.bool_]:
-        """Return the pixels that were asked for, answered or not: (H, W) bool.
-
-        ``with_carried`` counts what was asked before the run began.
-        """
+        """Return the pixels asked for, answered or not, (H, W) bool; ``with_carried``: before the run began, too."""
         number, image = self._numbered(image_id)
         mask = np.zeros(image.height * image.width, dtype=np.bool_)
         for event in self._events(num_rounds) if with_carried else self._as_of(num_rounds):
@@ -224,25 +208,16 @@ class LabelReader:
         return mask
 
     def answers(self, image_id: str) -> Pixels:
-        """Return every answer for an image, those to rounds that were undone or not committed included.
-
-        Returns:
-            (M,) int64 ascending flat indices and (M,) uint8 labels, 255 for void.
-        """
+        """Return every answer for an image, asked for or not: (M,) int64 ascending flat indices, (M,) uint8 labels."""
         known = self._answer_map(self.number(image_id), with_held=True)
         indices = np.flatnonzero(known != _UNANSWERED)
         return indices.astype(np.int64), known[indices]
 
     def answered(self, image_id: str, indices: ArrayLike) -> tuple[LabelArray, NDArray[np.bool_]]:
-        """Look up answers: what is known need not be asked again.
-
-        Args:
-            image_id: The image.
-            indices: Integer flat indices (``row * W + column``) of any shape.
+        """Look up answers by integer flat indices (``row * W + column``): what is known need not be asked again.
 
         Returns:
-            uint8 labels (255: void or not known) and bool, True if the pixel was answered, both in the shape of
-            ``indices``.
+            uint8 labels (255: void or not known) and bool, True if the pixel was answered, in the shape of ``indices``.
 
         Raises:
             BadLabelError: An index lies outside the image.
@@ -250,9 +225,8 @@ class LabelReader:
         number, image = self._numbered(image_id)
         flat = np.asarray(indices)
         flat = flat.astype(np.int64) if flat.size == 0 else flat
-        if flat.dtype.kind not in "iu" or (
-            flat.size and not 0 <= flat.min() <= flat.max() < image.height * image.width
-        ):
+        is_inside = flat.size == 0 or 0 <= flat.min() <= flat.max() < image.height * image.width
+        if flat.dtype.kind not in "iu" or not is_inside:
             raise BadLabelError(
                 f"image {image_id!r}: flat indices have to be integers inside the {image.height} x {image.width} label"
             )
@@ -286,10 +260,9 @@ class LabelReader:
         return missing
 
     def revealed_label(self, image_id: str, num_rounds: int | None = None) -> LabelArray:
-        """Return the label as far as it is revealed: asked for by a round and answered.
+        """Return the label as far as it is revealed, that is, asked for by a round and answered.
 
-        Returns:
-            (H, W) uint8 class indices; 255 if the pixel is not revealed or its answer is void.
+        (H, W) uint8 class indices; 255 if the pixel is not revealed or its answer is void.
         """
         number, image = self._numbered(image_id)
         rounds = self._events(num_rounds)
@@ -309,8 +282,7 @@ class LabelReader:
     def revealed_round(self, image_id: str, num_rounds: int | None = None) -> LabelArray:
         """Return the round that revealed each pixel; tells an answered void from a pixel that is not revealed.
 
-        Returns:
-            (H, W) uint8 round indices; 255 if the pixel is not revealed, 254 if it was before the run began.
+        (H, W) uint8 round indices; 255 if the pixel is not revealed, 254 if it was before the run began.
         """
         number, image = self._numbered(image_id)
         revealed = np.full(image.height * image.width, NO_ROUND, dtype=np.uint8)

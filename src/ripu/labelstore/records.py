@@ -140,11 +140,8 @@ class ImageAnswers:
 def square_regions(picks: NDArray[np.integer], radius: int, height: int, width: int) -> Regions:
     """Return the squares around picks, clipped at the image border.
 
-    Args:
-        picks: (N, 2) integer rows and columns inside the image.
-        radius: The side of a square is ``2 * radius + 1`` pixels.
-        height: H.
-        width: W; the pixels of each square are in row-major order.
+    Picks are (N, 2) rows and columns inside the image; the side of a square is ``2 * radius + 1`` pixels, which come in
+    row-major order.
 
     Example:
         >>> square_regions(np.array([[0, 0], [2, 2]]), 1, 4, 4).indices.tolist()
@@ -213,13 +210,9 @@ def check_picks(picks: ImagePicks, spec: Round, image: TargetImage) -> ImagePick
 
 
 def check_disjoint(indices: IntArray, asked: NDArray[np.bool_] | None, where: str, width: int) -> None:
-    """Refuse pixels that are asked for twice with a :class:`RevealedTwiceError`.
+    """Refuse (M,) flat indices that are asked for twice, with a :class:`RevealedTwiceError`.
 
-    Args:
-        indices: (M,) flat indices that are asked for now.
-        asked: (H * W,) bool, asked for before; None to compare the indices with one another.
-        where: Round and image, for the message.
-        width: W.
+    ``asked``, (H * W,) bool, was asked for before; None compares the indices with one another.
     """
     if asked is None:
         ordered = np.sort(indices)

@@ -124,20 +124,15 @@ def _is_held(path: Path) -> bool:
 
 
 def _answers_in(store: LabelReader, path: Path) -> list[tuple[int, Pixels]]:
-    """Read the answers in a file; none if a crash cut it off.
-
-    Raises:
-        CorruptStoreError: A held file is damaged: it was whole once.
-        AnswerConflictError: It contradicts what is known.
-    """
+    """Read the answers in a file; :class:`AnswerConflictError` if they contradict what is known."""
     if not _is_held(path) and "answers" not in path.name:
         return []
     try:
         answers = list(read_unlisted(store, path))
     except CorruptStoreError:
         if _is_held(path):
-            raise
-        return []  # these answers were never acknowledged
+            raise  # it was whole once
+        return []  # a crash cut it off: these answers were never acknowledged
     for number, pixels in answers:
         check_agrees(store, store.images[number], pixels)
     return answers
