@@ -202,12 +202,10 @@ def store_stats(store: LabelReader, num_rounds: int | None) -> StoreStats:
 
 
 def diff_stores(first: LabelReader, second: LabelReader) -> dict[str, Any]:
-    """Compare two stores over the images that both have in one size.
+    """Compare two stores over the images that both have in one size; return a JSON object.
 
-    Returns:
-        A JSON object. Each overlap has the sizes of two sets, ``both`` and ``iou`` (None if both sets are empty).
-        ``rounds``: per common round, the positions of its ``picks``, and ``pixels_so_far``, those from before the runs
-        began included. ``classes``: revealed pixels by name. ``conflicts``: pixels revealed with different labels.
+    An overlap has the sizes of two sets, of ``both``, and their ``iou`` (None if both sets are empty). Those from before
+    the runs began are among ``pixels_so_far``. ``conflicts`` are pixels revealed with different labels.
 
     Raises:
         LabelStoreError: The class names differ.

@@ -20,7 +20,7 @@ from ripu.labelstore.errors import (
     RoundConflictError,
     ShardMissingError,
 )
-from ripu.labelstore.files import RecordFile, RecordWriter, StoreFile
+from ripu.labelstore.files import RecordFile, RecordWriter, StoreFile, records_of
 from ripu.labelstore.log import AnswersEvent, RoundEvent
 from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import (
@@ -180,7 +180,7 @@ class Shards:
         content = content_digest(spec)
         out = RecordWriter(file, file_header(self._store, "picks", spec))
         for number in sorted({number for shard in self._picks for number in shard.images}):
-            payloads = _payloads(self._picks, number)
+            payloads = records_of(self._picks, number)
             image_id = self._store.images[number].image_id
             if len(set(payloads)) > 1:
                 raise RoundConflictError(
@@ -201,8 +201,8 @@ class Shards:
         store = self._store
         for number in sorted({number for shard in (*self._picks, *self._answers) for number in shard.images}):
             image = store.images[number]
-            parts = [decode_answers(payload, image) for payload in _payloads(self._answers, number)]
-            for payload in _payloads(self._picks, number)[:1] if store.has_held(image.image_id) else ():
+            parts = [decode_answers(payload, image) for payload in records_of(self._answers, number)]
+            for payload in records_of(self._picks, number)[:1] if store.has_held(image.image_id) else ():
                 asked = regions_of(decode_picks(payload, image.image_id), self._spec, image).indices
                 labels, is_known = store.answered(image.image_id, asked)
                 is_held = is_known & ~store.is_committed(image.image_id, asked)
@@ -233,11 +233,6 @@ class Shards:
 
 def _shard_name(spec: Round, rank: int, kind: str) -> str:
     return f"shard-{spec.index:03d}-{rank:05d}-{kind}.dat"
-
-
-def _payloads(files: list[RecordFile], number: int) -> list[bytes]:
-    """Return the records of an image in several files."""
-    return [payload for file in files if (payload := file.read(number)) is not None]
 
 
 def _check_record(store: LabelReader, record: ImagePicks, spec: Round) -> ImagePicks:

@@ -11,7 +11,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -201,6 +201,11 @@ class RecordFile:
 
     def _damage(self, what: str) -> CorruptStoreError:
         return CorruptStoreError(f"{self.path}: {what}; {_RESTORE}")
+
+
+def records_of(files: Iterable[RecordFile], image: int) -> list[bytes]:
+    """Return the records of an image in several files."""
+    return [payload for file in files if (payload := file.read(image)) is not None]
 
 
 def check_whole_file(path: Path, entry: FileEntry) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ripu.labelstore.errors import (
     StoreMissingError,
     UnknownImageError,
 )
-from ripu.labelstore.files import FileEntry, RecordFile
+from ripu.labelstore.files import FileEntry, RecordFile, records_of
 from ripu.labelstore.log import MANIFEST_FILE, Header, Log, RoundEvent, held_files, read_header, read_log
 from ripu.labelstore.records import (
     VOID,
@@ -356,7 +355,8 @@ class LabelReader:
             for answered in file.images:
                 self._answers_by_image.setdefault(answered, []).append(file)
             self._num_indexed += 1
-        return self._answers_in(self._answers_by_image.get(number, ()), number)
+        payloads = records_of(self._answers_by_image.get(number, ()), number)
+        return [decode_answers(payload, self.images[number]) for payload in payloads]
 
     def _held_answers(self, number: int) -> list[Pixels]:
         """Return the answers for an image that a crash kept from their commit and no live round asks for."""
@@ -369,11 +369,7 @@ class LabelReader:
                     if path.exists():  # otherwise it was committed since the folder was listed
                         raise
             self._held = found
-        return self._answers_in(self._held, number)
-
-    def _answers_in(self, files: Sequence[RecordFile], number: int) -> list[Pixels]:
-        payloads = [file.read(number) for file in files]
-        return [decode_answers(payload, self.images[number]) for payload in payloads if payload is not None]
+        return [decode_answers(payload, self.images[number]) for payload in records_of(self._held, number)]
 
     def _file(self, entry: FileEntry) -> RecordFile:
         if entry.name not in self._files:

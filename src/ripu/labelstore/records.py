@@ -30,15 +30,9 @@ Pixels = tuple[IntArray, LabelArray]
 
 @dataclass(frozen=True)
 class TargetImage:
-    """A target image of the run.
+    """A target image of the run and the size of its full-resolution label."""
 
-    Attributes:
-        image_id: Any text, unique in the store; never used as a path.
-        height: Rows of the full-resolution label.
-        width: Columns of the full-resolution label.
-    """
-
-    image_id: str
+    image_id: str  # any text, unique in the store; never used as a path
     height: int
     width: int
 
@@ -71,15 +65,10 @@ class Round:
 
 @dataclass(frozen=True)
 class Regions:
-    """One set of pixels per pick, ragged.
+    """One set of pixels per pick, ragged: pick n asks for ``indices[offsets[n]:offsets[n + 1]]``."""
 
-    Attributes:
-        offsets: (N + 1,) int64; pick n asks for ``indices[offsets[n]:offsets[n + 1]]``.
-        indices: (M,) int64 flat indices, ascending inside a pick.
-    """
-
-    offsets: IntArray
-    indices: IntArray
+    offsets: IntArray  # (N + 1,)
+    indices: IntArray  # (M,) flat indices, ascending inside a pick
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -100,21 +89,13 @@ class Regions:
 
 @dataclass(frozen=True)
 class ImagePicks:
-    """The picks of one image in a round.
-
-    Attributes:
-        image_id: The image.
-        picks: (N, 2) integer rows and columns in picking order.
-        scores: (N,) float32 score of each pick; None if they are not kept.
-        regions: The pixels that each pick asks for; None for the round's squares.
-        digest: Free ASCII text, at most 200 characters, e.g. a digest of the score map.
-    """
+    """The picks of one image in a round."""
 
     image_id: str
-    picks: NDArray[np.integer]
-    scores: NDArray[np.floating] | None = None
-    regions: Regions | None = None
-    digest: str = ""
+    picks: NDArray[np.integer]  # (N, 2) rows and columns in picking order
+    scores: NDArray[np.floating] | None = None  # (N,) float32; None if they are not kept
+    regions: Regions | None = None  # the pixels that each pick asks for; None for the round's squares
+    digest: str = ""  # free ASCII text, at most 200 characters, e.g. a digest of the score map
 
 
 def no_picks(image_id: str) -> ImagePicks:
@@ -124,17 +105,11 @@ def no_picks(image_id: str) -> ImagePicks:
 
 @dataclass(frozen=True)
 class ImageAnswers:
-    """Answers for pixels of one image.
-
-    Attributes:
-        image_id: The image.
-        indices: (M,) integer flat indices, each once, in any order.
-        labels: (M,) uint8 class indices or 255 for void.
-    """
+    """Answers for pixels of one image."""
 
     image_id: str
-    indices: NDArray[np.integer]
-    labels: NDArray[np.integer]
+    indices: NDArray[np.integer]  # (M,) flat indices, each once, in any order
+    labels: NDArray[np.integer]  # (M,) class indices, or 255 for void
 
 
 def square_regions(picks: NDArray[np.integer], radius: int, height: int, width: int) -> Regions:
@@ -174,9 +149,7 @@ def check_picks(picks: ImagePicks, spec: Round, image: TargetImage) -> ImagePick
     """Check a record and return its canonical form: int64 picks, float32 scores, regions that ascend inside each pick.
 
     Raises:
-        BadPickError: Shapes are wrong, or a pick or pixel lies outside the image.
-        OverBudgetError: There are more picks than the budget.
-        RevealedTwiceError: Two picks of the record ask for one pixel.
+        BadPickError, OverBudgetError, RevealedTwiceError: The record breaks an invariant.
     """
     where = f"round {spec.index}, image {image.image_id!r}"
     array = _integers(picks.picks, f"{where}: picks")
@@ -233,8 +206,7 @@ def check_answers(answers: ImageAnswers, num_classes: int, image: TargetImage) -
     """Check answers; return (M,) int64 ascending flat indices and (M,) uint8 labels.
 
     Raises:
-        BadLabelError: Shapes differ, a pixel lies outside or occurs twice, or a label is neither below ``num_classes``
-            nor 255.
+        BadLabelError: Shapes differ, a pixel is outside or occurs twice, or a label is neither a class nor 255.
     """
     where = f"answers for image {image.image_id!r}"
     try:

@@ -85,7 +85,7 @@ class LabelStore(LabelReader):
 
         Args:
             path: The folder; made if it is missing.
-            images: The target images; their order is kept.
+            images: The target images; their order numbers them.
             class_names: Names in train-id order, at most 254.
             metadata: Free JSON object.
             planned_picks: Picks per image over all rounds that the run plans to spend: no commit goes beyond them.
@@ -189,11 +189,6 @@ class LabelStore(LabelReader):
         Rank 0 must have opened the store for writing before any rank gets here (opening removes stale shards). Each
         image belongs to one rank. Answers are more compact when they follow the picks of their image.
 
-        Args:
-            spec: From :meth:`begin_round`.
-            rank: 0 .. world size - 1.
-            records: Picks, and answers if there are any already.
-
         Raises:
             RoundOrderError: The round is out of order.
             UnknownImageError, BadPickError, OverBudgetError, RevealedTwiceError: Picks are bad.
@@ -264,10 +259,7 @@ class LabelStore(LabelReader):
         It is revealed from the start, keeps later picks away as the rounds of this store do, and is not part of this
         run's budget. It stands if it contradicts answers that a crash left (see :mod:`ripu.labelstore.recovery`);
         their file stays beside it, with a warning.
-
-        Args:
-            rounds: See :func:`ripu.labelstore.carried_rounds` and :func:`ripu.labelstore.mask_round`.
-            images: Every image of the store, in its order; see :func:`ripu.labelstore.carried_images`.
+        :func:`ripu.labelstore.carried_rounds`, ``mask_round`` and ``carried_images`` make the arguments.
 
         Raises:
             RoundOrderError: There is anything in the store already.
@@ -309,10 +301,7 @@ class LabelStore(LabelReader):
         return store_stats(self, num_rounds)
 
     def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
-        """Check everything; return a line per fault, naming file and image.
-
-        ``progress`` is called with the number of images checked and of all images.
-        """
+        """Check everything; return a line per fault. ``progress`` gets the number of images checked and of all."""
         return verify_store(self, progress)
 
     def _hold(self, lock: FileLock) -> None:
