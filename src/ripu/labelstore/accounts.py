@@ -204,7 +204,7 @@ def store_stats(store: LabelReader, num_rounds: int | None) -> StoreStats:
 def diff_stores(first: LabelReader, second: LabelReader) -> dict[str, Any]:
     """Compare two stores over the images that both have in one size; return a JSON object.
 
-    An overlap has the sizes of two sets, of ``both``, and their ``iou`` (None if both sets are empty). Those from before
+    An overlap has the sizes of two sets and of ``both``, and their ``iou`` (None if both are empty). Those from before
     the runs began are among ``pixels_so_far``. ``conflicts`` are pixels revealed with different labels.
 
     Raises:
