@@ -2,9 +2,9 @@
 
 Legend: B batch, C classes, H W size, R rows of a strip, n_c pixels of class c in the window, N = |N_k| its pixels.
 
-With f(n) = n log n: impurity = log N - sum_c f(n_c) / N = (f(N) - sum_c f(n_c)) / N (Eq. 4). The counts are exact
-integers and f is read from one table, so a pure window gives exactly 0. Counts come from running sums, first down the
-columns, then along the rows; no step's work grows with the window.
+With f(n) = n log n: impurity = (f(N) - sum_c f(n_c)) / N (Eq. 4). The counts are exact integers and f is read from one
+table, so a pure window gives exactly 0. Counts come from running sums, first down the columns, then along the rows; no
+step's work grows with the window.
 """
 
 from __future__ import annotations
@@ -16,11 +16,8 @@ import torch
 from torch import Tensor
 
 from ripu.functional.entropy import label_dtype
-from ripu.functional.parallel import band_rows, for_each, split_rows, strip_rows
+from ripu.functional.parallel import for_each, split_bands, split_rows, strip_rows
 from ripu.functional.windows import axis_count, check_radius, running_sum
-
-_BAND_ROWS = 128
-_SEGMENT_COLUMNS = 1024
 
 
 def region_impurity(pred_label_BHW: Tensor, num_classes: int, radius: int, *, epsilon: float = 0.0) -> Tensor:
@@ -95,7 +92,7 @@ class ImpurityKernel:
 
     def bands(self) -> list[tuple[int, int]]:
         """Return row ranges that are each worth a job."""
-        return split_rows(self.height, band_rows(self.height, _BAND_ROWS, self.device))
+        return split_bands(self.height, 128, self.device)
 
     def compute(self, label_HW: Tensor, first: int, last: int, out_RW: Tensor) -> None:
         """Write the impurity of rows ``first .. last - 1`` of one map to ``out_RW``, contiguous float32.
@@ -105,9 +102,8 @@ class ImpurityKernel:
         # The band and what its windows reach. Outside the map lies a label that is no class and counts nowhere. One row
         # more above than below: the row that leaves the first window.
         above, below = max(0, first - self.reach_down - 1), min(self.height, last + self.reach_down)
-        padded = self.class_C11.new_full(
-            (last - first + self.side_down, self.width + self.side_right - 1), self.num_classes
-        )
+        size = (last - first + self.side_down, self.width + self.side_right - 1)
+        padded = self.class_C11.new_full(size, self.num_classes)
         offset = above - (first - self.reach_down - 1)
         padded[offset:, self.reach_right :][: below - above, : self.width] = label_HW[above:below]
         column_CW: Tensor | None = None
@@ -131,10 +127,7 @@ class ImpurityKernel:
         return difference.clamp_(max=1)
 
     def _column_counts(self, padded: Tensor, above_CW: Tensor | None) -> Tensor:
-        """Return (C, R, W + 2k) counts of each class in columns of ``side_down`` pixels around the R rows of a strip.
-
-        ``above_CW`` has the counts of the row above the strip, if they are known.
-        """
+        """Return (C, R, W + 2k) counts in columns of ``side_down`` pixels; ``above_CW``: those of the row above."""
         dtype = _dtype_for(self.side_down) if self.device.type == "cpu" else torch.int32
         if above_CW is None:
             above_CW = self.side_down - self._is_other(padded[: self.side_down]).sum(dim=1, dtype=dtype)
@@ -148,13 +141,13 @@ class ImpurityKernel:
         return count_CRW
 
     def _large(self, column_CRW: Tensor, rows: slice, out_RW: Tensor) -> None:
-        """Impurity from column counts: sums along the rows, then the table, for the classes that a segment holds."""
+        """Write the impurity from column counts: sums along the rows, then the table, for the classes of a segment."""
         is_cpu = self.device.type == "cpu"
         dtype = _dtype_for(self.side_down * self.side_right)
         window_RW = self.rows_H1[rows] * self.columns_W
         if is_cpu:
             is_present_CW = column_CRW.amax(dim=1)
-        for left, right in split_rows(self.width, max(_SEGMENT_COLUMNS, self.side_right) if is_cpu else self.width):
+        for left, right in split_rows(self.width, max(1024, self.side_right) if is_cpu else self.width):
             columns = slice(left, right + self.side_right - 1)
             part_CRW = column_CRW[:, :, columns]
             if is_cpu:
@@ -178,7 +171,7 @@ class ImpurityKernel:
             torch.sub(full_RW, out_RW, out=out_RW).div_(window_RW)
 
     def _small(self, padded: Tensor, rows: slice, out_RW: Tensor) -> None:
-        """Impurity of windows of at most 3 x 3 pixels, in one-byte integers (:func:`_small_window_table`)."""
+        """Write the impurity of windows of at most 3 x 3 pixels, in one-byte integers (:func:`_small_window_table`)."""
         other_CRW = self._is_other(padded[1:]).to(torch.uint8)
         other_CRW = running_sum(running_sum(other_CRW, self.side_down, 1), self.side_right, 2)
         code_RW = (other_CRW * other_CRW).mul_(other_CRW).sum(dim=0, dtype=torch.uint8).int()

@@ -19,11 +19,6 @@ def strip_rows(num_planes: int, width: int, device: torch.device) -> int:
     return max(1, limit // (4 * num_planes * width))
 
 
-def band_rows(height: int, most: int, device: torch.device) -> int:
-    """Return the rows in a band, the job of one worker: at most ``most`` and an eighth of the map; all on a device."""
-    return min(most, max(16, -(-height // 8))) if device.type == "cpu" else height
-
-
 def split_rows(height: int, rows: int) -> list[tuple[int, int]]:
     """Return half-open row ranges of at most ``rows`` rows that cover ``0 .. height``.
 
@@ -31,6 +26,11 @@ def split_rows(height: int, rows: int) -> list[tuple[int, int]]:
     [(0, 2), (2, 4), (4, 5)]
     """
     return [(first, min(first + rows, height)) for first in range(0, height, rows)]
+
+
+def split_bands(height: int, most: int, device: torch.device) -> list[tuple[int, int]]:
+    """Return row ranges that are each the job of one worker: at most ``most`` rows and an eighth; all on a device."""
+    return split_rows(height, min(most, max(16, -(-height // 8))) if device.type == "cpu" else height)
 
 
 def for_each(task: Callable[..., None], jobs: Sequence[tuple[int, ...]], device: torch.device) -> None:

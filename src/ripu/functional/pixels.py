@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ripu.functional.parallel import band_rows, for_each, split_rows, strip_rows
+from ripu.functional.parallel import for_each, split_bands, split_rows, strip_rows
 
 PixelKernel = Callable[[Tensor], tuple[Tensor, ...]]
 """(C, R, W) float32 logits, which it may overwrite -> maps (R, W)."""
@@ -50,7 +50,7 @@ def map_pixels(
     upper, lower, blend = _vertical_taps(source_height, height)
     rows = strip_rows(num_classes, width, device)
     # A worker takes four strips in a row: only at the start of a band is a source row stretched a second time.
-    bands = split_rows(height, band_rows(height, 4 * rows, device))
+    bands = split_bands(height, 4 * rows, device)
     is_finite = torch.ones((batch, len(bands)), dtype=torch.bool, device=device)
 
     def task(b: int, number: int) -> None:

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ripu.functional.parallel import band_rows, for_each, split_rows
-
-_BAND_ROWS = 128
+from ripu.functional.parallel import for_each, split_bands
 
 
 def check_radius(radius: int) -> None:
@@ -65,7 +63,7 @@ def window_mean(x_BHW: Tensor, radius: int) -> Tensor:
         mean_BHW[b, first:last] = window_mean_rows(x_BHW[b], radius, first, last)
 
     batch, height, _ = x_BHW.shape
-    bands = split_rows(height, band_rows(height, _BAND_ROWS, x_BHW.device))
+    bands = split_bands(height, 128, x_BHW.device)
     for_each(task, [(b, *band) for b in range(batch) for band in bands], x_BHW.device)
     return mean_BHW
 

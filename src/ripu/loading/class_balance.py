@@ -1,12 +1,9 @@
-"""Class-balanced sampling of source images, as in the released code.
+"""Class-balanced sampling of source images, as in the released code: rare classes come up more often.
 
 A draw picks a class, then the next image that contains it. With s_c the share of class c among the (image, class)
 incidences of the images drawn so far in a sub-epoch of 3,000 draws, class c is picked with
 
-    probability(c) proportional to 1 / log(1.01 + s_c),
-
-so rare classes come up more often than in uniform sampling. Listing the classes of each image takes one pass over the
-labels; the result is kept on disk until a label, the list of labels or the class table changes.
+    probability(c) proportional to 1 / log(1.01 + s_c).
 """
 
 from __future__ import annotations

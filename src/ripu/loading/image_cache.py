@@ -1,8 +1,7 @@
 """Images and labels at their training size, kept on disk: decoding a large PNG costs more than a step on a fast GPU.
 
-Entries are raw pixels, 3 bytes per pixel for an image and 1 for a label: 24,966 images and labels of 1280 x 720 take 92
-GB. An entry belongs to a file and a size. Its header records its inputs (size and time of change of the file, filter,
-class table, version), so an entry whose inputs have changed is replaced.
+Entries are raw pixels: 24,966 images and labels of 1280 x 720 take 92 GB. Their headers record their inputs (size and
+time of change of the file, filter, class table, version), so an entry whose inputs have changed is replaced.
 """
 
 from __future__ import annotations
@@ -35,10 +34,9 @@ _log = logging.getLogger(__name__)
 
 
 class ImageCache:
-    """Resized images and labels on disk.
+    """Resized images and labels on disk; any number of processes may share a folder.
 
-    Samples are bit-identical with and without it. Any number of processes may share a folder: the first to need an
-    entry makes it, and entries are written atomically.
+    Samples are bit-identical with and without it.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -88,8 +86,7 @@ class ImageCache:
         inputs = [CACHE_VERSION, PIL.__version__, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         stamp = hashlib.sha256(json.dumps([slot, inputs]).encode()).digest()
         entry = self.folder / slot[:2] / slot[2:]
-        kept = _read(entry, stamp)
-        if kept is not None:
+        if (kept := _read(entry, stamp)) is not None:
             return kept
         pixels = make()
         if self._is_writing:

@@ -72,11 +72,8 @@ class TrainScenes(Dataset[Sample]):
         """
         import albumentations
 
-        self.scenes = scenes
-        self.size = size
-        self.read_label = read_label
-        self.key = key
-        self.cache = cache
+        self.scenes, self.size, self.read_label = scenes, size, read_label
+        self.key, self.cache = key, cache
         self.augment = albumentations.Compose(list(transforms)) if transforms else None
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:

@@ -40,8 +40,7 @@ class Rectangles:
         >>> Rectangles(1, 2).partition((2, 3)).tolist()
         [[0, 0, 1], [2, 2, 3]]
         """
-        rows = np.arange(size[0], dtype=np.int32) // self.height
+        rows = np.arange(size[0], dtype=np.int32)[:, None] // self.height
         columns = np.arange(size[1], dtype=np.int32) // self.width
-        per_row = np.int32(-(-size[1] // self.width))
-        numbers: NDArray[np.int32] = rows[:, None] * per_row + columns[None, :]
+        numbers: NDArray[np.int32] = rows * (columns[-1] + 1) + columns
         return numbers

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ripu.acquisition import Acquisition, ScoreMaps
+from ripu.acquisition import Acquisition
 from ripu.functional import map_entropy_and_label
 from ripu.labelstore import Regions
-from ripu.selection.picks import greedy_picks
 
 FloatArray = NDArray[np.float64]
 
@@ -62,30 +61,6 @@ class Candidates:
             impurity=None if self.impurity is None else self.impurity[:count],
             uncertainty=None if self.uncertainty is None else self.uncertainty[:count],
         )
-
-
-def window_candidates(
-    index: int, maps: ScoreMaps, blocked: NDArray[np.bool_], limit: int, suppress_radius: int
-) -> Candidates:
-    """Return at most ``limit`` greedy picks outside ``blocked`` (H, W), from the score maps of a batch of one."""
-    score = maps.score[0]
-    tie_break = None if maps.tie_break is None else maps.tie_break[0]
-    available = torch.from_numpy(~blocked).to(score.device)
-    picks = greedy_picks(score, limit, suppress_radius, available, tie_break)
-    rows, columns = picks[:, 0], picks[:, 1]
-
-    def at_picks(batch: Tensor | None) -> FloatArray | None:
-        return None if batch is None else batch[0][rows, columns].cpu().double().numpy()
-
-    return Candidates(
-        index,
-        picks.cpu().numpy(),
-        score[rows, columns].float().cpu().numpy(),
-        np.ones(len(picks), dtype=np.int64),
-        None,
-        at_picks(maps.impurity),
-        at_picks(maps.uncertainty),
-    )
 
 
 def fixed_candidates(
@@ -168,46 +143,34 @@ def _region_scores(
     flat = partition.reshape(-1)
     inside = flat >= 0
     numbers = flat[inside].astype(np.int64)
-    uncertainty = None if maps.uncertainty is None else _means(maps.uncertainty, inside, numbers, counts)
+
+    def means(batch: Tensor) -> FloatArray:
+        values = batch[0].reshape(-1).cpu().double().numpy()[inside]
+        return np.bincount(numbers, values, len(counts)) / np.maximum(counts, 1)
+
+    uncertainty = None if maps.uncertainty is None else means(maps.uncertainty)
     if maps.impurity is None:
-        return _means(maps.score, inside, numbers, counts).astype(np.float32), None, uncertainty
+        return means(maps.score).astype(np.float32), None, uncertainty
     num_classes = int(logits.shape[1])
     _, label = map_entropy_and_label(logits, size)
     label_M = label[0].reshape(-1).cpu().numpy().astype(np.int64)[inside]
     class_RC = np.bincount(numbers * num_classes + label_M, minlength=len(counts) * num_classes)
-    nlogn_R = _nlogn(class_RC.reshape(len(counts), num_classes)).sum(axis=1)
-    impurity = np.maximum(0.0, (_nlogn(counts) - nlogn_R) / np.maximum(counts, 1))
+    class_RC = class_RC.reshape(len(counts), num_classes)
+    nlogn_R = (class_RC * np.log(np.maximum(class_RC, 1))).sum(axis=1)
+    size_R = np.maximum(counts, 1)
+    impurity = np.maximum(0.0, (counts * np.log(size_R) - nlogn_R) / size_R)
     score = impurity if uncertainty is None else impurity * uncertainty
     return score.astype(np.float32), impurity, uncertainty
 
 
-def _means(
-    batch: Tensor, inside: NDArray[np.bool_], numbers: NDArray[np.int64], counts: NDArray[np.int64]
-) -> FloatArray:
-    values = batch[0].reshape(-1).cpu().double().numpy()[inside]
-    means: FloatArray = np.bincount(numbers, values, len(counts)) / np.maximum(counts, 1)
-    return means
-
-
-def _nlogn(counts: NDArray[np.integer]) -> FloatArray:
-    result: FloatArray = counts * np.log(np.maximum(counts, 1))
-    return result
-
-
 def grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """Return the pixels within a Chebyshev distance of an (H, W) mask; radius 0 gives the mask itself.
+    """Return the pixels within a Chebyshev distance of an (H, W) mask.
 
     >>> grown(np.array([[True, False, False, False]]), 2).astype(int).tolist()
     [[1, 1, 1, 0]]
     """
-    if not radius or not mask.any():
-        return mask
-    result = mask
-    for axis, size in enumerate(mask.shape):
-        sums = np.concatenate([np.zeros_like(result.take([0], axis), dtype=np.int64), result.cumsum(axis)], axis)
-        places = np.arange(size)
-        ends, starts = np.minimum(places + radius + 1, size), np.maximum(places - radius, 0)
-        result = sums.take(ends, axis) > sums.take(starts, axis)
+    square = np.ones((2 * radius + 1, 2 * radius + 1), dtype=np.uint8)
+    result: NDArray[np.bool_] = cv2.dilate(np.ascontiguousarray(mask, dtype=np.uint8), square) > 0
     return result
 
 

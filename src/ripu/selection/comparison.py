@@ -45,9 +45,9 @@ def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: 
         labelled += 1
         truth = scenes.read_label(index).reshape(-1)
         for name, part in (("truth", truth), *((name, truth[mask]) for name, mask in zip(names, masks, strict=True))):
-            here = np.bincount(part, minlength=256)
-            counts[name] += here
-            kinds[name] += int((here[:num_classes] > 0).sum())
+            found = np.bincount(part, minlength=256)
+            counts[name] += found
+            kinds[name] += int((found[:num_classes] > 0).sum())
 
     def facts(name: str, pixels: int) -> dict[str, Any]:
         known, revealed = int(counts[name].sum()), int(counts[name][:num_classes].sum())
@@ -56,8 +56,8 @@ def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: 
             "void_fraction": 1.0 - revealed / known if known else None,
             "classes_per_image": kinds[name] / labelled if labelled else None,
             "class_shares": {
-                one: int(counts[name][number]) / revealed if revealed else None
-                for number, one in enumerate(scenes.taxonomy.class_names)
+                kind: int(counts[name][number]) / revealed if revealed else None
+                for number, kind in enumerate(scenes.taxonomy.class_names)
             },
         }
 
@@ -86,17 +86,19 @@ def summary(results: Mapping[str, Any]) -> str:
     def percent(value: float | None, digits: int = 2) -> str:
         return "-" if value is None else f"{100 * value:.{digits}f}"
 
-    lines = [line("", list(columns))]
-    lines.append(line("pixels asked (%)", [percent(one["asked_fraction"]) for one in columns.values()]))
-    lines.append(line("of these void (%)", [percent(one["void_fraction"]) for one in columns.values()]))
-    kinds = [one["classes_per_image"] for one in columns.values()]
-    lines.append(line("classes an image", ["-" if kind is None else f"{kind:.1f}" for kind in kinds]))
-    lines.append("class shares without void (%)")
+    facts, overlap = list(columns.values()), results["overlap"]
+    kinds = [column["classes_per_image"] for column in facts]
+    lines = [
+        line("", list(columns)),
+        line("pixels asked (%)", [percent(column["asked_fraction"]) for column in facts]),
+        line("of these void (%)", [percent(column["void_fraction"]) for column in facts]),
+        line("classes an image", ["-" if kind is None else f"{kind:.1f}" for kind in kinds]),
+        "class shares without void (%)",
+    ]
     for name in results["truth"]["class_shares"]:
-        lines.append(line(f"  {name}", [percent(one["class_shares"][name], 1) for one in columns.values()]))
-    overlap = results["overlap"]
+        lines.append(line(f"  {name}", [percent(column["class_shares"][name], 1) for column in facts]))
     if len(overlap) > 1:
         lines += ["", line("also asked by (%)", ["", *overlap])]
         for name, row in overlap.items():
-            lines.append(line(f"  of {name}", ["", *(percent(row[one], 1) if one in row else "" for one in overlap)]))
+            lines.append(line(f"  of {name}", ["", *(percent(row[by], 1) if by in row else "" for by in overlap)]))
     return "\n".join(lines)

@@ -15,9 +15,7 @@ from torch import Tensor
 from ripu.functional import for_each
 from ripu.io.errors import ConfigError
 
-_SAMPLES = 1 << 15
-_FEWEST_CANDIDATES = 4096
-_CANDIDATES_PER_PICK = 16
+_SAMPLES, _FEWEST_CANDIDATES, _CANDIDATES_PER_PICK = 1 << 15, 4096, 16
 
 
 def greedy_picks(

@@ -16,9 +16,6 @@ from ripu.labelstore import LabelReader, TargetImage, regions_of
 from ripu.selection.candidates import grown
 from ripu.selection.engine import RoundTally
 
-_OVERLAP_IMAGES = 250
-"""Most images that the overlap with the round before is measured on, spread evenly."""
-
 
 def report_round(store: LabelReader, index: int, tally: RoundTally, started: float) -> dict[str, Any]:
     """Sum up a committed round.
@@ -95,10 +92,8 @@ def round_overlap(store: LabelReader, index: int) -> tuple[float | None, float |
     """
     if index == 0:
         return None, None
-    picks = near = 0
-    expected = 0.0
-    is_fixed = False
-    count = min(_OVERLAP_IMAGES, len(store.images))
+    picks, near, expected, is_fixed = 0, 0, 0.0, False
+    count = min(250, len(store.images))  # spread evenly
     for item in range(count):
         image = store.images[(2 * item + 1) * len(store.images) // (2 * count)]
         record = store.picks(image.image_id, index)

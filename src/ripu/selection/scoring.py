@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -18,7 +19,8 @@ from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelReader, Round, square_regions
 from ripu.loading.order import seed_of
 from ripu.regions import RegionShape
-from ripu.selection.candidates import Candidates, fixed_candidates, grown, window_candidates
+from ripu.selection.candidates import Candidates, fixed_candidates, grown
+from ripu.selection.picks import greedy_picks
 from ripu.selection.query import Query
 from ripu.selection.ranks import SelectionError
 
@@ -159,7 +161,7 @@ class Scorer:
         grid = self.grid(self.label_sizes[index])
         if grid is None:
             return blocked
-        blocked = grid.sample(blocked)
+        blocked = blocked[np.ix_(grid.rows, grid.columns)]
         for earlier, record in store.picks_as_of(image_id, round_index):
             if "grid" in earlier.info:  # its picks kept their distance on the grid, which is a little more
                 blocked |= grid.near(record.picks, int(earlier.info["grid"]["suppress_radius"]))
@@ -171,8 +173,24 @@ class Scorer:
         size = self.label_sizes[index]
         grid = self.grid(size)
         maps = self._score(logits, image, size if grid is None else self.train_size, key)
-        offer = window_candidates(index, maps, blocked, num_picks, self.query.suppress_radius)
-        return offer if grid is None else replace(offer, places=grid.to_label(offer.places))
+        score, tie_break = maps.score[0], None if maps.tie_break is None else maps.tie_break[0]
+        available = torch.from_numpy(~blocked).to(score.device)
+        picks = greedy_picks(score, num_picks, self.query.suppress_radius, available, tie_break)
+        rows, columns = picks.unbind(1)
+
+        def at_picks(batch: Tensor | None) -> NDArray[np.float64] | None:
+            return None if batch is None else batch[0][rows, columns].cpu().double().numpy()
+
+        places = picks.cpu().numpy()
+        return Candidates(
+            index,
+            places if grid is None else np.stack([grid.rows[places[:, 0]], grid.columns[places[:, 1]]], axis=1),
+            score[rows, columns].float().cpu().numpy(),
+            np.ones(len(places), dtype=np.int64),
+            None,
+            at_picks(maps.impurity),
+            at_picks(maps.uncertainty),
+        )
 
     def _fixed(
         self,
@@ -237,14 +255,6 @@ class TrainingGrid:
                 f"{list(train_size)} is larger than a label of {list(label_size)}; use protocol.pixel_grid=label"
             )
         return cls(_nearest(label_size[0], train_size[0]), _nearest(label_size[1], train_size[1]))
-
-    def sample(self, label_map: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return the (h, w) values of an (H, W) map at the pixels of the grid."""
-        return label_map[np.ix_(self.rows, self.columns)]
-
-    def to_label(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Convert (N, 2) rows and columns of the grid to rows and columns of the label."""
-        return np.stack([self.rows[places[:, 0]], self.columns[places[:, 1]]], axis=1)
 
     def near(self, places: NDArray[np.integer], radius: int) -> NDArray[np.bool_]:
         """Return an (h, w) mask of the pixels within ``radius`` (Chebyshev, on the grid) of (N, 2) label pixels."""
