@@ -17,17 +17,10 @@ IGNORE = 255
 
 
 def supervised_loss(logits: Tensor, label: Tensor, *, average: Literal["labelled", "all"] = "labelled") -> Tensor:
-    """Return the cross-entropy over the labelled pixels (Eq. 8), for source and target alike.
+    """Return the cross-entropy over the labelled pixels in nats (Eq. 8), for source and target alike.
 
-    ``L_CE = -1/|I| * sum_ij sum_c Y_ijc log P_ijc``
-
-    Args:
-        logits: (B, C, H, W) float.
-        label: (B, H, W) integer train ids, 255 = no label.
-        average: The pixels that ``|I|`` counts: ``labelled`` (the released code) or ``all`` (the paper's text).
-
-    Returns:
-        float32 scalar in nats.
+    ``L_CE = -1/|I| * sum_ij sum_c Y_ijc log P_ijc``, where ``average`` says if ``|I|`` counts the ``labelled`` pixels
+    (the released code) or ``all`` of them (the paper's text).
 
     Raises:
         ValueError: The shapes do not fit, or ``average`` is unknown.
@@ -45,7 +38,7 @@ def label_boundary(label: Tensor, *, detector: Literal["neighbors", "laplacian"]
     """Return the pixels that lie on a boundary between labels, (B, H, W) bool; never one that is 255 itself.
 
     Args:
-        label: (B, H, W) integer train ids, 255 = no label.
+        label: Train ids.
         detector: ``neighbors``: any of the 8 neighbours inside the image has another id (255 counts as another id).
             ``laplacian``: the released code, a zero-padded 3x3 Laplacian of the raw ids that is not 0; it misses a
             one-pixel 2 between a 1 and a 3 and calls every pixel at the image border whose id is not 0 a boundary.
@@ -81,18 +74,15 @@ def consistency_loss(
 ) -> Tensor:
     """Return the mean distance of a prediction to the mean prediction of its 3x3 window (Eq. 9), on source images.
 
-    ``L_cr = 1/|I| * sum_ij || P_ij - mean_{uv in N_1(ij)} P_uv ||_1``
+    ``L_cr = 1/|I| * sum_ij || P_ij - mean_{uv in N_1(ij)} P_uv ||_1``, in [0, 2]
 
     Args:
-        logits: (B, C, H, W) float.
-        label: (B, H, W) integer train ids, 255 = no label; only used with ``boundary_only``.
+        logits: Network outputs.
+        label: Train ids; only used with ``boundary_only``.
         boundary_only: Average over the labelled pixels on a label boundary (the released code), or over all pixels
             (the paper's text).
         boundary_detector: See :func:`label_boundary`.
         border: ``clip`` the 3x3 window at the image border (the paper) or ``replicate`` the border pixels.
-
-    Returns:
-        float32 scalar in [0, 2].
 
     Raises:
         ValueError: The shapes do not fit, or an option is unknown.
@@ -113,18 +103,15 @@ def consistency_loss(
 
 
 def negative_learning_loss(logits: Tensor, threshold: float = 0.05, *, epsilon: float = 0.0) -> Tensor:
-    """Return the loss that pushes down the classes a pixel surely is not (Eq. 10-11), on target images.
+    """Return the loss in nats that pushes down the classes a pixel surely is not (Eq. 10-11), on target images.
 
     ``L_nl = -1/Lambda * sum_ij sum_c [P_ijc < tau] log(1 - P_ijc)``, where ``Lambda`` is the number of (pixel, class)
     pairs below tau. The gradient treats the choice of these pairs as constant.
 
     Args:
-        logits: (B, C, H, W) float.
+        logits: Network outputs.
         threshold: tau, in (0, 1).
         epsilon: Added inside the logarithm; 1e-6 in the released code.
-
-    Returns:
-        float32 scalar in nats.
 
     Raises:
         ValueError: ``threshold`` is outside (0, 1).

@@ -45,13 +45,7 @@ class CannyEntropy:
             )
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int], *, images: Tensor) -> ScoreMaps:
-        """Score a batch; see :class:`ripu.acquisition.Acquisition`.
-
-        Images are resized to ``size`` (bilinear) before the edges are found.
-
-        Raises:
-            ConfigError: The images do not fit the logits, or are not uint8 RGB.
-        """
+        """Score a batch; resize its images, which must fit the logits (else ConfigError), to ``size`` first."""
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8 or len(images) != len(logits):
             raise ConfigError(
                 f"images must be uint8 RGB ({len(logits)}, h, w, 3), not {tuple(images.shape)} of {images.dtype}."

@@ -95,10 +95,7 @@ class ImpurityKernel:
         return split_bands(self.height, 128, self.device)
 
     def compute(self, label_HW: Tensor, first: int, last: int, out_RW: Tensor) -> None:
-        """Write the impurity of rows ``first .. last - 1`` of one map to ``out_RW``, contiguous float32.
-
-        The integer labels, in 0 .. num_classes - 1, are not checked.
-        """
+        """Write the impurity of rows ``first .. last - 1`` to contiguous float32 ``out_RW``; check no label."""
         # The band and what its windows reach. Outside the map lies a label that is no class and counts nowhere. One row
         # more above than below: the row that leaves the first window.
         above, below = max(0, first - self.reach_down - 1), min(self.height, last + self.reach_down)

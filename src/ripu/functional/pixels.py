@@ -2,9 +2,8 @@
 
 Legend: B batch, C classes, h w size of the logits, H W size of the result, R rows of a strip.
 
-Bilinear interpolation (``align_corners=True``) is separable: a strip first stretches the few source rows that it needs
-along W, then blends two of them for each of its own rows, then reduces the (C, R, W) strip to (R, W) maps. Positions
-and weights are those of :func:`torch.nn.functional.interpolate`, in float32 as there.
+Bilinear interpolation (``align_corners=True``) is separable: a strip stretches the few source rows that it needs along
+W, then blends two of them for each of its own rows, with the positions and weights of torch's ``interpolate``.
 """
 
 from __future__ import annotations

@@ -39,22 +39,20 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
 def blend_tiles(tiles: Sequence[Tensor], rows: Sequence[int], columns: Sequence[int], size: tuple[int, int]) -> Tensor:
     """Blend the logits of tiles by a mean in which a tile counts less near its inner borders.
 
+    Weights fall linearly to almost 0 over the overlap, which avoids seams.
+
     Args:
         tiles: (C, h, w) logits of every tile, all of one size, row by row as in ``rows`` x ``columns``.
         rows: First row of each row of tiles.
         columns: First column of each column of tiles.
-        size: (H, W) of the image.
-
-    Returns:
-        (C, H, W) float32. Weights fall linearly to almost 0 over the overlap, which avoids seams.
+        size: (H, W) of the result, which is (C, H, W) float32.
     """
     if len(tiles) == 1:
         return tiles[0].float()
     num_classes, height, width = tiles[0].shape
     device = tiles[0].device
     down, across = _weights(rows, height, device), _weights(columns, width, device)
-    total_CHW = torch.zeros((num_classes, *size), device=device)
-    weight_HW = torch.zeros(size, device=device)
+    total_CHW, weight_HW = torch.zeros((num_classes, *size), device=device), torch.zeros(size, device=device)
     for number, logits_Chw in enumerate(tiles):
         row, column = divmod(number, len(columns))
         weight_hw = down[row][:, None] * across[column]

@@ -57,20 +57,12 @@ class ImageCache:
             raise SceneError(f"data.cache={folder} cannot be written to; name another folder, or null")
 
     def image(self, scenes: SceneDataset, index: int, size: tuple[int, int]) -> Pixels:
-        """Return (h, w, 3) uint8 RGB of a scene at a size (h, w), reading the image if it is not kept.
-
-        Raises:
-            SceneError: See :meth:`SceneDataset.require_image`.
-        """
+        """Return (h, w, 3) uint8 RGB of a scene; if it is not kept, as :meth:`SceneDataset.require_image` reads it."""
         path = scenes.scenes[index].image
         return self._get(path, size, "resize_image", lambda: resize_image(scenes.require_image(index), size))
 
     def label(self, scenes: SceneDataset, index: int, size: tuple[int, int]) -> Pixels:
-        """Return (h, w) uint8 train ids of a scene at a size (h, w), reading the label if it is not kept.
-
-        Raises:
-            SceneError: See :meth:`SceneDataset.require_label`.
-        """
+        """Return (h, w) uint8 train ids of a scene; if not kept, as :meth:`SceneDataset.require_label` reads them."""
         path, how = scenes.scenes[index].label, f"resize_label {scenes.reading}"
         return self._get(path, size, how, lambda: resize_label(scenes.require_label(index), size))
 

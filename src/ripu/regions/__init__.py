@@ -22,8 +22,8 @@ class RegionShape(Protocol):
     """A way to cut images into regions.
 
     Attributes:
-        is_fixed: False: regions are the windows around the picks, wherever these lie (then :meth:`partition` is never
-            called). True: the image is cut once and a pick is one of the pieces.
+        is_fixed: False: regions are the windows around the picks, and :meth:`partition` is never called. True: the
+            image is cut once and a pick is one of the pieces.
         needs_image: True if :meth:`partition` needs the image.
     """
 
@@ -35,14 +35,10 @@ class RegionShape(Protocol):
         ...
 
     def partition(self, size: tuple[int, int], image: NDArray[np.uint8] | None = None) -> NDArray[np.int32]:
-        """Cut an image into regions; the same arguments give the same regions on every machine and in every round.
+        """Return the (H, W) int32 region of each pixel of a label of ``size``, the same on every machine and round.
 
-        Args:
-            size: (H, W) of the label.
-            image: (h, w, 3) uint8 RGB at any size if ``needs_image``, otherwise ignored.
-
-        Returns:
-            (H, W) int32 region numbers from 0; a number may be unused; -1 marks pixels that belong to no region.
+        Numbers count from 0, and may be unused; -1 marks pixels that belong to no region. The image is (h, w, 3) uint8
+        RGB at any size, or ignored unless ``needs_image``.
 
         Raises:
             ValueError: An image is needed but was not given.

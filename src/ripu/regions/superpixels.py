@@ -70,5 +70,5 @@ class Superpixels:
             np.minimum((2 * np.arange(out) + 1) * length // (2 * out), length - 1)
             for out, length in ((size[0], height), (size[1], width))
         )
-        enlarged: NDArray[np.int32] = numbers[rows[:, None], columns[None, :]]
+        enlarged: NDArray[np.int32] = numbers[rows[:, None], columns]
         return enlarged
