@@ -211,7 +211,7 @@ class RipuModule(EvaluationModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume at the checkpoint's step with a fresh epoch.
 
-        Everything that training reads depends on the step alone. So only the number of steps is restored of Lightning's
+        Everything that training reads depends only on the step. So only the number of steps is restored of Lightning's
         loop state; the place inside an epoch follows from it.
         """
         trainer = self._trainer

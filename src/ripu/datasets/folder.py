@@ -35,7 +35,7 @@ def make_taxonomy(
 
     Args:
         name: Its name.
-        classes: Class name -> RGB colour, in the order of train ids; or names alone, to choose the colours
+        classes: Class name -> RGB colour, in the order of train ids; or only names, to choose the colours
             automatically.
         ids: Id in label files -> class name; a class may have several. None: 0, 1, ... in the order of classes.
         subsets: Named groups of classes over which a further mean is reported.
@@ -146,7 +146,7 @@ def load_folder(
         labels: The same for the labels, as many as ``images``; None if nothing is labelled (target only).
         classes, ids, subsets: See :func:`make_taxonomy`; ``ids`` are not used with a ``color_map``.
         ignore_ids: Ids that are void; any other id without a class is an error. None makes all others void.
-        color_map: None for labels that hold ids; ``classes`` for images in the colours of ``classes``; else class name
+        color_map: None for labels with ids; ``classes`` for images in the colours of ``classes``; else class name
             -> list of RGB colours.
         ignore_colors: Colours that are void; any other colour without a class is an error. None makes all others void.
         list_file: A text file that names the scenes to take, one image per line (the rest of the line is ignored; names
@@ -160,7 +160,7 @@ def load_folder(
         The scenes in the order of patterns and names; image ids are paths below ``root`` without ending.
 
     Raises:
-        SceneError: There is no image, an image has no label, sizes differ, or a label holds undeclared ids or colours.
+        SceneError: There is no image, an image has no label, sizes differ, or a label has undeclared ids or colours.
     """
     root, key = Path(root), f"dataset.{name}"
     needed = _NEEDED.get(name, f"{key}.images is not given; name a folder or a glob below dataset.root")
@@ -208,12 +208,12 @@ _NEEDED = {
 
 
 def _refuse_unlabelled(scenes: list[Scene], key: str, patterns: list[str]) -> None:
-    alone = [scene.image_id for scene in scenes if scene.label is None]
-    if alone:
+    unlabelled = [scene.image_id for scene in scenes if scene.label is None]
+    if unlabelled:
         also = ", or set dataset.target.missing_labels=allow" if key == "dataset.target" else ""
         raise SceneError(
-            f"{key}: {len(alone)} of {len(scenes)} images have no label in {patterns}: {alone[:5]}; the wildcards must "
-            f"match the same text in images and labels. Add the labels, take the images out{also}"
+            f"{key}: {len(unlabelled)} of {len(scenes)} images have no label in {patterns}: {unlabelled[:5]}; the "
+            f"wildcards must match the same text in images and labels. Add the labels, take the images out{also}"
         )
 
 

@@ -32,9 +32,9 @@ def pair_by_name(images: Path, labels: Path, name: str) -> tuple[tuple[Scene, ..
     """
     first, second = ({path.name: path for path in sorted(folder.glob("[!.]*.png"))} for folder in (images, labels))
     scenes = tuple(Scene(path.stem, path, second[key]) for key, path in first.items() if key in second)
-    alone = sorted(first.keys() ^ second.keys())
-    if scenes and alone:
-        _log.warning("%s: %d files have no partner and are left out: %s", name, len(alone), alone[:5])
+    unpaired = sorted(first.keys() ^ second.keys())
+    if scenes and unpaired:
+        _log.warning("%s: %d files have no partner and are left out: %s", name, len(unpaired), unpaired[:5])
     return scenes, len(first), len(second)
 
 
@@ -164,6 +164,6 @@ def _named(line: str, scenes: Sequence[Scene], by_name: Mapping[str, Sequence[in
         if spaced is None:
             return path
         tail = path.parts[spaced:]
-        if any(_parts(scenes[one])[-len(tail) :] == tail for one in by_name.get(path.name, ())):
+        if any(_parts(scenes[index])[-len(tail) :] == tail for index in by_name.get(path.name, ())):
             return path
     raise AssertionError(line)  # the first word has no space

@@ -212,7 +212,7 @@ def save_new(content: Mapping[str, Any], out: Path) -> None:
         WriteError: It cannot be written; nothing is left behind.
     """
     with AtomicFile(out) as file, writing(out):
-        torch.save(dict(content), file)  # type: ignore[arg-type]  # it writes and flushes alone
+        torch.save(dict(content), file)  # type: ignore[arg-type]  # it only writes and flushes
         file.publish()
 
 

@@ -52,8 +52,7 @@ def remove_leftovers(run: Path) -> None:
 class RunCheckpoint(pl.Callback):
     """Saves every N steps, every M minutes, at the end of every phase and on errors; keeps the newest ones.
 
-    At a step with a round, the checkpoint is written after the round is committed, so that a resumed run never misses
-    one.
+    At a step with a round, the checkpoint is written after the commit, so that a resumed run never misses a round.
     """
 
     def __init__(
