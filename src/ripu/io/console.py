@@ -44,14 +44,7 @@ class Progress:
     """
 
     def __init__(self, what: str, total: int, unit: str = "images", *, is_enabled: bool = True) -> None:
-        """Begin with nothing done.
-
-        Args:
-            what: Name of the work.
-            total: Number of items.
-            unit: Name of the items.
-            is_enabled: False shows nothing at all.
-        """
+        """Begin ``what`` with none of ``total`` items done; ``is_enabled=False`` shows nothing at all."""
         self.what, self.total, self.unit = what, total, unit
         self._is_enabled = is_enabled
         self._began = self._last_line = time.monotonic()
@@ -68,8 +61,7 @@ class Progress:
 
     def __call__(self, done: int, total: int | None = None) -> None:
         """Show that ``done`` items are done, of a new ``total`` if it is given; close when all are."""
-        self.total = self.total if total is None else total
-        self._done = done
+        self.total, self._done = self.total if total is None else total, done
         if self._bar is not None:
             self._bar.total = self.total
             self._bar.update(done - self._bar.n)
@@ -104,15 +96,7 @@ class Progress:
 
 
 def track(items: Iterable[_T], what: str, total: int, unit: str = "images", *, is_enabled: bool = True) -> Iterator[_T]:
-    """Pass items on and show how many went by.
-
-    Args:
-        items: The items.
-        what: Name of the work.
-        total: Number of items.
-        unit: Name of the items.
-        is_enabled: False shows nothing at all.
-    """
+    """Pass items on and show how many went by; the other arguments are those of :class:`Progress`."""
     with Progress(what, total, unit, is_enabled=is_enabled) as progress:
         for item in items:
             yield item

@@ -36,11 +36,7 @@ class ConfigError(RipuError, ValueError):
 
 
 def print_error(error: BaseException) -> None:
-    """Print an error that the user can act on, in one line on stderr; raise any other.
-
-    Args:
-        error: The error that ended a command; see :func:`line_of`.
-    """
+    """Print an error that the user can act on, in one line on stderr; raise any other."""
     ignore_dead_workers()
     line = line_of(error)
     if line is None:
@@ -49,14 +45,7 @@ def print_error(error: BaseException) -> None:
 
 
 def line_of(error: BaseException) -> str | None:
-    """Return the line that explains an error and names the remedy.
-
-    Args:
-        error: Any error that ended a command.
-
-    Returns:
-        The line; None for a fault of the program, whose traceback is needed.
-    """
+    """Return the line that explains an error and names the remedy; None for a fault of the program itself."""
     if isinstance(error, RipuError):
         return message_of(error)
     if is_out_of_memory(error):
@@ -72,7 +61,7 @@ def line_of(error: BaseException) -> str | None:
         return (
             "a process that reads or makes data died; most often the machine ran out of memory. Start the command again"
         )
-    if _is_of_torch_distributed(error):
+    if _is_a(error, {"DistNetworkError", "DistStoreError", "DistBackendError"}, _PEER):
         return (
             f"another process of this job has ended or cannot be reached ({message_of(error).splitlines()[0]}); see "
             "its output, and resume with the same number of processes"
@@ -88,9 +77,8 @@ def message_of(error: BaseException) -> str:
     >>> message_of(ValueError("Caught ValueError in DataLoader worker process 0.\\nOriginal ...\\nx.ValueError: bad"))
     'bad'
     """
-    text = str(error)
-    caught = _CAUGHT.match(text)
-    return (caught[2] if caught else text).strip()
+    caught = _CAUGHT.match(str(error))
+    return (caught[2] if caught else str(error)).strip()
 
 
 def cause_and_remedy(error: OSError) -> str:
@@ -112,10 +100,14 @@ def cause_and_remedy(error: OSError) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out, on a device or on the CPU."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"OutOfMemoryError", "MemoryError"}:
+    return _is_a(error, {"OutOfMemoryError", "MemoryError"}, _NO_MEMORY)
+
+
+def _is_a(error: BaseException, names: set[str], words: re.Pattern[str]) -> bool:
+    """Return whether a class of an error has one of these names, or a RuntimeError contains these words."""
+    if names & {kind.__name__ for kind in type(error).__mro__}:
         return True
-    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+    return isinstance(error, RuntimeError) and bool(words.search(str(error)))
 
 
 def _out_of_memory(error: BaseException) -> str:
@@ -139,12 +131,4 @@ def _is_of_lost_worker(error: BaseException) -> bool:
     if not isinstance(error, (ConnectionError, EOFError, FileNotFoundError)):
         return False
     files = [Path(frame.f_code.co_filename).as_posix() for frame, _ in traceback.walk_tb(error.__traceback__)]
-    is_loader = any(file.endswith("torch/utils/data/dataloader.py") for file in files)
-    return is_loader and "/multiprocessing/" in files[-1]
-
-
-def _is_of_torch_distributed(error: BaseException) -> bool:
-    """Return whether processes of a job could not talk to each other."""
-    if {"DistNetworkError", "DistStoreError", "DistBackendError"} & {kind.__name__ for kind in type(error).__mro__}:
-        return True
-    return isinstance(error, RuntimeError) and bool(_PEER.search(str(error)))
+    return any(file.endswith("torch/utils/data/dataloader.py") for file in files) and "/multiprocessing/" in files[-1]

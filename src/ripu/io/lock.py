@@ -16,11 +16,8 @@ from ripu.io.writing import WriteError
 
 _log = logging.getLogger(__name__)
 
-_held: dict[str, FileLock] = {}
-"""The locks of this process by file."""
-
-_warned: set[str] = set()
-"""Files on file systems without locks that were already warned of."""
+_held: dict[str, FileLock] = {}  # the locks of this process by file
+_warned: set[str] = set()  # files on file systems without locks that a warning has named
 
 
 def _forget_in_child() -> None:
@@ -43,32 +40,26 @@ class FileLock:
     """The exclusive right to what a lock file stands for.
 
     The file stays in place, and the system drops the lock when the process ends, however it ends: there is never a file
-    to delete. Forked children (data loader workers) do not inherit the lock. On a file system without locks only other
-    users in this process are kept out, after a warning.
-
-    Attributes:
-        path: The lock file.
-        has_locks: False on a file system without locks.
+    to delete. Forked children (data loader workers) do not inherit the lock. On a file system without locks
+    (``has_locks`` is False) only other users in this process are kept out, after a warning.
     """
 
     def __init__(self, path: Path, *, wait_for: str | None = None) -> None:
-        """Take the lock.
+        """Take the lock; create its file.
 
         Args:
-            path: The lock file; created where it is missing.
-            wait_for: Wait for a lock that is taken, and log what for, e.g. ``"the run that trains the same
-                beginning"``.
+            path: The lock file.
+            wait_for: Wait for a taken lock, and log this, e.g. ``"the run that trains the same beginning"``.
 
         Raises:
             LockedError: Another process or this one holds the lock, and ``wait_for`` is not given; names pid and host.
             WriteError: The file cannot be opened.
         """
-        self.path = path
-        self.has_locks = True
-        self._key = os.path.realpath(path)
-        self._pid = os.getpid()
+        self.path, self.has_locks, self._key = path, True, os.path.realpath(path)
         if wait_for is None and self._key in _held:
-            raise LockedError(f"{path}: this process (pid {self._pid}) holds the lock already; close that writer first")
+            raise LockedError(
+                f"{path}: this process (pid {os.getpid()}) holds the lock already; close that writer first"
+            )
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             self._descriptor = os.open(path, flags, 0o644)
@@ -85,7 +76,7 @@ class FileLock:
         _held[self._key] = self
         with contextlib.suppress(OSError):  # a full disk: the note is for people, the lock holds without it
             os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, f"pid {self._pid} on {socket.gethostname()}\n".encode())
+            os.write(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def __enter__(self) -> FileLock:
         return self

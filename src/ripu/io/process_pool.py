@@ -26,13 +26,10 @@ def in_processes(
     """Apply a function to jobs in several processes; in this one if that is as fast.
 
     Args:
-        function: A function that can be pickled, as can its jobs and results.
-        jobs: Its arguments.
-        num_workers: Number of processes; all cores unless given, 1 works in this process.
+        function: Can be pickled, as can its jobs and results.
+        jobs: Its arguments, in the order of the results.
+        num_workers: Number of processes; by default that of the cores, and none for a few jobs.
         prepare: Called once in each new process.
-
-    Yields:
-        The results, in the order of the jobs.
     """
     workers = min(num_workers or num_cores(), len(jobs))
     if workers <= 1 or (num_workers is None and len(jobs) <= 4):

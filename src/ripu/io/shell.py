@@ -34,11 +34,7 @@ def argument(key: str, value: object) -> str:
 
 
 def command_line(name: str, words: Sequence[str] = ()) -> str:
-    """Return the line that runs a command of this package.
-
-    Args:
-        name: Its module below ``ripu``.
-        words: Its words, not quoted for the shell yet; values of Hydra keys as :func:`override` makes them.
+    """Return the line that runs module ``name`` of this package; its words are not quoted for the shell yet.
 
     >>> command_line("train", ["dataset=gtav", override("paths.output_dir", "a,b")])
     'python -m ripu.train dataset=gtav \\'paths.output_dir=\\'"\\'"\\'a,b\\'"\\'"\\'\\''

@@ -27,8 +27,7 @@ class Terminated(KeyboardInterrupt):
 def guard_start(name: str) -> None:
     """Let Ctrl-C end this process quietly until :func:`end_guard`; helper processes of a command ignore it.
 
-    Args:
-        name: ``__name__`` of the module that is a command. Does nothing where it is imported by another.
+    ``name`` is the ``__name__`` of the command's module; nothing happens if another module imports it.
     """
     if not _is_main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # e.g. a shell's background job
         return
@@ -65,15 +64,12 @@ def request_stop(number: int) -> None:
 
 
 def is_stop_requested() -> bool:
-    """Return whether a signal has asked for a stop.
-
-    Where all processes of a job get the signal, a data worker may die of it, and the error that follows is not a fault.
-    """
+    """Return whether a signal has asked for a stop: errors after it, e.g. of a worker that it killed, are no faults."""
     return bool(_requested)
 
 
 def stop_status() -> int | None:
-    """Return the exit status that belongs to the signal, as in shells; None where there was none."""
+    """Return the exit status that belongs to the signal, as in shells; None without a signal."""
     return 128 + _requested[-1] if _requested else None
 
 

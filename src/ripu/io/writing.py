@@ -21,14 +21,7 @@ class WriteError(RipuError, OSError):
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a refused write into an error that names the file.
-
-    Args:
-        path: The file or folder that is being written.
-
-    Raises:
-        WriteError: The operating system refused; names the path, the cause and the remedy. Other errors pass through.
-    """
+    """Turn a refused write of a file or folder into :class:`WriteError`; other errors pass through."""
     try:
         yield
     except WriteError:
@@ -82,11 +75,7 @@ class AtomicFile:
             self._temporary.unlink(missing_ok=True)
 
     def write(self, data: Any) -> int:
-        """Append bytes, or anything with the buffer protocol; returns their number.
-
-        Raises:
-            WriteError: The operating system refused.
-        """
+        """Append bytes, or anything with the buffer protocol; return their number."""
         assert self._handle is not None
         with self._explained():
             return self._handle.write(data)
@@ -101,11 +90,8 @@ class AtomicFile:
         """Give the file its name, in place of a file of that name.
 
         Args:
-            name: Another name in the same folder than that of ``path``.
+            name: A name in the same folder, instead of that of ``path``.
             durable: Sync the file and its folder to the disk, for what cannot be made again.
-
-        Raises:
-            WriteError: The operating system refused.
         """
         self.flush()
         assert self._handle is not None
@@ -138,12 +124,7 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Write a file, whole or not at all; make its folder.
-
-    Args:
-        path: The file; replaced where it exists.
-        data: Its content.
-        durable: Sync it to the disk, for what cannot be made again.
+    """Write or replace a file, whole or not at all; make its folder. ``durable`` syncs both to the disk.
 
     Raises:
         WriteError: The operating system refused.
