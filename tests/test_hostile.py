@@ -277,7 +277,7 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
 
 
 def test_aliases_in_a_configuration_are_refused(tmp_path: Path) -> None:
-    from ripu.config.stored import read_values
+    from ripu.config.migrate import read_values
     from ripu.report.collect import read_record
     from ripu.run.folder import check_free
 

@@ -17,34 +17,27 @@ if TYPE_CHECKING:
     from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss
     from ripu.selection import greedy_picks
 else:
-    _HOME = {
-        "region_impurity": "ripu.functional",
-        "pixel_entropy": "ripu.functional",
-        "window_mean": "ripu.functional",
-        "supervised_loss": "ripu.losses",
-        "consistency_loss": "ripu.losses",
-        "negative_learning_loss": "ripu.losses",
-        "ripu_score": "ripu.acquisition",
-        "greedy_picks": "ripu.selection",
-        "LabelStore": "ripu.labelstore",
-        "LabelStoreError": "ripu.labelstore",
-        "TargetImage": "ripu.labelstore",
-        "ImagePicks": "ripu.labelstore",
-        "ImageAnswers": "ripu.labelstore",
+    _NAMES = {
+        "ripu.acquisition": ["ripu_score"],
+        "ripu.functional": ["pixel_entropy", "region_impurity", "window_mean"],
+        "ripu.labelstore": ["ImageAnswers", "ImagePicks", "LabelStore", "LabelStoreError", "TargetImage"],
+        "ripu.losses": ["consistency_loss", "negative_learning_loss", "supervised_loss"],
+        "ripu.selection": ["greedy_picks"],
     }
 
     def __getattr__(name: str) -> object:
         """Import a public name from its home (PEP 562)."""
         from importlib import import_module
 
-        if name not in _HOME:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_HOME[name]), name)
-        return value
+        for home, names in _NAMES.items():
+            if name in names:
+                value = globals()[name] = getattr(import_module(home), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         """List the public names, imported or not."""
-        return sorted({*globals(), *_HOME})
+        return sorted({*globals(), *__all__})
 
 
 __all__ = [

@@ -18,8 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ripu.config.app import command
-from ripu.config.messages import quiet_libraries
+from ripu.config.app import command, quiet_libraries
 from ripu.io.errors import print_error
 from ripu.run import restore
 from ripu.run.assembly.data import make_val

@@ -19,8 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ripu.config.app import chosen, command
-from ripu.config.messages import quiet_libraries
+from ripu.config.app import chosen, command, quiet_libraries
 from ripu.config.spec import make_spec, plain
 from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError, print_error

@@ -23,9 +23,8 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from ripu.config.app import chosen, command, given_words
-from ripu.config.checks import check_config, checked_spec
-from ripu.config.messages import quiet_libraries
+from ripu.config.app import chosen, command, given_words, quiet_libraries
+from ripu.config.checks import checked_spec
 from ripu.config.spec import RunSpec
 from ripu.io import signals
 from ripu.io.errors import print_error
@@ -59,7 +58,7 @@ def train(spec: RunSpec) -> dict[str, Any]:
         return report(run)
 
 
-@command("train", check_config)
+@command("train", checked_spec)
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
     from hydra.core.hydra_config import HydraConfig

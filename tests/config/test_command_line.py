@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ripu.config.checks import check_config
+from ripu.config.checks import checked_spec
 from ripu.config.command_line import check_command_line, quote_texts
 from ripu.io.errors import ConfigError
 from running import call, tiny
@@ -18,7 +18,7 @@ from running import call, tiny
 
 def refused(*words: str, config_name: str = "train") -> str:
     """Return the line with which a command line is refused."""
-    check = check_config if config_name == "train" else lambda cfg: None
+    check = checked_spec if config_name == "train" else lambda cfg: None
     with pytest.raises(ValueError) as caught:
         check_command_line(list(words), config_name, check)
     assert "\n" not in str(caught.value)
@@ -26,7 +26,7 @@ def refused(*words: str, config_name: str = "train") -> str:
 
 
 def warned(*words: str) -> list[str]:
-    return check_command_line(list(words), "train", check_config)
+    return check_command_line(list(words), "train", checked_spec)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_yaml_that_cannot_be_read_is_one_line(content: bytes, tmp_path: Path) 
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match="cannot be read") as caught:
-        check_command_line(["--config-dir", str(tmp_path), "dataset=mine"], "train", check_config)
+        check_command_line(["--config-dir", str(tmp_path), "dataset=mine"], "train", checked_spec)
     assert "\n" not in str(caught.value)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from ripu.config.checks import check_config
+from ripu.config.checks import checked_spec
 from ripu.config.spec import instantiate
 from ripu.config.validate import config_dir
 from ripu.module import RipuModule
@@ -29,7 +29,7 @@ def composed(row: str, *more: str) -> Any:
     is_free = row.endswith("source_free") or row in ("table5/gtav_ra", "table5/synthia_ra")
     start = ["model.checkpoint=source.ckpt"] if is_free else []
     cfg = compose(f"experiment={row}", "paths.output_dir=run", *start, *more)
-    check_config(cfg)
+    checked_spec(cfg)
     return cfg
 
 
@@ -145,7 +145,7 @@ def test_rows_that_stand_in_two_tables_are_one_run() -> None:
 
 def test_a_row_on_generated_data_keeps_what_it_is_about() -> None:
     cfg = compose("experiment=table4/sconf_pa", "dataset=streets", "paths.output_dir=run")
-    check_config(cfg)
+    checked_spec(cfg)
     assert (cfg.dataset.name, cfg.trainer.max_steps, cfg.mode.radius) == ("streets", 400, 8)
     assert cfg.model._target_ == "ripu.models.smp.SmpNetwork"
     assert (cfg.objective.consistency_weight, cfg.objective.negative_weight) == (0.0, 0.0)

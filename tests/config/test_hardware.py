@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ripu.config.checks import check_config
+from ripu.config.checks import checked_spec
 from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError
 from ripu.models.deeplabv3plus import SeparableASPPHead
@@ -24,7 +24,7 @@ MODELS = sorted(path.stem for path in (Path(config_dir()) / "model").glob("*.yam
 def test_the_optimisation_stays_what_it_is(preset: str, dataset: str, model: str) -> None:
     words = [f"dataset={dataset}", f"model={model}", "paths.output_dir=run"]
     plain, fitted = compose(*words), compose(*words, f"hardware={preset}")
-    check_config(fitted)
+    checked_spec(fitted)
     for domain in ("source_batch", "target_batch"):
         assert fitted.data[domain] * fitted.trainer.accumulate == plain.data[domain] * plain.trainer.accumulate
     assert spec_of(fitted).plan == spec_of(plain).plan
@@ -41,7 +41,7 @@ def test_a_row_of_the_paper_and_the_command_line_win() -> None:
 def test_batches_that_cannot_be_dealt_are_refused() -> None:
     cfg = compose("hardware=gpu11gb", "dataset.recipe.target_batch=3", "paths.output_dir=run")
     with pytest.raises(ValueError, match=r"data\.target_batch"):
-        check_config(cfg)
+        checked_spec(cfg)
 
 
 def test_single_images_need_a_network_that_can_take_them() -> None:
@@ -75,6 +75,6 @@ def test_a_preset_runs(data_root: Path, tmp_path: Path) -> None:
 def test_the_command_line_knows_the_presets() -> None:
     from ripu.config.command_line import check_command_line
 
-    assert check_command_line(["hardware=gpu24gb", "dataset=gtav"], "train", check_config) == []
+    assert check_command_line(["hardware=gpu24gb", "dataset=gtav"], "train", checked_spec) == []
     with pytest.raises(ConfigError, match=r"hardware=gpu12gb is unknown.*gpu11gb, gpu24gb"):
-        check_command_line(["hardware=gpu12gb"], "train", check_config)
+        check_command_line(["hardware=gpu12gb"], "train", checked_spec)

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ripu.config import keys, validate
-from ripu.config.checks import check_config
+from ripu.config.checks import checked_spec
 from ripu.io.errors import ConfigError
 from running import compose
 
@@ -36,7 +36,7 @@ def test_what_a_program_composes_is_checked_too() -> None:
     OmegaConf.set_struct(cfg, False)
     cfg.seed = "zero"
     with pytest.raises(ConfigError, match="seed=zero"):
-        check_config(cfg)
+        checked_spec(cfg)
 
 
 def test_keys_are_those_of_the_chosen_options() -> None:

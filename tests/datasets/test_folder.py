@@ -13,7 +13,7 @@ from PIL import Image
 import running
 import trees
 from ripu import labels as labels_command
-from ripu.config.checks import check_config
+from ripu.config.checks import checked_spec
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder, make_taxonomy
@@ -71,7 +71,7 @@ def test_the_yaml_of_the_guide_reads_the_same_as_the_loader_of_camvid(data_root:
     assert len([line for line in config_of_docs().splitlines() if line.strip()]) <= 12
     words = (own_yaml, "dataset=dusk", f"paths.data_root={data_root}")
     cfg = running.compose(*words)
-    check_config(cfg)
+    checked_spec(cfg)
     mine = make_scenes(running.spec_of(cfg))
     assert cfg.dataset.num_classes == cfg.model.num_classes == 11
     theirs = make_scenes(running.spec("dataset=camvid", f"paths.data_root={data_root}"))
@@ -148,7 +148,7 @@ def test_validation_labels_are_required(own_data: Path, own_yaml: str, tmp_path:
 
 def test_an_empty_yaml_names_the_missing_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.classes"):
-        check_config(running.compose("dataset=folder"))
+        checked_spec(running.compose("dataset=folder"))
 
 
 def test_folders_and_globs_find_the_same(root: Path) -> None:

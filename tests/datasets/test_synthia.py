@@ -10,7 +10,7 @@ from PIL import Image
 
 import running
 import trees
-from ripu.config.checks import check_config
+from ripu.config.checks import checked_spec
 from ripu.datasets.errors import DatasetNotFoundError, SceneError
 from ripu.datasets.synthia import decode_synthia, load_synthia
 from ripu.datasets.taxonomy import CITYSCAPES16, SYNTHIA16, VOID
@@ -109,7 +109,7 @@ def test_both_domains_have_the_same_16_classes(tmp_path: Path) -> None:
     write_synthia(tmp_path)
     trees.write_cityscapes(tmp_path)
     cfg = running.compose("dataset=synthia", f"paths.data_root={tmp_path}")
-    check_config(cfg)
+    checked_spec(cfg)
     scenes = make_scenes(running.spec_of(cfg))
     assert scenes.taxonomy is CITYSCAPES16
     assert scenes.source.taxonomy.class_names == scenes.target.taxonomy.class_names == scenes.val.taxonomy.class_names
@@ -152,7 +152,7 @@ def test_generated_scenes_are_read_as_synthia(tmp_path: Path) -> None:
         "+dataset.prepare.width=128",
         "+dataset.prepare.num_workers=1",
     )
-    check_config(cfg)
+    checked_spec(cfg)
     scenes = make_scenes(running.spec_of(cfg))
     assert (scenes.source.name, len(scenes.source), len(scenes.target)) == ("synthia", 2, 1)
     label = scenes.source.read_label(0)

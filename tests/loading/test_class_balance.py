@@ -12,7 +12,7 @@ from PIL import Image
 
 import running
 import trees
-from ripu.config.checks import check_config
+from ripu.config.checks import checked_spec
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.errors import SceneError
 from ripu.datasets.gtav import load_gtav
@@ -197,7 +197,7 @@ def test_the_key_chooses_how_source_images_are_drawn(data_root: Path, tmp_path: 
             f"data.cache={tmp_path}/c",
         )
     )
-    check_config(cfg)
+    checked_spec(cfg)
     scenes = make_scenes(running.spec_of(cfg))
     datamodule = make_datamodule(running.spec_of(cfg), scenes, None)
     np.testing.assert_array_equal(datamodule.source_classes, literal_index(scenes.source))
@@ -225,7 +225,7 @@ def test_a_run_with_class_balanced_draws_differs_and_repeats(own_data: Path, tmp
 
 def test_unknown_sampling_is_refused(data_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="source_sampling=balanced"):
-        check_config(running.compose(*running.tiny(data_root, tmp_path, "protocol.source_sampling=balanced")))
+        checked_spec(running.compose(*running.tiny(data_root, tmp_path, "protocol.source_sampling=balanced")))
 
 
 def test_classes_of_camvid_are_found_by_its_ids(data_root: Path) -> None:

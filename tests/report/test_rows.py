@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ripu.config.stored import read_values
+from ripu.config.migrate import read_values
 from ripu.report.__main__ import main
 from ripu.report.collect import find_runs
 from ripu.report.rows import differing, make_rows, mean_std, row_name

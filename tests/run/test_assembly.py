@@ -10,7 +10,7 @@ import torch
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
-from ripu.config.checks import check_config
+from ripu.config.checks import checked_spec
 from ripu.config.spec import instantiate, plain
 from ripu.config.validate import config_dir
 from ripu.datasets.errors import DatasetNotFoundError
@@ -33,7 +33,7 @@ TINY = "model._target_=tiny.TinyNetwork"
 
 def checked(*overrides: str) -> DictConfig:
     cfg = compose(*overrides)
-    check_config(cfg)
+    checked_spec(cfg)
     return cfg
 
 
@@ -51,7 +51,7 @@ def test_every_option_composes_and_resolves(option: str, tmp_path: Path) -> None
         maps = acquisition(torch.randn(1, 4, 6, 8), (12, 16), [3], **picture)
         assert maps.score.shape == (1, 12, 16)
     if option.startswith("setting="):
-        check_config(cfg)
+        checked_spec(cfg)
         plan = spec_of(cfg).plan
         assert (len(plan.selection_steps) > 0) == (option in ("setting=active", "setting=source_free"))
     if option.startswith("mode="):
@@ -302,17 +302,17 @@ def test_ones_own_data_may_hold_the_run(tmp_path: Path) -> None:
         "dataset.classes=[a,b]",
         "dataset.num_classes=2",
     )
-    check_config(compose("dataset=folder", "dataset.name=mine", *given))
+    checked_spec(compose("dataset=folder", "dataset.name=mine", *given))
 
 
 def test_a_folder_that_is_named_by_the_time_is_no_run_to_go_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"add paths\.output_dir=RUN"):
-        check_config(compose("resume=true"))
-    check_config(compose())
+        checked_spec(compose("resume=true"))
+    checked_spec(compose())
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="torchrun"):
-        check_config(compose())
+        checked_spec(compose())
 
 
 def test_a_job_of_slurm_finds_its_folder_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ripu import labels as labels_command
 from ripu.config.keys import without_effect
-from ripu.config.stored import read_values
+from ripu.config.migrate import read_values
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.io.errors import ConfigError

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from ripu.config.migrate import read_values
 from ripu.config.spec import plain
-from ripu.config.stored import read_values
 from ripu.report.collect import find_runs
 from ripu.report.rows import Row, make_rows
 from running import compose

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,7 @@ from ripu.io.errors import RipuError, print_error
 from ripu.io.signals import end_guard, say_stopped
 
 
-def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: None) -> Callable[[Any], Any]:
+def command(config_name: str, check: Callable[[DictConfig], object] = lambda cfg: None) -> Callable[[Any], Any]:
     """Make a function the entry point of a command.
 
     Args:
@@ -51,7 +53,7 @@ def command(config_name: str, check: Callable[[DictConfig], None] = lambda cfg: 
 
 
 def given_words() -> list[str]:
-    """Return the words of the running command, a folder of the user's own yaml files first; empty outside a command."""
+    """Return the words of the running command, a folder of the user's own yaml files first; none outside a command."""
     from hydra.core.hydra_config import HydraConfig
 
     if not HydraConfig.initialized():
@@ -66,3 +68,15 @@ def chosen(group: str) -> str | None:
     from hydra.core.hydra_config import HydraConfig
 
     return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+
+
+def quiet_libraries() -> None:
+    """Silence the notes of Lightning and PyTorch about themselves; warnings and this package's own notes stay."""
+    noisy = ("pytorch_lightning", "lightning_utilities", "lightning_fabric", "lightning")
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name.partition(".")[0] not in noisy
+
+    for handler in logging.getLogger().handlers:  # not their loggers, whose levels they set when they are imported
+        handler.addFilter(is_wanted)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|torch.utils.data|torchmetrics")

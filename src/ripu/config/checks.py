@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ripu.config.output_check import check_output
-from ripu.config.spec import RunSpec, StartSpec, make_spec, plain
+from ripu.config.spec import RunSpec, make_spec, plain
 from ripu.config.validate import check_values
 from ripu.io.errors import ConfigError
 from ripu.io.shell import argument, command_line
 from ripu.selection.query import Query
 
 
-def check_config(cfg: DictConfig) -> None:
-    """Refuse a configuration of ``ripu.train`` that cannot be run; see :func:`checked_spec`."""
-    checked_spec(cfg)
-
-
 def checked_spec(cfg: DictConfig, *, words: Sequence[str] = (), experiment: str | None = None) -> RunSpec:
-    """Make the description of a run from a composed configuration that can be run.
+    """Make the description of a run from a composed configuration of ``ripu.train``; refuse one that cannot be run.
 
     Args:
-        cfg: The composed configuration of ``ripu.train``.
+        cfg: The configuration.
         words: Words of the command line.
         experiment: The choice of ``experiment=``.
 
@@ -33,7 +28,7 @@ def checked_spec(cfg: DictConfig, *, words: Sequence[str] = (), experiment: str 
         ConfigError: Naming the key, its value, what is allowed and why.
     """
     check_values(cfg, "train")
-    check_output(cfg)
+    _check_output(cfg)
     spec = make_spec(plain(_without_hydra(cfg)), words=words, experiment=experiment)
     _check_spec(spec)
     if not spec.has_rounds and spec.budget != cfg.mode.budget:
@@ -58,6 +53,38 @@ def _without_hydra(cfg: DictConfig) -> DictConfig:
     return known
 
 
+def _check_output(cfg: DictConfig) -> None:
+    """Refuse an output folder that a run cannot have, or that is not given although the run needs a certain one."""
+    if "ripu.started" in str(OmegaConf.to_container(cfg.paths, resolve=False)["output_dir"]):  # type: ignore[index,call-overload]
+        if cfg.resume:
+            raise ConfigError(
+                "resume=true resumes the run in paths.output_dir, which is not given; add paths.output_dir=RUN"
+            )
+        if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("processes that torchrun starts need a folder that they share; add paths.output_dir=RUN")
+    given = OmegaConf.select(cfg, "paths.output_dir")
+    if OmegaConf.select(cfg, "paths.data_root") is None:
+        raise ConfigError("paths.data_root=null is not allowed; name the parent of the data sets' folders")
+    folder = Path(os.path.abspath(str(given)))
+    parent = next(path for path in (folder, *folder.parents) if path.exists())
+    if not parent.is_dir():
+        raise ConfigError(f"paths.output_dir={given}: {parent} is a file; name a folder")
+    probe = parent / f".ripu-{os.getpid()}-{os.urandom(4).hex()}"
+    try:  # permissions do not settle it on every file system
+        probe.mkdir()
+        probe.rmdir()
+    except OSError:
+        raise ConfigError(f"paths.output_dir={given}: {parent} cannot be written to; name another folder") from None
+    for part in ("source", "target", "val"):
+        root = OmegaConf.select(cfg, f"dataset.{part}.root")
+        if OmegaConf.select(cfg, f"dataset.{part}._target_") == "ripu.datasets.folder.load_folder":
+            continue  # the user's own data may lie anywhere
+        if root and folder.is_relative_to(os.path.abspath(str(root))):
+            raise ConfigError(
+                f"paths.output_dir={given} lies in the data set (dataset.{part}.root={root}); name a folder outside it"
+            )
+
+
 def _check_spec(spec: RunSpec) -> None:
     if spec.trainer.accelerator == "cpu":
         check_processes(spec.trainer.devices, "trainer.accelerator=cpu")
@@ -73,7 +100,7 @@ def _check_spec(spec: RunSpec) -> None:
         )
     if spec.dry_run and spec.resume:
         raise ConfigError("dry_run=true forecasts a whole run, and resume=true continues one; leave one of them out")
-    _check_start(spec, spec.start)
+    _check_start(spec)
     if not spec.setting.uses_source and not spec.model_checkpoint and spec.start.run is None:
         raise ConfigError(
             f"setting={spec.setting.name} begins with a trained network; give "
@@ -83,8 +110,9 @@ def _check_spec(spec: RunSpec) -> None:
         check_room(spec.query, spec.data.target_size, spec.data.target_size)
 
 
-def _check_start(spec: RunSpec, start: StartSpec) -> None:
-    """Refuse a warm start that the rest of the configuration has no use for; looks at no file."""
+def _check_start(spec: RunSpec) -> None:
+    """Refuse a warm start that the rest of the configuration has no use for; look at no file."""
+    start = spec.start
     if not spec.setting.is_active:
         for name, value in (("run", start.run), ("labels", start.labels)):
             if value is not None:
@@ -115,9 +143,6 @@ def check_room(query: Query, size: tuple[int, int], train_size: tuple[int, int])
         query: The labelling mode and budget.
         size: (height, width) of the label.
         train_size: (height, width) in training.
-
-    Raises:
-        ConfigError: Naming the budget, and the picks that fit.
     """
     wanted = query.picks_per_round(size, train_size) * query.num_rounds
     side = query.suppress_radius + 1
@@ -132,15 +157,7 @@ def check_room(query: Query, size: tuple[int, int], train_size: tuple[int, int])
 
 
 def check_processes(devices: Any, where: str) -> None:
-    """Refuse a ``trainer.devices`` on a CPU that is not a number of processes.
-
-    Args:
-        devices: The value.
-        where: The reason why it must be one, for the message.
-
-    Raises:
-        ConfigError: Naming the value and ``where`` it is not allowed.
-    """
+    """Refuse a ``trainer.devices`` on a CPU that is not a number of processes; ``where`` is the reason."""
     if devices != "auto" and not (str(devices).isdigit() and int(devices) > 0):
         raise ConfigError(
             f"trainer.devices={devices} is not allowed with {where}, where it is the number of processes; give 1 or "

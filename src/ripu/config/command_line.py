@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ripu.config import keys
 from ripu.config.hydra_bridge import ConfigLoader, parse_arguments, split_sweep
-from ripu.config.suggest import near
+from ripu.config.keys import near
 from ripu.config.targets import check_target
 from ripu.config.validate import argument_nodes, check_arguments, check_keys, check_values, config_dir, known_keys
 from ripu.io.errors import ConfigError

@@ -1,4 +1,4 @@
-"""Stored configurations of older runs, brought up to today's keys.
+"""Stored configurations of runs, read and brought up to today's keys.
 
 Every default for a key that older runs lack and every renamed ``_target_`` stands here and nowhere else. The defaults
 are what the code did before the key existed, not what ``conf/`` says today.
@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
+
+from ripu.config.keys import key_of
+from ripu.io.reading import UntrustedError, leaves, read_yaml
 
 
 @dataclass(frozen=True)
 class _Same:
-    """The value of another key."""
+    """Stands for the value of another key."""
 
     key: str
 
@@ -55,14 +61,10 @@ RENAMED: Mapping[str, str] = {
 
 
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration with the keys and names of today.
+    """Return a copy of a stored configuration with the keys and names of today; keys that it has keep their values.
 
     Args:
-        config: A plain configuration from ``config.yaml`` or a checkpoint; it may come from any version, and from
-            anybody. Keys that it has keep their values.
-
-    Returns:
-        A new mapping; ``config`` stays as it is.
+        config: A plain configuration from ``config.yaml`` or a checkpoint, of any version and from anybody.
 
     Example:
         >>> old = {"mode": {"radius": 3}, "setting": {"name": "active"}}
@@ -79,18 +81,13 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
-def rename(target: str) -> str:
-    """Return today's name of a ``_target_``."""
-    return RENAMED.get(target, target)
-
-
 def _with_names_of_today(node: Any, depth: int = 2) -> Any:
-    """Copy the upper levels of a group, where its ``_target_`` entries stand."""
+    """Copy the upper levels of a group, which contain its ``_target_`` entries."""
     if not isinstance(node, Mapping) or not depth:
         return node
     copied = {key: _with_names_of_today(value, depth - 1) for key, value in node.items()}
-    if isinstance(copied.get("_target_"), str):
-        copied["_target_"] = rename(copied["_target_"])
+    if isinstance(target := copied.get("_target_"), str):
+        copied["_target_"] = RENAMED.get(target, target)
     return copied
 
 
@@ -103,3 +100,31 @@ def _resolved(value: Any, config: Mapping[str, Any]) -> Any:
     for name in value.key.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None
     return found
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """Return a plain configuration as the text of ``config.yaml``."""
+    return OmegaConf.to_yaml(OmegaConf.create({**config}))
+
+
+def read_stored(path: Path) -> dict[str, Any]:
+    """Read the ``config.yaml`` of a run that may be older than today's keys.
+
+    Raises:
+        UntrustedError: It is damaged, or not a mapping.
+        OSError: It cannot be read.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise UntrustedError(f"{path} holds no configuration")
+    return upgrade(content)
+
+
+def read_values(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the ``config.yaml`` of a run by dotted key.
+
+    Returns:
+        All values, and those that tell runs apart: not how fast, where and with which seed they were trained.
+    """
+    values = leaves(read_stored(path))
+    return values, {key: value for key, value in values.items() if key_of(key).is_compared}

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ripu.config.migrate import upgrade
-from ripu.config.plan import make_plan, make_query
 from ripu.io.errors import ConfigError, RipuError, is_out_of_memory
-from ripu.schedule import Plan
+from ripu.schedule import Plan, scheduled_steps
+from ripu.selection.query import DEFAULT_IMAGE_CAP, Query
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from ripu.datasets.taxonomy import Taxonomy
     from ripu.regions import RegionShape
-    from ripu.selection.query import Query
 
 Node = Mapping[str, Any]
 """A plain node with ``_target_``, which :func:`instantiate` makes an object of."""
@@ -37,7 +36,7 @@ class DatasetSpec:
     name: str
     num_classes: int
     taxonomy: Taxonomy
-    prepare: Node | None  # generates the data; None where they must be there
+    prepare: Node | None  # generates the data; None if they must exist
     source: Node  # load the scenes of each part
     target: Node
     val: Node
@@ -54,7 +53,7 @@ class SettingSpec:
 
     @property
     def is_active(self) -> bool:
-        """True where target labels are those that rounds (or ``start``) reveal."""
+        """True if target labels are those that rounds (or ``start``) reveal."""
         return self.target_labels == "revealed"
 
 
@@ -69,7 +68,7 @@ class StartSpec:
 
     @property
     def has_labels(self) -> bool:
-        """True where the run begins with target labels."""
+        """True if the run begins with target labels."""
         return self.run is not None or self.labels is not None
 
     @property
@@ -197,7 +196,7 @@ class RunSpec:
 
     @property
     def has_rounds(self) -> bool:
-        """True where the run asks for labels; with ``selection_steps=[]`` it trains on those that it begins with."""
+        """True if the run asks for labels; with ``selection_steps=[]`` it trains on those that it begins with."""
         return bool(self.plan.selection_steps)
 
     @property
@@ -216,7 +215,7 @@ class RunSpec:
         """The shape of regions; None in a run without rounds, and for the squares of the query.
 
         Raises:
-            ConfigError: The shape and the labelling mode do not go together, or its library is missing.
+            ConfigError: The shape does not go with the labelling mode, or its library is missing.
         """
         if self.query is None or self.region_node is None:
             return None
@@ -247,8 +246,8 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
         ConfigError: Steps, budget, radii or classes that do not fit together.
     """
     config = upgrade(config)
-    paths, mode = config["paths"], config["mode"]
-    plan = make_plan(config)
+    paths = config["paths"]
+    plan = _make_plan(config)
     return RunSpec(
         config=config,
         words=tuple(words),
@@ -260,8 +259,8 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
         resume=bool(config["resume"]),
         dry_run=bool(config["dry_run"]),
         plan=plan,
-        query=make_query(config, len(plan.selection_steps)) if plan.selection_steps else None,
-        mode=mode["name"],
+        query=_make_query(config, len(plan.selection_steps)) if plan.selection_steps else None,
+        mode=config["mode"]["name"],
         budget=config["budget"],
         acquisition=config["acquisition"],
         region_node=config["region"],
@@ -280,12 +279,79 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
     )
 
 
-def make_dataset(node: Mapping[str, Any]) -> DatasetSpec:
-    """Make the description of a data set from the plain ``dataset`` group.
+def _make_plan(config: Mapping[str, Any]) -> Plan:
+    """Make the schedule; refuse steps that do not fit into the run."""
+    setting, has_labels = config["setting"], fill(StartSpec, config["start"]).has_labels
+    max_steps = int(config["trainer"]["max_steps"])
+    steps, pretrain = config["selection_steps"], config["pretrain_steps"]
+    if setting["target_labels"] == "revealed":
+        if max_steps < 1:
+            raise ConfigError(f"trainer.max_steps={max_steps} trains nothing; give 1 or more")
+        steps = _recipe_steps(config, max_steps) if steps is None else steps
+        if pretrain is None and has_labels:
+            pretrain = 0
+        elif pretrain is None and steps and config["protocol"]["pretraining"] == "until_first_round":
+            pretrain = steps[0]
+        elif pretrain is None:
+            pretrain = round(float(setting["pretrain_fraction"]) * max_steps)
+        if not steps and not has_labels:
+            raise ConfigError(
+                "selection_steps=[] asks for nothing, and there are no labels to train on; give steps, begin with "
+                "existing labels (start.labels=FOLDER, start.run=RUN), or use setting=source_only"
+            )
+        if not steps and pretrain >= max_steps:
+            raise ConfigError(
+                f"pretrain_steps={pretrain} leaves none of trainer.max_steps={max_steps} to train on the labels of "
+                "start; lower it"
+            )
+        if pretrain and not setting["uses_source"]:
+            raise ConfigError(f"pretrain_steps={pretrain} has no effect in setting={setting['name']}; leave it out")
+    else:
+        for key, value in (("selection_steps", steps), ("pretrain_steps", pretrain)):
+            if value is not None:
+                raise ConfigError(f"{key}={value} has no effect in setting={setting['name']}; leave it out")
+        steps, pretrain = (), max_steps if setting["target_labels"] == "none" else 0
+    try:
+        return Plan(max_steps, int(pretrain), tuple(int(step) for step in steps))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
-    Raises:
-        ConfigError: The class table is unknown, or its description is wrong.
-    """
+
+def _recipe_steps(config: Mapping[str, Any], max_steps: int) -> Sequence[int]:
+    """Return the steps of the rounds at the recipe's fractions of the run; refuse a run that is too short for them."""
+    steps = scheduled_steps(list(config["setting"]["selection_fractions"]), max_steps)
+    if len(set(steps)) < len(steps) or (steps and steps[-1] >= max_steps):
+        raise ConfigError(
+            f"trainer.max_steps={max_steps} is too short for the {len(steps)} rounds of "
+            f"dataset={config['dataset']['name']}, which would take place at steps {list(steps)}; train longer, or "
+            "give selection_steps"
+        )
+    return steps
+
+
+def _make_query(config: Mapping[str, Any], num_rounds: int) -> Query:
+    """Make the labelling mode and budget; refuse radii or a budget that do not fit the mode."""
+    mode = config["mode"]
+    cap = mode["image_cap"]
+    if cap is not None and mode["budget_per"] == "image":
+        raise ConfigError(f"mode.image_cap={cap} has no effect with mode.budget_per=image; leave it out")
+    try:
+        return Query(
+            pixel=mode["pixel"],
+            radius=int(mode["radius"]),
+            suppress_radius=int(mode["suppress_radius"]),
+            budget=float(config["budget"]),
+            num_rounds=num_rounds,
+            budget_per=mode["budget_per"],
+            image_cap=DEFAULT_IMAGE_CAP if cap is None else float(cap),
+            grid=config["protocol"]["pixel_grid"] if mode["pixel"] else "label",
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def make_dataset(node: Mapping[str, Any]) -> DatasetSpec:
+    """Make the description of a data set from the plain ``dataset`` group; refuse an unknown or wrong class table."""
     from ripu.datasets.taxonomy import TAXONOMIES
 
     table = node["taxonomy"]
@@ -296,11 +362,7 @@ def make_dataset(node: Mapping[str, Any]) -> DatasetSpec:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """Return a composed configuration as plain, resolved containers.
-
-    Raises:
-        ConfigError: The user's own data set has no classes.
-    """
+    """Return a composed configuration as plain, resolved containers; refuse a data set without classes."""
     from omegaconf import OmegaConf
 
     if "dataset" in cfg and OmegaConf.is_missing(cfg.dataset, "classes"):

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ripu.config import keys, resolvers  # noqa: F401  conf/ needs the resolvers
-from ripu.config.suggest import near
+from ripu.config.keys import near
 from ripu.io.errors import ConfigError
 from ripu.io.reading import leaves
 

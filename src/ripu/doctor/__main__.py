@@ -18,8 +18,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ripu.config.app import command
-from ripu.config.messages import quiet_libraries
+from ripu.config.app import command, quiet_libraries
 from ripu.config.spec import make_dataset, plain
 from ripu.config.validate import check_values
 from ripu.doctor.examine import examine

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from ripu.config.stored import read_values
+    from ripu.config.migrate import read_values
     from ripu.report.collect import find_runs
     from ripu.report.page import write_page
 

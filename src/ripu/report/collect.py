@@ -15,7 +15,7 @@ from ripu.io.reading import read_json
 ReadConfig = Callable[[Path], tuple[dict[str, Any], dict[str, Any]]]
 """Reads a ``config.yaml``: all values by dotted key, and those in which the runs of a row agree.
 
-Commands pass :func:`ripu.config.stored.read_values`, which stands above reports.
+Commands pass :func:`ripu.config.migrate.read_values`, which stands above reports.
 """
 
 STARTS = ("start.run", "start.labels", "model.checkpoint")

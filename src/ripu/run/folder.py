@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ripu.config.keys import key_of
-from ripu.config.migrate import upgrade
-from ripu.config.stored import read_stored, to_yaml
+from ripu.config.migrate import read_stored, to_yaml, upgrade
 from ripu.io.errors import ConfigError
 from ripu.io.lock import FileLock
 from ripu.io.reading import UntrustedError, leaves
