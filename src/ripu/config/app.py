@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ripu.config.command_line import check_command_line, quote_texts
@@ -25,7 +27,6 @@ def command(config_name: str, check: Callable[[DictConfig], object] = lambda cfg
         config_name: The yaml file of the command in ``conf/``.
         check: Refuses configurations with :class:`ripu.io.errors.ConfigError`, without taking long.
     """
-    import hydra
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         run = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(task)
@@ -54,8 +55,6 @@ def command(config_name: str, check: Callable[[DictConfig], object] = lambda cfg
 
 def given_words() -> list[str]:
     """Return the words of the running command, a folder of the user's own yaml files first; none outside a command."""
-    from hydra.core.hydra_config import HydraConfig
-
     if not HydraConfig.initialized():
         return []
     sources = HydraConfig.get().runtime.config_sources
@@ -64,9 +63,7 @@ def given_words() -> list[str]:
 
 
 def chosen(group: str) -> str | None:
-    """Return the option of a group that the running command has; None outside one."""
-    from hydra.core.hydra_config import HydraConfig
-
+    """Return the option of a group that the running command has; None outside a command."""
     return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
 
 

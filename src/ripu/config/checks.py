@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ripu.config.spec import RunSpec, make_spec, plain
@@ -19,10 +20,7 @@ from ripu.selection.query import Query
 def checked_spec(cfg: DictConfig, *, words: Sequence[str] = (), experiment: str | None = None) -> RunSpec:
     """Make the description of a run from a composed configuration of ``ripu.train``; refuse one that cannot be run.
 
-    Args:
-        cfg: The configuration.
-        words: Words of the command line.
-        experiment: The choice of ``experiment=``.
+    ``words`` are those of the command line, ``experiment`` is the choice of ``experiment=``.
 
     Raises:
         ConfigError: Naming the key, its value, what is allowed and why.
@@ -39,8 +37,6 @@ def checked_spec(cfg: DictConfig, *, words: Sequence[str] = (), experiment: str 
 
 def _without_hydra(cfg: DictConfig) -> DictConfig:
     """Return a configuration without the values that Hydra itself gives, which are not known before it has started."""
-    from hydra.core.hydra_config import HydraConfig
-
     if HydraConfig.initialized():
         return cfg
 
@@ -137,13 +133,7 @@ def _check_start(spec: RunSpec) -> None:
 
 
 def check_room(query: Query, size: tuple[int, int], train_size: tuple[int, int]) -> None:
-    """Refuse a budget of more picks than fit side by side into a label.
-
-    Args:
-        query: The labelling mode and budget.
-        size: (height, width) of the label.
-        train_size: (height, width) in training.
-    """
+    """Refuse more picks than fit side by side into a label; sizes are (height, width) of it and in training."""
     wanted = query.picks_per_round(size, train_size) * query.num_rounds
     side = query.suppress_radius + 1
     room = -(-size[0] // side) * -(-size[1] // side)

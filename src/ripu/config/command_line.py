@@ -7,11 +7,16 @@ allowed and the nearest valid name; for ``-m`` and ``--cfg``, too.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,7 +24,7 @@ from ripu.config import keys
 from ripu.config.hydra_bridge import ConfigLoader, parse_arguments, split_sweep
 from ripu.config.keys import near
 from ripu.config.targets import check_target
-from ripu.config.validate import argument_nodes, check_arguments, check_keys, check_values, config_dir, known_keys
+from ripu.config.validate import check_arguments, check_keys, check_values, config_dir, known_keys
 from ripu.io.errors import ConfigError
 
 SWEEP_SECONDS = 10.0
@@ -29,72 +34,44 @@ SWEEP_SECONDS = 10.0
 def quote_texts(argv: Sequence[str], config_name: str) -> list[str]:
     """Put texts into quotes that Hydra's grammar refuses without: paths with ``=``, brackets or letters beyond ASCII.
 
-    Args:
-        argv: The words behind the command.
-        config_name: The yaml file of the command in ``conf/``.
-
-    Returns:
-        The words; those that Hydra can read, and values of keys that hold no text, stay as they are.
+    Words that Hydra can read, and values of keys that take no text, stay as they are.
     """
     args = parse_arguments(argv)
-    quoted = {word: _quoted(word, config_name, args.multirun) for word in args.overrides}
-    return [quoted.get(word, word) for word in argv]
+    return [_quoted(word, config_name, args.multirun) if word in args.overrides else word for word in argv]
 
 
 def _quoted(word: str, config_name: str, is_sweep: bool) -> str:
-    from hydra.core.override_parser.types import Quote, QuotedString
-    from hydra.errors import HydraException
-
     key, sign, value = word.partition("=")
     if not sign or value.startswith(("'", '"')) or (is_sweep and "," in value):
         return word
     try:
-        _parse(word)
+        OverridesParser.create().parse_override(word)
         return word
     except HydraException:
         name = key.lstrip("+")
         rule = keys.rule_of(name, known_keys(config_name).get(name, frozenset()))
         is_text = not value.startswith(("[", "{")) if rule is None else rule.is_good(value)
-        if not is_text:
-            return word
-        return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+        return f"{key}={QuotedString(value, Quote.single).with_quotes()}" if is_text else word
 
 
-def _parse(word: str) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create().parse_override(word)
-
-
-def check_command_line(argv: Sequence[str], config_name: str, check: Callable[[DictConfig], None]) -> list[str]:
-    """Check a command line, every job of a sweep included.
-
-    Args:
-        argv: The words behind the command.
-        config_name: The yaml file of the command in ``conf/``.
-        check: Refuses configurations with :class:`ConfigError`.
-
-    Returns:
-        Lines about what is given and has no effect.
+def check_command_line(argv: Sequence[str], config_name: str, check: Callable[[DictConfig], object]) -> list[str]:
+    """Check a command line, every job of a sweep included; return lines about words that have no effect.
 
     Raises:
-        ConfigError: Naming what is wrong, and the nearest valid name.
-        ValueError: As ``check`` raises it.
+        ConfigError: From ``check``, or naming what is wrong and the nearest valid name.
     """
     args = parse_arguments(argv)
     if args.help or args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
         return []
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
         raise ConfigError(f"--config-dir {args.config_dir} is not a folder; name the one that holds your yaml files")
-    checker = _Checker(args.config_name or config_name, config_name, args.config_dir)
+    checker = _Checker(args, config_name)
     overrides = checker.parse(args.overrides)
     jobs = [list(args.overrides)]
     if args.multirun:
         if any(override.key_or_group == "hydra/sweeper" for override in overrides):
             return []  # the plugin decides what the words mean; jobs are checked when they start
         jobs = split_sweep(overrides)
-    else:
-        _refuse_sweeps(overrides)
     lines: list[str] = []
     end = time.monotonic() + SWEEP_SECONDS
     for number, job in enumerate(jobs):
@@ -110,32 +87,20 @@ def check_command_line(argv: Sequence[str], config_name: str, check: Callable[[D
     return list(dict.fromkeys(lines))
 
 
-def _refuse_sweeps(overrides: Sequence[Any]) -> None:
-    for override in overrides:
-        if override.is_sweep_override():
-            key, value = override.get_key_element(), override.input_line.partition("=")[2]
-            raise ConfigError(
-                f"{override.input_line} gives {key} several values; add -m to run once per value, or write "
-                f"{key}=[{value}] for a list"
-            )
-
-
 class _Checker:
     """Composes configurations as Hydra will, and says in one line what is wrong with them."""
 
-    def __init__(self, name: str, config_name: str, own_dir: str | None) -> None:
-        self._name, self._config_name = name, config_name
-        self._loader = ConfigLoader(config_dir(), own_dir)
+    def __init__(self, args: Namespace, config_name: str) -> None:
+        self._args, self._config_name = args, config_name
+        self._loader = ConfigLoader(config_dir(), args.config_dir)
         self._groups = [path.name for path in Path(config_dir()).iterdir() if path.is_dir() and path.name != "hydra"]
 
     def parse(self, words: Sequence[str]) -> list[Any]:
         """Parse overrides; refuse those that cannot be read or choose an option that is not there."""
-        from hydra.errors import HydraException
-
-        found = []
+        found: list[Any] = []
         for word in words:
             try:
-                found.append(_parse(word))
+                found.append(OverridesParser.create().parse_override(word))
             except HydraException as error:
                 if "=" not in word:
                     names = [*known_keys(self._config_name), *self._groups]
@@ -147,6 +112,13 @@ class _Checker:
                 ) from error
         for override in found:
             self._check_choice(override)
+        for override in found:
+            if override.is_sweep_override() and not self._args.multirun:
+                key, value = override.get_key_element(), override.input_line.partition("=")[2]
+                raise ConfigError(
+                    f"{override.input_line} gives {key} several values; add -m to run once per value, or write "
+                    f"{key}=[{value}] for a list"
+                )
         return found
 
     def _check_choice(self, override: Any) -> None:
@@ -173,7 +145,7 @@ class _Checker:
                 start = f"{hint} The options" if hint else "; the options"
                 raise ConfigError(f"{key}={name} is unknown{start} are {', '.join(options)}")
 
-    def check(self, words: Sequence[str], check: Callable[[DictConfig], None]) -> list[str]:
+    def check(self, words: Sequence[str], check: Callable[[DictConfig], object]) -> list[str]:
         """Compose one job and check it; return lines about what has no effect."""
         overrides = self.parse(words)
         cfg = self._compose(words, overrides)
@@ -182,8 +154,9 @@ class _Checker:
         cfg = cfg.copy()
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]
-        check_keys(cfg, self._config_name, choices)
-        self._check_own_arguments(cfg, choices)
+        known = known_keys(self._config_name, choices)
+        check_keys(cfg, known)
+        check_arguments(cfg, known)
         check_values(cfg, self._config_name)
         check(cfg)
         if missing:
@@ -192,15 +165,13 @@ class _Checker:
         for key in given:
             if key.endswith("._target_"):
                 check_target(str(OmegaConf.select(cfg, key)), key.removesuffix("._target_"))
-        counts = {key: given.count(key) for key in given}
+        counts = Counter(given)
         lines = [f"{key} is given {count} times; the last one counts" for key, count in counts.items() if count > 1]
         return lines + keys.without_effect(lambda key: OmegaConf.select(cfg, key), given)
 
     def _compose(self, words: Sequence[str], overrides: Sequence[Any]) -> DictConfig:
-        from hydra.errors import HydraException
-
         try:
-            return self._loader.compose(self._name, words)
+            return self._loader.compose(self._args.config_name or self._config_name, words)
         except (HydraException, OmegaConfBaseException) as error:
             self._explain(overrides)
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -209,23 +180,15 @@ class _Checker:
             cause = " ".join(str(error).split())
             raise ConfigError(f"a yaml file of the configuration cannot be read: {cause}; correct it") from error
 
-    def _check_own_arguments(self, cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
-        """Check arguments that no shipped yaml file has against the object, which is imported for that."""
-        known = known_keys(self._config_name, choices)
-        for key in argument_nodes(cfg):
-            node = OmegaConf.select(cfg, key)
-            if any(f"{key}.{name}" not in known and not str(name).startswith("_") for name in node):
-                check_arguments(node, key)
-
     def _explain(self, overrides: Sequence[Any]) -> None:
-        """Find the override that made composing fail, and refuse it; return where it is none of their keys."""
+        """Find the override whose key made composing fail, and refuse it."""
         choices = [
             one.input_line
             for one in overrides
             if self._loader.is_group(one.key_or_group) or one.key_or_group.startswith("hydra")
         ]
         try:
-            cfg = self._loader.compose(self._name, choices)
+            cfg = self._loader.compose(self._args.config_name or self._config_name, choices)
         except Exception:  # it is not the keys
             return
         names = [*known_keys(self._config_name, dict(cfg.hydra.runtime.choices)), *self._groups]
@@ -235,10 +198,10 @@ class _Checker:
             key = one.key_or_group
             parent, _, name = key.rpartition(".")
             node = OmegaConf.select(cfg, parent, throw_on_missing=False) if parent else cfg
-            is_there = isinstance(node, DictConfig) and name in list(node)
-            if one.is_add() and is_there:
+            exists = isinstance(node, DictConfig) and name in list(node)
+            if one.is_add() and exists:
                 raise ConfigError(f"{one.input_line}: {key} exists already; leave out the +")
-            if not is_there and not one.is_add():
+            if not exists and not one.is_add():
                 hint = near(key, names)
                 if not hint and parent and isinstance(node, DictConfig) and len(node):
                     hint = f"; {parent} has {', '.join(str(one) for one in node)}"

@@ -14,64 +14,35 @@ from functools import partial
 from typing import Any, Literal
 
 from ripu.config import value_rules as rules
-from ripu.config.value_rules import (
-    NOT_NEGATIVE,
-    NOTHING,
-    POSITIVE,
-    SHARE,
-    SIZE,
-    TEXT,
-    YES_NO,
-    Rule,
-    number,
-    one_of,
-    whole,
-)
+from ripu.config.value_rules import NOT_NEGATIVE, NOTHING, POSITIVE, SIZE, TEXT, YES_NO, Rule, number, one_of, whole
 
 Target = Literal["", "network", "score", "shape", "loader", "class table", "any"]
-"""A kind of object; see :attr:`Key.target`."""
+"""A kind of object; ``any`` if it is made only from the user's own configuration, never from a file."""
 
 GIVEN = object()
-"""In a condition: any value but null."""
+"""Any value but null, in a condition."""
 
 
 @dataclass(frozen=True)
 class Unused:
-    """A combination in which a key has no effect.
+    """A combination in which a key has no effect."""
 
-    Attributes:
-        when: The values of other keys, all of which must hold; a tuple lists alternatives.
-        why: The reason; ``{key}`` stands for the value of a key.
-    """
-
-    when: Mapping[str, Any]
-    why: str
+    when: Mapping[str, Any]  # values of other keys, all of which must match; a tuple lists alternatives
+    why: str  # the reason; {key} stands for the value of a key
 
 
 @dataclass(frozen=True)
 class Key:
-    """The properties of a key, or of every key of a group.
+    """The properties of a key, or of every key of a group."""
 
-    Attributes:
-        rule: The values that are allowed; None: those of the type that the key has in ``conf/``.
-        may_change: A resumed run may have another value: it does not change what is learnt.
-        is_compared: Runs with different values are different rows of a table.
-        before_rounds: It has an effect before the first round, so that runs with another value share no beginning.
-        target: The kind of object that ``_target_`` may name here in a configuration from a file; ``any`` where objects
-            are made from the user's own configuration alone, and never from a file.
-        is_open: The names below it are the user's own words.
-        is_optional: It is read where it is given, and most yaml files lack it.
-        unused: When it has no effect.
-    """
-
-    rule: Rule | None = None
-    may_change: bool = False
-    is_compared: bool = True
-    before_rounds: bool = True
-    target: Target = ""
-    is_open: bool = False
-    is_optional: bool = False
-    unused: tuple[Unused, ...] = ()
+    rule: Rule | None = None  # the values that are allowed; None: those of the type that the key has in conf/
+    may_change: bool = False  # a resumed run may have another value: it does not change what is learnt
+    is_compared: bool = True  # runs with different values are different rows of a table
+    before_rounds: bool = True  # it counts before the first round: runs with another value share no beginning
+    target: Target = ""  # the kind of object that _target_ may name here in a configuration from a file
+    is_open: bool = False  # the names below it are the user's own words
+    is_optional: bool = False  # it is read if it is given, and most yaml files lack it
+    unused: tuple[Unused, ...] = ()  # when it has no effect
 
 
 _ASKS_NOTHING = (
@@ -84,6 +55,8 @@ _FIXED_SHAPE = Unused(
     "regions of a fixed partition have no window around a pick",
 )
 _OTHER_SHAPE = "regions of this shape ({region._target_}) do not depend on it"
+_NO_RECTANGLES = Unused({"region._target_": ("ripu.regions.Square", "ripu.regions.Superpixels")}, _OTHER_SHAPE)
+_NO_SUPERPIXELS = Unused({"region._target_": ("ripu.regions.Square", "ripu.regions.Rectangles")}, _OTHER_SHAPE)
 _CROSS_ENTROPY = Unused(
     {"setting.target_labels": ("none", "all")}, "setting={setting.name} trains with cross-entropy alone"
 )
@@ -173,7 +146,7 @@ TABLE: Mapping[str, Key] = {
     "setting.target_labels": Key(one_of("revealed", "all", "none")),
     "setting.uses_source": Key(),
     "setting.max_steps": Key(whole(1)),
-    "setting.pretrain_fraction": Key(SHARE),
+    "setting.pretrain_fraction": Key(rules.SHARE),
     "setting.selection_fractions": Key(rules.FRACTIONS),
     "objective.consistency_weight": _objective(NOT_NEGATIVE, unused=(_CROSS_ENTROPY, _NO_SOURCE)),
     "objective.negative_weight": _objective(NOT_NEGATIVE),
@@ -238,7 +211,7 @@ TABLE: Mapping[str, Key] = {
     **{f"dataset.{part}.root": _technical() for part in ("prepare", "source", "target", "val")},
     "dataset.recipe.max_steps": Key(whole(1), unused=(_OTHER_LENGTH,)),
     "dataset.recipe.pretrain_fraction": Key(
-        SHARE, unused=(Unused({"pretrain_steps": GIVEN}, "pretrain_steps is given"),)
+        rules.SHARE, unused=(Unused({"pretrain_steps": GIVEN}, "pretrain_steps is given"),)
     ),
     "dataset.recipe.selection_fractions": Key(
         rules.FRACTIONS, unused=(_OTHER_LENGTH, Unused({"selection_steps": GIVEN}, "selection_steps is given"))
@@ -253,14 +226,8 @@ TABLE: Mapping[str, Key] = {
     "dataset.recipe.target_batch": Key(whole(1)),
     "dataset.recipe.learning_rate": Key(POSITIVE),
     "dataset.recipe.pixel_radius": Key(whole(0), unused=(_NO_PIXELS,)),
-    "dataset.recipe.region_side": _copied(
-        whole(1),
-        unused=(Unused({"region._target_": ("ripu.regions.Square", "ripu.regions.Superpixels")}, _OTHER_SHAPE),),
-    ),
-    "dataset.recipe.region_pixels": _copied(
-        whole(1),
-        unused=(Unused({"region._target_": ("ripu.regions.Square", "ripu.regions.Rectangles")}, _OTHER_SHAPE),),
-    ),
+    "dataset.recipe.region_side": _copied(whole(1), unused=(_NO_RECTANGLES,)),
+    "dataset.recipe.region_pixels": _copied(whole(1), unused=(_NO_SUPERPIXELS,)),
     "dataset.recipe.transforms": Key(rules.NODES, target="any"),
     # Commands other than ripu.train
     "checkpoint": Key(TEXT),
@@ -277,7 +244,7 @@ TABLE: Mapping[str, Key] = {
     "scale": Key(number("above 0, 16 at most", above=0, most=16) | NOTHING),
     "tile": Key(SIZE | NOTHING),
     "overlap": Key(number("between 0 and 0.9", least=0, most=0.9)),
-    "opacity": Key(SHARE),
+    "opacity": Key(rules.SHARE),
     "precision": Key(one_of("32-true", "bf16-mixed", "16-mixed") | NOTHING),
     "accelerator": Key(rules.ACCELERATOR),
     "num_workers": Key(whole(0, most=1024)),
@@ -320,7 +287,7 @@ def entry_of(key: str) -> str | None:
 
 
 def key_of(name: str) -> Key:
-    """Return the properties of a key, or of a group; a user's own places of files are known by their names."""
+    """Return the properties of a key, or of a group; the user's own places of files are known by their names."""
     entry = entry_of(name)
     if entry is None or (entry != name and entry.endswith(".*")):
         if name.startswith(("paths.", "checkpoint.")):
@@ -331,7 +298,7 @@ def key_of(name: str) -> Key:
 
 
 def is_own_word(name: str) -> bool:
-    """Tell whether a key is a word of the user's own, or one that may be given though no yaml file has it."""
+    """Return whether a key is the user's own word, or may be given although no yaml file has it."""
     return key_of(name).is_optional or any(TABLE[one].is_open for one in _with_parents(name) if one in TABLE)
 
 
@@ -347,26 +314,12 @@ def _with_parents(name: str) -> list[str]:
 
 
 def rule_of(key: str, types: frozenset[type] = frozenset()) -> Rule | None:
-    """Return the rule of a key's values.
-
-    Args:
-        key: The key.
-        types: The types that it has in ``conf/``, for keys without a rule in :data:`TABLE`.
-
-    Returns:
-        The rule; None where anything goes.
-    """
+    """Return the rule of a key's values; without one, that of its ``types`` in ``conf/``, or None if anything goes."""
     return key_of(key).rule or rules.of_types(types)
 
 
 def fault(key: str, value: Any, types: frozenset[type] = frozenset()) -> str | None:
-    """Return a line about a value that is not allowed: the key, the value and the rule; None of one that is.
-
-    Args:
-        key: The key.
-        value: Its value, resolved and plain.
-        types: The types that the key has in ``conf/``.
-    """
+    """Return a line about a plain value that is not allowed, with the key and the rule; None if it is allowed."""
     rule = rule_of(key, types)
     if rule is None or rule.is_good(value) or (value is None and type(None) in types):
         return None
@@ -376,15 +329,13 @@ def fault(key: str, value: Any, types: frozenset[type] = frozenset()) -> str | N
 
 
 def without_effect(get: Callable[[str], Any], given: Sequence[str]) -> list[str]:
-    """Return a line for everything that the user gave and this combination does not use.
+    """Return a line for each key or group that the user gave and this combination does not use.
 
-    Args:
-        get: Returns the value of a key; None where there is none.
-        given: Keys and groups that the user gave.
+    ``get`` returns the value of a key, or None.
     """
     lines = []
     for name in given:
-        unused = next((one for one in key_of(name).unused if _holds(one, get)), None)
+        unused = next((one for one in key_of(name).unused if _applies(one, get)), None)
         if unused is not None:
             why = re.sub(r"\{([\w.]+)\}", lambda match: str(get(match[1])), unused.why)
             lines.append(f"{name} has no effect: {why}")
@@ -395,7 +346,7 @@ def _class_name(target: object) -> str:
     return str(target).rpartition(".")[2]
 
 
-def _holds(unused: Unused, get: Callable[[str], Any]) -> bool:
+def _applies(unused: Unused, get: Callable[[str], Any]) -> bool:
     for key, wanted in unused.when.items():
         value = get(key)
         if key.endswith("._target_"):  # the class counts, not the module that it is imported from
@@ -412,7 +363,7 @@ def _holds(unused: Unused, get: Callable[[str], Any]) -> bool:
 
 
 def near(name: str, names: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: ``; did you mean X?``, or nothing where no name is near.
+    """Return the end of a message about an unknown name: ``; did you mean X?``, or nothing if no name is near.
 
     >>> near("trainer.max_step", ["seed", "trainer.max_steps"])
     '; did you mean trainer.max_steps?'

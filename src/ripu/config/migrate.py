@@ -63,8 +63,7 @@ RENAMED: Mapping[str, str] = {
 def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a stored configuration with the keys and names of today; keys that it has keep their values.
 
-    Args:
-        config: A plain configuration from ``config.yaml`` or a checkpoint, of any version and from anybody.
+    It may come from any version, and from anybody.
 
     Example:
         >>> old = {"mode": {"radius": 3}, "setting": {"name": "active"}}

@@ -16,20 +16,13 @@ from omegaconf import OmegaConf
 
 from ripu.io.errors import ConfigError
 
-_DRY_RUN = "RIPU_DRY_RUN"
-"""Environment variable that names the temporary folder of a dry run to jobs in other processes."""
-
-_SWEEP = "RIPU_SWEEP"
-"""Environment variable that holds the command line of a sweep for jobs in other processes."""
+# Environment variables for jobs in other processes:
+_DRY_RUN = "RIPU_DRY_RUN"  # the temporary folder of a dry run
+_SWEEP = "RIPU_SWEEP"  # the command line of a sweep
 
 
 def run_folder(folder: str, is_dry: bool) -> str:
-    """Return the folder that Hydra makes for a run and logs to.
-
-    Args:
-        folder: ``paths.output_dir``.
-        is_dry: Return a temporary folder instead, which is removed when this process ends.
-    """
+    """Return the folder that Hydra makes for a run and logs to; a temporary one for a dry run, removed at exit."""
     if not is_dry:
         return folder
     if _DRY_RUN not in os.environ:
@@ -44,13 +37,10 @@ def run_folder(folder: str, is_dry: bool) -> str:
 
 
 def started(form: str) -> str:
-    """Return a name for the folder of a command: the time when it began.
+    """Return a name for the folder of a command: the time when it began, in a format of ``time.strftime``.
 
     Under SLURM it is the number of the job with a digest of the command: the same on all processes of the job, and when
     it is requeued.
-
-    Args:
-        form: The format of ``time.strftime``.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
@@ -59,10 +49,7 @@ def started(form: str) -> str:
 
 
 def quotient(whole: int, part: int) -> int:
-    """Return the number of micro-batches of ``part`` images in a batch of ``whole`` images.
-
-    Raises:
-        ValueError: It is not a whole number.
+    """Return the number of micro-batches of ``part`` images in a batch of ``whole``; refuse a remainder.
 
     >>> quotient(4, 2)
     2
@@ -73,17 +60,12 @@ def quotient(whole: int, part: int) -> int:
 
 
 def sweep_name(overrides: Sequence[str], number: int) -> str:
-    """Return the name of a job of a sweep: its overrides that have several values on the command line.
+    """Return the name of a job of a sweep: its overrides that have several values on the command line, or its number.
 
-    Args:
-        overrides: The overrides of the job, ``key=value``.
-        number: Its number, which is the name where no override tells jobs apart.
-
-    Example:
-        >>> import sys
-        >>> sys.argv = ["train", "-m", "mode=ra,pa", "seed=1", "data.target_size=[64,96]"]
-        >>> sweep_name(["mode=pa", "seed=1", "data.target_size=[64,96]"], 1)
-        'mode=pa'
+    >>> import sys
+    >>> sys.argv = ["train", "-m", "mode=ra,pa", "seed=1", "data.target_size=[64,96]"]
+    >>> sweep_name(["mode=pa", "seed=1", "data.target_size=[64,96]"], 1)
+    'mode=pa'
     """
     swept = set()
     for word in sys.argv if _is_sweep(sys.argv) else os.environ.get(_SWEEP, "").split("\n"):

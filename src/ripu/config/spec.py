@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
 
 from ripu.config.migrate import upgrade
+from ripu.datasets.taxonomy import TAXONOMIES, Taxonomy
 from ripu.io.errors import ConfigError, RipuError, is_out_of_memory
+from ripu.regions import RegionShape
 from ripu.schedule import Plan, scheduled_steps
 from ripu.selection.query import DEFAULT_IMAGE_CAP, Query
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from ripu.datasets.taxonomy import Taxonomy
-    from ripu.regions import RegionShape
 
 Node = Mapping[str, Any]
 """A plain node with ``_target_``, which :func:`instantiate` makes an object of."""
@@ -237,10 +237,7 @@ class RunSpec:
 def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experiment: str | None = None) -> RunSpec:
     """Make the description of a run from its configuration.
 
-    Args:
-        config: The plain, resolved configuration: of a command line (:func:`plain`), or as an older version stored it.
-        words: Words of the command line.
-        experiment: The choice of ``experiment=``.
+    ``config`` is plain and resolved: of a command line (:func:`plain`), or as an older version stored it.
 
     Raises:
         ConfigError: Steps, budget, radii or classes that do not fit together.
@@ -352,8 +349,6 @@ def _make_query(config: Mapping[str, Any], num_rounds: int) -> Query:
 
 def make_dataset(node: Mapping[str, Any]) -> DatasetSpec:
     """Make the description of a data set from the plain ``dataset`` group; refuse an unknown or wrong class table."""
-    from ripu.datasets.taxonomy import TAXONOMIES
-
     table = node["taxonomy"]
     if isinstance(table, str) and table not in TAXONOMIES:
         raise ConfigError(f"dataset.taxonomy={table} is unknown; there are {sorted(TAXONOMIES)}")
@@ -363,8 +358,6 @@ def make_dataset(node: Mapping[str, Any]) -> DatasetSpec:
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """Return a composed configuration as plain, resolved containers; refuse a data set without classes."""
-    from omegaconf import OmegaConf
-
     if "dataset" in cfg and OmegaConf.is_missing(cfg.dataset, "classes"):
         raise ConfigError(
             f"dataset={cfg.dataset.name} needs dataset.classes, the names of the classes; docs/your-own-data.md shows "
@@ -381,11 +374,8 @@ def instantiate(node: Any, **more: Any) -> Any:
     Raises:
         ValueError: The object refuses its arguments; the message is its own.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate as make
-
     try:
-        return make(node, **more)
+        return hydra.utils.instantiate(node, **more)
     except InstantiationException as error:
         cause = error.__cause__
         if not isinstance(cause, (ValueError, RuntimeError)):

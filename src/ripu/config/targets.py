@@ -42,16 +42,9 @@ _KINDS: Mapping[Target, tuple[Callable[[Any], bool], str]] = {
 
 
 def accept_stored(config: Any, source: Path) -> dict[str, Any]:
-    """Check a stored configuration that somebody else may have written, and bring it up to today's keys.
+    """Check a stored configuration that somebody else may have written, and return it with today's keys.
 
-    Nothing that it names is called.
-
-    Args:
-        config: The plain configuration.
-        source: The file that it comes from, for messages.
-
-    Returns:
-        The configuration with today's keys; see :func:`ripu.config.migrate.upgrade`.
+    Nothing that it names is called. ``source`` is the file that it comes from, for messages.
 
     Raises:
         ConfigError: It is not a mapping, a ``_target_`` names an object that does not belong in its place, or a value
@@ -86,15 +79,7 @@ def accept_stored(config: Any, source: Path) -> dict[str, Any]:
 
 
 def check_target(target: str, key: str) -> None:
-    """Refuse an object that a command line names, if it is not there or not of the kind that its place asks for.
-
-    Args:
-        target: Its dotted name.
-        key: The node that it stands in.
-
-    Raises:
-        ConfigError: Naming it, and what belongs there.
-    """
+    """Refuse a dotted name in node ``key`` of a command line that names no object, or one of the wrong kind."""
     kind = target_of(key)
     if kind in ("", "any"):
         return

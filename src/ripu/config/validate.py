@@ -10,16 +10,16 @@ import inspect
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ripu.config import keys, resolvers  # noqa: F401  conf/ needs the resolvers
-from ripu.config.keys import near
 from ripu.io.errors import ConfigError
 from ripu.io.reading import leaves
 
@@ -32,7 +32,7 @@ def config_dir() -> str:
 
 @functools.cache
 def _file_leaves(path: Path) -> Mapping[str, type | None]:
-    """Return the keys of a yaml file with their types; None where another key or the user gives the value."""
+    """Return the keys of a yaml file with their types; None if another key or the user gives the value."""
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     assert isinstance(content, dict)
     content.pop("defaults", None)
@@ -48,20 +48,14 @@ def _option_files(group: Path, choice: str | None) -> list[Path]:
     if choice is None or not path.exists():
         return sorted(group.glob("*.yaml"))
     content: Any = OmegaConf.load(path)
-    parents = content.get("defaults", [])
-    names = [str(parent) for parent in parents if isinstance(parent, str) and parent != "_self_"]
+    names = [name for name in content.get("defaults", []) if isinstance(name, str) and name != "_self_"]
     return [path, *(file for name in names for file in _option_files(group, name))]
 
 
 def known_keys(config_name: str, choices: Mapping[str, str | None] | None = None) -> dict[str, frozenset[type]]:
-    """Return the keys of a command with the types that they have in ``conf/``.
+    """Return the keys of a command with the types that they have in ``conf/``; none if another key gives the value.
 
-    Args:
-        config_name: The yaml file of the command in ``conf/``.
-        choices: Group -> option; None takes all options of all groups together.
-
-    Returns:
-        Key -> its types; empty where another key gives its value.
+    ``choices`` maps groups to options; without it, all options of all groups count together.
     """
     root = Path(config_dir())
     found: dict[str, set[type]] = {}
@@ -81,12 +75,10 @@ def known_keys(config_name: str, choices: Mapping[str, str | None] | None = None
 
 
 def values_of(cfg: DictConfig) -> dict[str, Any]:
-    """Return the values of a configuration by key, resolved and plain, without ``hydra`` and what is still missing.
+    """Return the values of a configuration by key, resolved and plain, without ``hydra`` and missing ones.
 
-    A configuration without a data set is a part, which a run completes: its references may lead nowhere.
-
-    Raises:
-        ConfigError: A value refers to a key that is not there.
+    A configuration without a data set is a part, which a run completes: its references may lead nowhere. Other
+    references that lead nowhere are refused.
     """
     found: dict[str, Any] = {}
     is_part = "dataset" not in cfg
@@ -116,118 +108,77 @@ def values_of(cfg: DictConfig) -> dict[str, Any]:
     return found
 
 
-def argument_nodes(cfg: DictConfig) -> list[str]:
+def _objects(cfg: DictConfig) -> list[str]:
     """Return the keys of the nodes that describe objects."""
-    found: list[str] = []
-
-    def walk(node: Any, name: str) -> None:
-        if isinstance(node, dict):
-            if "_target_" in node:
-                found.append(name)
-            for key, value in node.items():
-                if (name, key) != ("", "hydra"):
-                    walk(value, f"{name}.{key}" if name else str(key))
-
-    walk(OmegaConf.to_container(cfg, resolve=False), "")
-    return found
+    names = leaves(OmegaConf.to_container(cfg, resolve=False))
+    return [name.removesuffix("._target_") for name in names if name.endswith("._target_")]
 
 
-def check_keys(cfg: DictConfig, config_name: str, choices: Mapping[str, str | None] | None = None) -> None:
-    """Refuse keys that nothing reads.
+def check_keys(cfg: DictConfig, known: Collection[str]) -> None:
+    """Refuse keys of a composed configuration that nothing reads.
 
-    A key is read if it stands in the yaml file of the command or of a chosen option, if it is an argument of an object,
-    or if another value refers to it.
-
-    Args:
-        cfg: The composed configuration.
-        config_name: The yaml file of the command in ``conf/``.
-        choices: Group -> option.
-
-    Raises:
-        ConfigError: Naming the key, its value and the nearest valid name.
+    A key is read if it is ``known`` from the yaml file of the command or of a chosen option, if it is an argument of an
+    object, or if another value refers to it.
     """
-    known = known_keys(config_name, choices)
-    targets = argument_nodes(cfg)
+    targets = _objects(cfg)
     raw = OmegaConf.to_yaml(cfg, resolve=False)
     used = set(re.findall(r"[\w.]+", " ".join(re.findall(r"\$\{.*\}", raw))))
     for key, value in values_of(cfg).items():
         parents = [key[: match.start()] for match in re.finditer(r"\.", key)]
-        if key in known or keys.is_own_word(key):
-            continue
-        if any(parent in targets for parent in parents):
-            continue  # an argument, which the signature of the object checks
-        if key in used or any(parent in used for parent in parents):
-            continue
-        if value in ({}, None) and any(one.startswith(f"{key}.") for one in known):
-            continue
-        raise ConfigError(f"{key}={value}: nothing reads the key {key}{near(key, known)}")
+        is_read = (
+            key in known
+            or key in used
+            or keys.is_own_word(key)
+            or any(parent in used or parent in targets for parent in parents)
+            or (value in ({}, None) and any(one.startswith(f"{key}.") for one in known))
+        )
+        if not is_read:
+            raise ConfigError(f"{key}={value}: nothing reads the key {key}{keys.near(key, known)}")
 
 
 def check_values(cfg: DictConfig, config_name: str) -> None:
-    """Refuse values of the wrong type or out of range.
-
-    Args:
-        cfg: The composed configuration.
-        config_name: The yaml file of the command in ``conf/``.
-
-    Raises:
-        ConfigError: Naming the key, its value and what is allowed.
-    """
+    """Refuse values of the wrong type or out of range in a composed configuration of a command."""
     known = known_keys(config_name)
     values = values_of(cfg)
     raw = OmegaConf.to_container(cfg, resolve=False)
     for key, types in known.items():
+        given: Any = raw
+        for name in key.split("."):
+            given = given.get(name) if isinstance(given, dict) else None
         has_rule = keys.key_of(key).rule is not None or (types and dict not in types)
-        if has_rule and isinstance(given := _select(raw, key), dict) and given:
-            values[key] = given  # a mapping where one value is meant
+        if has_rule and isinstance(given, dict) and given:  # a mapping, although one value is meant
+            values[key] = given
     for key, value in values.items():
         if (line := keys.fault(key, value, known.get(key, frozenset()))) is not None:
             raise ConfigError(line)
 
 
-def _select(node: Any, key: str) -> Any:
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, dict) else None
-    return node
-
-
-def check_arguments(node: DictConfig, key: str) -> None:
-    """Refuse arguments that an object does not take.
-
-    Args:
-        node: Describes the object by ``_target_``.
-        key: The place of the node in the configuration, for the message.
-
-    Raises:
-        ConfigError: There is no such object, or it has no such argument.
-    """
-    made = locate(str(node._target_), f"{key}._target_")
-    try:
-        parameters = inspect.signature(made).parameters
-    except (TypeError, ValueError):
-        return
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for name in map(str, node):
-        if name not in parameters and not name.startswith("_"):
-            names = [f"{key}.{one}" for one in parameters]
-            raise ConfigError(
-                f"{key}.{name}={node[name]}: {node._target_} has no argument {name}{near(f'{key}.{name}', names)}"
-            )
+def check_arguments(cfg: DictConfig, known: Collection[str]) -> None:
+    """Refuse arguments that an object does not take; objects with arguments beyond ``known`` keys are imported."""
+    for key in _objects(cfg):
+        node = OmegaConf.select(cfg, key)
+        given = [str(name) for name in node if not str(name).startswith("_")]
+        if all(f"{key}.{name}" in known for name in given):
+            continue
+        made = locate(str(node._target_), f"{key}._target_")
+        try:
+            parameters = inspect.signature(made).parameters
+        except (TypeError, ValueError):
+            continue
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            continue
+        for name in given:
+            if name not in parameters:
+                hint = keys.near(f"{key}.{name}", [f"{key}.{one}" for one in parameters])
+                raise ConfigError(f"{key}.{name}={node[name]}: {node._target_} has no argument {name}{hint}")
 
 
 def locate(target: str, key: str) -> Any:
-    """Return the object of a dotted name.
-
-    Args:
-        target: The name.
-        key: Its place in the configuration, for the message.
+    """Return the object of a dotted name; ``key`` is its place in the configuration, for the message.
 
     Raises:
         ConfigError: There is no such object.
     """
-    from hydra.utils import get_object
-
     log = logging.getLogger("hydra.utils")
     before = log.disabled
     log.disabled = True  # it would log what is raised below
@@ -235,9 +186,8 @@ def locate(target: str, key: str) -> Any:
         return get_object(target)
     except Exception as error:  # importing a module may fail in any way
         folder, _, name = target.rpartition(".")
-        hint = ""
-        if folder in sys.modules:
-            hint = near(name, [one for one in dir(sys.modules[folder]) if not one.startswith("_")])
+        names = dir(sys.modules[folder]) if folder in sys.modules else []
+        hint = keys.near(name, [one for one in names if not one.startswith("_")])
         cause = str(error.__cause__ or error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{key}={target} cannot be found ({cause}){hint}") from error
     finally:

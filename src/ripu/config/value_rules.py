@@ -11,20 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of values.
+    """A rule for values; ``one | other`` allows what either allows."""
 
-    Attributes:
-        allowed: The end of a message that begins with "it must be".
-        is_good: True of a value that is allowed.
-        names: The words that are allowed, to suggest the nearest.
-    """
-
-    allowed: str
+    allowed: str  # the end of a message that begins with "it must be"
     is_good: Callable[[Any], bool]
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # the words that are allowed, to suggest the nearest
 
     def __or__(self, other: Rule) -> Rule:
-        """Return the rule that allows what either allows."""
         return Rule(
             f"{self.allowed}, or {other.allowed}",
             lambda value: self.is_good(value) or other.is_good(value),
@@ -115,7 +108,7 @@ DEVICES = Rule(
 
 
 def of_types(types: frozenset[type]) -> Rule | None:
-    """Return the rule that the types of a key in ``conf/`` make; None where anything goes."""
+    """Return the rule that the types of a key in ``conf/`` make; None if anything goes."""
     types -= {type(None)}
     if types == {bool}:
         return YES_NO

@@ -11,9 +11,6 @@ from pathlib import Path
 
 from ripu.io.signals import ignore_dead_workers
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Error numbers of a full disk, a spent quota and a limit on the size of files."""
-
 _CAUGHT = re.compile(r"^Caught (\w+) in .*?\n.*\n(?:[\w.]+\.)?\1: (.*)$", re.DOTALL)
 _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", re.DOTALL)
 _PEER = re.compile(r"gloo|connection (?:was )?(?:closed|reset|refused)|broken pipe", re.I)
@@ -87,7 +84,7 @@ def cause_and_remedy(error: OSError) -> str:
     >>> cause_and_remedy(OSError(errno.ENOSPC, "No space left on device"))
     'the disk (or a quota, or a limit on the size of files) is full; free some space'
     """
-    if error.errno in FULL_DISK:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "the disk (or a quota, or a limit on the size of files) is full; free some space"
     if error.errno == errno.EROFS:
         return "the file system is mounted read-only; name another folder"

@@ -56,10 +56,9 @@ class FileLock:
             WriteError: The file cannot be opened.
         """
         self.path, self.has_locks, self._key = path, True, os.path.realpath(path)
+        pid = os.getpid()
         if wait_for is None and self._key in _held:
-            raise LockedError(
-                f"{path}: this process (pid {os.getpid()}) holds the lock already; close that writer first"
-            )
+            raise LockedError(f"{path}: this process (pid {pid}) holds the lock already; close that writer first")
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             self._descriptor = os.open(path, flags, 0o644)
@@ -76,7 +75,7 @@ class FileLock:
         _held[self._key] = self
         with contextlib.suppress(OSError):  # a full disk: the note is for people, the lock holds without it
             os.ftruncate(self._descriptor, 0)
-            os.write(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+            os.write(self._descriptor, f"pid {pid} on {socket.gethostname()}\n".encode())
 
     def __enter__(self) -> FileLock:
         return self
@@ -123,11 +122,11 @@ class FileLock:
                 )
 
     def _note(self) -> str:
-        """Return who wrote into the file that it holds the lock; empty where nobody did, or where it cannot be read."""
+        """Return what the holder wrote into the file; empty if it wrote nothing, or if it cannot be read."""
         try:
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             note = os.read(self._descriptor, 200)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
-        except OSError:  # on Windows the holder alone may read
+        except OSError:  # on Windows only the holder may read
             return ""
         return note.decode("utf-8", "replace").strip()

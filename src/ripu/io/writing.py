@@ -87,11 +87,9 @@ class AtomicFile:
             self._handle.flush()
 
     def publish(self, name: str | None = None, *, durable: bool = False) -> None:
-        """Give the file its name, in place of a file of that name.
+        """Give the file its name, or ``name`` in the same folder, in place of a file of that name.
 
-        Args:
-            name: A name in the same folder, instead of that of ``path``.
-            durable: Sync the file and its folder to the disk, for what cannot be made again.
+        ``durable`` syncs the file and its folder to the disk, for what cannot be made again.
         """
         self.flush()
         assert self._handle is not None
@@ -124,11 +122,7 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Write or replace a file, whole or not at all; make its folder. ``durable`` syncs both to the disk.
-
-    Raises:
-        WriteError: The operating system refused.
-    """
+    """Write or replace a file as :class:`AtomicFile` does; make its folder."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with AtomicFile(path) as file:
