@@ -27,8 +27,8 @@ from ripu.config.app import chosen, command, given_words, quiet_libraries
 from ripu.config.checks import checked_spec
 from ripu.config.spec import RunSpec
 from ripu.io import signals
+from ripu.io.console import command_line, override
 from ripu.io.errors import print_error
-from ripu.io.shell import command_line, override
 from ripu.run.assembly.data import check_data
 from ripu.run.device import check_device, check_job_of_sweep, check_launcher
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from ripu.io.shell import argument, command_line, override
+from ripu.io.console import argument, command_line, override
 
 FOLDERS = [
     "outputs/run-1",

@@ -15,7 +15,7 @@ import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
-from ripu.io.shell import override
+from ripu.io.console import override
 from ripu.training.stop_signals import cluster_environment, replace_sigterm_notifier
 from running import ROUNDS, call, command, environment, label_bytes, same_weights, tiny, train_here
 

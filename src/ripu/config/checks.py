@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ripu.config.spec import RunSpec, make_spec, plain
 from ripu.config.validate import check_values
+from ripu.io.console import argument, command_line
 from ripu.io.errors import ConfigError
-from ripu.io.shell import argument, command_line
 from ripu.selection.query import Query
 
 

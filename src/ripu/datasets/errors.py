@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from ripu.io.console import command_line
 from ripu.io.errors import RipuError
-from ripu.io.shell import command_line
 
 # Beginnings of command-line words that only fit the original data
 _DATA_KEYS = ("dataset", "paths.", "resume", "start.", "data.cache", "model.checkpoint", "model.weights", "hydra")

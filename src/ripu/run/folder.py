@@ -8,10 +8,10 @@ from typing import Any
 
 from ripu.config.keys import key_of
 from ripu.config.migrate import read_stored, to_yaml, upgrade
+from ripu.io.console import argument
 from ripu.io.errors import ConfigError
 from ripu.io.lock import FileLock
 from ripu.io.reading import UntrustedError, leaves
-from ripu.io.shell import argument
 from ripu.io.writing import write_bytes, writing
 from ripu.run.device import early_rank
 from ripu.training.checkpoint_callback import remove_leftovers

@@ -21,8 +21,8 @@ from ripu.dashboards.callback import Dashboard
 from ripu.datamodule import RipuDataModule
 from ripu.datasets.scenes import Scenes
 from ripu.inference.prediction_writer import PredictionWriter
+from ripu.io.console import command_line
 from ripu.io.errors import ConfigError
-from ripu.io.shell import command_line
 from ripu.io.signals import die_with_parent
 from ripu.labelstore import LabelStore
 from ripu.module import RipuModule

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ripu.config.spec import RunSpec, StartSpec
 from ripu.datasets.scenes import SceneDataset
+from ripu.io.console import argument
 from ripu.io.errors import ConfigError
-from ripu.io.shell import argument
 from ripu.labelstore import (
     LabelReader,
     LabelStore,

@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from ripu.io.console import command_line
 from ripu.io.errors import RipuError
-from ripu.io.shell import command_line
 from ripu.io.writing import WriteError, writing
 from ripu.models.checkpoints import save_new
 

@@ -9,8 +9,8 @@ import torch
 
 from ripu.config.spec import RunSpec, instantiate
 from ripu.config.validate import locate
+from ripu.io.console import argument
 from ripu.io.errors import ConfigError
-from ripu.io.shell import argument
 from ripu.loading.order import seed_of
 from ripu.models.checkpoints import CheckpointError, load_weights, model_of
 from ripu.models.interface import keeping_statistics
