@@ -1,7 +1,7 @@
 """A check of the command line: every word of it, and every job of a sweep, before anything is done.
 
-Hydra says in many lines what is wrong with a word, or lets it pass. Here one line names the key, the value, what is
-allowed and the nearest valid name; for ``-m`` and ``--cfg``, too.
+Hydra says in many lines what is wrong with a word, or lets it pass. Here a single line names the key, the value, what
+is allowed and the nearest valid name, also for ``-m`` and ``--cfg``.
 """
 
 from __future__ import annotations
@@ -133,13 +133,13 @@ class _Checker:
             return
         options = self._loader.options(key)
         values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
-        for one in (one for value in values for one in (value if isinstance(value, list) else [value])):
-            if isinstance(one, dict):
+        for choice in (choice for value in values for choice in (value if isinstance(value, list) else [value])):
+            if isinstance(choice, dict):
                 continue
-            if one is None:
+            if choice is None:
                 some = ", ".join(options[:12]) + (", ..." if len(options) > 12 else "")
                 raise ConfigError(f"{key}=null chooses nothing; leave it out, or choose one of {some}")
-            name = str(getattr(one, "text", one)).strip("'\"")
+            name = str(getattr(choice, "text", choice)).strip("'\"")
             if name.removesuffix(".yaml") not in options:
                 hint = near(name, options)
                 start = f"{hint} The options" if hint else "; the options"
@@ -161,7 +161,7 @@ class _Checker:
         check(cfg)
         if missing:
             raise ConfigError(f"{missing[0]} is not given; write {missing[0]}=VALUE")
-        given = [one.key_or_group for one in overrides if not one.key_or_group.startswith("hydra")]
+        given = [override.key_or_group for override in overrides if not override.key_or_group.startswith("hydra")]
         for key in given:
             if key.endswith("._target_"):
                 check_target(str(OmegaConf.select(cfg, key)), key.removesuffix("._target_"))
@@ -181,30 +181,30 @@ class _Checker:
             raise ConfigError(f"a yaml file of the configuration cannot be read: {cause}; correct it") from error
 
     def _explain(self, overrides: Sequence[Any]) -> None:
-        """Find the override whose key made composing fail, and refuse it."""
+        """Find the override whose key made composing fail, if it is one, and refuse it."""
         choices = [
-            one.input_line
-            for one in overrides
-            if self._loader.is_group(one.key_or_group) or one.key_or_group.startswith("hydra")
+            override.input_line
+            for override in overrides
+            if self._loader.is_group(override.key_or_group) or override.key_or_group.startswith("hydra")
         ]
         try:
             cfg = self._loader.compose(self._args.config_name or self._config_name, choices)
         except Exception:  # it is not the keys
             return
         names = [*known_keys(self._config_name, dict(cfg.hydra.runtime.choices)), *self._groups]
-        for one in overrides:
-            if one.input_line in choices:
+        for override in overrides:
+            if override.input_line in choices:
                 continue
-            key = one.key_or_group
+            key, line = override.key_or_group, override.input_line
             parent, _, name = key.rpartition(".")
             node = OmegaConf.select(cfg, parent, throw_on_missing=False) if parent else cfg
             exists = isinstance(node, DictConfig) and name in list(node)
-            if one.is_add() and exists:
-                raise ConfigError(f"{one.input_line}: {key} exists already; leave out the +")
-            if not exists and not one.is_add():
+            if override.is_add() and exists:
+                raise ConfigError(f"{line}: {key} exists already; leave out the +")
+            if not exists and not override.is_add():
                 hint = near(key, names)
                 if not hint and parent and isinstance(node, DictConfig) and len(node):
-                    hint = f"; {parent} has {', '.join(str(one) for one in node)}"
+                    hint = f"; {parent} has {', '.join(map(str, node))}"
                 is_argument = isinstance(node, DictConfig) and "_target_" in node
                 more = f" (an argument that {node._target_} takes is added with +{key})" if is_argument else ""
-                raise ConfigError(f"{one.input_line}: there is no key {key}{hint}{more}")
+                raise ConfigError(f"{line}: there is no key {key}{hint}{more}")

@@ -1,4 +1,4 @@
-"""The table of keys: everything that the package knows of a configuration key, in one entry each.
+"""The table of keys: everything that the package knows about a configuration key, in one entry each.
 
 ``conf/`` says which keys there are, with their types and defaults. :data:`TABLE` adds what a yaml file cannot say. A
 test holds the two together: every key of ``conf/`` has an entry, and every entry stands for a key of ``conf/``.
@@ -66,7 +66,6 @@ _NO_CONSISTENCY = (
     Unused({"objective.consistency_weight": 0}, "objective.consistency_weight=0 switches the term off"),
 )
 _NO_PIXELS = Unused({"mode.pixel": False}, "mode={mode.name} queries regions, not pixels")
-_NO_MASKS = Unused({"start.labels": None}, "start.labels is not given")
 _OTHER_LENGTH = Unused({"setting.uses_source": False}, "setting={setting.name} has its own: see source_free")
 _OTHER_SETTING = Unused({"setting.uses_source": True}, "setting={setting.name} is another one")
 
@@ -75,7 +74,7 @@ _technical = partial(Key, may_change=True, is_compared=False)  # says where and 
 _outside = partial(_technical, before_rounds=False)  # not even a step depends on it
 _evaluation = partial(Key, may_change=True)
 _asking = partial(Key, before_rounds=False, unused=_ASKS_NOTHING)
-_masks = partial(Key, unused=(_NO_MASKS,))
+_masks = partial(Key, unused=(Unused({"start.labels": None}, "start.labels is not given"),))
 _objective = partial(Key, unused=(_CROSS_ENTROPY,))
 _copied = partial(Key, may_change=True, is_compared=False)  # what it decides stands in another key; older runs lack it
 
@@ -199,10 +198,7 @@ TABLE: Mapping[str, Key] = {
         target="class table",
     ),
     "dataset.num_classes": Key(whole(1)),
-    "dataset.classes": Key(is_open=True),
-    "dataset.ids": Key(is_open=True),
-    "dataset.subsets": Key(is_open=True),
-    "dataset.color_map": Key(is_open=True),
+    **{f"dataset.{name}": Key(is_open=True) for name in ("classes", "ids", "subsets", "color_map")},
     "dataset.static_mask": Key(
         TEXT | NOTHING, unused=(Unused({"selection_steps": []}, "selection_steps=[] queries nothing"),)
     ),
@@ -299,12 +295,12 @@ def key_of(name: str) -> Key:
 
 def is_own_word(name: str) -> bool:
     """Return whether a key is the user's own word, or may be given although no yaml file has it."""
-    return key_of(name).is_optional or any(TABLE[one].is_open for one in _with_parents(name) if one in TABLE)
+    return key_of(name).is_optional or any(TABLE[key].is_open for key in _with_parents(name) if key in TABLE)
 
 
 def target_of(name: str) -> Target:
     """Return the kind of object that ``_target_`` may name in a node of a configuration from a file."""
-    if any(key_of(one).target == "any" for one in _with_parents(name)):
+    if any(key_of(key).target == "any" for key in _with_parents(name)):
         return "any"
     return key_of(name).target if entry_of(name) in (name, f"{name}.*") else ""
 
@@ -335,7 +331,7 @@ def without_effect(get: Callable[[str], Any], given: Sequence[str]) -> list[str]
     """
     lines = []
     for name in given:
-        unused = next((one for one in key_of(name).unused if _applies(one, get)), None)
+        unused = next((unused for unused in key_of(name).unused if _applies(unused, get)), None)
         if unused is not None:
             why = re.sub(r"\{([\w.]+)\}", lambda match: str(get(match[1])), unused.why)
             lines.append(f"{name} has no effect: {why}")
@@ -379,9 +375,9 @@ def near(name: str, names: Iterable[str]) -> str:
     if not found and alias in known:
         found = [str(alias)]
     if not found:  # a key without its group, or in the wrong one
-        tails = difflib.get_close_matches(last, {one.rpartition(".")[2] for one in known}, 1, 0.8)
-        found = [one for one in known if one.rpartition(".")[2] in tails]
-        found = sorted(found, key=lambda one: (not one.startswith("mode."), one.count(".")))[:3]
+        tails = difflib.get_close_matches(last, {key.rpartition(".")[2] for key in known}, 1, 0.8)
+        found = [key for key in known if key.rpartition(".")[2] in tails]
+        found = sorted(found, key=lambda key: (not key.startswith("mode."), key.count(".")))[:3]
     if not found:
         found = difflib.get_close_matches(name, known, 1, 0.6)
     return f"; did you mean {' or '.join(found)}?" if found else ""

@@ -28,7 +28,7 @@ _DEFAULTS: Mapping[str, Any] = {
     # Groups
     "start": {"run": None, "labels": None, "ids": "train", "missing_masks": "refuse"},
     "region": {"_target_": "ripu.regions.Square", "radius": _Same("mode.radius")},
-    # Keys of groups; a key is left out where its group is missing.
+    # Keys of groups; a key is left out if its group is missing.
     "dry_run": False,
     "data.cache": None,
     "data.unreadable": "stop",
@@ -92,7 +92,7 @@ def _with_names_of_today(node: Any, depth: int = 2) -> Any:
 
 def _resolved(value: Any, config: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
-        return {key: _resolved(one, config) for key, one in value.items()}
+        return {key: _resolved(part, config) for key, part in value.items()}
     if not isinstance(value, _Same):
         return value
     found: Any = config

@@ -187,7 +187,7 @@ def locate(target: str, key: str) -> Any:
     except Exception as error:  # importing a module may fail in any way
         folder, _, name = target.rpartition(".")
         names = dir(sys.modules[folder]) if folder in sys.modules else []
-        hint = keys.near(name, [one for one in names if not one.startswith("_")])
+        hint = keys.near(name, [other for other in names if not other.startswith("_")])
         cause = str(error.__cause__ or error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{key}={target} cannot be found ({cause}){hint}") from error
     finally:

@@ -1,4 +1,4 @@
-"""Rules for values: what a key may hold, and how messages describe it."""
+"""Rules for values: what a key may be, and how messages describe it."""
 
 from __future__ import annotations
 

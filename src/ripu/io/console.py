@@ -87,10 +87,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line on stderr, above the bar if there is one."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Take the bar away."""

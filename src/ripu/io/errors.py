@@ -102,9 +102,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _is_a(error: BaseException, names: set[str], words: re.Pattern[str]) -> bool:
     """Return whether a class of an error has one of these names, or a RuntimeError contains these words."""
-    if names & {kind.__name__ for kind in type(error).__mro__}:
-        return True
-    return isinstance(error, RuntimeError) and bool(words.search(str(error)))
+    is_named = not names.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+    return is_named or (isinstance(error, RuntimeError) and bool(words.search(str(error))))
 
 
 def _out_of_memory(error: BaseException) -> str:

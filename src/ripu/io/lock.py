@@ -73,7 +73,7 @@ class FileLock:
             os.close(self._descriptor)
             raise
         _held[self._key] = self
-        with contextlib.suppress(OSError):  # a full disk: the note is for people, the lock holds without it
+        with contextlib.suppress(OSError):  # a full disk: the note is for people, the lock works without it
             os.ftruncate(self._descriptor, 0)
             os.write(self._descriptor, f"pid {pid} on {socket.gethostname()}\n".encode())
 

@@ -28,7 +28,7 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {cause_and_remedy(error)}") from error
-    except RuntimeError as error:  # torch's archives report a failed write in words alone
+    except RuntimeError as error:  # torch's archives report a failed write only in words
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__
