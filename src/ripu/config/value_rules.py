@@ -107,17 +107,16 @@ DEVICES = Rule(
 )
 
 
+_OF_TYPES = {
+    frozenset({bool}): YES_NO,
+    frozenset({int}): Rule("a whole number", _is_whole),
+    frozenset({float}): Rule("a number", _is_number),
+    frozenset({int, float}): Rule("a number", _is_number),
+    frozenset({str}): Rule("text, or null", lambda value: value is None or isinstance(value, str)),
+    frozenset({list}): Rule("a list", lambda value: isinstance(value, list)),
+}
+
+
 def of_types(types: frozenset[type]) -> Rule | None:
     """Return the rule that the types of a key in ``conf/`` make; None if anything goes."""
-    types -= {type(None)}
-    if types == {bool}:
-        return YES_NO
-    if types == {int}:
-        return Rule("a whole number", _is_whole)
-    if types and types <= {int, float}:
-        return Rule("a number", _is_number)
-    if types == {str}:
-        return Rule("text, or null", lambda value: value is None or isinstance(value, str))
-    if types == {list}:
-        return Rule("a list", lambda value: isinstance(value, list))
-    return None
+    return _OF_TYPES.get(types - {type(None)})

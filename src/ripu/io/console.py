@@ -28,11 +28,8 @@ def is_terminal() -> bool:
 def time_left(done: int, total: int, seconds: float) -> str:
     """Return the time that is left, in words, if ``done`` of ``total`` items took ``seconds``.
 
-    Example:
-        >>> time_left(10, 20, 30.0)
-        'about 30 s left'
-        >>> time_left(1, 20, 30.0)
-        'about 9.5 min left'
+    >>> time_left(10, 20, 30.0), time_left(1, 20, 30.0)
+    ('about 30 s left', 'about 9.5 min left')
     """
     left = seconds / max(done, 1) * (total - done)
     if left < 90:
