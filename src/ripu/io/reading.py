@@ -50,11 +50,12 @@ def read_yaml(path: Path, most_bytes: int = 1 << 24) -> Any:
 
     with open_regular(path, most_bytes) as file:
         content = file.read()
+    SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         text = content.decode()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=SafeLoader)):
             raise UntrustedError(f"{path} refers to parts of itself (*NAME); ripu.train writes no such file")
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (safe)
+        return yaml.load(text, Loader=SafeLoader)  # noqa: S506 (safe)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UntrustedError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
 
