@@ -56,4 +56,5 @@ def test_a_folder_survives_shell_and_hydra(folder: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1))
 def test_any_text_survives(text: str) -> None:
-    assert read_back(shlex.split(argument("key", text))[0]) == text
+    if text != "???":  # which means a missing value to OmegaConf, however it is written
+        assert read_back(shlex.split(argument("key", text))[0]) == text

@@ -212,17 +212,7 @@ def _render(
     taxonomy: Taxonomy,
     opacity: float,
 ) -> bytes:
-    """Return the bytes of a file of a prediction.
-
-    Args:
-        kind: ``labelIds``, ``trainIds``, ``color``, ``overlay`` (the only JPEG), or ``uncertainty``: a palette image
-            whose index 0 is 0 nats and 255 is log C.
-        picture: (H, W, 3) uint8 RGB, the image.
-        label: (H, W) uint8 train ids.
-        entropy: (H, W) float32 nats.
-        taxonomy: The classes.
-        opacity: Opacity of the colours in overlays, in [0, 1].
-    """
+    """Return the bytes of one kind of file; uncertainty is a palette image, index 0 for 0 nats and 255 for log C."""
     if kind == "labelIds":
         return _encoded(Image.fromarray(taxonomy.to_disk_ids(label)))
     if kind == "trainIds":

@@ -19,8 +19,7 @@ def _shortened(names: Sequence[str]) -> list[str]:
     >>> _shortened(["gtav ra mode.radius=1 region._target_=ripu.regions.Square (n=3)", "gtav pa mode.radius=8 (n=3)"])
     ['ra radius=1 region=Square (n=3)', 'pa radius=8 (n=3)']
 
-    A key stays whole where its last word would not tell it from another. A ``seed`` other than the run's and the name
-    of a file (``config.yaml``) always do.
+    A key stays whole if its last word does not tell it from another.
 
     >>> _shortened(["a.rate=1 b.rate=1 data.seed=0", "a.rate=2 b.rate=1 data.seed=1", "a.rate=2 b.rate=2 data.seed=0"])
     ['a.rate=1 b.rate=1 data.seed=0', 'a.rate=2 b.rate=1 data.seed=1', 'a.rate=2 b.rate=2 data.seed=0']
