@@ -1,0 +1,210 @@
+"""The questions of a round: one for each pick, in blocks of one image, best score first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ripu.annotate.errors import UnknownQuestionError
+from ripu.labelstore import ImagePicks, LabelReader, regions_of
+
+BLOCK_PICKS = 32
+"""Most questions in a block: about a minute of work in one image."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one pick asks.
+
+    Attributes:
+        qid: Its name, ``ROUND-IMAGE-PICK`` in decimals from 0; see :func:`qid_of`.
+        round: Number of the round.
+        number: Number of the image in the label store.
+        image_id: The image.
+        pick: Position among the picks of the image, in picking order.
+        pixels: (M, 2) int64 rows and columns, row by row; labels of an answer are in this order.
+        score: Score of the pick; None if the round kept none.
+    """
+
+    qid: str
+    round: int
+    number: int
+    image_id: str
+    pick: int
+    pixels: NDArray[np.int64]
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """All blocks of a round, the best first. A prefix of them is the best part to have labelled.
+
+    Attributes:
+        image: (B,) int32 numbers of images.
+        first: (B,) int32 position of the block's first pick.
+        size: (B,) int32 number of its picks.
+    """
+
+    image: NDArray[np.int32]
+    first: NDArray[np.int32]
+    size: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def qid_of(round_index: int, number: int, pick: int) -> str:
+    """Return the name of a question."""
+    return f"{round_index}-{number}-{pick}"
+
+
+def parse_qid(qid: str) -> tuple[int, int, int]:
+    """Return round, image number and pick of a question's name.
+
+    Raises:
+        UnknownQuestionError: It is no such name.
+    """
+    parts = str(qid)[:60].split("-")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise UnknownQuestionError(f"{str(qid)[:60]!r} is not the name of a question (ROUND-IMAGE-PICK, e.g. 0-12-3)")
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+class Questions:
+    """The questions of one round of a label store; pixels are read when they are asked for."""
+
+    def __init__(self, store: LabelReader, round_index: int) -> None:
+        """Count the questions of a round.
+
+        Args:
+            store: The label store.
+            round_index: The round.
+
+        Raises:
+            RoundOrderError: It is not committed.
+        """
+        self.store = store
+        self.round = round_index
+        self.spec = store.rounds_as_of(round_index + 1)[-1]
+        counts, best = [], []
+        for image in store.images:
+            record = store.picks(image.image_id, round_index)
+            counts.append(len(record.picks))
+            best.append(_block_scores(record))
+        self.counts: NDArray[np.int64] = np.asarray(counts, dtype=np.int64)
+        self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(self.counts)])
+        self.blocks = _make_blocks(best, self.counts)
+        self._cached: tuple[int, list[Question]] | None = None
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def __iter__(self) -> Iterator[Question]:
+        for number in np.flatnonzero(self.counts).tolist():
+            yield from self.of_image(number)
+
+    def count(self, number: int) -> int:
+        """Return the number of questions about an image."""
+        return int(self.counts[number])
+
+    def position(self, qid: str) -> int:
+        """Return the position of a question among all of the round, image by image in picking order.
+
+        Raises:
+            UnknownQuestionError: The round has not asked it.
+        """
+        round_index, number, pick = parse_qid(qid)
+        if round_index != self.round or number >= len(self.counts) or pick >= self.counts[number]:
+            raise UnknownQuestionError(
+                f"question {qid} is not one of round {self.round}, which asked {len(self)} questions about "
+                f"{len(self.counts)} images"
+            )
+        return int(self.offsets[number]) + pick
+
+    def at(self, position: int) -> str:
+        """Return the name of the question at a position; the inverse of :meth:`position`."""
+        number = int(np.searchsorted(self.offsets, position, side="right")) - 1
+        return qid_of(self.round, number, position - int(self.offsets[number]))
+
+    def question(self, qid: str) -> Question:
+        """Return a question.
+
+        Raises:
+            UnknownQuestionError: The round has not asked it.
+        """
+        self.position(qid)
+        _, number, pick = parse_qid(qid)
+        return self.of_image(number)[pick]
+
+    def of_image(self, number: int) -> list[Question]:
+        """Return the questions about an image, in picking order."""
+        if self._cached is not None and self._cached[0] == number:
+            return self._cached[1]
+        image = self.store.images[number]
+        record = self.store.picks(image.image_id, self.round)
+        regions = regions_of(record, self.spec, image)
+        pixels = np.stack(np.divmod(regions.indices, image.width), axis=1)
+        found = [
+            Question(
+                qid_of(self.round, number, pick),
+                self.round,
+                number,
+                image.image_id,
+                pick,
+                pixels[regions.offsets[pick] : regions.offsets[pick + 1]],
+                None if record.scores is None else float(record.scores[pick]),
+            )
+            for pick in range(len(record.picks))
+        ]
+        self._cached = (number, found)
+        return found
+
+    def in_block(self, block: int) -> list[Question]:
+        """Return the questions of a block: the best first, then always the nearest one that is left."""
+        number, first = int(self.blocks.image[block]), int(self.blocks.first[block])
+        questions = self.of_image(number)[first : first + int(self.blocks.size[block])]
+        centres = np.asarray([question.pixels.mean(axis=0) for question in questions])
+        return [questions[item] for item in nearest_order(centres)]
+
+
+def nearest_order(points: NDArray[np.float64]) -> list[int]:
+    """Return an order of points that begins with the first and goes on with the nearest one left; ties by position.
+
+    Args:
+        points: (N, 2) coordinates.
+    """
+    if not len(points):
+        return []
+    left = np.ones(len(points), dtype=np.bool_)
+    order = [0]
+    left[0] = False
+    while left.any():
+        distance = ((points - points[order[-1]]) ** 2).sum(axis=1)
+        distance[~left] = np.inf
+        order.append(int(distance.argmin()))
+        left[order[-1]] = False
+    return order
+
+
+def _block_scores(record: ImagePicks) -> NDArray[np.float32]:
+    """Return the mean score of each block of an image; without scores, earlier picks are better."""
+    count = len(record.picks)
+    if not count:
+        return np.zeros(0, dtype=np.float32)
+    scores = -np.arange(count, dtype=np.float32) if record.scores is None else record.scores.astype(np.float32)
+    starts = np.arange(0, count, BLOCK_PICKS)
+    means: NDArray[np.float32] = np.add.reduceat(scores, starts) / np.diff([*starts.tolist(), count])
+    return means.astype(np.float32)
+
+
+def _make_blocks(scores: list[NDArray[np.float32]], counts: NDArray[np.int64]) -> Blocks:
+    number = np.repeat(np.arange(len(scores), dtype=np.int32), [len(one) for one in scores])
+    first = np.concatenate([np.zeros(0, np.int32), *(np.arange(len(one), dtype=np.int32) for one in scores)])
+    first *= BLOCK_PICKS
+    size = np.minimum(counts[number] - first, BLOCK_PICKS).astype(np.int32)
+    every = np.concatenate([np.zeros(0, np.float32), *scores])
+    order = np.lexsort((first, number, -every))
+    return Blocks(number[order], first[order].astype(np.int32), size[order])
