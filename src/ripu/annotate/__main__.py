@@ -1,0 +1,419 @@
+"""``python -m ripu.annotate RUN``: answer the questions of a run on a page, and exchange them with other tools.
+
+python -m ripu.annotate RUN --as NAME            serve the page for one person on this machine
+python -m ripu.annotate RUN status               how many questions are answered, and the hours left
+python -m ripu.annotate RUN close                freeze the answers of the round; then resume the run
+python -m ripu.annotate RUN reopen               take the closing back, if the run has not gone on
+python -m ripu.annotate RUN agree                agreement of people, and with suggestions
+python -m ripu.annotate RUN export FORMAT OUT    questions (and answers so far) for another tool
+python -m ripu.annotate RUN import FORMAT PATH   answers from another tool
+"""
+
+from __future__ import annotations
+
+from ripu.io.signals import guard_start
+
+guard_start(__name__)
+
+import argparse  # noqa: E402
+import contextlib  # noqa: E402
+import getpass  # noqa: E402
+import json  # noqa: E402
+import logging  # noqa: E402
+import os  # noqa: E402
+import secrets  # noqa: E402
+import socket  # noqa: E402
+import sys  # noqa: E402
+import urllib.error  # noqa: E402
+import urllib.request  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from ripu.annotate.errors import AnnotationError  # noqa: E402
+from ripu.annotate.formats import FORMATS  # noqa: E402
+from ripu.io.errors import RipuError, print_error  # noqa: E402
+from ripu.io.lock import FileLock, LockedError  # noqa: E402
+from ripu.io.signals import end_guard, say_stopped, stop_on_sigterm  # noqa: E402
+from ripu.io.writing import write_json, writing  # noqa: E402
+
+if TYPE_CHECKING:  # numpy and OmegaConf take long to import
+    from ripu.annotate.images import Images
+    from ripu.annotate.session import Session
+    from ripu.datasets.scenes import SceneDataset
+
+SERVER_FILE = "server.json"
+"""Address and key of the running server, for the other commands; readable by its owner alone."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments without the program's name; None for those of the process.
+
+    Returns:
+        The exit status: 0, or 1 if the command is refused.
+    """
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    end_guard()
+    try:
+        status: int = arguments.command(arguments)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return say_stopped("stopped; every answer is saved")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (RipuError, OSError) as error:
+        print_error(error)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ripu.annotate",
+        description="Answer the questions of a run (oracle=human) on a page; close a round; exchange with other tools.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of the run")
+    parser.add_argument("--as", dest="name", metavar="NAME", help="annotator (default: the page asks, or your login)")
+    parser.add_argument("--port", type=int, default=0, help="port (default: a free one)")
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="serve on a Unix socket (for ssh -L), mode 0600")
+    parser.add_argument(
+        "--allow-remote",
+        nargs="+",
+        metavar="NAME",
+        help="serve other machines too, each annotator by an address of its own; without TLS: use a trusted network",
+    )
+    parser.add_argument("--data-root", metavar="FOLDER", help="the data's folder on this machine, if it has moved")
+    parser.set_defaults(command=_serve)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, command, purpose in (
+        ("status", _status, "Print the state of the round in a few lines."),
+        ("close", _close, "Close the round: its answers are frozen for the run."),
+        ("reopen", _reopen, "Open the closed round again, unless the run has gone on."),
+        ("agree", _agree, "Print the agreement of people and with suggestions."),
+    ):
+        sub = commands.add_parser(name, help=purpose, description=purpose)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.set_defaults(command=command)
+    for name, command, place, purpose in (
+        ("export", _export, "OUT", "Write the questions of the round for another tool."),
+        ("import", _import, "PATH", "Take answers from another tool."),
+    ):
+        sub = commands.add_parser(name, help=purpose, description=purpose)
+        sub.add_argument("format", choices=FORMATS, help=", ".join(f"{one}: {text}" for one, text in FORMATS.items()))
+        sub.add_argument("path", metavar=place, type=Path)
+        sub.set_defaults(command=command)
+    return parser
+
+
+# ---- the session of a run
+
+
+def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Images]:
+    """Open the annotation of a run.
+
+    Args:
+        run: The folder of the run.
+        data_root: The data's folder on this machine; None for that of the run.
+
+    Returns:
+        The session, whose journal this process holds, and the pictures.
+
+    Raises:
+        AnnotationError: It is no run, or another process has its journal open.
+        ConfigError: Its configuration cannot be used.
+    """
+    from ripu.annotate.images import Images
+    from ripu.annotate.session import Session, Settings
+    from ripu.config.spec import make_spec
+    from ripu.config.stored import read_stored
+    from ripu.config.targets import accept_stored
+    from ripu.labelstore import LabelReader, StoreMissingError
+    from ripu.run.restore import with_data_root
+
+    if not (run / "config.yaml").is_file():
+        raise AnnotationError(f"{run} is no run of this package (config.yaml is missing); name the folder of a run")
+    config = accept_stored(read_stored(run / "config.yaml"), run / "config.yaml")
+    spec = make_spec(config if data_root is None else with_data_root(config, data_root))
+    if spec.person is None:
+        raise AnnotationError(f"{run}: its questions are answered by label files; start a run with oracle=human")
+    try:
+        store = LabelReader(run / "labels")
+    except StoreMissingError as error:
+        raise AnnotationError(f"{run}: the run has no label store yet; wait until it has begun") from error
+    person = spec.person
+    settings = Settings(person.overlap, person.suggest, person.hours, person.keys)
+    scenes: list[SceneDataset] = []
+
+    def read(number: int) -> Any:
+        from ripu.run.assembly.data import load_parts
+
+        if not scenes:
+            part = load_parts(spec.dataset, is_lenient=True, parts=("target",))["target"]
+            places = {scene.image_id: position for position, scene in enumerate(part.scenes)}
+            scenes.append(part)
+            positions.update(places)
+        image_id = store.images[number].image_id
+        if image_id not in positions:
+            raise AnnotationError(f"{image_id} is not in the data any more; restore its file")
+        return scenes[0].require_image(positions[image_id])
+
+    positions: dict[str, int] = {}
+    session = Session(
+        run, store, spec.taxonomy.class_colors, settings, num_rounds=len(spec.plan.selection_steps)
+    )
+    return session, Images(store, read)
+
+
+@contextlib.contextmanager
+def _own_session(arguments: argparse.Namespace) -> Iterator[tuple[Session, Images]]:
+    """Open the session in this process; refuse it while a server is running."""
+    folder = arguments.run / "annotation"
+    if not (arguments.run / "config.yaml").is_file():
+        raise AnnotationError(f"{arguments.run} is no run of this package; name the folder of a run")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / "server.lock")
+    except LockedError as error:
+        address = (_running(arguments.run) or {}).get("url", "")
+        where = f" at {address}" if address else ""
+        raise AnnotationError(f"a server is at work on this run{where}: {error}") from error
+    with lock:
+        session, images = open_session(arguments.run, arguments.data_root)
+        try:
+            yield session, images
+        finally:
+            session.close_journal()
+
+
+# ---- the server
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from ripu.annotate.server import Server, make_app
+
+    stop_on_sigterm()
+    with _own_session(arguments) as (session, images), contextlib.ExitStack() as stack:
+        names: list[str | None] = list(arguments.allow_remote or [arguments.name])
+        tokens = {secrets.token_urlsafe(24): name for name in names}
+        own = secrets.token_urlsafe(24)
+        host, hosts, sock = "127.0.0.1", None, None
+        if arguments.socket is not None:
+            address = f"socket {arguments.socket}"
+            sock = _unix_socket(arguments.socket)
+            stack.callback(lambda: arguments.socket.unlink(missing_ok=True))
+        else:
+            sock = _tcp_socket("0.0.0.0" if arguments.allow_remote else host, arguments.port)  # noqa: S104, asked for
+            port = sock.getsockname()[1]
+            named = ["127.0.0.1", "localhost"]
+            if arguments.allow_remote:
+                host = socket.getfqdn()
+                named += [host, socket.gethostname(), *_own_addresses()]
+            hosts = frozenset(f"{one.lower()}:{port}" for one in named)
+            address = f"http://{host}:{port}/"
+        app = make_app(session, images, {**tokens, own: None}, hosts)
+        record = arguments.run / "annotation" / SERVER_FILE
+        _write_private(record, {"url": address, "token": own, "pid": os.getpid(), "host": socket.gethostname()})
+        stack.callback(lambda: record.unlink(missing_ok=True))
+        for token, name in tokens.items():
+            who = f" ({name})" if name is not None else ""
+            print(f"annotate: {address}#{token}{who}", flush=True)
+        Server(app, sock=sock).run()
+    return 0
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise AnnotationError(f"--port {port} cannot be used ({error.strerror}); choose another, or leave it out") from error
+    return sock
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise AnnotationError("--socket needs Unix sockets, which this system does not have; use --port")
+    sock = socket.socket(socket.AF_UNIX)
+    old = os.umask(0o177)
+    try:
+        if path.is_socket():
+            path.unlink()
+        sock.bind(str(path))
+    except OSError as error:
+        sock.close()
+        raise AnnotationError(f"--socket {path} cannot be made ({error.strerror or error}); name another path") from error
+    finally:
+        os.umask(old)
+    return sock
+
+
+def _own_addresses() -> list[str]:
+    with contextlib.suppress(OSError):
+        return [str(one[4][0]) for one in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+    return []
+
+
+def _write_private(path: Path, content: dict[str, Any]) -> None:
+    old = os.umask(0o077)
+    try:
+        write_json(path, content)
+    finally:
+        os.umask(old)
+
+
+# ---- commands beside a server
+
+
+def _running(run: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((run / "annotation" / SERVER_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and str(found.get("url", "")).startswith("http://") else None
+
+
+def _ask_server(run: Path, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """Put a request to the running server; None if there is none."""
+    about = _running(run)
+    if about is None:
+        return None
+    port = str(about["url"]).rstrip("/").rpartition(":")[2]
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {about.get('token')}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310, http to this machine
+            found: dict[str, Any] = json.loads(answer.read())
+            return found
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return None
+        raise AnnotationError(json.loads(error.read()).get("error", str(error))) from error
+    except (OSError, ValueError):
+        return None  # it has ended without a word: its file stayed behind
+
+
+def _login() -> str:
+    with contextlib.suppress(OSError, KeyError, ImportError):
+        return getpass.getuser()
+    return "somebody"
+
+
+def _do(arguments: argparse.Namespace, path: str, body: dict[str, Any] | None, own: Any) -> dict[str, Any]:
+    """Put a request to the running server, or do the same in this process."""
+    found = _ask_server(arguments.run, path, body)
+    if found is not None:
+        return found
+    with _own_session(arguments) as (session, _):
+        result: dict[str, Any] = own(session)
+        return result
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    def own(session: Session) -> dict[str, Any]:
+        return {"state": session.state, **({} if session.state == "waiting" else session.stats())}
+
+    found = _do(arguments, "/api/stats", None, own)
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    if found["state"] == "waiting":
+        print("no question yet: the run has not reached its first round")
+        return 0
+    print(
+        f"round {found['round']}: {found['state']}; {found['answered']} of {found['questions']} questions answered, "
+        f"{found['unsure']} unsure, {found['conflicts']} in conflict, {found['unanswered']} open"
+    )
+    if found["seconds_per_answer"] is not None:
+        print(
+            f"{found['seconds_per_answer']:.1f} s an answer; {found['hours_spent']:.2f} hours spent, "
+            f"{found['hours_left']:.2f} left"
+        )
+    for one in found["annotators"]:
+        print(f"  {one['by']}: {one['answered']} answers")
+    return 0
+
+
+def _close(arguments: argparse.Namespace) -> int:
+    by = arguments.name or _login()
+    found = _do(arguments, "/api/close", {"by": by}, lambda session: session.close(by))
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    print(
+        f"closed: {found['answered']} of {found['questions']} questions answered; {found['unanswered']} unanswered, "
+        f"{found['unsure']} unsure and {found['conflicts']} in conflict stay unrevealed"
+    )
+    return 0
+
+
+def _reopen(arguments: argparse.Namespace) -> int:
+    by = arguments.name or _login()
+
+    def own(session: Session) -> dict[str, Any]:
+        session.reopen(by)
+        return {"reopened": True}
+
+    _do(arguments, "/api/reopen", {"by": by}, own)
+    print("open again")
+    return 0
+
+
+def _agree(arguments: argparse.Namespace) -> int:
+    found = _do(arguments, "/api/stats", None, lambda session: session.stats())
+    if arguments.json:
+        print(json.dumps({key: found[key] for key in ("agreement", "suggestions")}, indent=1))
+        return 0
+    agreement = found["agreement"]
+    if agreement is None:
+        print("no question has answers of two people; ask for some with oracle.overlap=0.1")
+    else:
+        for pair in [*agreement["pairs"], {"first": "all", "second": "", "pixels": "", **agreement}]:
+            kappa = "-" if pair["kappa"] is None else f"{pair['kappa']:.3f}"
+            who = f"{pair['first']} and {pair['second']}: {pair['pixels']} pixels," if pair["second"] else "all:"
+            print(f"{who} {100 * pair['agreement']:.1f} % equal, kappa {kappa}")
+    for kind, one in (found["suggestions"] or {}).items():
+        print(f"suggestion {kind}: {one['agree']} of {one['answers']} answers agree with the network")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from ripu.annotate.formats import export_questions
+
+    with _own_session(arguments) as (session, images):
+        count = export_questions(arguments.format, session, images.image, arguments.path)
+    print(f"{arguments.path}: {count} questions")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from ripu.annotate.formats import import_answers
+
+    with _own_session(arguments) as (session, _):
+        report = import_answers(arguments.format, session, arguments.name or "import", arguments.path)
+    print(
+        f"{arguments.path}: {report.new} questions answered, {report.known} were known, {report.incomplete} incomplete; "
+        f"{report.dropped_pixels} pixels that were not asked are left out"
+    )
+    for label, names in (
+        ("other answers exist (conflicts)", report.conflicts),
+        ("unknown questions", report.unknown_questions),
+        ("unknown images", report.unknown_images),
+    ):
+        if names:
+            print(f"{label}: {len(names)}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
