@@ -163,9 +163,7 @@ def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Imag
         return scenes[0].require_image(positions[image_id])
 
     positions: dict[str, int] = {}
-    session = Session(
-        run, store, spec.taxonomy.class_colors, settings, num_rounds=len(spec.plan.selection_steps)
-    )
+    session = Session(run, store, spec.taxonomy.class_colors, settings, num_rounds=len(spec.plan.selection_steps))
     return session, Images(store, read)
 
 
@@ -234,7 +232,9 @@ def _tcp_socket(host: str, port: int) -> socket.socket:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        raise AnnotationError(f"--port {port} cannot be used ({error.strerror}); choose another, or leave it out") from error
+        raise AnnotationError(
+            f"--port {port} cannot be used ({error.strerror}); choose another, or leave it out"
+        ) from error
     return sock
 
 
@@ -249,7 +249,9 @@ def _unix_socket(path: Path) -> socket.socket:
         sock.bind(str(path))
     except OSError as error:
         sock.close()
-        raise AnnotationError(f"--socket {path} cannot be made ({error.strerror or error}); name another path") from error
+        raise AnnotationError(
+            f"--socket {path} cannot be made ({error.strerror or error}); name another path"
+        ) from error
     finally:
         os.umask(old)
     return sock

@@ -26,9 +26,7 @@ def _codec(name: str) -> Any:
     return importlib.import_module(f"ripu.annotate.codecs.{module}")
 
 
-def export_questions(
-    name: str, session: Session, read_image: Callable[[int], NDArray[Any]], out: Path
-) -> int:
+def export_questions(name: str, session: Session, read_image: Callable[[int], NDArray[Any]], out: Path) -> int:
     """Write the questions of the newest round in a format of :data:`FORMATS`; return their number."""
     write = _codec(name).export
     count: int = write(session.questions, session.classes, read_image, out, session.final_labels)

@@ -232,4 +232,3 @@ class Journal:
                 f"{self.path}: damaged ({error}); restore it from a backup, or move it away: closed rounds are kept in "
                 "the cut files beside it"
             ) from error
-

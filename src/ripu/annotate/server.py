@@ -104,7 +104,10 @@ class _Door:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((k.lower().encode(), v.encode()) for k, v in _HEADERS.items())]
+                message["headers"] = [
+                    *message["headers"],
+                    *((k.lower().encode(), v.encode()) for k, v in _HEADERS.items()),
+                ]
             await send(message)
 
         refusal = self._refusal(scope)
@@ -144,7 +147,9 @@ class _Door:
         scheme, _, token = headers.get("authorization", [""])[0].partition(" ")
         known = [name for name in self._tokens if hmac.compare_digest(name.encode(), token.strip().encode("latin-1"))]
         if scheme.lower() != "bearer" or not known:
-            response = _error(401, "the key in the address is missing or old; open the address that the command printed")
+            response = _error(
+                401, "the key in the address is missing or old; open the address that the command printed"
+            )
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
         scope["annotator"] = self._tokens[known[0]]

@@ -35,7 +35,7 @@ NOT_ANSWERED = 254
 LEASE_SECONDS = 600.0
 """A block stays one person's for this long after the last answer or request for questions."""
 
-PAUSE_SECONDS = 60.0
+PAUSE_MS = 60_000
 """An answer that took longer has a pause in it; it counts as this long, and not in the mean."""
 
 KEYS = "asdfgjklqwertyiopzxcbnm"
@@ -348,7 +348,9 @@ class Session:
             if not is_given.any():
                 continue
             report.incomplete += not is_given.all()
-            earlier = [one for one in counting(self.journal.answers_to(round_index, number, pick)) if one.labels is not None]
+            earlier = [
+                one for one in counting(self.journal.answers_to(round_index, number, pick)) if one.labels is not None
+            ]
             if any(np.array_equal(one.labels, labels) for one in earlier):  # type: ignore[arg-type]
                 report.known += 1
                 continue
@@ -522,7 +524,7 @@ class _Round:
         self.states: NDArray[np.uint8] = np.zeros(count, dtype=np.uint8)
         self.num_people: NDArray[np.uint8] = np.zeros(count, dtype=np.uint8)
         self.people: dict[str, _Person] = {}
-        self.seconds = 0.0
+        self._ms = 0
         per_image = -(-questions.counts // BLOCK_PICKS)
         self._first_block = np.concatenate([[0], np.cumsum(per_image)])
         self._rank = np.zeros(len(blocks), dtype=np.int64)
@@ -544,6 +546,10 @@ class _Round:
         for block, by, until in session.journal.leases(questions.round, session._clock()):
             if block < len(blocks):
                 self.leases.setdefault(block, {})[by] = until
+
+    @property
+    def seconds(self) -> float:
+        return self._ms / 1000
 
     def position(self, image: int, pick: int) -> int:
         return int(self.questions.offsets[image]) + pick
@@ -579,12 +585,10 @@ class _Round:
         person = self.person(answer.by)
         person.count += sign
         if answer.ms is not None:
-            seconds = answer.ms / 1000
-            self.seconds += sign * min(seconds, PAUSE_SECONDS)
-            person.seconds += sign * min(seconds, PAUSE_SECONDS)
-            if seconds <= PAUSE_SECONDS:
+            self._ms += sign * min(answer.ms, PAUSE_MS)
+            if answer.ms <= PAUSE_MS:
                 person.timed += sign
-                person.timed_seconds += sign * seconds
+                person.timed_ms += sign * answer.ms
         self._compare(answer, sign)
 
     def count(self, answers: Sequence[Answer]) -> None:
@@ -740,8 +744,7 @@ class _Round:
 
     def stats(self) -> dict[str, Any]:
         timed = sum(one.timed for one in self.people.values())
-        seconds = sum(one.timed_seconds for one in self.people.values())
-        mean = seconds / timed if timed else None
+        mean = sum(one.timed_ms for one in self.people.values()) / timed / 1000 if timed else None
         counts = self.counts()
         left = int(self.left.sum())
         return {
@@ -754,7 +757,7 @@ class _Round:
                 {
                     "by": by,
                     "answered": one.count,
-                    "seconds_per_answer": one.timed_seconds / one.timed if one.timed else None,
+                    "seconds_per_answer": one.timed_ms / one.timed / 1000 if one.timed else None,
                 }
                 for by, one in sorted(self.people.items())
                 if one.count
@@ -768,9 +771,8 @@ class _Person:
 
     mask: NDArray[np.bool_]
     count: int = 0
-    seconds: float = 0.0
     timed: int = 0
-    timed_seconds: float = 0.0
+    timed_ms: int = 0
 
 
 def class_keys(names: Sequence[str], chosen: Mapping[str, str]) -> list[str]:
