@@ -55,7 +55,9 @@ def test_no_shared_question_is_no_agreement():
 
 def test_one_label_alone_has_no_kappa():
     found = agreement_of([answer(0, "a", [1]), answer(0, "b", [1])], 3)
-    assert found is not None and found.agreement == 1 and found.kappa is None
+    assert found is not None
+    assert found.agreement == 1
+    assert found.kappa is None
 
 
 def test_one_question_in_ten_is_blind():
@@ -78,4 +80,5 @@ def test_suggestions_are_biased_where_people_follow_them(shown, blind, biased):
         "blind": {"answers": blind[1], "agree": blind[0]},
     }
     assert is_biased(counts) is biased
-    assert not is_biased(None) and not is_biased({"shown": counts["shown"]})
+    assert not is_biased(None)
+    assert not is_biased({"shown": counts["shown"]})

@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
-from annotation import IMAGES, add_round, make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from annotation import IMAGES, add_round, make_run
 from ripu.annotate.errors import UnknownQuestionError
 from ripu.annotate.questions import BLOCK_PICKS, Questions, nearest_order, parse_qid
 from ripu.labelstore import ImagePicks, LabelStore, RoundOrderError
@@ -29,7 +31,7 @@ def test_each_pick_is_a_question_with_its_pixels_row_by_row(questions):
 
 def test_blocks_are_of_one_image_best_first_and_cover_the_round(questions):
     blocks = questions.blocks
-    asked = [[question for question in questions.in_block(block)] for block in range(len(blocks))]
+    asked = [list(questions.in_block(block)) for block in range(len(blocks))]
     assert sorted(question.qid for block in asked for question in block) == sorted(one.qid for one in questions)
     assert all(len({question.number for question in block}) == 1 for block in asked)
     assert max(len(block) for block in asked) == BLOCK_PICKS
@@ -42,7 +44,7 @@ def test_a_round_without_scores_asks_in_picking_order(tmp_path):
         picks = np.stack([np.arange(40), np.arange(40)], axis=1)
         store.add_round(store.begin_round(0, 1, 40), [ImagePicks(IMAGES[1].image_id, picks)])
         questions = Questions(store, 0)
-        assert [question.pick for block in range(2) for question in questions.in_block(block)][0] == 0
+        assert next(question.pick for block in range(2) for question in questions.in_block(block)) == 0
         assert questions.blocks.first.tolist() == [0, BLOCK_PICKS]
         assert [questions.count(number) for number in range(3)] == [0, 40, 0]
 
@@ -79,7 +81,7 @@ def test_the_nearest_order_is_greedy(points):
     array = np.asarray(points, dtype=np.float64).reshape(-1, 2)
     order = nearest_order(array)
     assert sorted(order) == list(range(len(points)))
-    for at, (here, there) in enumerate(zip(order, order[1:], strict=False)):
+    for at, (here, there) in enumerate(itertools.pairwise(order)):
         left = order[at + 1 :]
         distances = ((array[left] - array[here]) ** 2).sum(axis=1)
         assert ((array[there] - array[here]) ** 2).sum() == distances.min()

@@ -3,14 +3,14 @@ import json
 
 import numpy as np
 import pytest
-from annotation import IMAGES, SIZE, make_run, open_session, picture, true_labels
 from PIL import Image
 from starlette.testclient import TestClient
 
+from annotation import IMAGES, SIZE, make_run, open_session, picture, true_labels
 from ripu.annotate.errors import AnnotationError
 from ripu.annotate.images import Images
+from ripu.annotate.open_round import Settings
 from ripu.annotate.server import MOST_BODY_BYTES, make_app
-from ripu.annotate.session import Settings
 
 ORIGIN = {"Origin": "http://127.0.0.1:8000"}
 
@@ -21,9 +21,9 @@ def read(number):
     return picture(number)
 
 
-def make_client(session, token="key"):
+def make_client(session, key="key"):
     app = make_app(session, Images(session.store, read), {"key": None, "ann's": "ann"}, frozenset({"127.0.0.1:8000"}))
-    return TestClient(app, base_url="http://127.0.0.1:8000", headers={"Authorization": f"Bearer {token}"})
+    return TestClient(app, base_url="http://127.0.0.1:8000", headers={"Authorization": f"Bearer {key}"})
 
 
 @pytest.fixture
@@ -174,7 +174,8 @@ def test_each_answer_has_the_headers_of_a_safe_page(client):
     for path in ("/", "/static/page.js", "/api/run", "/nothing"):
         headers = client.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'self'")
-        assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,8 @@ def test_pictures_come_by_number(client):
     pixels = np.asarray(Image.open(io.BytesIO(crop.content)))
     assert np.array_equal(pixels, picture(0)[:15, 50:])
     overview = client.get("/api/image/0/overview")
-    assert Image.open(io.BytesIO(overview.content)).size == SIZE[::-1] and overview.headers["x-scale"] == "1.0"
+    assert Image.open(io.BytesIO(overview.content)).size == SIZE[::-1]
+    assert overview.headers["x-scale"] == "1.0"
 
 
 @pytest.mark.parametrize(

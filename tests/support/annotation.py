@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.annotate.session import Session, Settings
+from ripu.annotate.open_round import Settings
+from ripu.annotate.session import Session
 from ripu.labelstore import ImagePicks, LabelStore, Regions, TargetImage, square_regions
 
 CLASSES = ("road", "roof", "sky")

@@ -128,7 +128,8 @@ def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Imag
         ConfigError: Its configuration cannot be used.
     """
     from ripu.annotate.images import Images
-    from ripu.annotate.session import Session, Settings
+    from ripu.annotate.open_round import Settings
+    from ripu.annotate.session import Session
     from ripu.config.spec import make_spec
     from ripu.config.stored import read_stored
     from ripu.config.targets import accept_stored
@@ -404,7 +405,7 @@ def _import(arguments: argparse.Namespace) -> int:
     with _own_session(arguments) as (session, _):
         report = import_answers(arguments.format, session, arguments.name or "import", arguments.path)
     print(
-        f"{arguments.path}: {report.new} questions answered, {report.known} were known, {report.incomplete} incomplete; "
+        f"{arguments.path}: {report.new} questions answered, {report.known} known, {report.incomplete} incomplete; "
         f"{report.dropped_pixels} pixels that were not asked are left out"
     )
     for label, names in (

@@ -94,7 +94,7 @@ class Images:
         image = self.image(number)
         scale = min(1.0, OVERVIEW_SIDE / max(image.shape[:2]))
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        return _encoded(".jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA)), scale
+        return _encoded(".jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)), scale
 
 
 def _encoded(ending: str, image: NDArray[np.uint8]) -> bytes:

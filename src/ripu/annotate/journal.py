@@ -198,8 +198,8 @@ class Journal:
 
     def _select(self, condition: str, *values: object, live: bool = True) -> Iterator[Answer]:
         rows = self._db.execute(
-            "SELECT client_id, round, image, pick, annotator, labels, ms, suggestion, resolves, at FROM answers "
-            f"WHERE {condition} {'AND undone IS NULL ' if live else ''}ORDER BY round, image, pick, id",  # noqa: S608, our own words
+            "SELECT client_id, round, image, pick, annotator, labels, ms, suggestion, resolves, at FROM answers "  # noqa: S608
+            f"WHERE {condition} {'AND undone IS NULL ' if live else ''}ORDER BY round, image, pick, id",
             values,
         )
         for client_id, round_index, image, pick, by, labels, ms, suggestion, resolves, at in rows:

@@ -162,6 +162,12 @@ class Questions:
         self._cached = (number, found)
         return found
 
+    def flat(self, question: Question) -> NDArray[np.int64]:
+        """Return the flat indices of a question's pixels, (M,)."""
+        width = self.store.images[question.number].width
+        indices: NDArray[np.int64] = question.pixels[:, 0] * width + question.pixels[:, 1]
+        return indices
+
     def in_block(self, block: int) -> list[Question]:
         """Return the questions of a block: the best first, then always the nearest one that is left."""
         number, first = int(self.blocks.image[block]), int(self.blocks.first[block])
@@ -196,7 +202,7 @@ def _block_scores(record: ImagePicks) -> NDArray[np.float32]:
         return np.zeros(0, dtype=np.float32)
     scores = -np.arange(count, dtype=np.float32) if record.scores is None else record.scores.astype(np.float32)
     starts = np.arange(0, count, BLOCK_PICKS)
-    means: NDArray[np.float32] = np.add.reduceat(scores, starts) / np.diff([*starts.tolist(), count])
+    means = np.add.reduceat(scores, starts) / np.diff([*starts.tolist(), count])
     return means.astype(np.float32)
 
 

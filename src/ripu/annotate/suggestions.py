@@ -63,4 +63,4 @@ def is_biased(counts: Mapping[str, Any] | None) -> bool:
     difference = shown["agree"] / shown["answers"] - blind["agree"] / blind["answers"]
     pooled = (shown["agree"] + blind["agree"]) / (shown["answers"] + blind["answers"])
     error = math.sqrt(pooled * (1 - pooled) * (1 / shown["answers"] + 1 / blind["answers"]))
-    return difference > MOST_BIAS and difference > 1.96 * error
+    return bool(difference > max(MOST_BIAS, 1.96 * error))

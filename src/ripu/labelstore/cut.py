@@ -110,7 +110,7 @@ class Cut:
 
 
 def take_cut(store: LabelStore, folder: Path, round_index: int) -> Cut | None:
-    """Take the answers of a closed round into the label store, in one batch sorted by image. A second call does nothing.
+    """Take the answers of a closed round into the label store, in one batch sorted by image; once.
 
     Args:
         store: The label store of the run, open for writing.

@@ -1,0 +1,37 @@
+"""What counts of the answers to one question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ripu.annotate.journal import Answer
+
+UNANSWERED, ANSWERED, UNSURE, CONFLICT = range(4)
+
+
+def counting(answers: Iterable[Answer]) -> list[Answer]:
+    """Return the answers to a question that count: the last one of each annotator, or the last that decides."""
+    last: dict[str, Answer] = {}
+    decided = None
+    for one in answers:
+        last.pop(one.by, None)
+        last[one.by] = one
+        if one.resolves and one.labels is not None:
+            decided = one
+    return [decided] if decided is not None else list(last.values())
+
+
+def settle(answers: Iterable[Answer]) -> tuple[int, NDArray[np.uint8] | None]:
+    """Return the state of a question, and its labels if it is answered."""
+    found = counting(answers)
+    labels = [one.labels for one in found if one.labels is not None]
+    if not found:
+        return UNANSWERED, None
+    if not labels:
+        return UNSURE, None
+    if any(not np.array_equal(one, labels[0]) for one in labels[1:]):
+        return CONFLICT, None
+    return ANSWERED, labels[0]
