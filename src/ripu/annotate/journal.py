@@ -110,6 +110,11 @@ class Journal:
             self._db.close()
             raise
 
+    @property
+    def num_changes(self) -> int:
+        """A number that grows with each change."""
+        return self._db.total_changes
+
     def close(self) -> None:
         """Give the file back."""
         self._db.close()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.annotate.journal import Answer, Journal
-from ripu.annotate.questions import BLOCK_PICKS, Question, Questions
+from ripu.annotate.questions import BLOCK_PICKS, Question, Questions, qid_of
 from ripu.annotate.settled import ANSWERED, CONFLICT, UNANSWERED, UNSURE, settle
 from ripu.annotate.suggestions import Predictions, is_biased, is_blind
 
@@ -58,6 +58,8 @@ class OpenRound:
         self.questions, self._journal, self._settings, self._clock = questions, journal, settings, clock
         count, blocks = len(questions), questions.blocks
         self.states: NDArray[np.uint8] = np.zeros(count, dtype=np.uint8)
+        self._tally = [count, 0, 0, 0]
+        self.shared: set[int] = set()
         self.num_people: NDArray[np.uint8] = np.zeros(count, dtype=np.uint8)
         self.people: dict[str, _Person] = {}
         self._ms = 0
@@ -103,7 +105,10 @@ class OpenRound:
     # ---- counting
 
     def _settle(self, position: int, answers: Sequence[Answer], *, is_first: bool = False) -> None:
-        self.states[position], labels = settle(answers)
+        state, labels = settle(answers)
+        self._tally[int(self.states[position])] -= 1
+        self._tally[state] += 1
+        self.states[position] = state
         names = {one.by for one in answers}
         before = int(self.num_people[position])
         self.num_people[position] = min(len(names), 255)
@@ -111,6 +116,7 @@ class OpenRound:
             block = self.block_of(answers[0].image, answers[0].pick)
             wanted = int(self.wanted[block])
             self.left[block] += int(before >= wanted) - int(len(names) >= wanted)
+        (self.shared.add if len(names) > 1 else self.shared.discard)(position)
         for by in names:
             self._person(by).mask[position] = True
         if is_first:
@@ -172,7 +178,7 @@ class OpenRound:
     def _compare(self, answer: Answer, sign: int) -> None:
         if answer.suggestion is None or answer.labels is None:
             return
-        question = self.questions.of_image(answer.image)[answer.pick]
+        question = self.questions.question(qid_of(answer.round, answer.image, answer.pick))
         labels = self._predictions.labels(question)
         if labels is not None:
             kind = "blind" if answer.suggestion == "blind" else "shown"
@@ -191,14 +197,17 @@ class OpenRound:
     def next_questions(self, by: str, count: int) -> tuple[list[Question], float | None]:
         """Return questions for a person; see :meth:`ripu.annotate.session.Session.next_questions`."""
         now = self._clock()
-        for block in [number for number, holders in self.leases.items() if max(holders.values()) <= now]:
-            del self.leases[block]
+        for block, holders in list(self.leases.items()):
+            if not holders or max(holders.values()) <= now:
+                del self.leases[block]
         found: list[Question] = []
         own = sorted(block for block, holders in self.leases.items() if holders.get(by, 0) > now)
         for block in own:
             if len(found) >= count:
                 break
-            found += self._open_in(block, by)
+            if not (mine := self._open_in(block, by)):  # done: it comes back if an answer is undone
+                del self.leases[block][by]
+            found += mine
         closed = set(own)
         while len(found) < count:
             block_or_none = self._free_block(by, now, closed)
@@ -275,7 +284,7 @@ class OpenRound:
 
     def counts(self) -> dict[str, int]:
         """Return the number of questions, and of those in each state."""
-        tally = np.bincount(self.states, minlength=4).tolist()
+        tally = self._tally
         return {
             "questions": len(self.questions),
             "answered": tally[ANSWERED],

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.annotate.errors import UnknownQuestionError
-from ripu.labelstore import ImagePicks, LabelReader, regions_of
+from ripu.labelstore import ImagePicks, LabelReader, Regions, regions_of
 
 BLOCK_PICKS = 32
 """Most questions in a block: about a minute of work in one image."""
+
+KEPT_IMAGES = 16
+"""Images whose picks stay in memory."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Questions:
         self.counts: NDArray[np.int64] = np.asarray(counts, dtype=np.int64)
         self.offsets: NDArray[np.int64] = np.concatenate([[0], np.cumsum(self.counts)])
         self.blocks = _make_blocks(best, self.counts)
-        self._cached: tuple[int, list[Question]] | None = None
+        self._read: dict[int, tuple[ImagePicks, Regions]] = {}
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
@@ -137,30 +140,34 @@ class Questions:
         """
         self.position(qid)
         _, number, pick = parse_qid(qid)
-        return self.of_image(number)[pick]
+        return self._some(number, pick, pick + 1)[0]
 
     def of_image(self, number: int) -> list[Question]:
         """Return the questions about an image, in picking order."""
-        if self._cached is not None and self._cached[0] == number:
-            return self._cached[1]
-        image = self.store.images[number]
-        record = self.store.picks(image.image_id, self.round)
-        regions = regions_of(record, self.spec, image)
-        pixels = np.stack(np.divmod(regions.indices, image.width), axis=1)
-        found = [
+        return self._some(number, 0, self.count(number))
+
+    def _some(self, number: int, first: int, stop: int) -> list[Question]:
+        if number not in self._read:
+            while len(self._read) >= KEPT_IMAGES:
+                del self._read[next(iter(self._read))]
+            image = self.store.images[number]
+            record = self.store.picks(image.image_id, self.round)
+            self._read[number] = record, regions_of(record, self.spec, image)
+        record, regions = self._read[number]
+        width = self.store.images[number].width
+        cuts = regions.offsets[first : stop + 1].tolist()
+        return [
             Question(
                 qid_of(self.round, number, pick),
                 self.round,
                 number,
-                image.image_id,
+                record.image_id,
                 pick,
-                pixels[regions.offsets[pick] : regions.offsets[pick + 1]],
+                np.stack(np.divmod(regions.indices[start:end], width), axis=1),
                 None if record.scores is None else float(record.scores[pick]),
             )
-            for pick in range(len(record.picks))
+            for pick, start, end in zip(range(first, stop), cuts, cuts[1:], strict=False)
         ]
-        self._cached = (number, found)
-        return found
 
     def flat(self, question: Question) -> NDArray[np.int64]:
         """Return the flat indices of a question's pixels, (M,)."""
@@ -171,7 +178,7 @@ class Questions:
     def in_block(self, block: int) -> list[Question]:
         """Return the questions of a block: the best first, then always the nearest one that is left."""
         number, first = int(self.blocks.image[block]), int(self.blocks.first[block])
-        questions = self.of_image(number)[first : first + int(self.blocks.size[block])]
+        questions = self._some(number, first, first + int(self.blocks.size[block]))
         centres = np.asarray([question.pixels.mean(axis=0) for question in questions])
         return [questions[item] for item in nearest_order(centres)]
 

@@ -25,7 +25,7 @@ from ripu.annotate.errors import (
 )
 from ripu.annotate.journal import Answer, Journal
 from ripu.annotate.open_round import OpenRound, Settings
-from ripu.annotate.questions import Question, Questions, parse_qid
+from ripu.annotate.questions import Question, Questions, parse_qid, qid_of
 from ripu.annotate.settled import ANSWERED, counting, settle
 from ripu.labelstore import VOID, LabelReader
 from ripu.labelstore.cut import is_closed, is_taken, reopen, write_cut
@@ -106,6 +106,7 @@ class Session:
         self.journal = Journal(self.folder)
         try:
             self._round: OpenRound | None = None
+            self._agreement: tuple[tuple[int, int], float, Agreement | None] | None = None
             self._older: dict[int, Questions] = {}
             self.refresh()
         except BaseException:
@@ -243,7 +244,7 @@ class Session:
         return len(answers)
 
     def _check(self, questions: Questions, answer: Answer, *, lowest_void: int = VOID) -> None:
-        question = questions.question(f"{answer.round}-{answer.image}-{answer.pick}")
+        question = questions.question(qid_of(answer.round, answer.image, answer.pick))
         if answer.labels is None:
             return
         if len(answer.labels) != len(question.pixels):
@@ -411,7 +412,7 @@ class Session:
     ) -> Iterator[tuple[int, Pixels]]:
         parts = []
         for round_index, pick, labels in answers:
-            question = self.questions_of(round_index).of_image(number)[pick]
+            question = self.questions_of(round_index).question(qid_of(round_index, number, pick))
             is_given = labels != NOT_ANSWERED
             parts.append((self.questions.flat(question)[is_given], labels[is_given]))
         indices = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
@@ -427,7 +428,15 @@ class Session:
     def agreement(self) -> Agreement | None:
         """Return how far people agree on the questions of the newest round that two have answered; None if none."""
         current = self.current
-        return agreement_of(self.journal.answers(current.questions.round), len(self.classes))
+        stamp = (current.questions.round, self.journal.num_changes)
+        if self._agreement is None or (self._agreement[0] != stamp and self._clock() > self._agreement[1]):
+            began = time.monotonic()
+            shared = (parse_qid(current.questions.at(position)) for position in sorted(current.shared))
+            answers = (one for key in shared for one in self.journal.answers_to(*key))
+            found = agreement_of(answers, len(self.classes))
+            # Not again before twenty times as long as it took: a page asks for it all the time.
+            self._agreement = stamp, self._clock() + 20 * (time.monotonic() - began), found
+        return self._agreement[2]
 
     def quality(self) -> dict[str, Any]:
         """Return agreement, and agreement with the suggestions, as plain values."""
