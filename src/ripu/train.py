@@ -29,8 +29,10 @@ from ripu.config.spec import RunSpec
 from ripu.io import signals
 from ripu.io.console import command_line, override
 from ripu.io.errors import print_error
+from ripu.labelstore.cut import WaitingForAnswers
 from ripu.run.assembly.data import check_data
 from ripu.run.device import check_device, check_job_of_sweep, check_launcher
+from ripu.run.waiting import round_to_answer
 
 
 def train(spec: RunSpec) -> dict[str, Any]:
@@ -41,7 +43,10 @@ def train(spec: RunSpec) -> dict[str, Any]:
 
     Raises:
         ValueError: Something that the user can put right, before any long work.
+        WaitingForAnswers: The run has asked people, and the round is not closed.
     """
+    if (number := round_to_answer(spec)) is not None:
+        raise WaitingForAnswers(spec.output_dir, number)
     check_data(spec)
     check_device(spec.trainer.accelerator, devices=spec.trainer.devices)
     from ripu.run.folder import check_free
@@ -84,6 +89,9 @@ def main(cfg: DictConfig) -> None:
         line = None if cfg.dry_run else resume_line(folder, words, began)
         status = signals.say_stopped(f"stopped; {line or 'nothing was begun, start again with the same command'}")
         raise SystemExit(signals.stop_status() or status) from None
+    except WaitingForAnswers as waiting:
+        print(f"{waiting}; then {resume_line(folder, words)}", flush=True)
+        raise SystemExit(signals.WAITING) from None
     except Exception as error:
         print_error(error)
         if line := resume_line(folder, words, began):
@@ -91,7 +99,7 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(1) from None
 
 
-def resume_line(run: Path, words: list[str], began: float) -> str | None:
+def resume_line(run: Path, words: list[str], began: float = 0.0) -> str | None:
     """Return the line with the command that resumes the run in a folder; None if none has begun since ``began``."""
     record = run / "config.yaml"
     if not record.exists() or record.stat().st_mtime < began - 1:

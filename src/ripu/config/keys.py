@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ripu.config import value_rules as rules
 from ripu.config.value_rules import NOT_NEGATIVE, NOTHING, POSITIVE, SIZE, TEXT, YES_NO, Rule, number, one_of, whole
 
-Target = Literal["", "network", "score", "shape", "loader", "class table", "any"]
+Target = Literal["", "network", "score", "oracle", "shape", "loader", "class table", "any"]
 """A kind of object; ``any`` if it is made only from the user's own configuration, never from a file."""
 
 GIVEN = object()
@@ -66,6 +66,7 @@ _NO_CONSISTENCY = (
     Unused({"objective.consistency_weight": 0}, "objective.consistency_weight=0 switches the term off"),
 )
 _NO_PIXELS = Unused({"mode.pixel": False}, "mode={mode.name} queries regions, not pixels")
+_EXITS = Unused({"oracle.wait": "exit"}, "oracle.wait=exit ends the run instead of holding it")
 _OTHER_LENGTH = Unused({"setting.uses_source": False}, "setting={setting.name} has its own: see source_free")
 _OTHER_SETTING = Unused({"setting.uses_source": True}, "setting={setting.name} is another one")
 
@@ -74,6 +75,7 @@ _technical = partial(Key, may_change=True, is_compared=False)  # says where and 
 _outside = partial(_technical, before_rounds=False)  # not even a step depends on it
 _evaluation = partial(Key, may_change=True)
 _asking = partial(Key, before_rounds=False, unused=_ASKS_NOTHING)
+_person = partial(Key, may_change=True, is_compared=False, before_rounds=False, unused=_ASKS_NOTHING)
 _masks = partial(Key, unused=(Unused({"start.labels": None}, "start.labels is not given"),))
 _objective = partial(Key, unused=(_CROSS_ENTROPY,))
 _copied = partial(Key, may_change=True, is_compared=False)  # what it decides stands in another key; older runs lack it
@@ -129,6 +131,16 @@ TABLE: Mapping[str, Key] = {
     "mode.budget_per": _asking(one_of("image", "dataset")),
     "mode.image_cap": _asking(number("1 or more", least=1) | NOTHING),
     "acquisition.*": _asking(target="score"),
+    "oracle.*": _asking(target="oracle"),
+    "oracle.wait": _person(one_of("exit", "hold")),
+    "oracle.hold_minutes": _person(POSITIVE, unused=(_EXITS,)),
+    "oracle.serve": _person(YES_NO, unused=(_EXITS,)),
+    "oracle.hours": _person(POSITIVE | NOTHING),
+    "oracle.overlap": _person(rules.SHARE),
+    "oracle.suggest": _person(YES_NO),
+    "oracle.keys": _person(
+        Rule("null or a letter for each class", lambda value: value is None or isinstance(value, dict)), is_open=True
+    ),
     "region.*": _asking(target="shape"),
     # The start of training
     "start.run": Key(TEXT | NOTHING),

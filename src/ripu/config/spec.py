@@ -78,6 +78,19 @@ class StartSpec:
 
 
 @dataclass(frozen=True)
+class PersonSpec:
+    """The wait for people, and the page that they answer on; see ``conf/oracle/human.yaml``."""
+
+    wait: str
+    hold_minutes: float
+    serve: bool
+    hours: float | None
+    overlap: float
+    suggest: bool
+    keys: Mapping[str, str] | None
+
+
+@dataclass(frozen=True)
 class ObjectiveSpec:
     """Weights of the loss terms (Eq. 12) and tau; see ``conf/train.yaml``."""
 
@@ -180,6 +193,7 @@ class RunSpec:
     mode: str  # name of the labelling mode
     budget: float  # as configured
     acquisition: Node
+    oracle: Node
     region_node: Node | None  # describes region; None for the squares of the query
     model: Node  # with checkpoint: weights of a whole network to start from
     loggers: tuple[Node, ...]  # besides metrics.csv
@@ -198,6 +212,11 @@ class RunSpec:
     def has_rounds(self) -> bool:
         """True if the run asks for labels; with ``selection_steps=[]`` it trains on those that it begins with."""
         return bool(self.plan.selection_steps)
+
+    @cached_property
+    def person(self) -> PersonSpec | None:
+        """The people who answer; None if label files do."""
+        return fill(PersonSpec, self.oracle) if "wait" in self.oracle else None
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -260,6 +279,7 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
         mode=config["mode"]["name"],
         budget=config["budget"],
         acquisition=config["acquisition"],
+        oracle=config["oracle"],
         region_node=config["region"],
         model=config["model"],
         loggers=tuple(node for node in config["logger"].values() if node is not None),

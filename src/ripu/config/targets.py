@@ -34,6 +34,7 @@ _KINDS: Mapping[Target, tuple[Callable[[Any], bool], str]] = {
     "": (lambda found: False, "nothing"),
     "network": (_is_network, "a network"),
     "score": (lambda found: isinstance(found, type) and hasattr(found, "needs_image"), "a score"),
+    "oracle": (lambda found: isinstance(found, type) and hasattr(found, "is_person"), "an oracle"),
     "shape": (lambda found: isinstance(found, type) and hasattr(found, "is_fixed"), "a shape of regions"),
     "loader": (_is_loader, "a loader of data"),
     "class table": (_is_loader, "a class table"),

@@ -13,6 +13,9 @@ import sys
 import threading
 from typing import Any
 
+WAITING = 75
+"""Exit status of a run that waits for answers; EX_TEMPFAIL of sysexits.h."""
+
 STOPPED = 130
 """Exit status of a command that Ctrl-C stopped, as in shells."""
 

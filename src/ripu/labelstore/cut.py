@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ripu.io.errors import RipuError
+from ripu.io.shell import command_line
 from ripu.io.writing import AtomicFile, publish, sync, write_bytes, writing
 from ripu.labelstore.answers import file_header, live_squares
 from ripu.labelstore.encoding import decode_answers, encode_answers
@@ -23,6 +25,20 @@ from ripu.labelstore.store import LabelStore
 
 FOLDER = "annotation"
 """Name of the folder in that of a run."""
+
+
+class WaitingForAnswers(RipuError):
+    """A run has asked and cannot go on before its round is closed."""
+
+    def __init__(self, run: Path, round_index: int) -> None:
+        """Name the command that answers.
+
+        Args:
+            run: The folder of the run.
+            round_index: The round.
+        """
+        super().__init__(f"round {round_index} waits for answers: {command_line('annotate', [str(run)])}")
+        self.round_index = round_index
 
 
 def cut_file(folder: Path, round_index: int) -> Path:

@@ -162,6 +162,24 @@ class LabelReader:
             with open(self.path / MANIFEST_FILE, "rb"):  # opening asks the server, a stat does not
                 pass
 
+    def await_answers(self, num_batches: int, seconds: float = 180.0) -> None:
+        """Wait for batches of answers to show up, as :meth:`await_rounds` does for rounds.
+
+        Raises:
+            RoundOrderError: They do not show up in that time.
+        """
+        until = time.monotonic() + seconds
+        while len(self.log.answers) < num_batches:
+            if time.monotonic() > until:
+                raise RoundOrderError(
+                    f"{self.path}: answers are committed that this machine ({platform.node()}) does not see after "
+                    f"{seconds:g} s; all machines of a job need the same folder: name one that they share "
+                    "(paths.output_dir)"
+                )
+            time.sleep(0.5)
+            with open(self.path / MANIFEST_FILE, "rb"):
+                pass
+
     @property
     def carried(self) -> tuple[Round, ...]:
         """The rounds of other runs and folders of masks that the run started with, under their own numbers.

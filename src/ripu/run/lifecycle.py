@@ -25,6 +25,7 @@ from ripu.run.trainer import Run, add_callbacks, facts, make_trainer
 from ripu.run.warm_start import find_labels
 from ripu.schedule import Plan
 from ripu.selection.round_report import carried_fraction
+from ripu.selection.waiting import take_answers
 from ripu.training.checkpoint_callback import save_final
 
 _log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def open_run(spec: RunSpec) -> Iterator[Run]:
                 carried.carry(store)
             if engine is not None and trainer.is_global_zero:
                 ask_again(store, engine.oracle)
+                if spec.person is not None:
+                    take_answers(store, folder, spec.plan, 0 if checkpoint is None else step_of(checkpoint))
         datamodule = make_datamodule(spec, scenes, store)
         run = Run(spec, trainer, scenes, module, datamodule, engine, store, checkpoint, began)
         add_callbacks(run, *(() if beginning is None else (beginning,)))

@@ -32,6 +32,7 @@ from ripu.run.device import early_rank, num_processes
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
 from ripu.selection.round_report import true_class_pixels
+from ripu.selection.waiting import WaitForAnswers
 from ripu.training.checkpoint_callback import RunCheckpoint
 from ripu.training.progress import ProgressBar
 from ripu.training.skipped_files import SkippedFiles
@@ -162,6 +163,11 @@ def add_callbacks(run: Run, *more: pl.Callback, bar: ProgressBar | None = None) 
         every_minutes=spec.checkpoint.every_minutes,
         keep=spec.checkpoint.keep,
     )
+    waiting = []
+    if spec.person is not None and run.store is not None:
+        person = spec.person
+        hold = person.hold_minutes if person.wait == "hold" else None
+        waiting = [WaitForAnswers(folder, plan, run.store, run.selection, hold_minutes=hold, serve=person.serve)]
     bar = bar or ProgressBar(plan)
     if not trainer.is_global_zero:
         bar.disable()
@@ -179,6 +185,7 @@ def add_callbacks(run: Run, *more: pl.Callback, bar: ProgressBar | None = None) 
         ReportRecorder(folder, scenes, run.selection, facts(spec), evaluation.gallery),
         checkpoints,
         StopSignals(folder, checkpoints),
+        *waiting,
         TrainingLog(),
         Dashboard(
             run.selection,

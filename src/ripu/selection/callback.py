@@ -18,7 +18,7 @@ from ripu.module import RipuModule
 from ripu.schedule import Plan
 from ripu.selection.engine import SelectionEngine, Watch
 from ripu.selection.ranks import Ranks
-from ripu.selection.round_report import carried_fraction, report_round, round_metrics
+from ripu.selection.round_report import carried_fraction, count_answers, report_round, round_metrics
 from ripu.training.progress import ProgressBar
 
 
@@ -102,6 +102,22 @@ class SelectionCallback(pl.Callback):
         """Run the round that is due at this step."""
         if trainer.global_step in self.plan.selection_steps:
             self._select(trainer, pl_module)
+
+    def count_again(self, trainer: pl.Trainer, index: int, human_hours: float) -> None:
+        """Bring the entry of a round up to date after people have answered it (all ranks call this).
+
+        Args:
+            trainer: The trainer.
+            index: The round.
+            human_hours: The hours of work on it.
+        """
+        assert self.store is not None
+        counts = count_answers(self.store, index) if trainer.is_global_zero else None
+        found = {**self.rounds[index], **trainer.strategy.broadcast(counts), "human_hours": human_hours}
+        if found != self.rounds[index]:
+            self.rounds[index] = found
+            for logger in trainer.loggers:
+                logger.log_metrics(round_metrics(found), step=found["step"])
 
     def _select(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.engine is None or self.store is None:

@@ -17,6 +17,8 @@ from ripu.acquisition import ScoreMaps
 from ripu.datasets.errors import Fault, SkippedFileError
 from ripu.io.errors import is_out_of_memory
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
+from ripu.labelstore.cut import FOLDER as ANNOTATION_FOLDER
+from ripu.labelstore.predictions import write_predictions
 from ripu.selection.candidates import Candidates, global_cut
 from ripu.selection.oracles import Oracle
 from ripu.selection.ranks import Exchange, Ranks, SelectionError, Together
@@ -180,6 +182,23 @@ class _Part:
     is_committed: bool
     rank: int
     tally: RoundTally = field(default_factory=RoundTally)
+    predicted: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    asked_predictions: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
+
+    def _pixels(self, offer: Candidates) -> NDArray[np.int64]:
+        """Return the flat indices that candidates ask for, in their order."""
+        if offer.regions is not None:
+            return offer.regions.indices
+        height, width = self.engine.scorer.label_sizes[offer.index]
+        return square_regions(offer.places, self.engine.scorer.query.reveal_radius, height, width).indices
+
+    def _predicted(self, offer: Candidates, logits: Tensor) -> NDArray[np.uint8]:
+        """Return the network's labels of the pixels that candidates ask for, nearest in the logits (1, C, h, w)."""
+        height, width = self.engine.scorer.label_sizes[offer.index]
+        rows, columns = np.divmod(self._pixels(offer), width)
+        at = torch.from_numpy(rows * logits.shape[2] // height), torch.from_numpy(columns * logits.shape[3] // width)
+        labels: NDArray[np.uint8] = logits[0].argmax(dim=0).cpu()[at].to(torch.uint8).numpy()
+        return labels
 
     def candidates(
         self,
@@ -200,6 +219,8 @@ class _Part:
             for item, (index, logits) in enumerate(zip(batch["index"], forward(batch), strict=True)):
                 image = batch["image"][item] if scorer.needs_image else None
                 offer = scorer.candidates(self.store, self.spec, int(index), logits, image)
+                if self.engine.oracle.is_person and not self.is_committed:
+                    self.predicted[offer.index] = self._predicted(offer, logits)
                 if watch is not None and watch.wants(offer.index):
                     number = self.spec.index
                     watch.see(number, offer.index, logits, scorer.maps(number, offer.index, logits, image))
@@ -212,6 +233,9 @@ class _Part:
         if not self.is_committed:
             records = (record for offer in offers for record in self._ask(offer, self.engine.oracle))
             self.store.write_shard(self.spec, self.rank, records)
+            if self.engine.oracle.is_person:
+                folder = self.store.path.parent / ANNOTATION_FOLDER
+                write_predictions(folder, self.store, self.spec, self.rank, self.asked_predictions)
             return
         differing = 0
         for offer in offers:
@@ -231,10 +255,9 @@ class _Part:
         """Yield picks and answers of an image; nothing if its answers cannot be read."""
         scorer = self.engine.scorer
         image_id, (height, width) = scorer.image_ids[offer.index], scorer.label_sizes[offer.index]
-        if offer.regions is None:
-            pixels = square_regions(offer.places, scorer.query.reveal_radius, height, width).indices
-        else:
-            pixels = offer.regions.indices
+        pixels = self._pixels(offer)
+        if offer.index in self.predicted:  # a cut keeps the first few
+            self.asked_predictions.append((image_id, self.predicted.pop(offer.index)[: len(pixels)]))
         labels, is_known = self.store.answered(image_id, pixels)
         missing = pixels[~is_known]
         answer = None

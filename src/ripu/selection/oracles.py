@@ -1,4 +1,4 @@
-"""Oracles: the interface to the annotator, and the ground truth that stands in for one."""
+"""Oracles: who answers. Label files stand in for a person, or people answer on a page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from ripu.datasets.scenes import SceneDataset
 
 
 class Oracle(Protocol):
-    """A source of labels: ground truth today, a person tomorrow."""
+    """A source of labels.
+
+    Attributes:
+        is_person: Its answers come after the round is committed; the run waits for them.
+    """
+
+    is_person: bool
 
     def answer(self, image_id: str, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8] | None:
         """Return the labels of pixels of one image.
@@ -28,6 +34,8 @@ class Oracle(Protocol):
 
 class GroundTruthOracle:
     """Label files as an oracle; an image without a file stays unanswered."""
+
+    is_person = False
 
     def __init__(self, scenes: SceneDataset) -> None:
         """Answer for the images of a data set."""
@@ -46,3 +54,16 @@ class GroundTruthOracle:
             return None
         answer: NDArray[np.uint8] = self._scenes.require_label(index)[rows, columns]
         return answer
+
+
+class HumanOracle:
+    """People who answer on the page of ``python -m ripu.annotate``; see :class:`ripu.config.spec.PersonSpec`."""
+
+    is_person = True
+
+    def __init__(self, scenes: SceneDataset, **settings: object) -> None:
+        """Ask about the images of a data set; the settings are those of the page and of the wait."""
+        del scenes, settings
+
+    def answer(self, image_id: str, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
+        """Return None: nobody has answered yet; see :class:`Oracle`."""

@@ -37,6 +37,23 @@ def report_round(store: LabelReader, index: int, tally: RoundTally, started: flo
         ``mean_impurity`` (nats) and ``mean_uncertainty`` of this rank's picks; None if the score has none.
     """
     seconds = time.monotonic() - started
+    counts = count_answers(store, index)
+    overlap, by_chance = round_overlap(store, index)
+    return {
+        "index": index,
+        "step": store.rounds[index].step,
+        **counts,
+        "overlap": overlap,
+        "overlap_by_chance": by_chance,
+        "seconds": seconds,
+        "images_per_second": len(store.images) / seconds,
+        "mean_impurity": tally.impurity / tally.picks if tally.picks and tally.impurity else None,
+        "mean_uncertainty": tally.uncertainty / tally.picks if tally.picks and tally.uncertainty else None,
+    }
+
+
+def count_answers(store: LabelReader, index: int) -> dict[str, Any]:
+    """Return the entries of :func:`report_round` that come from the label store, as they are now."""
     before, new = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
     picks = asked = total = 0
     for image in store.images:
@@ -50,29 +67,20 @@ def report_round(store: LabelReader, index: int, tally: RoundTally, started: flo
         before += np.bincount(labels[:first][is_known[:first]], minlength=256)
         new += np.bincount(labels[first:][is_known[first:]], minlength=256)
     counts = before + new
-    overlap, by_chance = round_overlap(store, index)
     return {
-        "index": index,
-        "step": store.rounds[index].step,
         "picks": picks,
         "labelled_fraction": asked / total,
         "void_fraction": float(counts[VOID]) / asked if asked else 0.0,
         "class_pixels": _by_name(counts, store.class_names),
         "new_class_pixels": _by_name(new, store.class_names),
-        "overlap": overlap,
-        "overlap_by_chance": by_chance,
-        "seconds": seconds,
-        "images_per_second": len(store.images) / seconds,
-        "mean_impurity": tally.impurity / tally.picks if tally.picks and tally.impurity else None,
-        "mean_uncertainty": tally.uncertainty / tally.picks if tally.picks and tally.uncertainty else None,
     }
 
 
 def round_metrics(report: Mapping[str, Any]) -> dict[str, float]:
     """Return the figures of :func:`report_round` by the names under which they are logged."""
     always = ("labelled_fraction", "void_fraction", "picks", "seconds", "images_per_second")
-    optional = ("mean_impurity", "mean_uncertainty", "overlap", "overlap_by_chance")
-    values = {f"al/{name}": float(report[name]) for name in (*always, *optional) if report[name] is not None}
+    optional = ("mean_impurity", "mean_uncertainty", "overlap", "overlap_by_chance", "human_hours")
+    values = {f"al/{name}": float(report[name]) for name in (*always, *optional) if report.get(name) is not None}
     return values | {f"al/pixels/{name}": float(count) for name, count in report["class_pixels"].items()}
 
 

@@ -29,11 +29,11 @@ def make_scenes(spec: RunSpec) -> Scenes:
     if spec.setting.target_labels == "all" and not target.is_labelled:
         raise ConfigError(f"setting={spec.setting.name} needs every label of {target.name}, and some are missing")
     unlabelled = sum(scene.label is None for scene in target.scenes)
-    if unlabelled and spec.has_rounds:
+    if unlabelled and spec.has_rounds and spec.person is None:
         _log.warning(
-            "%d of the %d images of %s have no label, and nobody is here to answer: queries about them stay "
-            "unanswered, and training learns nothing from them (without any answer, a run is source training with "
-            "negative learning). The run's labels/ folder keeps the queries.",
+            "%d of the %d images of %s have no label, and nobody is here to answer (oracle=human asks people): queries "
+            "about them stay unanswered, and training learns nothing from them (without any answer, a run is source "
+            "training with negative learning). The run's labels/ folder keeps the queries.",
             unlabelled,
             len(target),
             target.name,

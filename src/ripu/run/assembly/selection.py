@@ -19,7 +19,7 @@ from ripu.io.errors import ConfigError
 from ripu.labelstore import ImageAnswers, LabelStore, LabelStoreError, StoreMissingError, TargetImage
 from ripu.regions import RegionShape
 from ripu.selection.engine import SelectionEngine
-from ripu.selection.oracles import GroundTruthOracle, Oracle
+from ripu.selection.oracles import Oracle
 from ripu.selection.query import Query
 from ripu.selection.scoring import Scorer
 
@@ -52,7 +52,7 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
         excluded=_static_mask(spec.dataset.static_mask, scenes) if spec.dataset.static_mask else None,
         region=region,
     )
-    return SelectionEngine(scorer, GroundTruthOracle(scenes.target))
+    return SelectionEngine(scorer, instantiate({**spec.oracle, "_partial_": True})(scenes.target))
 
 
 def _check_fits(region: RegionShape, query: Query, height: int, width: int) -> None:
