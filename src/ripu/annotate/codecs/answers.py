@@ -1,0 +1,173 @@
+"""The answers that a file holds, brought to the questions of a run: nothing that was not asked comes through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ripu.annotate.codecs.masks import NOT_ANSWERED, Labels, Mask, stack
+from ripu.annotate.codecs.names import export_name, short, stem_of
+from ripu.annotate.errors import UnknownQuestionError
+from ripu.annotate.questions import Question, Questions
+from ripu.labelstore import LabelReader
+
+Answer = tuple[str, Labels]
+"""Name of a question and a label for each of its pixels: a train id, 255 for void, 254 for no answer."""
+
+QuestionsOf = Callable[[int], Questions]
+FinalLabels = Callable[[Question], Labels | None]
+
+_NUMBER = "(0|[1-9][0-9]{0,8})"
+QID = re.compile(f"{_NUMBER}-{_NUMBER}-{_NUMBER}")
+"""Name of a question: round, image and pick."""
+
+
+@dataclass
+class Found:
+    """The outcome of reading a file of answers.
+
+    Attributes:
+        conflicts: Questions with two answers for a pixel; they are left out.
+        unknown_questions: Names that are no questions of the run.
+        unknown_images: Names of files that are no images of the run.
+        dropped_pixels: Pixels with a label that were not asked.
+        incomplete: Questions with pixels without an answer.
+        unsure: Questions that the annotator was unsure about.
+    """
+
+    conflicts: list[str] = field(default_factory=list)
+    unknown_questions: list[str] = field(default_factory=list)
+    unknown_images: list[str] = field(default_factory=list)
+    dropped_pixels: int = 0
+    incomplete: int = 0
+    unsure: list[str] = field(default_factory=list)
+
+
+class Answers:
+    """Collects the answers of a file."""
+
+    def __init__(self, store: LabelReader, questions_of: QuestionsOf) -> None:
+        """Begin with no answer.
+
+        Args:
+            store: The label store of the run.
+            questions_of: Returns the questions of a round.
+        """
+        self.store = store
+        self._questions_of = questions_of
+        self._num_rounds = store.num_rounds
+        self._rounds: dict[int, Questions] = {}
+        self._images = {export_name(number, one.image_id): number for number, one in enumerate(store.images)}
+        self._labels: dict[str, tuple[Question, Labels]] = {}
+        self._conflicts: dict[str, None] = {}
+        self._unknown_questions: dict[str, None] = {}
+        self._unknown_images: dict[str, None] = {}
+        self._unsure: dict[str, None] = {}
+        self._dropped = 0
+
+    def _questions(self, index: int) -> Questions:
+        if index not in self._rounds:
+            self._rounds[index] = self._questions_of(index)
+        return self._rounds[index]
+
+    def question(self, qid: str) -> Question | None:
+        """Return a question; None, and noted, if there is no such."""
+        match = QID.fullmatch(qid)
+        if match and int(match[1]) < self._num_rounds:
+            with_name = self._questions(int(match[1]))
+            try:
+                return with_name.question(qid)
+            except UnknownQuestionError:
+                pass
+        self._unknown_questions[short(qid)] = None
+        return None
+
+    def question_of_crop(self, name: str) -> Question | None:
+        """Return the question whose crop a file is; None, and noted, if there is no such."""
+        stem = stem_of(name)
+        if QID.fullmatch(stem):
+            return self.question(stem)
+        self._unknown_images[short(name)] = None
+        return None
+
+    def image(self, name: str) -> int | None:
+        """Return the number of the image that a file is named after; None, and noted, if there is no such."""
+        number = self._images.get(stem_of(name))
+        if number is None:
+            self._unknown_images[short(name)] = None
+        return number
+
+    def add(self, question: Question, labels: Labels, clash: Mask | None = None) -> None:
+        """Add an answer, which may be one of several that together cover a question.
+
+        Args:
+            question: The question.
+            labels: (M,) uint8 in the order of its pixels, 254 for no answer.
+            clash: (M,) bool, True for pixels with two answers; None for none.
+        """
+        is_given = labels != NOT_ANSWERED
+        _, known = self._labels.setdefault(question.qid, (question, np.full(len(labels), NOT_ANSWERED, np.uint8)))
+        differs = is_given & (known != NOT_ANSWERED) & (known != labels)
+        if differs.any() or (clash is not None and clash.any()):
+            self._conflicts[question.qid] = None
+        known[is_given] = labels[is_given]
+
+    def add_unsure(self, question: Question) -> None:
+        """Note a question that the annotator was unsure about; it gets no answer."""
+        self._unsure[question.qid] = None
+
+    def add_window(
+        self, question: Question, masks: Iterable[tuple[int, Mask]], corner: tuple[int, int], size: tuple[int, int]
+    ) -> None:
+        """Add what is painted in a window around a question.
+
+        Args:
+            question: The question.
+            masks: Labels with their masks, (h, w) bool.
+            corner: First row and column of the window.
+            size: Its height and width.
+        """
+        window, clash = stack(size, masks)
+        rows, columns = (question.pixels - corner).T
+        labels = window[rows, columns]
+        self._dropped += int((window != NOT_ANSWERED).sum() - (labels != NOT_ANSWERED).sum())
+        self.add(question, labels, clash[rows, columns])
+
+    def add_image(self, number: int, masks: Iterable[tuple[int, Mask]]) -> None:
+        """Add what is painted on an image: answers to the questions of every round.
+
+        Args:
+            number: Number of the image.
+            masks: Labels with their masks, (H, W) bool.
+        """
+        image = self.store.images[number]
+        label, clash = stack((image.height, image.width), masks)
+        left = int((label != NOT_ANSWERED).sum())
+        for index in range(self._num_rounds if left else 0):
+            for question in self._questions(index).of_image(number):
+                rows, columns = question.pixels.T
+                labels = label[rows, columns]
+                left -= int((labels != NOT_ANSWERED).sum())
+                self.add(question, labels, clash[rows, columns])
+        self._dropped += left
+
+    def result(self) -> tuple[list[Answer], Found]:
+        """Return the answers by round, image and pick, and what was left out."""
+        kept = [
+            (question, labels)
+            for qid, (question, labels) in self._labels.items()
+            if qid not in self._conflicts and (labels != NOT_ANSWERED).any()
+        ]
+        kept.sort(key=lambda one: (one[0].round, one[0].number, one[0].pick))
+        found = Found(
+            [*self._conflicts],
+            [*self._unknown_questions],
+            [*self._unknown_images],
+            self._dropped,
+            sum(bool((labels == NOT_ANSWERED).any()) for _, labels in kept),
+            [*self._unsure],
+        )
+        return [(question.qid, labels) for question, labels in kept], found

@@ -1,0 +1,79 @@
+"""Whole images of a round, for tools that label images and not questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ripu.annotate.codecs.answers import Answers, FinalLabels
+from ripu.annotate.codecs.crops import ReadImage, png
+from ripu.annotate.codecs.masks import NOT_ANSWERED, Labels
+from ripu.annotate.codecs.names import export_name
+from ripu.annotate.codecs.reading import MalformedError
+from ripu.annotate.questions import Questions
+from ripu.datasets.image_files import read_stored
+from ripu.io.writing import write_bytes
+from ripu.labelstore import TargetImage
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image with the answers to its questions.
+
+    Attributes:
+        number: Number of the image in the label store.
+        file: Name of its file.
+        label: (H, W) uint8 labels, 254 where there is no answer.
+    """
+
+    number: int
+    file: str
+    label: Labels
+
+
+def write_frames(questions: Questions, read_image: ReadImage, out: Path, final_labels: FinalLabels) -> Iterator[Frame]:
+    """Write ``images/NAME.png`` and ``asked/NAME.png`` (255 where a pixel is asked, else 0), and yield the answers."""
+    for number, image in enumerate(questions.store.images):
+        if not questions.count(number):
+            continue
+        label = np.full((image.height, image.width), NOT_ANSWERED, dtype=np.uint8)
+        asked = np.zeros_like(label)
+        for question in questions.of_image(number):
+            rows, columns = question.pixels.T
+            asked[rows, columns] = 255
+            labels = final_labels(question)
+            if labels is not None:
+                label[rows, columns] = labels
+        file = f"{export_name(number, image.image_id)}.png"
+        write_bytes(out / "images" / file, png(read_image(number)))
+        write_bytes(out / "asked" / file, png(asked))
+        yield Frame(number, file, label)
+
+
+def frame_files(folder: Path, answers: Answers) -> Iterator[tuple[Path, int]]:
+    """Yield the files of a folder with the numbers of their images; files of no image are noted."""
+    for file in sorted(folder.iterdir()):
+        number = None if file.name.startswith(".") else answers.image(file.name)
+        if number is not None:
+            yield file, number
+
+
+def read_frame(file: Path, image: TargetImage) -> Labels:
+    """Read an image of one number a pixel, (H, W) uint8.
+
+    Raises:
+        MalformedError: It is of another size or kind.
+        SceneError: It is missing, damaged or absurdly large.
+    """
+    label = read_stored(file)
+    if label.dtype == np.bool_:
+        label = label.astype(np.uint8)
+    if label.dtype != np.uint8 or label.shape != (image.height, image.width):
+        raise MalformedError(
+            f"{file.name} is {label.dtype} of the shape {label.shape}, not 8 bits of {image.height} x {image.width}",
+            "save one number a pixel, at the size of the exported image",
+        )
+    return label

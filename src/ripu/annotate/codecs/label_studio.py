@@ -1,0 +1,154 @@
+"""Label Studio: a task for each question, with its enlarged crop.
+
+A choice answers for all pixels of a question, brush strokes for the pixels that they cover by more than half.
+``label_config.xml`` is the labelling interface of the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from ripu.annotate.codecs.answers import Answer, Answers, FinalLabels, Found, QuestionsOf
+from ripu.annotate.codecs.brush import decode_brush, encode_brush
+from ripu.annotate.codecs.crops import Painting, ReadImage, Window, to_masks, write_crops
+from ripu.annotate.codecs.masks import Labels
+from ripu.annotate.codecs.names import ClassNames, LabelClass, short
+from ripu.annotate.codecs.reading import MalformedError, check_free, field, read_json, reading
+from ripu.annotate.questions import Question, Questions
+from ripu.io.writing import write_bytes, write_json
+from ripu.labelstore import LabelReader
+
+_FILE = "tasks.json"
+_LOCAL = "/data/local-files/?d="
+_NO_ANSWER = frozenset({"textarea", "rating", "number", "datetime", "relation"})
+
+
+def export_label_studio(
+    questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
+) -> int:
+    """Write ``crops/``, ``tasks.json`` and ``label_config.xml``.
+
+    The tasks name the crops as Label Studio serves local files where ``LOCAL_FILES_DOCUMENT_ROOT`` is ``out``.
+
+    Args:
+        questions: The questions.
+        classes: The classes of the run.
+        read_image: Returns an image by its number.
+        out: A new or empty folder.
+        final_labels: Returns the answer that a question has already.
+
+    Returns:
+        The number of questions.
+
+    Raises:
+        AnnotationError: The folder holds something.
+        WriteError: The operating system refused.
+    """
+    check_free(out)
+    names = ClassNames(classes)
+    tasks = []
+    for question, window in write_crops(questions, read_image, out / "crops"):
+        task: dict[str, Any] = {"data": {"image": f"{_LOCAL}crops/{question.qid}.png", "qid": question.qid}}
+        labels = final_labels(question)
+        if labels is not None:
+            results = [*_results(question, labels, window, names)]
+            task["annotations"] = [{"result": results}] if results else []
+        tasks.append(task)
+    write_json(out / _FILE, tasks)
+    write_bytes(out / "label_config.xml", _config(names).encode())
+    return len(questions)
+
+
+def _results(question: Question, labels: Labels, window: Window, names: ClassNames) -> Iterator[dict[str, Any]]:
+    if (labels == labels[0]).all() and int(labels[0]) in names.names:
+        choices = {"choices": [names.names[int(labels[0])]]}
+        yield {"type": "choices", "from_name": "class", "to_name": "image", "value": choices}
+        return
+    height, width = window.picture_size
+    for label, mask in to_masks(question, labels, window):
+        yield {
+            "type": "brushlabels",
+            "from_name": "pixels",
+            "to_name": "image",
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": {"format": "rle", "rle": encode_brush(mask), "brushlabels": [names.names[label]]},
+        }
+
+
+def _config(names: ClassNames) -> str:
+    labels = [(quoteattr(name), names.colors[label]) for label, name in names.names.items()]
+    choices = "".join(f"    <Choice value={name}/>\n" for name, _ in labels)
+    brushes = "".join(f'    <Label value={name} background="{color}"/>\n' for name, color in labels)
+    return (
+        '<View>\n  <Image name="image" value="$image" zoom="true" zoomControl="true" smoothing="false"/>\n'
+        f'  <Choices name="class" toName="image" choice="single">\n{choices}  </Choices>\n'
+        f'  <BrushLabels name="pixels" toName="image">\n{brushes}  </BrushLabels>\n</View>\n'
+    )
+
+
+def import_label_studio(
+    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[LabelClass]
+) -> tuple[list[Answer], Found]:
+    """Read an export of the kind "JSON"; predictions, drafts and cancelled annotations do not count.
+
+    Args:
+        path: The JSON file, its folder with the name ``tasks.json``, or an archive with it.
+        store: The label store of the run.
+        questions_of: Returns the questions of a round.
+        classes: The classes of the run.
+
+    Returns:
+        The answers, and what was left out.
+
+    Raises:
+        AnnotationError: The file is damaged, holds shapes or pictures of another size, or a class is unknown.
+    """
+    answers, names = Answers(store, questions_of), ClassNames(classes)
+    with reading(path):
+        tasks = read_json(path, _FILE)
+        if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
+            raise MalformedError("not a list of tasks with their data", 'export it as "JSON", not "JSON-MIN"')
+        for number, task in enumerate(tasks):
+            where = f"task {number}"
+            data = field(task, "data", dict, where=where)
+            name = data["qid"] if isinstance(data.get("qid"), str) else field(data, "image", str, where=where)
+            found = [*_found(task, where)]
+            question = answers.question_of_crop(name) if found else None
+            if question is not None:
+                for annotation in found:
+                    _add(Painting(answers, question), annotation, names, where)
+        names.check()
+    return answers.result()
+
+
+def _found(task: Any, where: str) -> Iterator[list[Any]]:
+    """Yield the results of each annotation that counts."""
+    for annotation in field(task, "annotations", list, where=where) if "annotations" in task else ():
+        results = field(annotation, "result", list, where=where)
+        if not annotation.get("was_cancelled") and results:
+            yield results
+
+
+def _add(picture: Painting, results: list[Any], names: ClassNames, where: str) -> None:
+    """Add one annotation of a question."""
+    height, width = picture.window.picture_size
+    for result in results:
+        kind = field(result, "type", str, where=where)
+        if kind in _NO_ANSWER:
+            continue
+        if kind not in ("choices", "brushlabels") or result.get("image_rotation"):
+            raise MalformedError(f"{where} has {short(kind)}, or is turned", "answer with choices or brush strokes")
+        value = field(result, "value", dict, where=where)
+        for name in field(value, kind, list, where=where):
+            label = names.label(name if isinstance(name, str) else repr(name), where)
+            if kind == "choices" and label is not None:
+                picture.fill(label)
+            elif label is not None:
+                picture.check_size(result.get("original_height"), result.get("original_width"), where)
+                picture.paint(label, decode_brush(field(value, "rle", list, where=where), height, width, where))
+    picture.finish()

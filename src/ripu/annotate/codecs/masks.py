@@ -1,0 +1,98 @@
+"""Masks: laid over each other, as lengths of runs, and as COCO's text of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ripu.annotate.codecs.reading import MalformedError
+
+NOT_ANSWERED = 254
+"""In labels: no answer for this pixel."""
+
+Labels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+_MOST_BITS = 45
+
+
+def stack(shape: tuple[int, int], masks: Iterable[tuple[int, Mask]]) -> tuple[Labels, Mask]:
+    """Lay the masks of classes over each other.
+
+    Args:
+        shape: Height and width.
+        masks: Label and (H, W) bool mask.
+
+    Returns:
+        (H, W) uint8 labels, 254 where no mask is, and (H, W) bool, True where masks of different labels are.
+    """
+    label, clash = np.full(shape, NOT_ANSWERED, dtype=np.uint8), np.zeros(shape, dtype=np.bool_)
+    for value, mask in masks:
+        clash |= mask & (label != NOT_ANSWERED) & (label != value)
+        label[mask] = value
+    return label, clash
+
+
+def to_runs(mask: NDArray[np.generic]) -> list[int]:
+    """Return the lengths of the runs of a flat mask, the first one of zeros (maybe none).
+
+    >>> to_runs(np.array([1, 1, 0, 1]))
+    [0, 2, 1, 1]
+    """
+    flat = np.asarray(mask, dtype=np.bool_).reshape(-1)
+    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = [0, *starts.tolist(), len(flat)]
+    return [*([0] if len(flat) and flat[0] else []), *np.diff(edges).tolist()]
+
+
+def from_runs(runs: list[int], size: int, where: str) -> Mask:
+    """Return a flat mask of runs, the first one of zeros.
+
+    Raises:
+        MalformedError: The runs are no numbers from 0, or do not add up to the size.
+    """
+    if not all(type(run) is int and 0 <= run <= size for run in runs) or sum(runs) != size:
+        raise MalformedError(f"{where}: the runs of its mask do not add up to its {size} pixels")
+    mask: Mask = np.repeat(np.arange(len(runs)) % 2 == 1, np.asarray(runs, dtype=np.int64))
+    return mask
+
+
+def to_text(runs: Sequence[int]) -> str:
+    """Return runs as COCO's text: from the fourth on as differences to the last but one, in digits of five bits.
+
+    >>> to_text([6, 1, 40, 4, 5, 4, 5, 4, 21])
+    '61X13mN000`0'
+    """
+    signs = []
+    for number, run in enumerate(runs):
+        left, is_open = run - (runs[number - 2] if number > 2 else 0), True
+        while is_open:
+            digit, left = left & 31, left >> 5
+            is_open = left != (-1 if digit & 16 else 0)
+            signs.append(chr(48 + digit + 32 * is_open))
+    return "".join(signs)
+
+
+def from_text(text: str, where: str) -> list[int]:
+    """Return the runs of COCO's text; the inverse of :func:`to_text`.
+
+    Raises:
+        MalformedError: It is no such text.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for sign in text:
+        digit = ord(sign) - 48
+        if not 0 <= digit < 64 or shift > _MOST_BITS:
+            raise MalformedError(f"{where}: its mask is not in the text form of run-length encoding")
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            value -= (1 << shift) if digit & 16 else 0
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise MalformedError(f"{where}: its mask is cut off")
+    return runs
