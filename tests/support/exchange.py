@@ -1,4 +1,4 @@
-"""A small run whose questions are exchanged with other tools: awkward ids, awkward class names, every kind of region."""
+"""A small run whose questions are exchanged with other tools: awkward ids and class names, every kind of region."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Run:
         count = len(question.pixels)
         if count > 100:  # patches, as people paint them
             rows, columns = question.pixels.T // 7
-            patches = self.rng.choice([*values, 254], (HEIGHT, WIDTH))
+            patches = self.rng.choice([0, *self.rng.choice(values, 2), 255, 254], (HEIGHT, WIDTH))
             return None if kind == 0 else patches[rows, columns].astype(np.uint8)
         if kind == 0:
             return None

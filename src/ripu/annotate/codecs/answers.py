@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -77,11 +78,8 @@ class Answers:
         """Return a question; None, and noted, if there is no such."""
         match = QID.fullmatch(qid)
         if match and int(match[1]) < self._num_rounds:
-            with_name = self._questions(int(match[1]))
-            try:
-                return with_name.question(qid)
-            except UnknownQuestionError:
-                pass
+            with contextlib.suppress(UnknownQuestionError):
+                return self._questions(int(match[1])).question(qid)
         self._unknown_questions[short(qid)] = None
         return None
 
@@ -90,15 +88,19 @@ class Answers:
         stem = stem_of(name)
         if QID.fullmatch(stem):
             return self.question(stem)
-        self._unknown_images[short(name)] = None
+        self.skip_image(name)
         return None
 
     def image(self, name: str) -> int | None:
         """Return the number of the image that a file is named after; None, and noted, if there is no such."""
         number = self._images.get(stem_of(name))
         if number is None:
-            self._unknown_images[short(name)] = None
+            self.skip_image(name)
         return number
+
+    def skip_image(self, name: str) -> None:
+        """Note a file that is no image of the run."""
+        self._unknown_images[short(name)] = None
 
     def add(self, question: Question, labels: Labels, clash: Mask | None = None) -> None:
         """Add an answer, which may be one of several that together cover a question.

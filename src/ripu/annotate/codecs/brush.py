@@ -29,15 +29,16 @@ def encode_brush(mask: NDArray[np.uint8]) -> list[int]:
     Args:
         mask: (h, w) uint8; what is not 0 is painted.
     """
-    values = np.repeat(np.where(mask.reshape(-1) > 0, 255, 0), _CHANNELS)
-    head = f"{len(values):032b}{_VALUE_BITS - 1:05b}" + "".join(f"{bits - 1:04b}" for bits in _LENGTH_BITS)
+    values = mask.reshape(-1) > 0
+    head = f"{_CHANNELS * len(values):032b}{_VALUE_BITS - 1:05b}" + "".join(f"{bits - 1:04b}" for bits in _LENGTH_BITS)
     starts = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]
     blocks = []
     for start, end in itertools.pairwise(starts):
-        for first in range(start, end, _MOST_RUN):
-            length = min(end - first, _MOST_RUN)
+        value = "1" * _VALUE_BITS if values[start] else "0" * _VALUE_BITS
+        for first in range(_CHANNELS * start, _CHANNELS * end, _MOST_RUN):
+            length = min(_CHANNELS * end - first, _MOST_RUN)
             kind = next(kind for kind, bits in enumerate(_LENGTH_BITS) if length <= 1 << bits)
-            blocks.append(f"1{kind:02b}{length - 1:0{_LENGTH_BITS[kind]}b}{values[first]:08b}")
+            blocks.append(f"1{kind:02b}{length - 1:0{_LENGTH_BITS[kind]}b}{value}")
     text = head + "".join(blocks)
     bits = np.frombuffer(text.encode(), dtype=np.uint8) - ord("0")
     return [int(byte) for byte in np.packbits(bits)]

@@ -75,7 +75,9 @@ def import_class_folders(
     with reading(path):
         root = path / "masks" if (path / "masks").is_dir() else path
         files: dict[int, list[tuple[int, Path]]] = {}
-        for folder in sorted(one for one in root.iterdir() if one.is_dir() and not one.name.startswith((".", "__MACOSX"))):
+        for folder in sorted(
+            one for one in root.iterdir() if one.is_dir() and not one.name.startswith((".", "__MACOSX"))
+        ):
             label = own[folder.name] if folder.name in own else names.label(folder.name)
             if label is not None:
                 for file, number in frame_files(folder, answers):

@@ -6,6 +6,7 @@ A pixel without a mask has no answer. Void is a category of its own, called ``vo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ripu.annotate.codecs.masks import NOT_ANSWERED, Mask, from_runs, from_text,
 from ripu.annotate.codecs.names import ClassNames, LabelClass
 from ripu.annotate.codecs.reading import MalformedError, check_free, field, read_json, reading
 from ripu.annotate.questions import Questions
-from ripu.io.writing import write_json
+from ripu.io.writing import write_bytes
 from ripu.labelstore import LabelReader
 
 _FILE = "annotations.json"
@@ -68,7 +69,8 @@ def export_coco(
                 }
             )
     categories = [{"id": numbers[label], "name": name, "supercategory": ""} for label, name in names.items()]
-    write_json(out / _FILE, {"images": images, "annotations": annotations, "categories": categories})
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    write_bytes(out / _FILE, json.dumps(content).encode())
     return len(questions)
 
 

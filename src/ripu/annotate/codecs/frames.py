@@ -54,10 +54,13 @@ def write_frames(questions: Questions, read_image: ReadImage, out: Path, final_l
 
 
 def frame_files(folder: Path, answers: Answers) -> Iterator[tuple[Path, int]]:
-    """Yield the files of a folder with the numbers of their images; files of no image are noted."""
+    """Yield the PNG files of a folder with the numbers of their images; other files are noted as unknown images."""
     for file in sorted(folder.iterdir()):
-        number = None if file.name.startswith(".") else answers.image(file.name)
-        if number is not None:
+        if file.name.startswith("."):
+            continue
+        if file.suffix.lower() != ".png":
+            answers.skip_image(file.name)
+        elif (number := answers.image(file.name)) is not None:
             yield file, number
 
 

@@ -1,11 +1,11 @@
 """Label Studio: a task for each question, with its enlarged crop.
 
-A choice answers for all pixels of a question, brush strokes for the pixels that they cover by more than half.
-``label_config.xml`` is the labelling interface of the project.
+A choice answers for all pixels of a question, brush strokes for those that they cover by more than half.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,17 @@ from ripu.annotate.codecs.masks import Labels
 from ripu.annotate.codecs.names import ClassNames, LabelClass, short
 from ripu.annotate.codecs.reading import MalformedError, check_free, field, read_json, reading
 from ripu.annotate.questions import Question, Questions
-from ripu.io.writing import write_bytes, write_json
+from ripu.io.writing import write_bytes
 from ripu.labelstore import LabelReader
 
 _FILE = "tasks.json"
-_LOCAL = "/data/local-files/?d="
 _NO_ANSWER = frozenset({"textarea", "rating", "number", "datetime", "relation"})
 
 
 def export_label_studio(
     questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
 ) -> int:
-    """Write ``crops/``, ``tasks.json`` and ``label_config.xml``.
+    """Write ``crops/``, ``tasks.json`` and ``label_config.xml``, the labelling interface of the project.
 
     The tasks name the crops as Label Studio serves local files where ``LOCAL_FILES_DOCUMENT_ROOT`` is ``out``.
 
@@ -51,13 +50,15 @@ def export_label_studio(
     names = ClassNames(classes)
     tasks = []
     for question, window in write_crops(questions, read_image, out / "crops"):
-        task: dict[str, Any] = {"data": {"image": f"{_LOCAL}crops/{question.qid}.png", "qid": question.qid}}
+        task: dict[str, Any] = {
+            "data": {"image": f"/data/local-files/?d=crops/{question.qid}.png", "qid": question.qid}
+        }
         labels = final_labels(question)
         if labels is not None:
             results = [*_results(question, labels, window, names)]
             task["annotations"] = [{"result": results}] if results else []
         tasks.append(task)
-    write_json(out / _FILE, tasks)
+    write_bytes(out / _FILE, json.dumps(tasks).encode())
     write_bytes(out / "label_config.xml", _config(names).encode())
     return len(questions)
 
@@ -68,27 +69,20 @@ def _results(question: Question, labels: Labels, window: Window, names: ClassNam
         yield {"type": "choices", "from_name": "class", "to_name": "image", "value": choices}
         return
     height, width = window.picture_size
+    size = {"original_width": width, "original_height": height, "image_rotation": 0}
     for label, mask in to_masks(question, labels, window):
-        yield {
-            "type": "brushlabels",
-            "from_name": "pixels",
-            "to_name": "image",
-            "original_width": width,
-            "original_height": height,
-            "image_rotation": 0,
-            "value": {"format": "rle", "rle": encode_brush(mask), "brushlabels": [names.names[label]]},
-        }
+        value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": [names.names[label]]}
+        yield {"type": "brushlabels", "from_name": "pixels", "to_name": "image", "value": value, **size}
 
 
 def _config(names: ClassNames) -> str:
     labels = [(quoteattr(name), names.colors[label]) for label, name in names.names.items()]
-    choices = "".join(f"    <Choice value={name}/>\n" for name, _ in labels)
-    brushes = "".join(f'    <Label value={name} background="{color}"/>\n' for name, color in labels)
-    return (
-        '<View>\n  <Image name="image" value="$image" zoom="true" zoomControl="true" smoothing="false"/>\n'
-        f'  <Choices name="class" toName="image" choice="single">\n{choices}  </Choices>\n'
-        f'  <BrushLabels name="pixels" toName="image">\n{brushes}  </BrushLabels>\n</View>\n'
-    )
+    choices = [f"    <Choice value={name}/>" for name, _ in labels]
+    brushes = [f'    <Label value={name} background="{color}"/>' for name, color in labels]
+    lines = ["<View>", '  <Image name="image" value="$image" zoom="true" zoomControl="true" smoothing="false"/>']
+    lines += ['  <Choices name="class" toName="image" choice="single">', *choices, "  </Choices>"]
+    lines += ['  <BrushLabels name="pixels" toName="image">']
+    return "\n".join([*lines, *brushes, "  </BrushLabels>", "</View>\n"])
 
 
 def import_label_studio(
@@ -117,16 +111,15 @@ def import_label_studio(
             where = f"task {number}"
             data = field(task, "data", dict, where=where)
             name = data["qid"] if isinstance(data.get("qid"), str) else field(data, "image", str, where=where)
-            found = [*_found(task, where)]
-            question = answers.question_of_crop(name) if found else None
-            if question is not None:
-                for annotation in found:
-                    _add(Painting(answers, question), annotation, names, where)
+            for results in _results_of(task, where):
+                question = answers.question_of_crop(name)
+                if question is not None:
+                    _add(Painting(answers, question), results, names, where)
         names.check()
     return answers.result()
 
 
-def _found(task: Any, where: str) -> Iterator[list[Any]]:
+def _results_of(task: Any, where: str) -> Iterator[list[Any]]:
     """Yield the results of each annotation that counts."""
     for annotation in field(task, "annotations", list, where=where) if "annotations" in task else ():
         results = field(annotation, "result", list, where=where)
@@ -136,7 +129,6 @@ def _found(task: Any, where: str) -> Iterator[list[Any]]:
 
 def _add(picture: Painting, results: list[Any], names: ClassNames, where: str) -> None:
     """Add one annotation of a question."""
-    height, width = picture.window.picture_size
     for result in results:
         kind = field(result, "type", str, where=where)
         if kind in _NO_ANSWER:
@@ -145,10 +137,11 @@ def _add(picture: Painting, results: list[Any], names: ClassNames, where: str) -
             raise MalformedError(f"{where} has {short(kind)}, or is turned", "answer with choices or brush strokes")
         value = field(result, "value", dict, where=where)
         for name in field(value, kind, list, where=where):
-            label = names.label(name if isinstance(name, str) else repr(name), where)
+            label = names.label(field({"class": name}, "class", str, where=where), where)
             if kind == "choices" and label is not None:
                 picture.fill(label)
             elif label is not None:
+                rle = field(value, "rle", list, where=where)
                 picture.check_size(result.get("original_height"), result.get("original_width"), where)
-                picture.paint(label, decode_brush(field(value, "rle", list, where=where), height, width, where))
+                picture.paint(label, decode_brush(rle, *picture.window.picture_size, where))
     picture.finish()

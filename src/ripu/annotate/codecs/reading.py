@@ -18,7 +18,7 @@ AGAIN = "export it again from the tool that wrote it"
 
 
 class MalformedError(ValueError):
-    """What is wrong in a file, and the remedy; :func:`reading` adds the name of the file."""
+    """A fault of a file, and its remedy; :func:`reading` adds the name of the file."""
 
     def __init__(self, cause: str, remedy: str = AGAIN) -> None:
         super().__init__(f"{cause}; {remedy}")
