@@ -19,6 +19,7 @@ export class Outbox extends EventTarget {
   #channel;
   #items = new Map();  // key -> {kind, round, by, classes, answer | client_id, qid}, in the order in which they were made
   #aside = new Map();  // the same, with a reason: answers that the server cannot take
+  #answered = new Set();
   #timer = 0;
   #busy = false;
   #failures = 0;
@@ -36,6 +37,7 @@ export class Outbox extends EventTarget {
     this.#run = run;
     this.#items = this.#read("out");
     this.#aside = this.#read("aside");
+    for (const item of this.#items.values()) this.#note(item);
     if (typeof BroadcastChannel === "function") {
       this.#channel = new BroadcastChannel(`${PREFIX}${run}`);
       this.#channel.onmessage = ({ data }) => this.#hear(data);
@@ -54,12 +56,8 @@ export class Outbox extends EventTarget {
 
   get aside() { return [...this.#aside.values()]; }
 
-  // The questions whose answers are still on their way.
-  get qids() {
-    const found = new Set();
-    for (const item of this.#items.values()) item.kind === "answer" ? found.add(item.qid) : found.delete(item.qid);
-    return found;
-  }
+  // The questions that were answered here, saved or not: a reply that was under way meanwhile may still ask them.
+  get qids() { return this.#answered; }
 
   add(scope, answer) {
     this.#keep({ kind: "answer", ...scope, qid: answer.qid, answer });
@@ -108,7 +106,10 @@ export class Outbox extends EventTarget {
     return this.isEmpty;
   }
 
+  #note({ kind, qid }) { kind === "answer" ? this.#answered.add(qid) : this.#answered.delete(qid); }
+
   #keep(item) {
+    this.#note(item);
     const key = `${Date.now()}.${String(this.#counter++).padStart(8, "0")}.${this.#tab}`;
     this.#items.set(key, item);
     this.#store("out", key, item);
@@ -218,6 +219,7 @@ export class Outbox extends EventTarget {
     this.#items.delete(key);
     this.#forget("out", key);
     if (item.kind !== "answer") return;
+    this.#answered.delete(item.qid);
     this.#aside.set(key, { ...item, reason });
     this.#store("aside", key, { ...item, reason });
   }
@@ -236,7 +238,9 @@ export class Outbox extends EventTarget {
       for (const key of data.keys) this.#items.delete(key);
       this.#report();
     }
-    if (data.kind === "answered" || data.kind === "undone") this.#emit(data.kind, data);
+    if (data.kind !== "answered" && data.kind !== "undone") return;
+    this.#note({ kind: data.kind === "answered" ? "answer" : "undo", qid: data.qid });
+    this.#emit(data.kind, data);
   }
 
   #tell(data) { this.#channel?.postMessage(data); }

@@ -10,7 +10,7 @@ import { Past } from "./past.js";
 import { Pictures } from "./pictures.js";
 import * as view from "./view.js";
 
-const AHEAD = 16;
+const AHEAD = 24;
 const MOST_ASKED = 64;
 const POLL_MS = 5000;
 const STATS_MS = 10000;
@@ -714,7 +714,7 @@ function showPanel(title, content, buttons = []) {
     row.append(button);
   }
   $("panel-body").replaceChildren(...content, ...(buttons.length ? [row] : []));
-  delete document.body.dataset.qid;
+  for (const name of ["qid", "ready", "draft"]) delete document.body.dataset[name];
 }
 
 function fields(label, name, action, type = "text") {

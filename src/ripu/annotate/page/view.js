@@ -123,8 +123,8 @@ export function drawTicks(canvas, place, question, unit) {
 // Draw the labels of an answer in the making: letters where there is room for them, else a tint.
 export function drawLabels(canvas, place, question, labels, classOf, unit) {
   const context = canvas.getContext("2d");
-  const hasRoom = place.scale >= 16 * unit;
-  const size = Math.round(Math.min(place.scale * 0.6, 24 * unit));
+  const hasRoom = place.scale >= 13 * unit;
+  const size = Math.round(Math.min(place.scale * 0.62, 24 * unit));
   labels.forEach((label, number) => {
     if (label === UNSET) return;
     const [row, column] = question.pixels[number];
