@@ -9,15 +9,15 @@ import time
 
 import numpy as np
 import pytest
+
 import trees
 from annotation import COLORS
-from running import ROUNDS, call, command, environment, same_weights, spec, tiny
-
 from ripu.annotate.journal import Answer
 from ripu.annotate.questions import parse_qid
 from ripu.annotate.session import Session
 from ripu.labelstore import LabelReader, LabelStore
 from ripu.run.assembly.data import load_parts
+from running import ROUNDS, call, command, environment, same_weights, spec, tiny
 
 
 def revealed(run):
@@ -116,7 +116,8 @@ def test_a_run_that_holds_goes_on_when_the_round_is_closed(data, reference, tmp_
         for number in range(2):
             until = time.monotonic() + 240
             while not (run / "checkpoints" / f"step-{(3, 5)[number]:08d}.ckpt").exists():
-                assert process.poll() is None and time.monotonic() < until
+                assert process.poll() is None
+                assert time.monotonic() < until
                 time.sleep(0.2)
             answer_with_truth(run, data)
         assert process.wait(240) == 0
@@ -150,6 +151,8 @@ def test_predictions_of_the_asked_pixels_are_kept(data, tmp_path):
     session = Session(run, store, [COLORS[0]] * len(store.class_names))
     for question in session.questions:
         labels = session.current.prediction(question)
-        assert labels is not None and len(labels) == len(question.pixels) and labels.max() < len(store.class_names)
+        assert labels is not None
+        assert len(labels) == len(question.pixels)
+        assert labels.max() < len(store.class_names)
     session.close_journal()
     assert not np.any([len(store.answers(image.image_id)[0]) for image in store.images])

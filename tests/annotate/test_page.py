@@ -16,7 +16,6 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 import annotation
-import annotation_page
 import browser
 from annotation_page import Served, final_labels, is_saved, keys_for, qid_of, serve
 from ripu.annotate.errors import AnnotationError
@@ -274,9 +273,9 @@ def test_painting_cannot_leave_the_region(tmp_path: Path, context: BrowserContex
             page.keyboard.press(key)
         following(page, qid)
         is_saved(page)
-        assert sum(int((one.labels == 2).sum()) for one in served.session.journal.answers(0) if one.labels is not None) == (
-            int((answer.labels == 2).sum()) + 25
-        )
+        assert sum(
+            int((one.labels == 2).sum()) for one in served.session.journal.answers(0) if one.labels is not None
+        ) == (int((answer.labels == 2).sum()) + 25)
 
 
 def test_suggestions_are_accepted_shown_or_kept_back(served: Served, context: BrowserContext) -> None:
@@ -419,7 +418,9 @@ def test_a_closed_round_keeps_late_answers(run: Path, served: Served, context: B
     assert served.get("/api/stats")["answered"] == 1
 
 
-def test_a_page_of_an_earlier_round_goes_on_with_the_new_one(run: Path, served: Served, context: BrowserContext) -> None:
+def test_a_page_of_an_earlier_round_goes_on_with_the_new_one(
+    run: Path, served: Served, context: BrowserContext
+) -> None:
     page = show(context, served)
     qid = qid_of(page)
     interrupt(page, "**/api/answers", None)
@@ -526,7 +527,10 @@ def test_conflicts_are_shown_with_their_answers_and_resolved(served: Served, con
     (qid, question), *_ = questions_of(served).items()
     with_token = {"Authorization": "Bearer ben's"}
     for token, label in (({}, 0), (with_token, 1)):
-        body = {"round": 0, "answers": [{"client_id": f"c{label}", "qid": qid, "labels": [label] * len(question["pixels"])}]}
+        body = {
+            "round": 0,
+            "answers": [{"client_id": f"c{label}", "qid": qid, "labels": [label] * len(question["pixels"])}],
+        }
         served.client.post("/api/answers", json={"by": "x", **body}, headers=token).raise_for_status()
     page = show(context, served)
     page.get_by_role("button", name="1 conflict").click()
@@ -558,7 +562,8 @@ def test_nothing_is_drawn_over_the_asked_pixels(served: Served, context: Browser
     rows, columns = question.pixels[:, 0], question.pixels[:, 1]
     height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
     scale = max(
-        size for size in range(1, 129)
+        size
+        for size in range(1, 129)
         if size in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 80, 96, 128)
         and size <= min(canvas.shape[1] / (width + 16), canvas.shape[0] / (height + 16))
     )
@@ -589,7 +594,9 @@ def test_zoom_keeps_the_pixel_under_the_pointer(served: Served, context: Browser
 
 
 @pytest.mark.parametrize(("name", "viewport"), [("phone", PHONE), ("zoomed to 200 %", {"width": 683, "height": 384})])
-def test_narrow_pages_can_be_used_by_touch(name: str, viewport: dict[str, int], served: Served, chromium: Browser) -> None:
+def test_narrow_pages_can_be_used_by_touch(
+    name: str, viewport: dict[str, int], served: Served, chromium: Browser
+) -> None:
     context = chromium.new_context(viewport=viewport, has_touch=True)  # type: ignore[arg-type]
     page = show(context, served)
     qid = qid_of(page)
@@ -626,7 +633,23 @@ def test_every_control_has_a_name_and_a_visible_focus(served: Served, context: B
         assert about[2] != "none"
         assert about[3] >= 2
         reached.add(about[0])
-    assert reached >= {"stage", "undo", "void", "unsure", "previous", "next", "two", "closer", "wider", "overlays", "0", "1", "2", "help", "close"}
+    assert reached >= {
+        "stage",
+        "undo",
+        "void",
+        "unsure",
+        "previous",
+        "next",
+        "two",
+        "closer",
+        "wider",
+        "overlays",
+        "0",
+        "1",
+        "2",
+        "help",
+        "close",
+    }
     assert page.locator("[aria-live=polite]").count() >= 2
 
 

@@ -51,7 +51,10 @@ class Served:
 
 @contextmanager
 def serve(
-    run: Path, settings: Settings | None = None, read: Callable[[int], NDArray[np.uint8]] = annotation.picture, port: int = 0
+    run: Path,
+    settings: Settings | None = None,
+    read: Callable[[int], NDArray[np.uint8]] = annotation.picture,
+    port: int = 0,
 ) -> Iterator[Served]:
     """Serve a run from a thread, on a free port unless one is given."""
     found: list[Any] = []
@@ -66,7 +69,9 @@ def serve(
                 sock.listen()
                 own = sock.getsockname()[1]
                 images = Images(session.store, read)
-                app = make_app(session, images, {TOKEN: "ann", "ben's": "ben", "any": None}, frozenset({f"127.0.0.1:{own}"}))
+                app = make_app(
+                    session, images, {TOKEN: "ann", "ben's": "ben", "any": None}, frozenset({f"127.0.0.1:{own}"})
+                )
                 server = Server(app, sock=sock)
                 found.extend((own, session, server))
                 ready.set()

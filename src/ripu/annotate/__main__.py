@@ -391,19 +391,27 @@ def _agree(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from ripu.annotate.formats import export_questions
+    from ripu.annotate.codecs import FORMATS
 
     with _own_session(arguments) as (session, images):
-        count = export_questions(arguments.format, session, images.image, arguments.path)
+        count = FORMATS[arguments.format].export_questions(
+            session.questions, session.classes, images.image, arguments.path, session.final_labels
+        )
     print(f"{arguments.path}: {count} questions")
     return 0
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from ripu.annotate.formats import import_answers
+    from ripu.annotate.codecs import FORMATS
 
     with _own_session(arguments) as (session, _):
-        report = import_answers(arguments.format, session, arguments.name or "import", arguments.path)
+        answers, left_out = FORMATS[arguments.format].import_answers(
+            arguments.path, session.store, session.questions_of, session.classes
+        )
+        given = [*answers, *((qid, None) for qid in left_out.unsure)]
+        report = session.import_answers(arguments.name or "import", given)
+    for name in ("conflicts", "unknown_questions", "unknown_images", "dropped_pixels"):
+        setattr(report, name, getattr(report, name) + getattr(left_out, name))
     print(
         f"{arguments.path}: {report.new} questions answered, {report.known} known, {report.incomplete} incomplete; "
         f"{report.dropped_pixels} pixels that were not asked are left out"

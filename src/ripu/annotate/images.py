@@ -98,6 +98,7 @@ class Images:
 
 
 def _encoded(ending: str, image: NDArray[np.uint8]) -> bytes:
-    done, data = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1] if ending == ".png" else []
+    done, data = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), fast)
     assert done
     return bytes(data)

@@ -47,6 +47,7 @@ class ImportReport:
         unknown_images: Images that the run does not have.
         dropped_pixels: Pixels that were not asked.
         incomplete: Questions with pixels that the import left out.
+        unsure: Questions that somebody was unsure about, and nobody has answered.
     """
 
     new: int = 0
@@ -56,6 +57,7 @@ class ImportReport:
     unknown_images: list[str] = field(default_factory=list)
     dropped_pixels: int = 0
     incomplete: int = 0
+    unsure: list[str] = field(default_factory=list)
 
 
 class Session:
@@ -276,12 +278,13 @@ class Session:
             current.uncount(undone)
         return True
 
-    def import_answers(self, by: str, answers: Iterable[tuple[str, NDArray[np.uint8]]]) -> ImportReport:
+    def import_answers(self, by: str, answers: Iterable[tuple[str, NDArray[np.uint8] | None]]) -> ImportReport:
         """Take answers from another tool. The same import twice adds nothing.
 
         Args:
             by: The name under which they are kept.
-            answers: Names of questions of any round, and labels in the order of their pixels; 254 for no answer.
+            answers: Names of questions of any round, and labels in the order of their pixels, 254 for no answer; None
+                for unsure.
 
         Returns:
             The outcome. A question that has another answer already is a conflict, for the queue if the other answer is
@@ -302,6 +305,12 @@ class Session:
                 question = questions.question(qid)
             except UnknownQuestionError:
                 report.unknown_questions.append(str(qid)[:60])
+                continue
+            if labels is None:
+                name = hashlib.sha256(f"{by}\0{qid}\0unsure".encode()).hexdigest()
+                if not self.journal.answers_to(round_index, number, pick):
+                    report.unsure.append(qid)
+                    added.append(Answer(f"import-{name[:32]}", round_index, number, pick, by, None))
                 continue
             labels = np.asarray(labels, dtype=np.uint8)
             name = hashlib.sha256(f"{by}\0{qid}\0".encode() + labels.tobytes()).hexdigest()

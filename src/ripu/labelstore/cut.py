@@ -15,7 +15,7 @@ from typing import Any
 from ripu.io.errors import RipuError
 from ripu.io.shell import command_line
 from ripu.io.writing import AtomicFile, publish, sync, write_bytes, writing
-from ripu.labelstore.answers import file_header, live_squares
+from ripu.labelstore.commits import file_header, squares_of
 from ripu.labelstore.encoding import decode_answers, encode_answers
 from ripu.labelstore.errors import CorruptStoreError, LabelStoreError
 from ripu.labelstore.files import RecordFile, RecordWriter
@@ -79,12 +79,14 @@ def write_cut(
     Raises:
         WriteError: The disk is full; the round stays open.
     """
+    spec = store.rounds_as_of(round_index + 1)[-1]
     with AtomicFile(cut_file(folder, round_index)) as file:
-        header = file_header(store, "answers", store.rounds_as_of(round_index + 1)[-1])
+        header = file_header(store, "answers", spec)
         out = RecordWriter(file, {**header, "facts": dict(facts)})
         for number, (indices, labels) in answers:
-            squares = live_squares(store, number)
-            out.add(number, encode_answers(indices, labels, store.images[number], squares))
+            image = store.images[number]
+            squares = squares_of([(spec, store.picks(image.image_id, round_index))])
+            out.add(number, encode_answers(indices, labels, image, squares))
         out.finish("cut")
         file.publish(durable=True)
 

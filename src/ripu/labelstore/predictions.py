@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.io.writing import AtomicFile, writing
-from ripu.labelstore.answers import file_header
+from ripu.labelstore.commits import file_header
 from ripu.labelstore.errors import CorruptStoreError
 from ripu.labelstore.files import RecordFile, RecordWriter
 from ripu.labelstore.reader import LabelReader
