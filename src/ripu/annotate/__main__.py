@@ -130,8 +130,8 @@ def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Imag
     from ripu.annotate.images import Images
     from ripu.annotate.open_round import Settings
     from ripu.annotate.session import Session
+    from ripu.config.migrate import read_stored
     from ripu.config.spec import make_spec
-    from ripu.config.stored import read_stored
     from ripu.config.targets import accept_stored
     from ripu.labelstore import LabelReader, StoreMissingError
     from ripu.run.restore import with_data_root

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ripu.io.console import command_line
 from ripu.io.errors import RipuError
-from ripu.io.shell import command_line
 from ripu.io.writing import AtomicFile, publish, sync, write_bytes, writing
 from ripu.labelstore.commits import file_header, squares_of
 from ripu.labelstore.encoding import decode_answers, encode_answers

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from ripu.io.shell import command_line
+from ripu.io.console import command_line
 from ripu.labelstore import LabelStore
 from ripu.labelstore.cut import FOLDER, Cut, WaitingForAnswers, is_closed, take_cut
 from ripu.schedule import Plan
