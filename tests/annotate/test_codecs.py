@@ -16,12 +16,11 @@ from PIL import Image
 
 from bombs import bomb
 from exchange import NASTY, REGIONS, Run
-from ripu.annotate.codecs import FORMATS, Found
+from ripu.annotate.codecs import FORMATS, Found, reading
 from ripu.annotate.codecs.brush import decode_brush, encode_brush
 from ripu.annotate.codecs.crops import window_of
 from ripu.annotate.codecs.masks import from_runs, from_text, to_runs, to_text
 from ripu.annotate.errors import AnnotationError
-from ripu.io.reading import MOST_BYTES
 
 ALL = sorted(FORMATS)
 
@@ -173,7 +172,7 @@ def test_class_names_that_are_numbers_survive_a_spreadsheet(tmp_path: Path) -> N
 
 def test_no_cell_is_a_formula(tmp_path: Path) -> None:
     run = Run(tmp_path / "labels", "pixel", NASTY)
-    for index in range(len(NASTY)):
+    for index in (NASTY.index(name) for name in ("=1+1", "@sum", "'tis", "-")):
         out = tmp_path / f"out {index}"
         run.export("bundle", out, final=lambda question, index=index: np.array([index], np.uint8))
         for name in ("questions.csv", "answers.csv"):
@@ -264,7 +263,7 @@ def test_an_xml_file_that_cannot_be_read_says_why(run: Run, tmp_path: Path, text
         read_xml(run, tmp_path, text)
 
 
-def test_the_archive_of_a_tool_is_read(run: Run, tmp_path: Path) -> None:
+def test_the_archive_of_a_tool_is_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "job.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("annotations.xml", xml(f'{CROP}<tag label="sky"/></image>'))
@@ -274,7 +273,8 @@ def test_the_archive_of_a_tool_is_read(run: Run, tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="the archive is damaged"):
         run.read("cvat-tags", path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("annotations.xml", b"<" * (MOST_BYTES + 1))
+        archive.writestr("annotations.xml", b"<" * 100_001)
+    monkeypatch.setattr(reading, "MOST_BYTES", 100_000)
     with pytest.raises(AnnotationError, match="or a huge one"):
         run.read("cvat-tags", path)
 

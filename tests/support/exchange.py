@@ -35,10 +35,11 @@ class Run:
         self.images = [TargetImage(image_id, HEIGHT, WIDTH) for image_id in IMAGES]
         self.rng = np.random.default_rng(0)
         radius = {"pixel": 0, "superpixels": 0}.get(regions) if "=" not in regions else int(regions[2:])
+        asked = self.images[: 2 if regions in ("k=32", "superpixels") else -1]  # their pictures are large
         with LabelStore.create(folder, self.images, list(names)) as store:
             for index in range(2):
                 spec = store.begin_round(index, 10 + index, 4, reveal_radius=radius, suppress_radius=0)
-                store.add_round(spec, [self._picks(image, index, regions) for image in self.images[:-1]])
+                store.add_round(spec, [self._picks(image, index, regions) for image in asked])
         self.store = store
         self._rounds: dict[int, Questions] = {}
         self.answers = {}

@@ -96,7 +96,7 @@ def import_coco(
         content = read_json(path, _FILE)
         images = {key: answers.image(name) for key, name in _table(content, "images", "file_name").items()}
         categories = _table(content, "categories", "name")
-        masks: dict[int, list[tuple[int, Mask]]] = {}
+        found: dict[int, list[tuple[int, Any, str]]] = {}
         for number, entry in enumerate(field(content, "annotations", list, where="the file")):
             where = f"annotation {number}"
             image, category = (field(entry, key, int, str, where=where) for key in ("image_id", "category_id"))
@@ -104,11 +104,12 @@ def import_coco(
                 raise MalformedError(f"{where} names an image or a category that the file does not list")
             label, place = names.label(categories[category]), images[image]
             if label is not None and place is not None:
-                about = store.images[place]
-                masks.setdefault(place, []).append((label, _mask(entry, about.height, about.width, where)))
+                found.setdefault(place, []).append((label, entry, where))
         names.check()
-        for place, layers in sorted(masks.items()):
-            answers.add_image(place, layers)
+        for place, entries in sorted(found.items()):  # the masks of one image at a time
+            about = store.images[place]
+            masks = ((label, _mask(entry, about.height, about.width, where)) for label, entry, where in entries)
+            answers.add_image(place, masks)
     return answers.result()
 
 
