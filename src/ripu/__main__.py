@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "label a folder of images, with uncertainty maps",
     "replay": "repeat the rounds of a run under other scores",
     "doctor": "check that a data set is fit for training",
+    "annotate": "answer the questions of a run on a page",
     "labels": "verify, count, compare, export or undo labels",
     "report": "make pages, figures and tables of runs",
     "repeat": "repeat a step whose loss was not finite",

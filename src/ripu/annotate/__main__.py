@@ -24,6 +24,7 @@ import os  # noqa: E402
 import secrets  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
 import urllib.error  # noqa: E402
 import urllib.request  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
@@ -138,7 +139,8 @@ def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Imag
 
     if not (run / "config.yaml").is_file():
         raise AnnotationError(f"{run} is no run of this package (config.yaml is missing); name the folder of a run")
-    config = accept_stored(read_stored(run / "config.yaml"), run / "config.yaml")
+    config = read_stored(run / "config.yaml")
+    accept_stored({"dataset": config.get("dataset")}, run / "config.yaml")  # all of it that is made here
     spec = make_spec(config if data_root is None else with_data_root(config, data_root))
     if spec.person is None:
         raise AnnotationError(f"{run}: its questions are answered by label files; start a run with oracle=human")
@@ -147,23 +149,23 @@ def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Imag
     except StoreMissingError as error:
         raise AnnotationError(f"{run}: the run has no label store yet; wait until it has begun") from error
     person = spec.person
-    settings = Settings(person.overlap, person.suggest, person.hours, person.keys)
-    scenes: list[SceneDataset] = []
+    settings = Settings(person.overlap, person.suggest, person.hours, person.keys or {})
+    found: list[tuple[SceneDataset, dict[str, int]]] = []
+    lock = threading.Lock()
 
     def read(number: int) -> Any:
         from ripu.run.assembly.data import load_parts
 
-        if not scenes:
-            part = load_parts(spec.dataset, is_lenient=True, parts=("target",))["target"]
-            places = {scene.image_id: position for position, scene in enumerate(part.scenes)}
-            scenes.append(part)
-            positions.update(places)
+        with lock:
+            if not found:
+                scenes = load_parts(spec.dataset, is_lenient=True, parts=("target",))["target"]
+                found.append((scenes, {scene.image_id: position for position, scene in enumerate(scenes.scenes)}))
+        scenes, positions = found[0]
         image_id = store.images[number].image_id
         if image_id not in positions:
             raise AnnotationError(f"{image_id} is not in the data any more; restore its file")
-        return scenes[0].require_image(positions[image_id])
+        return scenes.require_image(positions[image_id])
 
-    positions: dict[str, int] = {}
     session = Session(run, store, spec.taxonomy.class_colors, settings, num_rounds=len(spec.plan.selection_steps))
     return session, Images(store, read)
 

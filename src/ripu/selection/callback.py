@@ -112,7 +112,7 @@ class SelectionCallback(pl.Callback):
             human_hours: The hours of work on it.
         """
         assert self.store is not None
-        counts = count_answers(self.store, index) if trainer.is_global_zero else None
+        counts: Any = count_answers(self.store, index) if trainer.is_global_zero else None
         found = {**self.rounds[index], **trainer.strategy.broadcast(counts), "human_hours": human_hours}
         if found != self.rounds[index]:
             self.rounds[index] = found
