@@ -76,7 +76,7 @@ def head(data: RunData) -> Content:
 
 def sections(data: RunData) -> dict[str, Content]:
     """Return the sections that a run has something to show in, by the name of their template."""
-    parts = (curve, budget, shares, classes, gallery, confusion, calibration, hardest, reproduce)
+    parts = (curve, people, budget, shares, classes, gallery, confusion, calibration, hardest, reproduce)
     return {part.__name__: content for part in parts if (content := part(data)) is not None}
 
 
@@ -98,6 +98,14 @@ def curve(data: RunData) -> Content:
             line_chart(by_step, "step (dotted: rounds)", "mIoU (%)", "mIoU over training steps", marks),
             line_chart(by_share, "target pixels queried (%)", "mIoU (%)", "mIoU over the labelled share"),
         ]
+        hours = human_hours(data.rounds)
+        if hours:
+            spent = [sum(share for step, share in hours if step < one["step"]) for one in known]
+            by_hours = [
+                (worked, miou, f"{text}, {worked:.2f} hours of answering")
+                for worked, (_, miou, text) in zip(spent, by_step, strict=True)
+            ]
+            charts.append(line_chart(by_hours, "hours of answering", "mIoU (%)", "mIoU over hours of answering"))
     mious = {one["step"]: one["mIoU"] for one in data.curve}
     rounds = []
     for number, one in enumerate(data.rounds):
@@ -108,6 +116,17 @@ def curve(data: RunData) -> Content:
         more = {"color": palette.round_color(number), "before": before, "after": after, "gain": gain}
         rounds.append({**one, **needed, **more})
     return {"charts": charts, "known": known, "rounds": rounds}
+
+
+def human_hours(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    """Return (step, hours of answering) of the rounds that people have answered."""
+    return [(int(one["step"]), float(one["human_hours"])) for one in rounds if one.get("human_hours")]
+
+
+def people(data: RunData) -> Content | None:
+    """Return the work of people: hours, unsure answers, agreement, with and without suggestions."""
+    rounds = [{**one["people"], "number": one["index"] + 1} for one in data.rounds if one.get("people")]
+    return {"rounds": rounds} if rounds else None
 
 
 def budget(data: RunData) -> Content | None:

@@ -103,17 +103,18 @@ class SelectionCallback(pl.Callback):
         if trainer.global_step in self.plan.selection_steps:
             self._select(trainer, pl_module)
 
-    def count_again(self, trainer: pl.Trainer, index: int, human_hours: float) -> None:
+    def count_again(self, trainer: pl.Trainer, index: int, people: Mapping[str, Any]) -> None:
         """Bring the entry of a round up to date after people have answered it (all ranks call this).
 
         Args:
             trainer: The trainer.
             index: The round.
-            human_hours: The hours of work on it.
+            people: What is known of their work: counts, seconds, agreement.
         """
         assert self.store is not None
         counts: Any = count_answers(self.store, index) if trainer.is_global_zero else None
-        found = {**self.rounds[index], **trainer.strategy.broadcast(counts), "human_hours": human_hours}
+        found: dict[str, Any] = {**self.rounds[index], **trainer.strategy.broadcast(counts)}
+        found |= {"human_hours": people["seconds"] / 3600, "people": dict(people)}
         if found != self.rounds[index]:
             self.rounds[index] = found
             for logger in trainer.loggers:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -120,10 +121,10 @@ class WaitForAnswers(pl.Callback):
                 server.kill()
 
     def _count(self, trainer: pl.Trainer, index: int) -> None:
-        hours = 0.0
-        if trainer.is_global_zero and is_closed(self.run / FOLDER, index):
-            hours = float(Cut(self.run / FOLDER, self.store, index).facts.get("seconds", 0.0)) / 3600
-        self.selection.count_again(trainer, index, trainer.strategy.broadcast(hours))
+        facts: Any = None
+        if trainer.is_global_zero:
+            facts = Cut(self.run / FOLDER, self.store, index).facts
+        self.selection.count_again(trainer, index, trainer.strategy.broadcast(facts))
 
 
 def take_answers(store: LabelStore, run: Path, plan: Plan, step: int) -> None:

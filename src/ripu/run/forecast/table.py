@@ -8,6 +8,9 @@ import textwrap
 from ripu.run.forecast.estimate import Forecast, Phase
 from ripu.run.forecast.trial import STEPS
 
+SECONDS_PER_QUESTION = 2
+"""Time that a person takes for a pick, if one class fills it."""
+
 WIDTH = 104
 """Columns."""
 
@@ -113,7 +116,12 @@ def _asked_lines(forecast: Forecast) -> list[str]:
     if budget.unit == "regions":
         lines.append(row("pixels at most", budget.image_round_px, budget.all_round_px, budget.all_px))
     clicks = budget.clicks_per_pick
-    if clicks is None:
+    if spec.person is not None:
+        hours = budget.all_round * rounds * SECONDS_PER_QUESTION / 3600
+        lines.append(
+            f"people: {budget.all_round * rounds:,} questions, {hours:,.1f} h at {SECONDS_PER_QUESTION} s a question"
+        )
+    elif clicks is None:
         lines.append("clicks: none, nobody answers")
     else:
         lines.append(row("clicks" if budget.unit == "pixels" else f"clicks, {clicks:.2f} a region", *picks, clicks))

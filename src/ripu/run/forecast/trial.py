@@ -138,7 +138,7 @@ def measure(spec: RunSpec) -> Measured:
             if labels is not None:
                 labels.carry(store)
         carried_bytes = _bytes(folder / "labels", "*.dat")
-        engine = make_engine(spec, small, images)
+        engine = make_engine(trial, small, images)
         datamodule = make_datamodule(trial, small, store)
         bar, watch = _QuietBar(trial.plan), _Stopwatch(trial.plan)
         run = Run(trial, trainer, small, module, datamodule, engine, store)
@@ -194,6 +194,7 @@ def _trial_spec(spec: RunSpec, folder: Path) -> RunSpec:
         beginnings=None,
         loggers=(),
         plan=_trial_plan(spec),
+        oracle={"_target_": "ripu.selection.oracles.GroundTruthOracle"},  # nobody waits for an answer
         data=replace(spec.data, cache=None, num_workers=0),  # reading is timed by itself
         protocol=replace(spec.protocol, source_sampling="uniform"),
         checkpoint=replace(spec.checkpoint, every_steps=None, every_minutes=1e6),
