@@ -118,6 +118,7 @@ class Client:
 def measure(run: Path, num_clients: int, rate: float, seconds: float) -> int:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
+    sock.listen(64)
     port = sock.getsockname()[1]
     reader, writer = os.pipe()
     began = time.monotonic()
