@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,9 +22,15 @@ def line_splits(pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
     Returns:
         (S, M) bool, True on the side without the first pixel; each partition once, none of them empty on a side.
     """
-    count = len(pixels)
-    if count < 2:
-        return np.zeros((0, count), dtype=np.bool_)
+    if len(pixels) < 2:
+        return np.zeros((0, len(pixels)), dtype=np.bool_)
+    return _splits_of((pixels - pixels[0]).astype(np.int64).tobytes())
+
+
+@functools.lru_cache(maxsize=256)
+def _splits_of(shape: bytes) -> NDArray[np.bool_]:
+    """Return the splits of pixels given relative to the first one; windows share a few shapes."""
+    pixels = np.frombuffer(shape, dtype=np.int64).reshape(-1, 2)
     centred = pixels - pixels.mean(axis=0)
     found: dict[bytes, NDArray[np.bool_]] = {}
     for angle in np.arange(64) * np.pi / 64:
@@ -33,7 +41,7 @@ def line_splits(pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
             mask = distance > level
             mask = ~mask if mask[0] else mask
             found.setdefault(mask.tobytes(), mask)
-    return np.array(list(found.values()), dtype=np.bool_).reshape(-1, count)
+    return np.array(list(found.values()), dtype=np.bool_).reshape(-1, len(pixels))
 
 
 def ranked_splits(
