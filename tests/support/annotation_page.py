@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 from numpy.typing import NDArray
-
-import annotation
 from ripu.annotate.images import Images
 from ripu.annotate.server import Server, make_app
 from ripu.annotate.session import Session, Settings
 
+import annotation
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-TOKEN = "key"
+TOKEN = "key"  # noqa: S105
 
 
 @dataclass
@@ -121,13 +121,14 @@ def keys_for(question: dict[str, Any], labels: list[int], letters: dict[int, str
     classes = sorted(set(labels), key=labels.count)
     if len(classes) == 1:
         return [letters[labels[0]]]
+    by_split: list[str] = []
     if len(classes) == 2:
         split = "".join("0" if label == labels[0] else "1" for label in labels)
         if split in question["splits"]:
-            place = question["splits"].index(split)
+            page, digit = divmod(question["splits"].index(split), 9)
             other = next(label for label in classes if label != labels[0])
-            pages = ["Tab"] * 9 * (place // 9)
-            return [f"Shift+{letters[labels[0]].upper()}", letters[other], *pages, str(place % 9 + 1)]
+            pages = ["ArrowDown"] * page
+            by_split = [f"Shift+{letters[labels[0]].upper()}", letters[other], *pages, str(digit + 1)]
     top, left = (min(pixel[axis] for pixel in question["pixels"]) for axis in (0, 1))
     keys = []
     for label in classes[:-1]:
@@ -137,4 +138,5 @@ def keys_for(question: dict[str, Any], labels: list[int], letters: dict[int, str
             for (row, column), one in zip(question["pixels"], labels, strict=True)
             if one == label
         ]
-    return [*keys, letters[classes[-1]]]
+    keys.append(letters[classes[-1]])
+    return min(by_split or keys, keys, key=len)

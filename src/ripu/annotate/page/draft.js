@@ -2,7 +2,7 @@
 // Nothing here knows the page; a label is a class id, 255 void, or UNSET.
 
 export const UNSET = -1;
-const A_PAGE = 9;
+export const SPLITS_SHOWN = 9;  // one a digit
 
 export const isMixed = (labels) => labels.some((label) => label !== labels[0]);
 
@@ -36,7 +36,7 @@ export class Draft {
   get splits() { return this.#splits; }
 
   // The splits on the page of nine that holds the chosen one: their first number.
-  get firstShown() { return this.split ? A_PAGE * Math.floor(this.split.at / A_PAGE) : 0; }
+  get firstShown() { return this.split ? SPLITS_SHOWN * Math.floor(this.split.at / SPLITS_SHOWN) : 0; }
 
   shown() { return this.split ? this.#splitLabels(this.split.at) : this.labels; }
 
@@ -88,10 +88,16 @@ export class Draft {
 
   pick(at) { return at < this.#splits.length ? this.#splitLabels(at) : null; }
 
+  // Mark another split; a whole page on leads to its first one, and after the last page comes the first.
   cycle(step) {
     if (!this.split) return;
     const count = this.#splits.length;
-    this.split = { ...this.split, at: (this.split.at + step + count) % count };
+    let at = (this.split.at + step + count) % count;
+    if (Math.abs(step) === SPLITS_SHOWN) {
+      const pages = Math.ceil(count / SPLITS_SHOWN);
+      at = SPLITS_SHOWN * ((this.firstShown / SPLITS_SHOWN + Math.sign(step) + pages) % pages);
+    }
+    this.split = { ...this.split, at };
   }
 
   swap() {

@@ -1,5 +1,7 @@
 // From a key press to the name of what it does.
 
+import { SPLITS_SHOWN } from "./draft.js";
+
 const isField = (target) => target instanceof Element && target.closest("input, textarea, select, dialog[open]") !== null;
 const isControl = (target) => target instanceof Element && target.closest("button, a, summary") !== null;
 
@@ -28,6 +30,9 @@ export function actionOf(event, context) {
     if (number !== null) return number ? { name: "digit", number } : { name: "swap" };
     if (letter === "x") return { name: "swap" };
     if (event.key === "Tab" && context.isSplitting) return { name: "cycle", step: event.shiftKey ? -1 : 1, mayRepeat: true };
+    if (context.isSplitting && event.key.startsWith("Arrow")) {
+      return { name: "cycle", step: { ArrowRight: 1, ArrowLeft: -1, ArrowDown: SPLITS_SHOWN, ArrowUp: -SPLITS_SHOWN }[event.key], mayRepeat: true };
+    }
     if (event.key === "Escape") return { name: "cancel" };
     if (event.key === "[" || event.key === "]") return { name: "brush", step: event.key === "[" ? -1 : 1, mayRepeat: true };
     if (context.hasBrush && event.key.startsWith("Arrow")) {

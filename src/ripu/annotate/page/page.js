@@ -1,11 +1,12 @@
 // The page: asks one question after another. Keys act at once on what is in memory; the network follows behind.
 
 import { Api } from "./api.js";
-import { Draft, isMixed, keypadOf } from "./draft.js";
+import { Draft, SPLITS_SHOWN, isMixed, keypadOf } from "./draft.js";
 import { actionOf } from "./input.js";
 import { Line, placeOf } from "./line.js";
 import { Outbox, newName } from "./outbox.js";
 import { Palette, VOID } from "./palette.js";
+import { $, count, download, element, fields, note, plural, say, sentence, showPanel, store, stored, tallyList } from "./parts.js";
 import { Past } from "./past.js";
 import { Pictures } from "./pictures.js";
 import * as view from "./view.js";
@@ -19,13 +20,6 @@ const ZOOM = "ripu-annotate:zoom";
 const LIGHT = "ripu-annotate:light";
 const LIGHTS = [1, 1.5, 2, 3, 4.5];
 const PAUSE_SECONDS = 60;
-
-const $ = (id) => document.getElementById(id);
-const count = (number) => number.toLocaleString("en");
-const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
-const element = (tag, text, properties = {}) => Object.assign(document.createElement(tag), { textContent: text ?? "", ...properties });
-const stored = (place, key) => { try { return place.getItem(key); } catch { return null; } };
-const store = (place, key, value) => { try { place.setItem(key, value); } catch { /* not kept */ } };
 
 const api = new Api();
 const pictures = new Pictures(api);
@@ -49,7 +43,8 @@ let shownAt = 0;
 let hiddenSince = document.hidden ? performance.now() : 0;
 let isReady = false;
 let isRefilling = false;
-let isExhausted = false;
+let isExhausted = false;  // the server has no question that is not here
+let isCapped = false;  // ... or would have, if fewer had been skipped
 let waitSeconds = null;
 let problem = "";
 let pollTimer = 0;
@@ -67,11 +62,12 @@ async function loadRun() {
     fresh = await api.get("/api/run");
   } catch (failure) {
     if (failure.status === 401) return showLocked(failure.message);
-    if (!run) showPanel("The server does not answer", [element("p", failure.message), element("p", "This page tries again every few seconds. If the server was stopped, start it again: python -m ripu.annotate RUN")]);
+    if (!run) showPanel("The server does not answer", [element("p", sentence(failure.message)), element("p", "This page tries again every few seconds. If the server was stopped, start it again: python -m ripu.annotate RUN")]);
     pollTimer = setTimeout(loadRun, POLL_MS);
     return;
   }
-  const isOther = !run || run.round !== fresh.round || run.classes_digest !== fresh.classes_digest || run.run !== fresh.run;
+  fresh.id ??= `${fresh.run}:${fresh.classes_digest}`;  // what keeps answers of different runs apart
+  const isOther = !run || run.round !== fresh.round || run.classes_digest !== fresh.classes_digest || run.id !== fresh.id;
   const before = run;
   run = fresh;
   $("run-name").textContent = run.run;
@@ -83,14 +79,17 @@ async function loadRun() {
   $("round").textContent = `round ${run.round + 1}${run.rounds ? ` of ${run.rounds}` : ""}`;
   sortOutbox();
   if (run.state === "closed") return showClosed();
+  $("who").hidden = Boolean(run.me) || !me;
+  $("who").textContent = me ?? "";
   if (!me) return askName();
   outbox.retry();
   if (isOther || before.state !== "open") startRound();
+  else if (line.current && $("desk").hidden) show();
   else refill();
 }
 
 function startRound() {
-  past = new Past(`${run.run}:${run.classes_digest}:${run.round}:${me}`);
+  past = new Past(`${run.id}:${run.round}:${me}`);
   ownTimes = { seconds: 0, answers: 0 };
   stats = { questions: run.questions, answered: run.answered, unsure: run.unsure || 0, conflicts: run.conflicts || 0, left: null };
   startLine("round");
@@ -126,6 +125,7 @@ async function refill() {
     const fresh = line.add(reply.questions, queue === "round" ? outbox.qids : new Set());
     waitSeconds = reply.wait_seconds ?? null;
     isExhausted = !fresh && wasEmpty;
+    isCapped = isExhausted && reply.questions.length >= MOST_ASKED;
     if (!fresh && !wasEmpty) setTimeout(refill, 200);
   } catch (failure) {
     if (asked !== line) return;
@@ -136,6 +136,7 @@ async function refill() {
     pollTimer = setTimeout(refill, 2000);
   } finally {
     isRefilling = false;
+    if (asked !== line) refill();  // for the line that has taken its place meanwhile
   }
   if (line.current) prefetch();
   else proceed();
@@ -194,7 +195,7 @@ function draw() {
   isReady = near.every(({ bitmap }) => bitmap);
   const failure = near.find((tile) => tile.problem)?.problem;
   $("missing").hidden = isReady;
-  $("missing").textContent = failure ? `${failure.message} ${failure.status ? "Skip it with →." : "Trying again…"}` : "Loading the picture…";
+  $("missing").textContent = failure ? `${sentence(failure.message)} ${failure.status ? "Skip it with →." : "Trying again…"}` : "Loading the picture…";
   if (!isReady || tiles.some((tile) => !tile.bitmap)) pictures.want(question, around(question), true);
   const neighbours = line.touching(item);
   if (hasOverlays) {
@@ -232,13 +233,14 @@ function describe(item) {
   const size = question.pixels.length === 1 ? "1 pixel" : `${question.pixels.length} pixels`;
   const { top, bottom, left, right } = question.box;
   const shape = question.pixels.length === (bottom - top) * (right - left) && question.pixels.length > 1 ? `${bottom - top} × ${right - left} window` : size;
-  $("about").textContent = `${question.image} · ${shape} at row ${row}, column ${column}`;
+  const skipped = line.numSkipped;
+  $("about").textContent = `${question.image} · ${shape} at row ${row}, column ${column}${skipped ? ` · ${count(skipped)} skipped` : ""}`;
   $("stage").setAttribute("aria-label", `The asked ${shape} at row ${row}, column ${column} of ${question.image}, enlarged`);
-  $("asking").textContent = queue === "conflicts" ? "Which answer is right?" : question.pixels.length === 1 ? "Which class is this pixel?" : "Which class is this?";
+  $("asking").textContent = question.answers ? "Which answer is right?" : question.pixels.length === 1 ? "Which class is this pixel?" : "Which class is this?";
   const suggested = answer ? null : suggestionOf(question);
   $("suggestion").hidden = !suggested;
   if (suggested) $("suggestion").replaceChildren(palette.swatch(suggested[0]), ` ${palette.describe(suggested)} `, element("kbd", "Space"), " accepts");
-  const given = answer && (answer.labels ? palette.describe(answer.labels) : "unsure");
+  const given = answer && (answer.isElsewhere ? "in another tab" : answer.labels ? palette.describe(answer.labels) : "unsure");
   const notes = [given && `answered: ${given}`, light && `brightness × ${LIGHTS[light]}`, !hasOverlays && "overlays hidden", question.blind && !answer && "no suggestion this time"].filter(Boolean);
   $("state").hidden = !notes.length;
   $("state").textContent = notes.join(" · ");
@@ -259,6 +261,7 @@ function describeDraft(question) {
   if (!draft && isArming) $("draft-text").textContent = "Choose the class of the top left pixel, or the class to paint with.";
   for (const id of ["confirm", "cancel"]) $(id).hidden = !draft;
   $("swap").hidden = !draft?.split;
+  $("more").hidden = !draft?.split || draft.splits.length <= SPLITS_SHOWN;
   $("brush-label").hidden = !draft || Boolean(draft.split) || Boolean(question.keypad);
   if (!draft) return $("splits").replaceChildren();
   $("confirm").disabled = draft.left > 0;
@@ -269,7 +272,7 @@ function describeDraft(question) {
   else $("draft-text").textContent = `${name} | ? ${draft.splits.length ? "Press the other class for a split; " : ""}${paint}.`;
   const showsSplits = draft.splits.length && (draft.split || !draft.isPainted);
   const first = draft.firstShown;
-  const places = showsSplits ? draft.splits.slice(first, first + 9).map((_, number) => first + number) : [];
+  const places = showsSplits ? draft.splits.slice(first, first + SPLITS_SHOWN).map((_, number) => first + number) : [];
   $("splits").replaceChildren(...places.map((at) => {
     const button = element("button", "", { type: "button", className: "split", disabled: !draft.split });
     button.dataset.split = at;
@@ -284,7 +287,7 @@ function describeDraft(question) {
 }
 
 function describeOthers(question) {
-  const given = queue === "conflicts" ? question.answers || [] : [];
+  const given = question.answers || [];
   $("others").hidden = !given.length;
   const list = element("ul");
   for (const { by, labels } of given) {
@@ -316,7 +319,7 @@ function give(item, labels, options = {}) {
     client_id: newName(), qid, labels, ms: Math.round(options.ms ?? 1000 * seconds()), suggestion: options.suggestion ?? null,
   };
   if (!labels) answer.unsure = true;
-  if (queue === "conflicts") answer.resolves = true;
+  if (item.question.answers) answer.resolves = true;  // it decides between answers that contradict each other
   const { places, box, keypad, ...plain } = item.question;
   if (!item.answer) tally(labels, 1);
   item.answer = { client_id: answer.client_id, labels };
@@ -342,6 +345,7 @@ function answerGroup(label) {
   const item = line.current;
   if (!item) return;
   if (draft) return say("Finish or cancel the split first.");
+  if (!hasOverlays) return say("Show the overlays first (H): the touching windows are hidden.");
   if (!isReady) return say("The picture is still missing.");
   const items = [item, ...line.touching(item)];
   const group = newName();
@@ -357,6 +361,7 @@ function answerGroup(label) {
 }
 
 function go() {
+  if (isCapped) isExhausted = false;
   if (line.hasNext || isExhausted || line.open.length) proceed();
   else {
     line.advance();
@@ -557,7 +562,7 @@ function onClick(id, action) {
 for (const [id, action] of Object.entries({
   undo: { name: "undo" }, void: { name: "class", label: VOID }, unsure: { name: "unsure" }, previous: { name: "move", step: -1 },
   next: { name: "move", step: 1 }, brighter: { name: "light", step: 1 }, darker: { name: "light", step: -1 }, gather: { name: "gather" }, closer: { name: "zoom", step: 1 }, wider: { name: "zoom", step: -1 },
-  overlays: { name: "overlays" }, confirm: { name: "confirm" }, swap: { name: "swap" }, cancel: { name: "cancel" },
+  overlays: { name: "overlays" }, confirm: { name: "confirm" }, swap: { name: "swap" }, more: { name: "cycle", step: SPLITS_SHOWN }, cancel: { name: "cancel" },
 })) onClick(id, action);
 
 $("help").addEventListener("click", () => ACTIONS.help());
@@ -579,6 +584,10 @@ $("splits").addEventListener("click", (event) => {
   if (labels) answer(labels);
 });
 $("brush").addEventListener("input", () => ACTIONS.brush({ step: 0 }));
+$("brush").addEventListener("change", () => $("stage").focus({ preventScroll: true }));
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("close", () => $("desk").hidden || $("stage").focus({ preventScroll: true }));
+}
 
 let drag = null;
 const pointOf = (event) => {
@@ -653,6 +662,7 @@ async function loadStats() {
 }
 
 function showStats() {
+  $("progress").hidden = false;
   const done = stats.answered + stats.unsure + (stats.conflicts || 0);
   const left = stats.left ?? Math.max(0, stats.questions - done);
   $("bar").max = Math.max(1, stats.questions);
@@ -676,67 +686,19 @@ function showSaved() {
     saved: "saved", saving: `saving ${count(waiting)}`, offline: `offline, ${kept}`, full: `the server's disk is full, ${kept}`,
     closed: `the round is closed, ${kept}`, locked: `not signed in, ${kept}`,
   }[outbox.isEmpty ? "saved" : outbox.state];
-  if ($("saved").textContent !== text) $("saved").textContent = text;
-  $("saved").dataset.state = outbox.isEmpty ? "saved" : outbox.state;
+  const state = outbox.isEmpty ? "saved" : outbox.state;
+  const isQuiet = [state, $("saved").dataset.state].every((one) => one === "saved" || one === "saving");
+  if (!isQuiet && state !== $("saved").dataset.state) say(text);  // not at each answer
+  $("saved").textContent = text;
+  $("saved").dataset.state = state;
   $("saved").title = outbox.message;
   const aside = outbox.aside.length;
   note("aside", aside ? `${plural(aside, "answer")} could not be saved, and ${aside === 1 ? "is" : "are"} kept in this browser.` : "", "Show them", showAside);
 }
 
-function say(text) {
-  $("announcement").textContent = text;
-}
-
-// Show a notice with an optional button; an empty text takes it away.
-function note(name, text, label, action) {
-  const old = $("notices").querySelector(`[data-name="${name}"]`);
-  if (!text) return old?.remove();
-  if (old?.querySelector("span").textContent === text) return;
-  const notice = element("div", "", { className: "notice" });
-  notice.dataset.name = name;
-  notice.append(element("span", text));
-  if (label) {
-    const button = element("button", label, { type: "button" });
-    button.addEventListener("click", action);
-    notice.append(button);
-  }
-  old ? old.replaceWith(notice) : $("notices").append(notice);
-}
-
-function showPanel(title, content, buttons = []) {
-  $("desk").hidden = $("actions").hidden = true;
-  $("panel").hidden = false;
-  $("panel-title").textContent = title;
-  const row = element("div", "", { className: "row" });
-  for (const [text, action, isMain] of buttons) {
-    const button = element("button", text, { type: "button", className: isMain ? "main" : "" });
-    button.addEventListener("click", action);
-    row.append(button);
-  }
-  $("panel-body").replaceChildren(...content, ...(buttons.length ? [row] : []));
-  for (const name of ["qid", "ready", "draft"]) delete document.body.dataset[name];
-}
-
-function fields(label, name, action, type = "text") {
-  const input = element("input", "", { type, autocomplete: "off", spellcheck: false, required: true, maxLength: 400 });
-  const wrapped = element("label", label);
-  wrapped.append(input);
-  const form = element("form");
-  const button = element("button", name, { className: "main" });
-  const row = element("div", "", { className: "row" });
-  row.append(button);
-  form.append(wrapped, row);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (input.value.trim()) action(input.value.trim());
-  });
-  setTimeout(() => input.focus());
-  return form;
-}
-
 function showLocked(message = "The address of this page has no key in it.") {
   showPanel("Not signed in", [
-    element("p", message),
+    element("p", sentence(message)),
     element("p", "Open the address that python -m ripu.annotate printed, or paste it here. Answers that are not saved yet stay in this browser."),
     fields("Address", "Sign in", (value) => {
       api.token = value.slice(value.indexOf("#") + 1);
@@ -752,6 +714,8 @@ function askName() {
     fields("Name", "Start", (value) => {
       store(localStorage, NAME, value.slice(0, 80));
       me = value.slice(0, 80);
+      $("who").textContent = me;
+      $("who").hidden = false;
       startRound();
     }),
   ]);
@@ -766,11 +730,11 @@ function showClosed() {
   $("queue").hidden = $("close").hidden = true;
   const waiting = outbox.count;
   const content = [
-    element("p", `Round ${run.round + 1} is closed. The run goes on with its answers; the next round opens here by itself.`),
+    element("p", `Round ${run.round + 1} is closed. The run now learns from its answers; the next round opens here by itself.`),
     tallyList([[run.answered, "answered"], [run.unanswered ?? run.questions - run.answered - (run.unsure || 0) - (run.conflicts || 0), "unanswered"], [run.unsure || 0, "unsure"], [run.conflicts || 0, "in conflict"]]),
   ];
   if (waiting) content.push(element("p", `${plural(waiting, "answer")} of yours came too late. ${waiting === 1 ? "It is" : "They are"} kept in this browser and sent if the round is opened again (python -m ripu.annotate RUN reopen).`));
-  showPanel("This round is closed", content, waiting ? [["Download as JSON", () => download(outbox.pending)]] : []);
+  showPanel("This round is closed", content, waiting ? [["Download as JSON", () => download(run.run, outbox.pending)]] : []);
   pollTimer = setTimeout(loadRun, POLL_MS);
 }
 
@@ -778,7 +742,7 @@ function showClosed() {
 function showNothing() {
   if (problem) {
     return showPanel("Waiting for the server", [
-      element("p", `${problem} This page tries again every few seconds.`),
+      element("p", `${sentence(problem)} This page tries again every few seconds.`),
       element("p", outbox.isEmpty ? "All your answers are saved." : `${plural(outbox.count, "answer")} kept in this browser.`),
     ]);
   }
@@ -790,19 +754,13 @@ function showNothing() {
     return showPanel("Nothing for you right now", [element("p", "Others are at work on the questions that are left. This page looks again every 20 seconds.")], [["Close round…", askClose]]);
   }
   const about = [[stats.answered, "answered"], [stats.unsure, "unsure"], [stats.conflicts || 0, "in conflict"]];
-  const buttons = [["Close the round…", askClose, true]];
+  const buttons = [["Undo", undo], ["Close the round…", askClose, true]];
   if (stats.conflicts) buttons.unshift(["Resolve conflicts", () => startLine("conflicts")]);
   showPanel("All questions are answered", [
     element("p", "Nothing is left for you in this round. Backspace takes the last answer back; closing the round hands the answers to the run."),
     tallyList(about),
   ], buttons);
   loadStats();
-}
-
-function tallyList(entries) {
-  const list = element("dl", "", { className: "tally" });
-  for (const [number, name] of entries) list.append(element("dt", count(Math.max(0, number))), element("dd", name));
-  return list;
 }
 
 // ---- dialogs
@@ -816,7 +774,7 @@ async function askClose() {
   try {
     fresh = await api.get("/api/stats");
   } catch (failure) {
-    return $("close-text").replaceChildren(element("p", failure.message));
+    return $("close-text").replaceChildren(element("p", sentence(failure.message)));
   }
   const unanswered = fresh.unanswered ?? fresh.questions - fresh.answered - fresh.unsure - fresh.conflicts;
   const content = [tallyList([[fresh.answered, "answered"], [unanswered, "unanswered"], [fresh.unsure, "unsure"], [fresh.conflicts, "in conflict"]])];
@@ -836,11 +794,12 @@ $("close-yes").addEventListener("click", async () => {
     await api.post("/api/close", { by: me });
     $("close-dialog").close();
   } catch (failure) {
-    if (failure.status !== 423) return $("close-text").replaceChildren(element("p", failure.message));
+    if (failure.status !== 423) return $("close-text").replaceChildren(element("p", sentence(failure.message)));
     $("close-dialog").close();
   }
   loadRun();
 });
+$("who").addEventListener("click", askName);
 $("queue").addEventListener("click", () => startLine(queue === "round" ? "conflicts" : "round"));
 
 function showAside() {
@@ -853,22 +812,16 @@ function showAside() {
 }
 
 $("aside-done").addEventListener("click", () => $("aside-dialog").close());
-$("aside-file").addEventListener("click", () => download(outbox.aside));
+$("aside-file").addEventListener("click", () => download(run.run, outbox.aside));
 $("aside-discard").addEventListener("click", () => {
   outbox.discardAside();
   $("aside-dialog").close();
 });
 
-function download(answers) {
-  const link = element("a", "", { download: `${run.run}-answers.json`, href: URL.createObjectURL(new Blob([JSON.stringify(answers, null, 1)], { type: "application/json" })) });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
-
 // ---- what the outbox reports
 
 function makeOutbox() {
-  const made = new Outbox(api, run.run);
+  const made = new Outbox(api, run.id);
   made.addEventListener("change", showSaved);
   made.addEventListener("moved", loadRun);
   made.addEventListener("locked", ({ detail }) => showLocked(detail.message));
@@ -910,5 +863,10 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 addEventListener("online", () => (run ? refill() : loadRun()));
-setInterval(loadStats, STATS_MS);
+setInterval(async () => {
+  await loadStats();
+  if (!isExhausted || queue !== "round" || line.open.length || !stats?.left) return;
+  isExhausted = false;  // perhaps somebody has taken an answer back
+  refill();
+}, STATS_MS);
 loadRun();

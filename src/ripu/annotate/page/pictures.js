@@ -103,6 +103,7 @@ export class Pictures extends EventTarget {
       shelf.set(path, { bitmap: await this.#api.bitmap(path) });
     } catch (problem) {
       shelf.set(path, { problem, at: performance.now() });
+      setTimeout(() => this.dispatchEvent(new Event("change")), RETRY_MS + 100);  // drawing asks for it again
     }
     this.#underway.delete(path);
     this.dispatchEvent(new Event("change"));
