@@ -53,7 +53,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     names["store"].close()  # type: ignore[attr-defined]
 
 
-def test_the_site_has_every_page_and_at_most_ten() -> None:
+def test_the_site_has_every_page_and_at_most_eleven() -> None:
     nav = re.findall(r"[\w/-]+\.md", yaml.safe_dump(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
     assert sorted(nav) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in ROOT.glob("docs/**/*.md"))
-    assert len([page for page in nav if "/" not in page and page != "index.md"]) <= 10
+    assert len([page for page in nav if "/" not in page and page != "index.md"]) <= 11

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotation import IMAGES, make_run, open_session, picture, true_labels, truth
 
+from annotation import IMAGES, make_run, open_session, picture, true_labels, truth
 from ripu.annotate.journal import Answer
 from ripu.annotate.questions import parse_qid
 from ripu.labelstore import LabelStore

@@ -15,11 +15,10 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from ripu.annotate.errors import AnnotationError
-
 import annotation
 import browser
 from annotation_page import Served, final_labels, is_saved, keys_for, qid_of, serve
+from ripu.annotate.errors import AnnotationError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Route

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 from numpy.typing import NDArray
+
+import annotation
 from ripu.annotate.images import Images
 from ripu.annotate.server import Server, make_app
 from ripu.annotate.session import Session, Settings
-
-import annotation
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of the run")
     parser.add_argument("--as", dest="name", metavar="NAME", help="annotator (default: the page asks, or your login)")
-    parser.add_argument("--port", type=int, default=0, help="port (default: a free one)")
+    parser.add_argument("--port", type=int, default=0, help="port (default: the last one of this run, or a free one)")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="serve on a Unix socket (for ssh -L), mode 0600")
     parser.add_argument(
         "--allow-remote",
@@ -125,7 +125,7 @@ def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Imag
         The session, whose journal this process holds, and the pictures.
 
     Raises:
-        AnnotationError: It is no run, or another process has its journal open.
+        AnnotationError: The folder holds no run, or another process has its journal open.
         ConfigError: Its configuration cannot be used.
     """
     from ripu.annotate.images import Images
@@ -137,8 +137,6 @@ def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Imag
     from ripu.labelstore import LabelReader, StoreMissingError
     from ripu.run.restore import with_data_root
 
-    if not (run / "config.yaml").is_file():
-        raise AnnotationError(f"{run} is no run of this package (config.yaml is missing); name the folder of a run")
     config = read_stored(run / "config.yaml")
     accept_stored({"dataset": config.get("dataset")}, run / "config.yaml")  # all of it that is made here
     spec = make_spec(config if data_root is None else with_data_root(config, data_root))
@@ -175,7 +173,9 @@ def _own_session(arguments: argparse.Namespace) -> Iterator[tuple[Session, Image
     """Open the session in this process; refuse it while a server is running."""
     folder = arguments.run / "annotation"
     if not (arguments.run / "config.yaml").is_file():
-        raise AnnotationError(f"{arguments.run} is no run of this package; name the folder of a run")
+        raise AnnotationError(
+            f"{arguments.run} holds no run of this package (config.yaml is missing); name the folder of a run"
+        )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -209,8 +209,13 @@ def _serve(arguments: argparse.Namespace) -> int:
             sock = _unix_socket(arguments.socket)
             stack.callback(lambda: arguments.socket.unlink(missing_ok=True))
         else:
-            sock = _tcp_socket("0.0.0.0" if arguments.allow_remote else host, arguments.port)  # noqa: S104, asked for
+            sock = _tcp_socket(
+                "0.0.0.0" if arguments.allow_remote else host,  # noqa: S104, asked for
+                arguments.port,
+                int(session.journal.about("port") or 0),
+            )
             port = sock.getsockname()[1]
+            session.journal.remember("port", str(port))
             named = ["127.0.0.1", "localhost"]
             if arguments.allow_remote:
                 host = socket.getfqdn()
@@ -228,7 +233,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tcp_socket(host: str, port: int) -> socket.socket:
+def _tcp_socket(host: str, port: int, last: int) -> socket.socket:
+    """Open a port: the given one, else that of the last server, whose page may hold answers, else a free one."""
+    if not port and last:
+        with contextlib.suppress(AnnotationError):
+            return _tcp_socket(host, last, 0)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -7,6 +7,7 @@ The file is opened exclusively, which keeps other processes out on a network fil
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -99,6 +100,7 @@ class Journal:
                 for statement in _SCHEMA.split(";\n"):
                     self._db.execute(statement)
                 self._db.execute("INSERT OR IGNORE INTO about VALUES ('version', ?)", (str(VERSION),))
+                self._db.execute("INSERT OR IGNORE INTO about VALUES ('id', ?)", (secrets.token_hex(8),))
                 self._db.execute("COMMIT")
                 version = self.about("version")
             if version != str(VERSION):

@@ -25,7 +25,7 @@ PAUSE_MS = 60_000
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run wants its questions answered; see ``conf/oracle/human.yaml``.
+    """The rules by which a run wants its questions answered; see ``conf/oracle/human.yaml``.
 
     Attributes:
         overlap: Share of the blocks that two people answer.

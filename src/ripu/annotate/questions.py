@@ -20,7 +20,7 @@ KEPT_IMAGES = 16
 
 @dataclass(frozen=True)
 class Question:
-    """What one pick asks.
+    """A pick, as a question to a person.
 
     Attributes:
         qid: Its name, ``ROUND-IMAGE-PICK`` in decimals from 0; see :func:`qid_of`.
@@ -184,7 +184,7 @@ class Questions:
 
 
 def nearest_order(points: NDArray[np.float64]) -> list[int]:
-    """Return an order of points that begins with the first and goes on with the nearest one left; ties by position.
+    """Return an order of points from the first to the nearest one that is left, and so on; ties by position.
 
     Args:
         points: (N, 2) coordinates.

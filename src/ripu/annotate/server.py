@@ -189,6 +189,7 @@ class _Service:
         state = session.state
         about: dict[str, Any] = {
             "run": session.run.name,
+            "id": session.journal.about("id"),
             "rounds": session.num_rounds,
             "state": state,
             "classes_digest": session.classes_digest,

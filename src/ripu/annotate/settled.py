@@ -1,4 +1,4 @@
-"""What counts of the answers to one question."""
+"""The answers to one question that count."""
 
 from __future__ import annotations
 
