@@ -66,6 +66,11 @@ class SelectionEngine:
     scorer: Scorer
     oracle: Oracle
 
+    @property
+    def asks_people(self) -> bool:
+        """True if answers come after the round; an oracle without a word on it answers at once."""
+        return bool(getattr(self.oracle, "is_person", False))
+
     def run(
         self,
         store: LabelStore,
@@ -219,7 +224,7 @@ class _Part:
             for item, (index, logits) in enumerate(zip(batch["index"], forward(batch), strict=True)):
                 image = batch["image"][item] if scorer.needs_image else None
                 offer = scorer.candidates(self.store, self.spec, int(index), logits, image)
-                if self.engine.oracle.is_person and not self.is_committed:
+                if self.engine.asks_people and not self.is_committed:
                     self.predicted[offer.index] = self._predicted(offer, logits)
                 if watch is not None and watch.wants(offer.index):
                     number = self.spec.index
@@ -233,7 +238,7 @@ class _Part:
         if not self.is_committed:
             records = (record for offer in offers for record in self._ask(offer, self.engine.oracle))
             self.store.write_shard(self.spec, self.rank, records)
-            if self.engine.oracle.is_person:
+            if self.engine.asks_people:
                 folder = self.store.path.parent / ANNOTATION_FOLDER
                 write_predictions(folder, self.store, self.spec, self.rank, self.asked_predictions)
             return

@@ -11,13 +11,7 @@ from ripu.datasets.scenes import SceneDataset
 
 
 class Oracle(Protocol):
-    """A source of labels.
-
-    Attributes:
-        is_person: Its answers come after the round is committed; the run waits for them.
-    """
-
-    is_person: bool
+    """A source of labels; one whose answers come after the round is committed has ``is_person = True``."""
 
     def answer(self, image_id: str, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.uint8] | None:
         """Return the labels of pixels of one image.
