@@ -66,7 +66,7 @@ def test_an_acknowledged_answer_outlives_its_server(tmp_path):
     acknowledged: dict[str, str] = {}
     number = 0
     for _ in range(KILLS):
-        sock = socket.socket()
+        sock = socket.socket(proto=socket.IPPROTO_TCP)  # without it, asyncio leaves Nagle's delay on
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
         child = os.fork()

@@ -565,7 +565,7 @@ def test_nothing_is_drawn_over_the_asked_pixels(served: Served, context: Browser
         size
         for size in range(1, 129)
         if size in (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 80, 96, 128)
-        and size <= min(canvas.shape[1] / (width + 16), canvas.shape[0] / (height + 16))
+        and size <= min(canvas.shape[1] / (width + 32), canvas.shape[0] / (height + 32))
     )
     top, left = (round(canvas.shape[axis] / 2 - scale * size / 2) for axis, size in enumerate((height, width)))
     expected = annotation.picture(question.number)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
@@ -583,7 +583,7 @@ def test_zoom_keeps_the_pixel_under_the_pointer(served: Served, context: Browser
     qid_of(page)
     box = page.locator("#stage").bounding_box()
     assert box is not None
-    x, y = box["x"] + box["width"] / 2 + 7, box["y"] + box["height"] / 2 + 9
+    x, y = box["x"] + box["width"] / 2 + 3, box["y"] + box["height"] / 2 + 4
     page.mouse.move(x, y)
     color = "([x, y]) => [...document.getElementById('stage').getContext('2d').getImageData(x, y, 1, 1).data]"
     at = [x - box["x"], y - box["y"]]

@@ -29,7 +29,7 @@ def picture(number: int) -> NDArray[np.uint8]:
     """Return an image whose colours follow its label."""
     label = truth(number)
     noise = np.random.default_rng(number).integers(0, 30, (*SIZE, 3))
-    return (np.asarray([*COLORS, *[(9, 9, 9)] * 253], dtype=np.int64)[label] // 2 + noise).astype(np.uint8)
+    return (np.asarray([*COLORS, *[(9, 9, 9)] * 253], dtype=np.int64)[label] // 2 + 90 + noise).astype(np.uint8)
 
 
 def grid_picks(radius: int, per_image: int, seed: int = 0) -> list[ImagePicks]:

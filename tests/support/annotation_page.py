@@ -63,7 +63,7 @@ def serve(
     def work() -> None:
         session = annotation.open_session(run, settings)  # SQLite wants to be used by one thread
         try:
-            with socket.socket() as sock:
+            with socket.socket(proto=socket.IPPROTO_TCP) as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind(("127.0.0.1", port))
                 sock.listen()

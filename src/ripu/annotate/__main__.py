@@ -238,7 +238,7 @@ def _tcp_socket(host: str, port: int, last: int) -> socket.socket:
     if not port and last:
         with contextlib.suppress(AnnotationError):
             return _tcp_socket(host, last, 0)
-    sock = socket.socket()
+    sock = socket.socket(proto=socket.IPPROTO_TCP)  # without it, asyncio leaves Nagle's delay on
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

@@ -18,7 +18,7 @@ const STATS_MS = 10000;
 const NAME = "ripu-annotate:name";
 const ZOOM = "ripu-annotate:zoom";
 const LIGHT = "ripu-annotate:light";
-const LIGHTS = [1, 1.5, 2, 3, 4.5];
+const MOST_LIGHT = 4;
 const PAUSE_SECONDS = 60;
 
 const api = new Api();
@@ -35,6 +35,7 @@ let isGathering = false;  // the next letter answers the touching windows, too
 let isArming = false;  // the next tap on a class is a Shift + letter
 let hasOverlays = true;
 let zoom = Number(stored(sessionStorage, ZOOM)) || 0;
+let lastGiven = "";
 let light = Number(stored(sessionStorage, LIGHT)) || 0;
 let moved = { x: 0, y: 0 };
 let pointer = null;  // where the mouse is on the stage
@@ -190,9 +191,11 @@ function draw() {
   const scale = view.scaleFor(stage, question, zoom);
   const place = view.frame(stage, question, scale, moved);
   const tiles = pictures.tiles(question, view.seen(stage, place));
-  view.drawImage(stage, place, tiles, LIGHTS[light]);
+  const whole = pictures.overview(question);
+  const gamma = view.ownGamma(whole.bitmap) * 1.25 ** light;
+  view.drawImage(stage, place, tiles, gamma);
   const near = pictures.tiles(question, { top: question.box.top - 8, left: question.box.left - 8, bottom: question.box.bottom + 8, right: question.box.right + 8 });
-  isReady = near.every(({ bitmap }) => bitmap);
+  isReady = near.every(({ bitmap }) => bitmap) && Boolean(whole.bitmap || whole.problem);
   const failure = near.find((tile) => tile.problem)?.problem;
   $("missing").hidden = isReady;
   $("missing").textContent = failure ? `${sentence(failure.message)} ${failure.status ? "Skip it with →." : "Trying again…"}` : "Loading the picture…";
@@ -207,12 +210,13 @@ function draw() {
     if (draft && walker) view.drawCursor(stage, place, walker, Number($("brush").value), unit);
   }
   const middle = view.surroundings(context, question);
-  view.drawImage(context, middle, pictures.tiles(question, view.seen(context, middle)), LIGHTS[light]);
+  view.drawImage(context, middle, pictures.tiles(question, view.seen(context, middle)), gamma);
+  $("context-caption").textContent = `${view.enlargement(context, question)} : 1`;
   if (hasOverlays) {
     view.drawOutline(context, middle, question, [], { width: unit });
     view.drawTicks(context, middle, question, unit);
   }
-  view.drawOverview(overview, pictures.overview(question).bitmap, question, hasOverlays, unit, LIGHTS[light]);
+  view.drawOverview(overview, whole.bitmap, question, hasOverlays, unit, gamma);
   $("gather").hidden = !neighbours.length;
   $("gather").replaceChildren(element("kbd", "Ctrl"), ` ${neighbours.length + 1} touching`);
   $("gather").setAttribute("aria-pressed", String(isGathering));
@@ -234,14 +238,14 @@ function describe(item) {
   const { top, bottom, left, right } = question.box;
   const shape = question.pixels.length === (bottom - top) * (right - left) && question.pixels.length > 1 ? `${bottom - top} × ${right - left} window` : size;
   const skipped = line.numSkipped;
-  $("about").textContent = `${question.image} · ${shape} at row ${row}, column ${column}${skipped ? ` · ${count(skipped)} skipped` : ""}`;
+  $("about").textContent = `${question.image} · ${shape} at row ${row}, column ${column}${skipped ? ` · ${count(skipped)} skipped` : ""}${lastGiven ? ` · last answer: ${lastGiven}` : ""}`;
   $("stage").setAttribute("aria-label", `The asked ${shape} at row ${row}, column ${column} of ${question.image}, enlarged`);
   $("asking").textContent = question.answers ? "Which answer is right?" : question.pixels.length === 1 ? "Which class is this pixel?" : "Which class is this?";
   const suggested = answer ? null : suggestionOf(question);
   $("suggestion").hidden = !suggested;
   if (suggested) $("suggestion").replaceChildren(palette.swatch(suggested[0]), ` ${palette.describe(suggested)} `, element("kbd", "Space"), " accepts");
   const given = answer && (answer.isElsewhere ? "in another tab" : answer.labels ? palette.describe(answer.labels) : "unsure");
-  const notes = [given && `answered: ${given}`, light && `brightness × ${LIGHTS[light]}`, !hasOverlays && "overlays hidden", question.blind && !answer && "no suggestion this time"].filter(Boolean);
+  const notes = [given && `answered: ${given}`, light && `brightness ${light > 0 ? "+" : "−"}${Math.abs(light)}`, !hasOverlays && "overlays hidden", question.blind && !answer && "no suggestion this time"].filter(Boolean);
   $("state").hidden = !notes.length;
   $("state").textContent = notes.join(" · ");
   palette.mark({
@@ -321,6 +325,7 @@ function give(item, labels, options = {}) {
   if (!labels) answer.unsure = true;
   if (item.question.answers) answer.resolves = true;  // it decides between answers that contradict each other
   const { places, box, keypad, ...plain } = item.question;
+  lastGiven = labels ? palette.describe(labels) : "unsure";
   if (!item.answer) tally(labels, 1);
   item.answer = { client_id: answer.client_id, labels };
   outbox.add(scope(), answer);
@@ -397,6 +402,7 @@ async function undo() {
     outbox.undo(scope(), question.qid, name);
     const known = line.find(question.qid);
     if (known && known.answer && known.answer.client_id !== name) continue;
+    lastGiven = "";
     tally(labels, -1);
     if (known) known.answer = null;
   }
@@ -489,7 +495,7 @@ const ACTIONS = {
     update();
   },
   light({ step }) {
-    light = Math.min(Math.max(light + step, 0), LIGHTS.length - 1);
+    light = Math.min(Math.max(light + step, -MOST_LIGHT), MOST_LIGHT);
     store(sessionStorage, LIGHT, String(light));
     update();
   },

@@ -22,7 +22,7 @@ export function fit(canvas) {
 // The scale at which a question and a ring around it fill a canvas, moved by a number of steps.
 export function scaleFor(canvas, question, steps) {
   const { top, bottom, left, right } = question.box;
-  const ring = Math.max(8, Math.ceil(Math.max(bottom - top, right - left) / 2));
+  const ring = Math.max(16, Math.ceil(Math.max(bottom - top, right - left) / 2));
   const most = Math.min(canvas.width / (right - left + 2 * ring), canvas.height / (bottom - top + 2 * ring));
   let place = SCALES.findLastIndex((scale) => scale <= most);
   place = Math.min(Math.max(Math.max(place, 0) + steps, 0), SCALES.length - 1);
@@ -39,9 +39,13 @@ export function frame(canvas, question, scale, moved = { x: 0, y: 0 }) {
   };
 }
 
+// How much larger than 1:1 the surroundings are: an image smaller than their place would leave most of it empty.
+export const enlargement = (canvas, question) =>
+  (question.width * ratio() < canvas.width && question.height * ratio() < canvas.height ? 3 : 1);
+
 // The same at 1:1 for the surroundings, but without empty space beside an image that could fill it.
 export function surroundings(canvas, question) {
-  const scale = ratio();
+  const scale = ratio() * enlargement(canvas, question);
   const place = frame(canvas, question, scale);
   const within = (offset, room, length) => (length <= room ? Math.round((room - length) / 2) : Math.min(0, Math.max(room - length, offset)));
   return { scale, x: within(place.x, canvas.width, scale * question.width), y: within(place.y, canvas.height, scale * question.height) };
@@ -56,18 +60,56 @@ export function seen(canvas, { scale, x, y }) {
 
 export const toPixel = ({ scale, x, y }, point) => [Math.floor((point.y - y) / scale), Math.floor((point.x - x) / scale)];
 
-// Draw the image, brighter on request; return whether all of it is there.
-export function drawImage(canvas, place, tiles, light = 1) {
+const lit = new WeakMap();  // bitmap -> {gamma, canvas}
+
+// Return a bitmap with its dark parts brought out, value ** (1 / gamma) in each channel.
+function withGamma(bitmap, gamma) {
+  if (gamma === 1) return bitmap;
+  const found = lit.get(bitmap);
+  if (found?.gamma === gamma) return found.canvas;
+  const canvas = Object.assign(document.createElement("canvas"), { width: bitmap.width, height: bitmap.height });
+  const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const image = context.getImageData(0, 0, canvas.width, canvas.height);
+  const table = Uint8ClampedArray.from({ length: 256 }, (_, value) => 255 * (value / 255) ** (1 / gamma));
+  for (let at = 0; at < image.data.length; at += 4) {
+    for (let channel = at; channel < at + 3; channel++) image.data[channel] = table[image.data[channel]];
+  }
+  context.putImageData(image, 0, 0);
+  lit.set(bitmap, { gamma, canvas });
+  return canvas;
+}
+
+const WANTED = 0.4;  // mean brightness that a dark image is brought to
+const found = new WeakMap();
+
+// The gamma that makes a dark image readable; 1 for one that is bright enough.
+export function ownGamma(bitmap) {
+  if (!bitmap) return 1;
+  if (!found.has(bitmap)) {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 32, height: 32 });
+    const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
+    context.drawImage(bitmap, 0, 0, 32, 32);
+    const { data } = context.getImageData(0, 0, 32, 32);
+    let sum = 0;
+    for (let at = 0; at < data.length; at += 4) sum += 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
+    const mean = Math.max(sum / (255 * 32 * 32), 0.02);
+    const gamma = mean < WANTED ? Math.log(mean) / Math.log(WANTED) : 1;
+    found.set(bitmap, Math.min(Math.round(10 * gamma) / 10, 2.6));
+  }
+  return found.get(bitmap);
+}
+
+// Draw the image, its dark parts brought out; return whether all of it is there.
+export function drawImage(canvas, place, tiles, gamma = 1) {
   const context = canvas.getContext("2d", { alpha: false });
   context.fillStyle = "#3a3d40";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingEnabled = false;
-  if (light !== 1) context.filter = `brightness(${light})`;
   for (const { row, column, height, width, bitmap } of tiles) {
     if (!bitmap) continue;
-    context.drawImage(bitmap, place.x + column * place.scale, place.y + row * place.scale, width * place.scale, height * place.scale);
+    context.drawImage(withGamma(bitmap, gamma), place.x + column * place.scale, place.y + row * place.scale, width * place.scale, height * place.scale);
   }
-  context.filter = "none";
   return tiles.length > 0 && tiles.every(({ bitmap }) => bitmap);
 }
 
@@ -195,7 +237,7 @@ export function drawCursor(canvas, place, [row, column], side, unit) {
 }
 
 // Draw the whole image with lines that meet at the question.
-export function drawOverview(canvas, bitmap, question, shown, unit, light = 1) {
+export function drawOverview(canvas, bitmap, question, shown, unit, gamma = 1) {
   const context = canvas.getContext("2d", { alpha: false });
   context.fillStyle = "#3a3d40";
   context.fillRect(0, 0, canvas.width, canvas.height);
@@ -205,9 +247,7 @@ export function drawOverview(canvas, bitmap, question, shown, unit, light = 1) {
   if (bitmap) {
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
-    if (light !== 1) context.filter = `brightness(${light})`;
-    context.drawImage(bitmap, x, y, width, height);
-    context.filter = "none";
+    context.drawImage(withGamma(bitmap, gamma), x, y, width, height);
   }
   if (!shown) return;
   const { top, bottom, left, right } = question.box;
