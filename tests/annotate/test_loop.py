@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 import time
 
 import numpy as np
@@ -107,8 +108,6 @@ def test_a_run_that_exits_and_resumes_is_the_run_of_label_files(data, reference,
 
 @pytest.mark.slow
 def test_a_run_that_holds_goes_on_when_the_round_is_closed(data, reference, tmp_path):
-    import subprocess
-
     run = tmp_path / "run"
     words = tiny(data, run, *ROUNDS, "oracle=human", "oracle.wait=hold", "oracle.hold_minutes=5")
     process = subprocess.Popen(command("ripu.train", *words), cwd=tmp_path, env=environment())
@@ -124,6 +123,33 @@ def test_a_run_that_holds_goes_on_when_the_round_is_closed(data, reference, tmp_
     finally:
         process.kill()
     check_same(run, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", ["exit", "hold"])
+def test_two_processes_wait_and_resume_together(data, tmp_path, wait):
+    rounds = ("selection_steps=[3]", "pretrain_steps=2", "trainer.devices=2", "trainer.strategy=ddp")
+    truth, run = tmp_path / "truth", tmp_path / "run"
+    done = call("ripu.train", *tiny(data, truth, *rounds), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = [*tiny(data, run, *rounds), "oracle=human", f"oracle.wait={wait}", "oracle.hold_minutes=5"]
+    process = subprocess.Popen(command("ripu.train", *words), cwd=tmp_path, env=environment())
+    try:
+        if wait == "exit":
+            assert process.wait(300) == 75
+            answer_with_truth(run, data)
+            assert call("ripu.train", *words, "resume=true", cwd=tmp_path).returncode == 0
+        else:
+            until = time.monotonic() + 240
+            while not (run / "checkpoints" / "step-00000003.ckpt").exists():
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.2)
+            answer_with_truth(run, data)
+            assert process.wait(240) == 0
+    finally:
+        process.kill()
+    check_same(run, truth)
 
 
 @pytest.mark.slow
