@@ -33,6 +33,14 @@ def test_a_target_that_is_labelled_in_part_is_forecast(own_data: Path, tmp_path:
     forecast_here(own_data, tmp_path / "run", *ROUNDS)
 
 
+def test_the_hours_of_people_are_forecast_and_nobody_is_waited_for(
+    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forecast = forecast_here(data_root, tmp_path / "run", *ROUNDS, "mode=pa", "budget=10", "oracle=human")
+    picks = forecast["budget"]["all_round"] * forecast["budget"]["rounds"]
+    assert f"people: {picks:,} questions, {picks * 2 / 3600:,.1f} h at 2 s a question" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("extra", [(), ("mode=pa", "budget=10")], ids=["ra", "pa"])
 def test_the_run_does_what_was_forecast(
     extra: tuple[str, ...], data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
