@@ -381,3 +381,15 @@ def test_several_ids_may_be_one_class() -> None:
     assert taxonomy.to_train_ids(np.array([7, 8, 9, 26])).tolist() == [0, VOID, 0, 1]
     assert taxonomy.subsets == {"moving": ("car",)}
     assert len(set(taxonomy.class_colors)) == 2
+
+
+@pytest.mark.parametrize("name", [True, False, None, 1000.0, 1.0])
+def test_a_class_name_that_yaml_does_not_read_as_text_is_refused(name: object) -> None:
+    for classes, ids in ((["road", name], None), ({"road": [0, 0, 0], name: [1, 1, 1]}, None), (["road"], {0: name})):
+        with pytest.raises(SceneError, match="put it into quotes"):
+            make_taxonomy("mine", classes, ids)  # type: ignore[arg-type]
+
+
+def test_a_class_with_the_id_255_is_read() -> None:
+    table = make_taxonomy("cracks", ["background", "crack"], {0: "background", 255: "crack"})
+    assert table.to_train_ids(np.array([[0, 255]])).tolist() == [[0, 1]]

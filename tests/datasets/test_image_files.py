@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ripu.datasets.image_files import read_image, resize_image, resize_label, upright_size
+from ripu.datasets.errors import SceneError
+from ripu.datasets.image_files import read_ids, read_image, resize_image, resize_label, upright_size
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -56,3 +57,29 @@ def test_images_are_antialiased() -> None:
     assert small.shape == (2, 8, 3)
     assert np.abs(small.astype(int) - 100).max() <= 8  # an unfiltered resize would give 0 or 200
     assert resize_image(stripes, (8, 64)) is stripes
+
+
+@pytest.mark.parametrize("mode", ["1", "LA", "RGB", "RGBA", "I;16", "I;16B", "I"])
+def test_one_id_per_pixel_is_read_in_whatever_mode(tmp_path: Path, mode: str) -> None:
+    ids = np.arange(24).reshape(4, 6) % 2 if mode == "1" else np.arange(24).reshape(4, 6)
+    path = tmp_path / ("label.tif" if mode in ("I", "I;16B") else "label.png")
+    alpha = np.full(ids.shape, 200)
+    if mode == "1":
+        image = Image.fromarray(ids.astype(bool))
+    elif mode == "I;16":
+        image = Image.fromarray(ids.astype("<u2"))
+    elif mode == "I;16B":
+        image = Image.frombytes("I;16B", ids.shape[::-1], ids.astype(">u2").tobytes())
+    elif mode == "I":
+        image = Image.fromarray(ids.astype(np.int32))
+    else:
+        channels = {"LA": [ids, alpha], "RGB": [ids] * 3, "RGBA": [ids] * 3 + [alpha]}[mode]
+        image = Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8), mode)
+    image.save(path)
+    np.testing.assert_array_equal(read_ids(path), ids)
+
+
+def test_a_colour_picture_is_no_label(tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(SceneError, match="not one id per pixel"):
+        read_ids(tmp_path / "a.png")

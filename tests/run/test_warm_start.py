@@ -15,6 +15,7 @@ from PIL import Image
 from ripu import labels as labels_command
 from ripu.config.keys import without_effect
 from ripu.config.migrate import read_values
+from ripu.datasets.folder import load_folder
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.io.errors import ConfigError
@@ -464,6 +465,18 @@ def test_the_accents_of_a_mask_may_be_written_otherwise(tmp_path: Path) -> None:
 
 # -----------------------------------------------------------------------------------------------------------------
 # mistakes
+
+
+def test_255_has_one_meaning_in_masks(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in ("images", "masks"):
+        Image.fromarray(np.full((24, 32), 255, np.uint8)).save(tmp_path / name / "a.png")
+    given = {"classes": ["background", "crack"], "ids": {0: "background", 255: "crack"}, "ignore_ids": []}
+    target = load_folder("target", tmp_path, "images", None, **given)
+    with pytest.raises(ConfigError, match=r"255 is the class crack.*start.ids=train"):
+        MaskFolder(tmp_path / "masks", target, target.taxonomy, "label")
+    assert not MaskFolder(tmp_path / "masks", target, target.taxonomy, "train")["a"].known.any()
 
 
 def test_masks_are_looked_at_before_training(data_root: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def make_taxonomy(
     >>> make_taxonomy("mine", ["road", "car"], {7: "road", 8: "road", 26: "car"}).disk_to_train
     {7: 0, 8: 0, 26: 1}
     """
-    names = tuple(map(str, classes))
+    names = tuple(_text(given, "dataset.classes") for given in classes)
     if not 1 <= len(names) < VOID or len(set(names)) != len(names):
         raise SceneError(f"dataset.classes={list(names)} must be 1 to 254 different names")
     if isinstance(classes, Mapping):
@@ -65,6 +65,17 @@ def make_taxonomy(
         for member in members:
             _position(member, names, f"dataset.subsets.{group}")
     return Taxonomy(name, names, colors, disk_to_train, groups)
+
+
+def _text(name: object, key: str) -> str:
+    """Return a class name as it was written; refuse what yaml reads as a truth value, a float or null."""
+    if isinstance(name, (bool, float)) or name is None:
+        shown = "null" if name is None else str(name).lower() if isinstance(name, bool) else name
+        raise SceneError(
+            f"{key} has a name that yaml does not read as text but as {shown} (as it does yes, no, on, off, null and "
+            "1e3); put it into quotes, e.g. 'yes'"
+        )
+    return str(name)
 
 
 @dataclass(frozen=True)
@@ -304,8 +315,8 @@ def _check(dataset: SceneDataset) -> None:
             dataset.require_label(index)
 
 
-def _position(name: str, names: Sequence[str], key: str) -> int:
-    if str(name) not in names:
+def _position(name: object, names: Sequence[str], key: str) -> int:
+    if _text(name, key) not in names:
         raise SceneError(f"{key} names the class {name!r}, which is not in dataset.classes {list(names)}")
     return names.index(str(name))
 

@@ -90,17 +90,25 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_ids(path: Path) -> NDArray[np.integer]:
-    """Read an 8- or 16-bit single-channel or palette image as (H, W) ids.
+    """Read an image with one id per pixel as (H, W) ids.
+
+    That is one channel of 1, 8 or 16 bits, a palette, or three equal channels. An alpha channel is dropped.
 
     Raises:
         SceneError: The file is missing, damaged, absurdly large or a colour image.
     """
     with open_image(path) as file:
-        if file.mode not in ("L", "P", "I;16", "I"):
-            raise SceneError(
-                f"{path} is an image of mode {file.mode}, not one id per pixel; give the id images, not the colour ones"
-            )
-        return np.asarray(file)
+        values = np.asarray(file)
+        if file.mode in ("L", "P", "I") or file.mode.startswith("I;16"):
+            return values
+        if file.mode == "1":
+            return values.astype(np.uint8)
+        channels = values.shape[-1] - (file.mode in ("LA", "PA", "RGBA")) if values.ndim == 3 else 0
+        if channels and file.mode in ("LA", "PA", "RGB", "RGBA") and (values[..., :channels] == values[..., :1]).all():
+            return values[..., 0]
+        raise SceneError(
+            f"{path} is an image of mode {file.mode}, not one id per pixel; give the id images, not the colour ones"
+        )
 
 
 def read_stored(path: Path) -> NDArray[np.uint8]:

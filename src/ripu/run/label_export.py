@@ -49,6 +49,11 @@ def export_labels(
     if table is not None:  # void is the smallest known id without a class, or 255
         free = set(range(VOID) if table[1] is None else table[1]) - set(table[0].disk_to_train)
         void = min((number for number in free if 0 <= number < VOID), default=VOID)
+        if ids == "label" and VOID in table[0].disk_to_train:
+            name = table[0].class_names[table[0].disk_to_train[VOID]]
+            raise ConfigError(
+                f"{store.path}: {VOID} is the class {name} in label files, and means not revealed here; use --ids train"
+            )
     names: dict[str, str] = {}
     for number, image in enumerate(store.images):
         label = store.revealed_label(image.image_id, num_rounds)

@@ -52,6 +52,13 @@ class MaskFolder(Mapping[str, Mask]):
         self._target, self._taxonomy = target, taxonomy
         self._counts: Counter[int] = Counter()
         self._numbers = {scene.image_id: number for number, scene in enumerate(target.scenes)}
+        clash = target.taxonomy.disk_to_train.get(UNKNOWN)
+        if ids == "label" and clash is not None and not isinstance(target.decode_label, ColorLabels):
+            raise ConfigError(
+                f"start.ids=label: {UNKNOWN} is the class {target.taxonomy.class_names[clash]} in dataset.ids, and in "
+                f"masks {UNKNOWN} means unknown; write the masks in train ids (0, 1, ... in the order of the classes) "
+                "and give start.ids=train"
+            )
         self._paths = self._pair()
         missing = [image_id for image_id in self._numbers if image_id not in self._paths]
         if missing and not allows_missing:
