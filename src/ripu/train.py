@@ -94,7 +94,7 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(signals.WAITING) from None
     except Exception as error:
         print_error(error)
-        if line := resume_line(folder, words, began):
+        if getattr(error, "can_resume", True) and (line := resume_line(folder, words, began)):
             print(line, file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -71,8 +71,10 @@ def test_a_loss_that_is_not_finite_can_be_repeated(
         at_step(patch, 4, lambda terms: {name: term * float("nan") for name, term in terms.items()})
         with pytest.raises(
             NonFiniteError, match=r"the loss is nan at step 4 .*images: source .*0016E5_.*; target .*0001TP_"
-        ):
+        ) as raised:
             train_here(data_root, run)
+    assert "32-true" not in str(raised.value)  # which is set already
+    assert not raised.value.can_resume
     (state,) = (run / "nonfinite").iterdir()
     # What the step gives without the fault that was put into it, computed from the state alone.
     found = repeat(state, "cpu")

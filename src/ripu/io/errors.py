@@ -27,6 +27,8 @@ _FEWER_WORKERS = (
 class RipuError(Exception):
     """Base of every error that a user can act on; the message names the value, the cause and the remedy."""
 
+    can_resume = True  # the same command, resumed, may succeed once the cause is gone
+
 
 class ConfigError(RipuError, ValueError):
     """A configuration that cannot be run, or an argument that cannot be used."""

@@ -135,8 +135,9 @@ def write_report(
     """
     write_curve(run / "learning_curve.png", results)
     folder, colorize = run / "pictures", scenes.taxonomy.colorize
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
+    if num_pictures:
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
     for name, part in (("val", scenes.val), ("target", scenes.target)):
         is_pool = name == "target"
         for index, layers in panel(module, part, selection, num_pictures, target_size, is_pool=is_pool):
@@ -154,7 +155,8 @@ def write_report(
                 _sheet(tiles).save(folder / file)
     try_page(run)
     print(summary(results, tuple(scenes.taxonomy.subsets)))
-    left = "report.html, results.json, metrics.csv, learning_curve.png, pictures, checkpoints"
+    pictures = "pictures, " if num_pictures else ""
+    left = f"report.html, results.json, metrics.csv, learning_curve.png, {pictures}checkpoints"
     print(f"\nin {run}:\n{left}{', labels' if selection.store is not None else ''}")
 
 

@@ -88,11 +88,13 @@ class EvaluationModule(pl.LightningModule):
         for index, image, label in zip(batch["index"], batch["image"], batch["label"], strict=True):
             scores = self._predict_scores(image[None], (int(label.shape[0]), int(label.shape[1])))
             if not bool(scores.sum().isfinite()):
+                is_full = str(self.trainer.precision) == "32-true"
                 raise NonFiniteError(
                     f"the network's output for image {int(index)} of the evaluation (from 0) is NaN or infinite and "
-                    "cannot be measured: the weights have diverged or are damaged, or 16-bit precision is not enough. "
-                    "Start a new run with a lower optimizer.learning_rate, use another checkpoint, or set "
-                    "trainer.precision=32-true (for evaluate: precision=32-true)"
+                    f"cannot be measured: the weights have diverged or are damaged"
+                    f"{'' if is_full else ', or 16-bit precision is not enough'}. Start a new run with a lower "
+                    "optimizer.learning_rate, or use another checkpoint"
+                    f"{'' if is_full else ', or set trainer.precision=32-true (for evaluate: precision=32-true)'}"
                 )
             prediction = scores.argmax(dim=1)
             if self.on_prediction is not None:

@@ -21,6 +21,8 @@ from ripu.models.checkpoints import save_new
 class NonFiniteError(RipuError, FloatingPointError):
     """A loss, gradient or output that is not finite; training has learnt nothing from the step."""
 
+    can_resume = False  # the same settings would end in the same step
+
 
 class StepGuard:
     """Can undo a step until the optimiser acts: up to there, only running statistics have changed."""
@@ -116,7 +118,9 @@ def keep_failed_step(
     shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     images = "; ".join(f"{domain} {', '.join(some)}" for domain, some in names.items())
     positions = {domain: part["position"].tolist() for domain, part in batch.items()}
+    is_full = str(module.trainer.precision) == "32-true"
+    more = "" if is_full else ", or trainer.precision=32-true (the same run may be resumed with it: resume=true)"
     return NonFiniteError(
         f"{cause} at step {step} ({shown}; images: {images}; positions {positions}); {kept}. The remedy is usually a "
-        "lower optimizer.learning_rate (in a new run) or trainer.precision=32-true (with resume=true)"
+        f"new run with a lower optimizer.learning_rate{more}"
     )
