@@ -393,3 +393,22 @@ def test_a_class_name_that_yaml_does_not_read_as_text_is_refused(name: object) -
 def test_a_class_with_the_id_255_is_read() -> None:
     table = make_taxonomy("cracks", ["background", "crack"], {0: "background", 255: "crack"})
     assert table.to_train_ids(np.array([[0, 255]])).tolist() == [[0, 1]]
+
+
+def test_linked_folders_are_read_and_circles_are_not(tmp_path: Path) -> None:
+    for folder in ("data/rgb/oslo", "elsewhere/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in ("1.png", "2.png"):
+            Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / folder / name)
+    (tmp_path / "data" / "rgb" / "rome").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "data" / "rgb")
+    scenes = load_folder("target", tmp_path / "data", "rgb/**/*.png", None, ["road"])
+    found = [scene.image.relative_to(tmp_path / "data").as_posix() for scene in scenes.scenes]
+    assert found == [f"rgb/{place}/{name}.png" for place in ("oslo", "rome/deep") for name in (1, 2)]
+
+
+def test_pictures_in_sub_folders_only_are_named(tmp_path: Path) -> None:
+    (tmp_path / "rgb" / "oslo").mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "rgb" / "oslo" / "1.png")
+    with pytest.raises(SceneError, match=r"only in folders below it.*write rgb/\*\*/\*\.png"):
+        load_folder("target", tmp_path, "rgb", None, ["road"])

@@ -5,9 +5,10 @@ Images become 8-bit RGB, turned upright as their EXIF data ask; labels become ar
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +35,26 @@ _TURNS = {  # EXIF orientation -> the operation that makes the image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def files_below(folder: Path, skips: Callable[[Path], bool] = lambda folder: False) -> Iterator[Path]:
+    """Yield the files in and below a folder; links to folders are followed, but never back to a folder they lie in.
+
+    Args:
+        folder: The folder.
+        skips: Tells which folders below it are left out.
+    """
+    above: dict[str, tuple[str, ...]] = {}
+    for here, below, files in os.walk(folder, followlinks=True):
+        chain = (*above.pop(here, ()), os.path.realpath(here))
+        kept = []
+        for name in sorted(below):
+            path = os.path.join(here, name)
+            if os.path.realpath(path) not in chain and not skips(Path(path)):
+                kept.append(name)
+                above[path] = chain
+        below[:] = kept
+        yield from (Path(here, name) for name in sorted(files))
 
 
 @contextmanager

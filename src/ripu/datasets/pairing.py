@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ripu.datasets.errors import SceneError
-from ripu.datasets.image_files import SUFFIXES
+from ripu.datasets.image_files import SUFFIXES, files_below
 from ripu.datasets.scenes import Scene
 
 Patterns = str | Sequence[str]
@@ -52,7 +52,10 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
         raise SceneError(f"{key}={pattern} must lie below dataset.root={root}; set dataset.root to a folder above it")
     pattern = PurePosixPath(pattern).as_posix()  # without ./ and //, as globs need it
     forms = (pattern, composed(pattern), unicodedata.normalize("NFD", pattern))
-    pattern = next((form for form in dict.fromkeys(forms) if (root / form).is_dir() or any(root.glob(form))), pattern)
+    pattern = next(
+        (form for form in dict.fromkeys(forms) if (root / form).is_dir() or any(_glob(root, form))),
+        pattern,
+    )
     found: dict[tuple[str, ...], Path] = {}
     if (root / pattern).is_dir():
         for path in _visible(path for path in (root / pattern).iterdir() if path.suffix.lower() in SUFFIXES):
@@ -63,13 +66,19 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
                 )
     else:
         shape = re.compile(_regex(pattern))
-        for path in _visible(path for path in root.glob(pattern) if path.is_file()):
+        for path in _visible(path for path in _glob(root, pattern) if path.is_file()):
             match = shape.fullmatch(path.relative_to(root).as_posix())
             assert match is not None, (pattern, path)
             other = found.setdefault(tuple(map(composed, match.groups())), path)
             if other != path:
                 raise SceneError(f"{path} and {other} differ only in how accents are written; take one out")
     if not found:
+        deeper = next((path for path in files_below(root / pattern) if path.suffix.lower() in SUFFIXES), None)
+        if deeper is not None:
+            raise SceneError(
+                f"{key}={pattern} has images only in folders below it, e.g. {deeper.relative_to(root).as_posix()}; "
+                f"write {pattern}/**/*{deeper.suffix}"
+            )
         entries = sorted(entry.name for entry in root.iterdir())[:8] if root.is_dir() else None
         raise SceneError(
             f"{key}={pattern} matches no image in {root}, which "
@@ -133,6 +142,16 @@ def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
     if not chosen:
         raise SceneError(f"{file} names no image; write one per line")
     return [scenes[index] for index in sorted(chosen)]
+
+
+def _glob(root: Path, pattern: str) -> Iterable[Path]:
+    """Return the paths that a glob matches; ``**`` follows links to folders, which pathlib leaves out in silence."""
+    if "**/" not in pattern:
+        return root.glob(pattern)
+    parts, shape = PurePosixPath(pattern).parts, re.compile(_regex(pattern))
+    fixed = next(number for number, part in enumerate(parts) if re.search(r"[*?[]", part))
+    below = files_below(root.joinpath(*parts[:fixed]))
+    return [path for path in below if shape.fullmatch(path.relative_to(root).as_posix())]
 
 
 def _visible(paths: Iterable[Path]) -> list[Path]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ripu.datasets.image_files import SUFFIXES
+from ripu.datasets.image_files import SUFFIXES, files_below
 from ripu.io.errors import RipuError
 from ripu.io.reading import read_json
 from ripu.io.writing import write_json
@@ -34,8 +33,8 @@ class Photo:
 def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
     """Find the images in and below a folder (or one image), in the order of their names, and count other files.
 
-    Links to folders are not followed. Hidden files and folders, and the output folder, are skipped. ``stem`` keeps the
-    suffix if two images differ only in it.
+    Links to folders are followed, but not in circles. Hidden files and folders, and the output folder, are skipped.
+    ``stem`` keeps the suffix if two images differ only in it.
 
     Raises:
         PhotosError: The folder does not exist, contains no image, or is the output folder.
@@ -48,18 +47,17 @@ def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
         if source.resolve() == output.resolve():
             raise PhotosError(f"output={output} is the input folder; name another one")
         names, others, root = [], 0, source
-        for folder, below, files in os.walk(source):
-            here = Path(folder)
-            below[:] = sorted(
-                name for name in below if not name.startswith(".") and (here / name).resolve() != output.resolve()
-            )
-            for file in files:
-                if file.startswith("."):
-                    continue
-                if Path(file).suffix.lower() in SUFFIXES:
-                    names.append((here / file).relative_to(source).as_posix())
-                else:
-                    others += 1
+
+        def is_left_out(folder: Path) -> bool:
+            return folder.name.startswith(".") or folder.resolve() == output.resolve()
+
+        for file in files_below(source, is_left_out):
+            if file.name.startswith("."):
+                continue
+            if file.suffix.lower() in SUFFIXES:
+                names.append(file.relative_to(source).as_posix())
+            else:
+                others += 1
     if not names:
         raise PhotosError(f"input={source} holds no image ({', '.join(sorted(SUFFIXES))}); name a folder of images")
     stems = [name.removesuffix(Path(name).suffix) for name in names]
