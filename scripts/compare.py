@@ -162,7 +162,7 @@ class Runs:
         """Carry out one run here unless it is finished here, and record it; return the failure, if any."""
         folder = folder_of(self.out, row, seed)
         if self._is_of_others(row, seed):
-            return f"{row}, seed {seed}: {folder} holds a run with other overrides; give another --out, or remove it"
+            return f"{row}, seed {seed}: {folder} contains a run with other overrides; give another --out, or remove it"
         if not (folder / "results.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             made_with(folder).write_text(json.dumps(self._made_with(row)) + "\n")
@@ -180,7 +180,7 @@ class Runs:
         return [row, *_effective(self.overrides)]
 
     def _is_of_others(self, row: str, seed: int) -> bool:
-        """Return True if the folder of a run holds one with other overrides."""
+        """Return True if the folder of a run contains one with other overrides."""
         folder = folder_of(self.out, row, seed)
         file = made_with(folder)
         return (folder / "config.yaml").exists() and (

@@ -3,7 +3,7 @@
     python scripts/export_checkpoint.py runs/mine/checkpoints/final.ckpt mine.pth
     python scripts/export_checkpoint.py weights.pth mine.pth --model deeplabv2_r101 --num-classes 19
 
-The input is a checkpoint of a training run, which knows its network, or a plain state dict. The output holds the
+The input is a checkpoint of a training run, which knows its network, or a plain state dict. The output contains the
 dictionaries ``feature_extractor`` and ``classifier`` and the training step, which is what the authors' test script
 reads.
 """
@@ -33,7 +33,7 @@ def export(checkpoint: Path, out: Path, model: str | None = None, num_classes: i
         num_classes: Number of classes that the network was trained with; None for that of the run.
 
     Raises:
-        CheckpointError: The checkpoint does not fit the network or holds a backbone alone, or ``out`` exists.
+        CheckpointError: The checkpoint does not fit the network or contains only a backbone, or ``out`` exists.
     """
     check_new(out)
     content = read_checkpoint(checkpoint)
@@ -42,7 +42,7 @@ def export(checkpoint: Path, out: Path, model: str | None = None, num_classes: i
         model, num_classes = model or known_model, num_classes or known_classes
     network = NETWORKS[model](num_classes)
     if load_weights(network, checkpoint) == "torchvision":
-        raise CheckpointError(f"{checkpoint} holds an ImageNet backbone without a head; there is nothing to export")
+        raise CheckpointError(f"{checkpoint} contains an ImageNet backbone without a head; there is nothing to export")
     step = content.get("global_step", content.get("iteration", 0))
     save_new(to_released(network, step), out)
 

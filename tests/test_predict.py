@@ -222,7 +222,7 @@ def test_another_checkpoint_or_other_settings_are_noticed(checkpoint: Path, tmp_
     stored = torch.load(checkpoint, weights_only=True)
     stored["state_dict"]["network.head.bias"] += torch.arange(11.0)
     torch.save(stored, tmp_path / "other.ckpt")
-    with pytest.raises(PhotosError, match=r"holds predictions with another checkpoint_sha256; .*overwrite=true"):
+    with pytest.raises(PhotosError, match=r"contains predictions with another checkpoint_sha256; .*overwrite=true"):
         run(tmp_path / "other.ckpt", source, output)
     with pytest.raises(PhotosError, match=r"another scale, flip"):
         run(checkpoint, source, output, "scale=0.5", "flip=true")

@@ -162,7 +162,7 @@ def test_a_run_without_rounds_is_asked_as_one_with_them(run: Path, data_root: Pa
 
 def test_a_replay_is_not_overwritten(run: Path, tmp_path: Path) -> None:
     _replay(run, tmp_path, "rounds=1")
-    with pytest.raises(ConfigError, match="holds a replay already"):
+    with pytest.raises(ConfigError, match="contains a replay already"):
         _replay(run, tmp_path, "rounds=1")
 
 

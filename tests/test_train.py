@@ -149,7 +149,7 @@ def test_an_existing_run_is_not_overwritten(finished_run: Path, data_root: Path)
     before = {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")}
     done = call("ripu.train", *tiny(data_root, finished_run, *ROUNDS), cwd=finished_run.parent)
     assert done.returncode == 1
-    assert f"paths.output_dir={finished_run} holds a run already; add resume=true" in done.stderr
+    assert f"paths.output_dir={finished_run} contains a run already; add resume=true" in done.stderr
     assert "Traceback" not in done.stderr
     assert {path: path.stat().st_mtime_ns for path in finished_run.rglob("*")} == before
 

@@ -1,7 +1,7 @@
 """``python -m ripu.repeat RUN/nonfinite/step-....pt``: repeat a failed step, and find the module where it goes wrong.
 
-Training leaves such a file where a loss or gradient is not finite. It holds the images and weights; the data set is not
-needed.
+Training writes such a file when a loss or gradient is not finite. It contains the images and weights; the data set is
+not needed.
 """
 
 from __future__ import annotations

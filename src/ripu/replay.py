@@ -42,7 +42,7 @@ def replay(cfg: DictConfig) -> dict[str, Any]:
     if not path.exists():
         raise ConfigError(f"run={cfg.run}: {path} does not exist; name the folder of a finished run, or a checkpoint=")
     if (out / "replay.json").exists():
-        raise ConfigError(f"paths.output_dir={out} holds a replay already; name another folder")
+        raise ConfigError(f"paths.output_dir={out} contains a replay already; name another folder")
     device = make_device(cfg.accelerator)
     from ripu.run.replay_rounds import replay_rounds
 

@@ -246,8 +246,8 @@ def test_strange_images_and_questions_are_named_and_skipped(run: Run, tmp_path: 
         ("<annotations>&x;</annotations>", "not XML"),
         ("<annotations>", "not XML"),
         ("<html/>", 'its root is <html>, not <annotations>; export "CVAT for images 1.1"'),
-        (xml("<track/>"), "holds a <track>"),
-        (xml(f"{CROP}<polygon/></image>"), "holds a <polygon>; answer with tags or masks"),
+        (xml("<track/>"), "contains a <track>"),
+        (xml(f"{CROP}<polygon/></image>"), "contains a <polygon>; answer with tags or masks"),
         (xml(f'{CROP}<tag label="rode"/></image>'), r"'rode' \(image 0-0-0, did you mean 'road'\?\)"),
         (xml(f"{CROP}<tag/></image>"), "unknown classes: ''"),
         (xml(f"{CROP}{mask(0, 0, 545, 1)}</image>"), "leaves the picture"),
@@ -497,7 +497,7 @@ def test_label_images_of_other_ids_sizes_and_names(run: Run, tmp_path: Path) -> 
     unknown = [first.with_suffix(".jpg").name, "holiday.png"]
     assert run.read("png", tmp_path / "out") == ({}, Found(unknown_images=unknown))
     for pixels, cause in (
-        (full * 4, r"holds the ids \[4\]"),
+        (full * 4, r"contains the unknown ids \[4\]"),
         (full[:-1], "not 8 bits of 140 x 203"),
         (np.stack([full] * 3, axis=-1), "not 8 bits of 140 x 203"),
         (full.astype(np.uint16), "not 8 bits"),

@@ -435,7 +435,7 @@ def test_a_page_of_an_earlier_round_goes_on_with_the_new_one(
     page.get_by_text("1 answer could not be saved").wait_for()
     page.locator("body[data-qid^='1-'][data-ready=true]").wait_for()
     page.get_by_role("button", name="Show them").click()
-    page.get_by_text(f"question {qid}, road: it answers round 1, and round 2 is open now").wait_for()
+    page.get_by_text(f"question {qid}, road: it answers round 1, but round 2 is open now").wait_for()
 
 
 def test_changed_classes_put_answers_aside(run: Path, context: BrowserContext) -> None:
@@ -539,7 +539,7 @@ def test_conflicts_are_shown_with_their_answers_and_resolved(served: Served, con
     assert "ben" in others
     assert "roof" in others
     page.keyboard.press("s")
-    page.get_by_role("heading", name="No conflict is left").wait_for()
+    page.get_by_role("heading", name="No conflicts left").wait_for()
     is_saved(page)
     stats = served.get("/api/stats")
     assert (stats["answered"], stats["conflicts"]) == (1, 0)

@@ -201,7 +201,7 @@ def test_a_conflict_is_decided_by_whoever_resolves_it(session):
 
 @pytest.mark.parametrize(
     ("labels", "error"),
-    [([0], "asks for"), ([3] * 9, "label 3"), ([254] * 9, "label 254")],
+    [([0], "number of labels is 1"), ([3] * 9, "label 3"), ([254] * 9, "label 254")],
 )
 def test_labels_that_do_not_fit_are_refused_and_nothing_is_saved(session, labels, error):
     questions = [one for one in session.next_questions("ann", 20)[0] if len(one.pixels) == 9][:2]

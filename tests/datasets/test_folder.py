@@ -325,7 +325,7 @@ def test_accents_may_be_written_in_either_way(tmp_path: Path) -> None:
 
 
 def test_unknown_ids_are_refused_unless_all_are_void(root: Path) -> None:
-    with pytest.raises(SceneError, match=r"holds the ids \[11\]"):
+    with pytest.raises(SceneError, match=r"contains the ids \[11\]"):
         camvid(root, ignore_ids=[255])
     assert_the_same(camvid(root), camvid(root, ignore_ids=None))
     with pytest.raises(SceneError, match="choose one"):

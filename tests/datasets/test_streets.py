@@ -313,7 +313,7 @@ def test_other_generator_version_is_an_error(folder: Path) -> None:
 
 
 def test_smaller_counts_are_an_error(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds 3 scenes of gtav but 2 were asked for"):
+    with pytest.raises(ValueError, match=r"contains 3 scenes of gtav but 2 were asked for"):
         make(folder.parent, num_source=2)
 
 

@@ -137,7 +137,7 @@ def _strange(path: Path) -> None:
             "gtav/labels/00001.png", lambda path: Image.new("L", (48, 32), 7).save(path), "source",
             "labels of another size", "note",
         ),
-        ("cityscapes/gtFine/val/*/*", _to_train_ids, "val", "labels hold train ids", "error"),
+        ("cityscapes/gtFine/val/*/*", _to_train_ids, "val", "labels contain train ids", "error"),
         ("cityscapes/gtFine/val/*/*", lambda path: _grey(path, 0), "val", "are zeros", "error"),
         ("cityscapes/gtFine/val/*/*", lambda path: _grey(path, 7), "val", "classes without", "warning"),
         ("cityscapes/gtFine/val/*/*", _strange, "val", "ids in labels that the data set does not have", "error"),
@@ -207,8 +207,8 @@ def test_labels_of_zeros_are_found_where_0_is_a_class_too(own_data: Path) -> Non
         for path in paths:
             Image.new("L", (96, 64)).save(path)
     report = check(own_data, "camvid")
-    found(report, "source", "all 5 labels hold only the id 0, sky", "error")
-    found(report, "val", "all 3 labels hold only the id 0, sky", "warning")  # too few to be sure
+    found(report, "source", "all 5 labels contain only the id 0, sky", "error")
+    found(report, "val", "all 3 labels contain only the id 0, sky", "warning")  # too few to be sure
 
 
 def synthia(folder: Path, ids: np.ndarray, count: int = 4) -> SceneDataset:
@@ -279,7 +279,7 @@ def test_the_command_prints_a_table_and_a_verdict(own_data: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("pattern", "damage", "said"),
     [
-        ("cityscapes/gtFine/val/*/*", _to_train_ids, "labels hold train ids"),
+        ("cityscapes/gtFine/val/*/*", _to_train_ids, "labels contain train ids"),
         ("gtav/labels/*", lambda path: Image.new("L", (96, 64)).save(path), "are zeros"),
         ("gtav/images/00001.png", _empty, r"00001\.png is empty"),
     ],

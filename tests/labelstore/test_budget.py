@@ -194,7 +194,7 @@ def test_two_ranks_cannot_share_an_image(tmp_path: Path) -> None:
         spec = store.begin_round(0, 10, 2, reveal_radius=1, suppress_radius=2)
         store.write_shard(spec, 0, [ImagePicks("city/0", np.array([[2, 2], [2, 9]]))])
         store.write_shard(spec, 1, [ImagePicks("city/0", np.array([[9, 2], [9, 9]]))])
-        with pytest.raises(LabelStoreError, match="two ranks bring different picks"):
+        with pytest.raises(LabelStoreError, match="two ranks wrote different picks"):
             store.commit_round(spec, 2)
         assert store.num_rounds == 0
 

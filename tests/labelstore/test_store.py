@@ -353,7 +353,7 @@ def test_a_round_without_picks(folder: Path) -> None:
 
 def test_creating(folder: Path, tmp_path: Path) -> None:
     make(folder).close()
-    with pytest.raises(StoreExistsError, match="already holds a label store"):
+    with pytest.raises(StoreExistsError, match="already contains a label store"):
         make(folder)
     with LabelStore.create(folder, IMAGES, CLASSES, {"seed": 3}, planned_picks=18, exist_ok=True) as store:
         assert store.is_writable

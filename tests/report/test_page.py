@@ -176,7 +176,7 @@ def test_a_run_without_records_shows_the_rest(run: Path, tmp_path: Path) -> None
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RunError, match="holds no run"):
+    with pytest.raises(RunError, match="contains no run"):
         read_run(tmp_path)
     assert main([str(tmp_path), "--html"]) == 2
     assert f"error: no run in {tmp_path}" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_the_command_leaves_nothing_and_the_run_follows(data_root: Path, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tmp"]
     assert not list((tmp_path / "tmp").glob("ripu-*"))
     train_here(data_root, tmp_path / "run")
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="contains a run already"):
         forecast_here(data_root, tmp_path / "run", *ROUNDS)
 
 

@@ -109,7 +109,7 @@ def test_a_backbone_alone_is_no_checkpoint(tmp_path: Path) -> None:
         "dataset=camvid", "model=deeplabv2_r101", "model._target_=tiny.TinyDeepLab",
         f"model.checkpoint={tmp_path}/resnet.pth",
     )  # fmt: skip
-    with pytest.raises(ConfigError, match=r"holds no head; start the backbone from it with model\.weights="):
+    with pytest.raises(ConfigError, match=r"contains no head; start the backbone from it with model\.weights="):
         check_start(spec_of(cfg))
     cfg.model.checkpoint = str(tmp_path / "nothing.pth")
     with pytest.raises(ConfigError, match=r"model\.checkpoint: .*nothing\.pth does not exist"):

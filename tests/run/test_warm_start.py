@@ -320,8 +320,8 @@ def test_what_is_labelled_by_now_is_answered(way: str, own_data: Path, tmp_path:
 @pytest.mark.parametrize(
     ("dataset", "ids", "said"),
     [
-        ("camvid", [3, 12], "holds the ids"),
-        ("gtav", [7, 50], "holds the ids"),
+        ("camvid", [3, 12], "contains the ids"),
+        ("gtav", [7, 50], "contains the ids"),
         ("gtav", [0, 1, 2, 13], "start.ids=train"),
     ],
 )
@@ -490,7 +490,7 @@ def test_masks_are_looked_at_before_training(data_root: Path, tmp_path: Path) ->
     first = masks / "train" / f"{DUSK_TRAIN[0]}.png"
     good = first.read_bytes()
     Image.fromarray(np.full(SIZE, 26, dtype=np.uint8)).save(first)
-    refused(r"0001TP_006690\.png holds the ids \[26\], but train ids are 0\.\.10.*start\.ids=label")
+    refused(r"0001TP_006690\.png contains the ids \[26\], but train ids are 0\.\.10.*start\.ids=label")
     Image.fromarray(np.zeros((32, 48), dtype=np.uint8)).save(first)
     refused(r"has 48 x 32 pixels and the label of train/0001TP_006690 96 x 64")
     Image.new("RGB", (96, 64)).save(first)

@@ -224,7 +224,7 @@ def test_a_folder_with_runs_of_other_settings_is_left_alone(tmp_path: Path) -> N
     (folder / "config.yaml").touch()
     made_with(folder).write_text(json.dumps(["RA RIPU", "dataset=streets", "trainer.max_steps=20"]))
     (failure,) = runs.make(jobs=1, threads=1)
-    assert "holds a run with other overrides; give another --out" in failure
+    assert "contains a run with other overrides; give another --out" in failure
     assert not record.path.exists()
     assert not runs.results()
     made_with(folder).write_text(json.dumps(["RA RIPU", "dataset=streets"]))

@@ -1,12 +1,12 @@
 """``python -m ripu.annotate RUN``: answer the questions of a run on a page, and exchange them with other tools.
 
 python -m ripu.annotate RUN --as NAME            serve the page for one person on this machine
-python -m ripu.annotate RUN status               how many questions are answered, and the hours left
+python -m ripu.annotate RUN status               print how many questions are answered, and the hours left
 python -m ripu.annotate RUN close                freeze the answers of the round; then resume the run
-python -m ripu.annotate RUN reopen               take the closing back, if the run has not gone on
-python -m ripu.annotate RUN agree                agreement of people, and with suggestions
-python -m ripu.annotate RUN export FORMAT OUT    questions (and answers so far) for another tool
-python -m ripu.annotate RUN import FORMAT PATH   answers from another tool
+python -m ripu.annotate RUN reopen               open the closed round again, unless the run has used its answers
+python -m ripu.annotate RUN agree                print how far people agree, with each other and with suggestions
+python -m ripu.annotate RUN export FORMAT OUT    write the questions (and answers so far) for another tool
+python -m ripu.annotate RUN import FORMAT PATH   read answers from another tool
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # numpy and OmegaConf take long to import
     from ripu.datasets.scenes import SceneDataset
 
 SERVER_FILE = "server.json"
-"""Address and key of the running server, for the other commands; readable by its owner alone."""
+"""Address and key of the running server, for the other commands; readable only by its owner."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        return say_stopped("stopped; every answer is saved")
+        return say_stopped("stopped; all answers are saved")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -80,13 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="the folder of the run")
     parser.add_argument("--as", dest="name", metavar="NAME", help="annotator (default: the page asks, or your login)")
-    parser.add_argument("--port", type=int, default=0, help="port (default: the last one of this run, or a free one)")
+    parser.add_argument("--port", type=int, default=0, help="port (default: the last one of this run, else a free one)")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="serve on a Unix socket (for ssh -L), mode 0600")
     parser.add_argument(
         "--allow-remote",
         nargs="+",
         metavar="NAME",
-        help="serve other machines too, each annotator by an address of its own; without TLS: use a trusted network",
+        help="serve other machines, too, with an address for each annotator; no TLS: use a trusted network",
     )
     parser.add_argument("--data-root", metavar="FOLDER", help="the data's folder on this machine, if it has moved")
     parser.set_defaults(command=_serve)
@@ -94,15 +94,15 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, purpose in (
         ("status", _status, "Print the state of the round in a few lines."),
         ("close", _close, "Close the round: its answers are frozen for the run."),
-        ("reopen", _reopen, "Open the closed round again, unless the run has gone on."),
-        ("agree", _agree, "Print the agreement of people and with suggestions."),
+        ("reopen", _reopen, "Open the closed round again, unless the run has used its answers."),
+        ("agree", _agree, "Print how far people agree, with each other and with suggestions."),
     ):
         sub = commands.add_parser(name, help=purpose, description=purpose)
         sub.add_argument("--json", action="store_true", help="print JSON")
         sub.set_defaults(command=command)
     for name, command, place, purpose in (
         ("export", _export, "OUT", "Write the questions of the round for another tool."),
-        ("import", _import, "PATH", "Take answers from another tool."),
+        ("import", _import, "PATH", "Read answers from another tool."),
     ):
         sub = commands.add_parser(name, help=purpose, description=purpose)
         sub.add_argument("format", choices=FORMATS, help=", ".join(f"{one}: {text}" for one, text in FORMATS.items()))
@@ -122,10 +122,10 @@ def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Imag
         data_root: The data's folder on this machine; None for that of the run.
 
     Returns:
-        The session, whose journal this process holds, and the pictures.
+        The session, whose journal is open in this process, and the pictures.
 
     Raises:
-        AnnotationError: The folder holds no run, or another process has its journal open.
+        AnnotationError: The folder contains no run, or another process has its journal open.
         ConfigError: Its configuration cannot be used.
     """
     from ripu.annotate.images import Images
@@ -174,7 +174,7 @@ def _own_session(arguments: argparse.Namespace) -> Iterator[tuple[Session, Image
     folder = arguments.run / "annotation"
     if not (arguments.run / "config.yaml").is_file():
         raise AnnotationError(
-            f"{arguments.run} holds no run of this package (config.yaml is missing); name the folder of a run"
+            f"{arguments.run} contains no run of this package (config.yaml is missing); name the folder of a run"
         )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ def _own_session(arguments: argparse.Namespace) -> Iterator[tuple[Session, Image
     except LockedError as error:
         address = (_running(arguments.run) or {}).get("url", "")
         where = f" at {address}" if address else ""
-        raise AnnotationError(f"a server is at work on this run{where}: {error}") from error
+        raise AnnotationError(f"a server is running for this run{where}: {error}") from error
     with lock:
         session, images = open_session(arguments.run, arguments.data_root)
         try:
@@ -234,7 +234,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _tcp_socket(host: str, port: int, last: int) -> socket.socket:
-    """Open a port: the given one, else that of the last server, whose page may hold answers, else a free one."""
+    """Open the given port, else that of the last server (its page may have unsent answers), else a free one."""
     if not port and last:
         with contextlib.suppress(AnnotationError):
             return _tcp_socket(host, last, 0)
@@ -295,7 +295,7 @@ def _running(run: Path) -> dict[str, Any] | None:
 
 
 def _ask_server(run: Path, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """Put a request to the running server; None if there is none."""
+    """Send a request to the running server; return None if no server is running."""
     about = _running(run)
     if about is None:
         return None
@@ -314,7 +314,7 @@ def _ask_server(run: Path, path: str, body: dict[str, Any] | None = None) -> dic
             return None
         raise AnnotationError(json.loads(error.read()).get("error", str(error))) from error
     except (OSError, ValueError):
-        return None  # it has ended without a word: its file stayed behind
+        return None  # it was killed, and its file stayed behind
 
 
 def _login() -> str:
@@ -324,7 +324,7 @@ def _login() -> str:
 
 
 def _do(arguments: argparse.Namespace, path: str, body: dict[str, Any] | None, own: Any) -> dict[str, Any]:
-    """Put a request to the running server, or do the same in this process."""
+    """Send a request to the running server, or do the same in this process."""
     found = _ask_server(arguments.run, path, body)
     if found is not None:
         return found
@@ -350,7 +350,7 @@ def _status(arguments: argparse.Namespace) -> int:
     )
     if found["seconds_per_answer"] is not None:
         print(
-            f"{found['seconds_per_answer']:.1f} s an answer; {found['hours_spent']:.2f} hours spent, "
+            f"{found['seconds_per_answer']:.1f} s per answer; {found['hours_spent']:.2f} hours spent, "
             f"{found['hours_left']:.2f} left"
         )
     for one in found["annotators"]:
@@ -390,7 +390,7 @@ def _agree(arguments: argparse.Namespace) -> int:
         return 0
     agreement = found["agreement"]
     if agreement is None:
-        print("no question has answers of two people; ask for some with oracle.overlap=0.1")
+        print("no question was answered by two people; oracle.overlap=0.1 asks two about a tenth of them")
     else:
         for pair in [*agreement["pairs"], {"first": "all", "second": "", "pixels": "", **agreement}]:
             kappa = "-" if pair["kappa"] is None else f"{pair['kappa']:.3f}"
@@ -424,8 +424,8 @@ def _import(arguments: argparse.Namespace) -> int:
     for name in ("conflicts", "unknown_questions", "unknown_images", "dropped_pixels"):
         setattr(report, name, getattr(report, name) + getattr(left_out, name))
     print(
-        f"{arguments.path}: {report.new} questions answered, {report.known} known, {report.incomplete} incomplete; "
-        f"{report.dropped_pixels} pixels that were not asked are left out"
+        f"{arguments.path}: {report.new} questions answered, {report.known} already known, {report.incomplete} "
+        f"incomplete; {report.dropped_pixels} pixels that were not asked about are left out"
     )
     for label, names in (
         ("other answers exist (conflicts)", report.conflicts),

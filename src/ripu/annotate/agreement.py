@@ -1,4 +1,4 @@
-"""Agreement of people who answered the same questions."""
+"""Agreement between people who answered the same questions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Agreement:
 
 
 def cohen_kappa(matrix: NDArray[np.int64]) -> float | None:
-    """Return Cohen's kappa of a square matrix of counts; None if chance alone explains all of it.
+    """Return Cohen's kappa of a square matrix of counts; None if chance explains all of the agreement.
 
     Example:
         >>> cohen_kappa(np.array([[20, 5], [10, 15]]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ripu.annotate.errors import AnnotationError
 
 KEYS = "asdfgjklqwertyiopzxcbnm"
-"""Letters for classes in the order in which they are given out; H, U and V have other uses."""
+"""Letters for classes, in the order in which they are assigned; H, U and V have other uses."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class AnnotationClass:
         id: Train id.
         name: Its name.
         color: RGB, 0..255.
-        key: The letter that answers with it; empty if there are more classes than letters.
+        key: The letter that stands for it; empty if there are more classes than letters.
     """
 
     id: int
@@ -36,7 +36,7 @@ def class_keys(names: Sequence[str], chosen: Mapping[str, str]) -> list[str]:
         chosen: Class name -> letter.
 
     Raises:
-        AnnotationError: A letter is given twice, has another use, or belongs to no class.
+        AnnotationError: A letter is used twice, has another use, or is given to an unknown class.
 
     Example:
         >>> class_keys(["road", "roof", "sky"], {"sky": "y"})
@@ -44,10 +44,10 @@ def class_keys(names: Sequence[str], chosen: Mapping[str, str]) -> list[str]:
     """
     for name, letter in chosen.items():
         if name not in names:
-            raise AnnotationError(f"oracle.keys names the class {name!r}; the classes are {', '.join(names)}")
+            raise AnnotationError(f"oracle.keys names the unknown class {name!r}; the classes are {', '.join(names)}")
         if not isinstance(letter, str) or len(letter) != 1 or letter.lower() not in KEYS:
             raise AnnotationError(
-                f"oracle.keys gives {name!r} the key {letter!r}; give one of the letters {', '.join(KEYS)}"
+                f"oracle.keys gives {name!r} the key {letter!r}; use one of the letters {', '.join(KEYS)}"
             )
     taken = [letter.lower() for letter in chosen.values()]
     if len(set(taken)) < len(taken):

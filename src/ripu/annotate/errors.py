@@ -1,4 +1,4 @@
-"""Errors of the annotation room."""
+"""Errors of annotation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ripu.io.errors import RipuError
 
 
 class AnnotationError(RipuError, ValueError):
-    """Something about questions, answers or files of answers that a user can put right."""
+    """A fault in questions, answers or files of answers that the user can correct."""
 
 
 class UnknownQuestionError(AnnotationError):
@@ -14,11 +14,11 @@ class UnknownQuestionError(AnnotationError):
 
 
 class WrongLabelsError(AnnotationError):
-    """Labels that do not fit a question: their number, or a class that there is not."""
+    """Labels that do not fit a question: wrong in number, or of an unknown class."""
 
 
 class OtherRoundError(AnnotationError):
-    """An answer to another round than the one that is open, or with other classes."""
+    """An answer to a round other than the open one, or given with other classes."""
 
 
 class RoundClosedError(AnnotationError):

@@ -13,4 +13,4 @@ FORMATS: Mapping[str, str] = {
     "png": "a label image for each image",
     "class-folders": "a folder of binary masks for each class",
 }
-"""Name -> what it is."""
+"""Name -> description."""

@@ -52,10 +52,10 @@ class Images:
         """Return an image at the resolution of its label: (H, W, 3) uint8 RGB.
 
         Raises:
-            AnnotationError: There is no such image, or its file is missing or damaged.
+            AnnotationError: The image is unknown, or its file is missing or damaged.
         """
         if not 0 <= number < len(self._store.images):
-            raise AnnotationError(f"there is no image {number}; the run has {len(self._store.images)}")
+            raise AnnotationError(f"image {number} does not exist; the run has {len(self._store.images)} images")
         with self._lock:
             if number in self._kept:
                 self._kept.move_to_end(number)
@@ -77,7 +77,7 @@ class Images:
         """Return a rectangle of an image, clipped at its border.
 
         Raises:
-            AnnotationError: It lies outside, is empty, or has more than :data:`MOST_CROP_PX` pixels.
+            AnnotationError: It lies outside the image, is empty, or has more than :data:`MOST_CROP_PX` pixels.
         """
         image = self.image(number)
         top, left = max(row, 0), max(column, 0)

@@ -1,7 +1,7 @@
 """The journal of answers: an SQLite file in ``RUN/annotation`` that one server process writes, a row for each answer.
 
-An answer is on the disk when :meth:`Journal.add` returns. Rows are never changed, except that an undone one says when.
-The file is opened exclusively, which keeps other processes out on a network file system, too.
+An answer is on the disk when :meth:`Journal.add` returns. Rows never change, except that undoing an answer records
+when. The file is opened exclusively, which keeps other processes out on a network file system, too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS answers (
   image INTEGER NOT NULL,
   pick INTEGER NOT NULL,
   annotator TEXT NOT NULL,
-  labels BLOB,            -- uint8, one a pixel: a class, 255 void, 254 not given; NULL: unsure
+  labels BLOB,            -- uint8, one per pixel: a class, 255 void, 254 not given; NULL: unsure
   ms INTEGER,             -- time that the answer took; NULL: unknown
   suggestion TEXT,        -- accepted, shown, blind; NULL: there was none
   resolves INTEGER NOT NULL DEFAULT 0,  -- decides a conflict
@@ -52,7 +52,7 @@ class Answer:
     """One answer of one person.
 
     Attributes:
-        client_id: Name of the answer, made by whoever sends it; a second one of the same name is ignored.
+        client_id: Name of the answer, chosen by the sender; a second answer of the same name is ignored.
         round, image, pick: The question.
         by: The annotator.
         labels: (M,) uint8, in the order of the question's pixels: classes, 255 void, 254 not given; None: unsure.
@@ -75,16 +75,16 @@ class Answer:
 
 
 class Journal:
-    """The journal of a run, held by this process alone until :meth:`close`."""
+    """The journal of a run; other processes cannot open it before :meth:`close`."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the journal, or make it.
+        """Open the journal, or create it.
 
         Args:
             folder: ``RUN/annotation``; made if it is missing.
 
         Raises:
-            AnnotationError: Another process has it open, it is damaged, or a newer version has written it.
+            AnnotationError: Another process has it open, it is damaged, or it was written by a newer version.
             WriteError: The disk is full, or the folder cannot be written to.
         """
         self.path = folder / JOURNAL_FILE
@@ -118,7 +118,7 @@ class Journal:
         return self._db.total_changes
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file, so that other processes can open it."""
         self._db.close()
 
     def about(self, key: str) -> str | None:
@@ -138,7 +138,7 @@ class Journal:
             answers: The answers; :attr:`Answer.at` is not used.
 
         Returns:
-            For each, True if it is new, False if an answer of its name was there.
+            For each, True if it is new, False if an answer of the same name existed.
 
         Raises:
             WriteError: The disk is full; nothing is written.
@@ -161,7 +161,7 @@ class Journal:
         """Mark an answer as undone.
 
         Returns:
-            The answer; None if there is none of this name by this annotator, or if it was undone before.
+            The answer; None if this annotator gave none of this name, or undid it before.
         """
         with self._transaction():
             changed = self._db.execute(
@@ -173,18 +173,18 @@ class Journal:
         return next(self._select("client_id = ?", client_id, live=False))
 
     def lease(self, round_index: int, block: int, by: str, until: float) -> None:
-        """Write down that a block of questions is one annotator's until a time (seconds since the epoch)."""
+        """Reserve a block of questions for an annotator until a time (seconds since the epoch)."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", (round_index, block, by, until))
 
     def leases(self, round_index: int, after: float) -> Iterator[tuple[int, str, float]]:
-        """Yield (block, annotator, until) of leases that end after a time."""
+        """Yield (block, annotator, until) for leases that end after a time."""
         yield from self._db.execute(
             "SELECT block, annotator, until FROM leases WHERE round = ? AND until > ?", (round_index, after)
         )
 
     def note(self, round_index: int, kind: str, by: str) -> None:
-        """Write down that a round was closed or opened again."""
+        """Record that a round was closed or opened again."""
         with self._transaction():
             self._db.execute(
                 "INSERT INTO events (round, kind, annotator, at) VALUES (?, ?, ?, ?)",

@@ -1,4 +1,4 @@
-"""The open round: who is asked what, and counts that each answer keeps up to date."""
+"""The open round: who is asked what, and counts that every answer updates."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ripu.annotate.settled import ANSWERED, CONFLICT, UNANSWERED, UNSURE, settle
 from ripu.annotate.suggestions import Predictions, is_biased, is_blind
 
 LEASE_SECONDS = 600.0
-"""A block stays one person's for this long after the last answer or request for questions."""
+"""A block stays reserved for a person this long after the last answer or request for questions."""
 
 PAUSE_MS = 60_000
-"""An answer that took longer has a pause in it; it counts as this long, and not in the mean."""
+"""A longer answer includes a pause: it counts as this long, and is left out of the mean."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The rules by which a run wants its questions answered; see ``conf/oracle/human.yaml``.
+    """The way a run wants its questions answered; see ``conf/oracle/human.yaml``.
 
     Attributes:
         overlap: Share of the blocks that two people answer.
@@ -41,7 +41,7 @@ class Settings:
 
 
 class OpenRound:
-    """The newest round: counts that are kept up to date with each answer."""
+    """The newest round, with counts that every answer updates."""
 
     def __init__(
         self, folder: Path, journal: Journal, settings: Settings, questions: Questions, clock: Callable[[], float]
@@ -136,7 +136,7 @@ class OpenRound:
         self._compare(answer, sign)
 
     def count(self, answers: Sequence[Answer]) -> None:
-        """Count new answers, which the journal has."""
+        """Count new answers, already written to the journal."""
         for one in answers:
             self._spend(one, 1)
         for image, pick in {(one.image, one.pick) for one in answers}:
@@ -147,7 +147,7 @@ class OpenRound:
             self._lease(self.block_of(one.image, one.pick), one.by, now, renew_only=True)
 
     def uncount(self, answer: Answer) -> None:
-        """Take an answer out of the count that the journal has marked as undone."""
+        """Stop counting an answer that the journal has marked as undone."""
         self._spend(answer, -1)
         position = self.position(answer.image, answer.pick)
         block = self.block_of(answer.image, answer.pick)
@@ -163,7 +163,7 @@ class OpenRound:
     # ---- suggestions
 
     def suggestion(self, question: Question) -> tuple[NDArray[np.uint8] | None, bool]:
-        """Return the network's labels of a question, None if they are not shown, and whether it is a blind one."""
+        """Return the labels to suggest, None to suggest nothing, and whether the question is blind."""
         if not self._settings.suggest or is_biased(self.suggestion_counts()):
             return None, False
         labels = self._predictions.labels(question)
@@ -187,7 +187,7 @@ class OpenRound:
             counts[1] += sign * int(np.array_equal(labels, answer.labels))
 
     def suggestion_counts(self) -> dict[str, Any] | None:
-        """Return answers and agreements with the network, with and without its suggestion; None without any."""
+        """Return counts of answers and of agreement with the network, shown and blind; None without suggestions."""
         if not self.suggested:
             return None
         return {kind: {"answers": one[0], "agree": one[1]} for kind, one in sorted(self.suggested.items())}
@@ -283,7 +283,7 @@ class OpenRound:
     # ---- figures
 
     def counts(self) -> dict[str, int]:
-        """Return the number of questions, and of those in each state."""
+        """Return the number of questions, in total and in each state."""
         tally = self._tally
         return {
             "questions": len(self.questions),

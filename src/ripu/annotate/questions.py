@@ -15,7 +15,7 @@ BLOCK_PICKS = 32
 """Most questions in a block: about a minute of work in one image."""
 
 KEPT_IMAGES = 16
-"""Images whose picks stay in memory."""
+"""Number of images whose picks stay in memory."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Question:
         number: Number of the image in the label store.
         image_id: The image.
         pick: Position among the picks of the image, in picking order.
-        pixels: (M, 2) int64 rows and columns, row by row; labels of an answer are in this order.
+        pixels: (M, 2) int64 rows and columns, row by row; the labels of an answer have the same order.
         score: Score of the pick; None if the round kept none.
     """
 
@@ -43,7 +43,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Blocks:
-    """All blocks of a round, the best first. A prefix of them is the best part to have labelled.
+    """All blocks of a round, best first, so that any prefix is the best part to have labelled.
 
     Attributes:
         image: (B,) int32 numbers of images.
@@ -68,7 +68,7 @@ def parse_qid(qid: str) -> tuple[int, int, int]:
     """Return round, image number and pick of a question's name.
 
     Raises:
-        UnknownQuestionError: It is no such name.
+        UnknownQuestionError: It is not such a name.
     """
     parts = str(qid)[:60].split("-")
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
@@ -77,7 +77,7 @@ def parse_qid(qid: str) -> tuple[int, int, int]:
 
 
 class Questions:
-    """The questions of one round of a label store; pixels are read when they are asked for."""
+    """The questions of one round of a label store; pixels are read on demand."""
 
     def __init__(self, store: LabelReader, round_index: int) -> None:
         """Count the questions of a round.
@@ -176,7 +176,7 @@ class Questions:
         return indices
 
     def in_block(self, block: int) -> list[Question]:
-        """Return the questions of a block: the best first, then always the nearest one that is left."""
+        """Return the questions of a block: the best first, then always the nearest of the rest."""
         number, first = int(self.blocks.image[block]), int(self.blocks.first[block])
         questions = self._some(number, first, first + int(self.blocks.size[block]))
         centres = np.asarray([question.pixels.mean(axis=0) for question in questions])
@@ -184,7 +184,7 @@ class Questions:
 
 
 def nearest_order(points: NDArray[np.float64]) -> list[int]:
-    """Return an order of points from the first to the nearest one that is left, and so on; ties by position.
+    """Return an order of points from the first on, always to the nearest of the rest; ties go by position.
 
     Args:
         points: (N, 2) coordinates.

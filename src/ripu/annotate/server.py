@@ -1,4 +1,4 @@
-"""The server of the annotation page: HTTP in front of a session, for this machine unless it is told otherwise."""
+"""The server of the annotation page: HTTP in front of a session, for this machine only unless told otherwise."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _HEADERS = {
 
 
 class _BadRequest(AnnotationError):
-    """A request that is not of the documented form."""
+    """A request that does not have the documented form."""
 
 
 def make_app(
@@ -56,10 +56,10 @@ def make_app(
     """Return the ASGI application.
 
     Args:
-        session: The session. It is used from the event loop alone.
+        session: The session, used from the event loop only.
         images: The pictures.
-        tokens: Token -> the annotator whose answers it gives, None for any name.
-        hosts: Values of the Host header that are allowed, with port; None for any (a socket with its own rights).
+        tokens: Token -> the annotator that it identifies; None if it may use any name.
+        hosts: Allowed values of the Host header, with port; None for any (a socket with its own rights).
     """
     service = _Service(session, images)
     routes = [
@@ -82,7 +82,7 @@ async def _page(request: Request) -> Response:
     name = request.path_params.get("name", "index.html")
     path = PAGE / name
     if Path(name).name != name or path.suffix not in _TYPES or not path.is_file():
-        return _error(404, "there is no such file")
+        return _error(404, "this file does not exist")
     return Response(path.read_bytes(), media_type=_TYPES[path.suffix])
 
 
@@ -91,7 +91,7 @@ def _error(status: int, message: str) -> JSONResponse:
 
 
 class _Door:
-    """Checks host, origin, token and size of each request, and adds the headers of each answer."""
+    """Checks host, origin, token and size of each request, and adds headers to each response."""
 
     def __init__(self, app: ASGIApp, tokens: Mapping[str, str | None], hosts: frozenset[str] | None) -> None:
         self._app, self._tokens, self._hosts = app, dict(tokens), hosts
@@ -157,7 +157,7 @@ class _Door:
 
 
 def _answering(handle: Callable[[_Service, Request], Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
-    """Turn the errors of a handler into answers with a status and a sentence."""
+    """Turn the errors of a handler into responses with a status and a sentence."""
 
     async def handler(self: _Service, request: Request) -> Response:
         try:
@@ -295,7 +295,7 @@ class _Service:
         body = await _body(request)
         client_id = body.get("client_id")
         if not isinstance(client_id, str):
-            raise _BadRequest("client_id must be a text")
+            raise _BadRequest("client_id must be a string")
         return JSONResponse({"undone": self.session.undo(_name(request, body.get("by")), client_id)})
 
     @_answering
@@ -352,7 +352,7 @@ def _number(text: object, name: str, least: int, most: int) -> int:
 
 
 def _name(request: Request, given: object) -> str:
-    """Return the annotator: the one of the token, else the name that the request gives."""
+    """Return the annotator: the one that the token identifies, else the name in the request."""
     own: str | None = request.scope.get("annotator")
     if own is not None:
         return own
@@ -366,7 +366,7 @@ def _answer(one: object, by: str) -> Answer:
         raise _BadRequest("an answer must be a JSON object")
     client_id, labels, ms, suggestion = (one.get(name) for name in ("client_id", "labels", "ms", "suggestion"))
     if not isinstance(client_id, str) or not 1 <= len(client_id) <= 100:
-        raise _BadRequest("client_id must be a text of 1 to 100 characters")
+        raise _BadRequest("client_id must be a string of 1 to 100 characters")
     round_index, image, pick = parse_qid(str(one.get("qid")))
     array = None
     if labels is not None:
@@ -374,9 +374,9 @@ def _answer(one: object, by: str) -> Answer:
             raise AnnotationError("labels must be a list of train ids, 255 for void")
         array = np.asarray(labels, dtype=np.uint8)
     elif one.get("unsure") is not True:
-        raise AnnotationError("labels are missing; give one a pixel, or unsure: true")
+        raise AnnotationError("labels are missing; give one per pixel, or unsure: true")
     if ms is not None and not (type(ms) in (int, float) and 0 <= ms < 1e9):
-        raise _BadRequest("ms must be milliseconds of at least 0")
+        raise _BadRequest("ms must be a number of milliseconds, at least 0")
     if suggestion not in (None, "accepted", "shown", "blind"):
         raise _BadRequest("suggestion must be accepted, shown, blind or null")
     seconds = None if ms is None else int(ms)
@@ -400,5 +400,5 @@ class Server:
         asyncio.run(self._server.serve(sockets=None if self._sock is None else [self._sock]))
 
     def stop(self) -> None:
-        """Let :meth:`run` return after the requests at work."""
+        """Let :meth:`run` return after the requests in progress."""
         self._server.should_exit = True

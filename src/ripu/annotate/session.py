@@ -32,7 +32,7 @@ from ripu.labelstore.cut import is_closed, is_taken, reopen, write_cut
 from ripu.labelstore.records import Pixels
 
 NOT_ANSWERED = 254
-"""In labels of an import: no answer for this pixel."""
+"""Label of a pixel that an import has no answer for."""
 
 
 @dataclass
@@ -41,11 +41,11 @@ class ImportReport:
 
     Attributes:
         new: Questions answered by it.
-        known: Questions that had the same answer.
+        known: Questions that already had the same answer.
         conflicts: Questions that have another answer.
-        unknown_questions: Names that are no questions of the run.
+        unknown_questions: Names of questions that the run does not have.
         unknown_images: Images that the run does not have.
-        dropped_pixels: Pixels that were not asked.
+        dropped_pixels: Labelled pixels that were not asked about.
         incomplete: Questions with pixels that the import left out.
         unsure: Questions that somebody was unsure about, and nobody has answered.
     """
@@ -61,7 +61,7 @@ class ImportReport:
 
 
 class Session:
-    """The open round of a run, its answers so far, and the people at work on it.
+    """The open round of a run, its answers so far, and the people who work on it.
 
     Attributes:
         run: The folder of the run.
@@ -116,7 +116,7 @@ class Session:
             raise
 
     def close_journal(self) -> None:
-        """Give the journal back."""
+        """Close the journal."""
         self.journal.close()
 
     # ---- the round
@@ -161,12 +161,12 @@ class Session:
         """Return the questions of a round up to the newest.
 
         Raises:
-            UnknownQuestionError: There is no such round yet.
+            UnknownQuestionError: The round does not exist yet.
         """
         if round_index == self.questions.round:
             return self.questions
         if not 0 <= round_index < self.store.num_rounds:
-            raise UnknownQuestionError(f"round {round_index} has not been asked; there are {self.store.num_rounds}")
+            raise UnknownQuestionError(f"round {round_index} has not been asked yet; {self.store.num_rounds} have been")
         if round_index not in self._older:
             self._older[round_index] = Questions(self.store, round_index)
         return self._older[round_index]
@@ -175,25 +175,25 @@ class Session:
         current = self.current
         if is_closed(self.folder, current.questions.round):
             raise RoundClosedError(
-                f"round {current.questions.round} is closed; the next one opens when the run has asked it"
+                f"round {current.questions.round} is closed; the next one opens when the run asks its questions"
             )
         return current
 
     # ---- asking
 
     def next_questions(self, by: str, count: int) -> tuple[list[Question], float | None]:
-        """Return questions for a person; they are this person's for :data:`LEASE_SECONDS`.
+        """Return questions for a person, reserved for :data:`LEASE_SECONDS`.
 
         Args:
             by: The annotator.
-            count: Most questions.
+            count: The most questions to return.
 
         Returns:
-            The questions, best first. If there are none: None where nothing is left for this person, else the seconds
-            until a block of somebody else's becomes free.
+            The questions, best first. If there are none: None if nothing is left for this person, else the seconds
+            until another person's block becomes free.
 
         Raises:
-            RoundClosedError: The round is closed, or there is none.
+            RoundClosedError: The round is closed, or none exists yet.
         """
         return self._require_open().next_questions(by, count)
 
@@ -213,8 +213,8 @@ class Session:
 
         Args:
             answers: The answers. Those whose name is known are ignored.
-            round_index: The round that they are meant for; None for that of the answers.
-            classes: :attr:`classes_digest` of whoever answered; None to leave the check out.
+            round_index: The round that they are meant for; None for the one that the answers name.
+            classes: The :attr:`classes_digest` that the sender used; None to skip the check.
 
         Returns:
             The number of answers, known ones included.
@@ -233,7 +233,7 @@ class Session:
         for one in answers:
             if one.round != number or (round_index is not None and round_index != number):
                 raise OtherRoundError(
-                    f"this answer is to round {one.round if round_index is None else round_index}, and round {number} "
+                    f"this answer is for round {one.round if round_index is None else round_index}, but round {number} "
                     "is open now; reload the page"
                 )
         self._require_open()
@@ -251,8 +251,8 @@ class Session:
             return
         if len(answer.labels) != len(question.pixels):
             raise WrongLabelsError(
-                f"question {question.qid} asks for {len(question.pixels)} pixels, and {len(answer.labels)} labels "
-                "were given; give one a pixel"
+                f"question {question.qid} has {len(question.pixels)} pixels, but the number of labels is "
+                f"{len(answer.labels)}; give one per pixel"
             )
         wrong = answer.labels[(answer.labels >= len(self.classes)) & (answer.labels < lowest_void)]
         if wrong.size:
@@ -262,10 +262,10 @@ class Session:
             )
 
     def undo(self, by: str, client_id: str) -> bool:
-        """Take an answer of the open round back.
+        """Take back an answer to the open round.
 
         Returns:
-            False if there is no such answer by this annotator, or if it is undone already.
+            False if this annotator gave no such answer, or has undone it already.
 
         Raises:
             RoundClosedError: The round is closed.
@@ -279,7 +279,7 @@ class Session:
         return True
 
     def import_answers(self, by: str, answers: Iterable[tuple[str, NDArray[np.uint8] | None]]) -> ImportReport:
-        """Take answers from another tool. The same import twice adds nothing.
+        """Import answers from another tool. Repeating an import adds nothing.
 
         Args:
             by: The name under which they are kept.
@@ -288,7 +288,7 @@ class Session:
 
         Returns:
             The outcome. A question that has another answer already is a conflict, for the queue if the other answer is
-            somebody else's; an own answer is never replaced.
+            somebody else's; a person's own answer is never replaced.
 
         Raises:
             WrongLabelsError: Labels do not fit their question; nothing is written.
@@ -334,7 +334,7 @@ class Session:
                 report.new += 1
             added.append(answer)
         self.journal.add(added)
-        self._round = None  # counted anew
+        self._round = None  # counted again
         self.refresh()
         return report
 
@@ -364,7 +364,7 @@ class Session:
             Counts: questions, answered, unanswered, unsure, conflicts.
 
         Raises:
-            RoundClosedError: It is closed already, or there is none.
+            RoundClosedError: It is closed already, or none exists yet.
             WriteError: The disk is full; it stays open.
         """
         current = self._require_open()
@@ -386,8 +386,8 @@ class Session:
             raise AnnotationError(f"round {number} is not closed")
         if is_taken(self.folder, number) or not reopen(self.folder, number):
             raise AnnotationError(
-                f"round {number} cannot be opened again: the run has begun to train on its answers; later answers go "
-                "with the next round (import), or undo the round (python -m ripu.labels undo)"
+                f"round {number} cannot be opened again: the run has begun to train on its answers; answers "
+                "imported now go with the next round; or undo this one (python -m ripu.labels undo)"
             )
         self.journal.note(number, "reopened", by)
 
@@ -435,7 +435,7 @@ class Session:
     # ---- reports
 
     def agreement(self) -> Agreement | None:
-        """Return how far people agree on the questions of the newest round that two have answered; None if none."""
+        """Return how far people agree on questions of the newest round that two of them answered; None if none."""
         current = self.current
         stamp = (current.questions.round, self.journal.num_changes)
         if self._agreement is None or (self._agreement[0] != stamp and self._clock() > self._agreement[1]):
@@ -443,7 +443,7 @@ class Session:
             shared = (parse_qid(current.questions.at(position)) for position in sorted(current.shared))
             answers = (one for key in shared for one in self.journal.answers_to(*key))
             found = agreement_of(answers, len(self.classes))
-            # Not again before twenty times as long as it took: a page asks for it all the time.
+            # Computed again only after twenty times as long as it took: a page asks for it all the time.
             self._agreement = stamp, self._clock() + 20 * (time.monotonic() - began), found
         return self._agreement[2]
 

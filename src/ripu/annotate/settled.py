@@ -1,4 +1,4 @@
-"""The answers to one question that count."""
+"""Decide which answers to a question count."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNANSWERED, ANSWERED, UNSURE, CONFLICT = range(4)
 
 
 def counting(answers: Iterable[Answer]) -> list[Answer]:
-    """Return the answers to a question that count: the last one of each annotator, or the last that decides."""
+    """Return the answers to a question that count: the last one of each annotator, or the last decision."""
     last: dict[str, Answer] = {}
     decided = None
     for one in answers:

@@ -1,4 +1,4 @@
-"""Straight-line splits of a region into two parts, the likeliest first: most windows with two classes are split so."""
+"""Straight-line splits of a region into two parts, the likeliest first; most two-class windows are split this way."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MOST_SPLITS = 24
 
 
 def line_splits(pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return every way in which a straight line parts some pixels, in 64 directions.
+    """Return every way in which a straight line divides some pixels, in 64 directions.
 
     Args:
         pixels: (M, 2) rows and columns.
 
     Returns:
-        (S, M) bool, True on the side without the first pixel; each partition once, none of them empty on a side.
+        (S, M) bool, True on the side without the first pixel; each partition once, never with an empty side.
     """
     if len(pixels) < 2:
         return np.zeros((0, len(pixels)), dtype=np.bool_)
@@ -49,8 +49,8 @@ def ranked_splits(
 ) -> list[str]:
     """Return straight-line splits, the likeliest first.
 
-    A split is the better, the more of the variance of the colours lies between its parts, and the more pixels have the
-    predicted label that is most frequent in their part.
+    A split is better the more of the colour variance lies between its parts, and the more pixels have the predicted
+    label that is most frequent in their part.
 
     Args:
         pixels: (M, 2) rows and columns.

@@ -1,4 +1,4 @@
-"""Suggestions: the network's labels of asked pixels, shown or kept back, and the bias that showing them brings."""
+"""Suggestions: the network's labels of queried pixels, shown or withheld, and the bias that showing them causes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ripu.labelstore import LabelReader
 from ripu.labelstore.predictions import PredictionFiles
 
 BLIND_SHARE = 10
-"""One question in so many is asked without its suggestion."""
+"""One question in this many is asked without a suggestion."""
 
 MOST_BIAS = 0.05
-"""Suggestions stop where people follow the network more often, by this much, than they agree with it unseen."""
+"""Suggestions stop if people agree with the network this much more often when they see its label."""
 
 
 class Predictions:
-    """The network's labels of the pixels that a round asks for, as the run wrote them."""
+    """The network's labels of the pixels that a round asks about, as the run wrote them."""
 
     def __init__(self, folder: Path, store: LabelReader, round_index: int) -> None:
         """Find the files of a round in ``RUN/annotation``."""
@@ -41,7 +41,7 @@ class Predictions:
 
 
 def is_blind(qid: str) -> bool:
-    """Return whether a question is one of those that are asked without suggestion, whoever answers."""
+    """Return whether a question is one of those that are asked without a suggestion, whoever answers."""
     return hashlib.sha256(f"blind {qid}".encode()).digest()[0] % BLIND_SHARE == 0
 
 

@@ -114,8 +114,8 @@ def _check_start(spec: RunSpec) -> None:
             if value is not None:
                 weights = argument("model.checkpoint", f"{value}/checkpoints/final.ckpt")
                 raise ConfigError(
-                    f"start.{name}={value} brings revealed labels, which setting={spec.setting.name} does not use; use "
-                    f"{weights if name == 'run' else 'setting=active'}"
+                    f"start.{name}={value} provides revealed labels, which setting={spec.setting.name} does not use; "
+                    f"use {weights if name == 'run' else 'setting=active'}"
                 )
     if start.run is None:
         return

@@ -64,7 +64,7 @@ def check_command_line(argv: Sequence[str], config_name: str, check: Callable[[D
     if args.help or args.hydra_help or args.shell_completion or args.info or args.experimental_rerun:
         return []
     if args.config_dir is not None and not Path(args.config_dir).is_dir():
-        raise ConfigError(f"--config-dir {args.config_dir} is not a folder; name the one that holds your yaml files")
+        raise ConfigError(f"--config-dir {args.config_dir} is not a folder; name the one that contains your yaml files")
     checker = _Checker(args, config_name)
     overrides = checker.parse(args.overrides)
     jobs = [list(args.overrides)]

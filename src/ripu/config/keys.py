@@ -150,7 +150,7 @@ TABLE: Mapping[str, Key] = {
     "model.*": Key(target="network"),
     "model.checkpoint": Key(TEXT | NOTHING),
     "model.weights": Key(
-        unused=(Unused({"model.checkpoint": GIVEN}, "model.checkpoint brings the weights of the whole network"),)
+        unused=(Unused({"model.checkpoint": GIVEN}, "model.checkpoint contains the weights of the whole network"),)
     ),
     # Training
     "setting.name": Key(),
@@ -283,7 +283,7 @@ ALIASES: Mapping[str, str] = {
 
 
 def entry_of(key: str) -> str | None:
-    """Return the name of the entry of :data:`TABLE` that describes a key, or a group; None where there is none."""
+    """Return the name of the entry of :data:`TABLE` that describes a key, or a group; None if it has none."""
     if key in TABLE:
         return key
     group = key

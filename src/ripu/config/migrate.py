@@ -116,7 +116,7 @@ def read_stored(path: Path) -> dict[str, Any]:
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UntrustedError(f"{path} holds no configuration")
+        raise UntrustedError(f"{path} contains no configuration")
     return upgrade(content)
 
 

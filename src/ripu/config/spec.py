@@ -247,7 +247,7 @@ class RunSpec:
         radius = self.region_node.get("radius", self.query.radius)
         if not shape.is_fixed and radius != self.query.radius:
             raise ConfigError(
-                f"region.radius={radius} differs from mode.radius={self.query.radius}; give mode.radius alone, which "
+                f"region.radius={radius} differs from mode.radius={self.query.radius}; give only mode.radius, which "
                 "scores and squares share"
             )
         return shape

@@ -89,8 +89,8 @@ def choose_mode(asked: str, base_url: str) -> tuple[str, str]:
 class WandbBoard(WandbLogger):
     """A W&B run: configuration, scalars on the right axes, pictures with masks, tables, versions of the label store.
 
-    The id is kept in ``RUN/wandb_id``, so that a resumed run continues the same W&B run. Everything of an offline run
-    is in ``RUN/wandb``, artifacts included. It needs some private names of W&B and of its logger;
+    The id is kept in ``RUN/wandb_id``, so that a resumed run continues the same W&B run. An offline run keeps
+    everything in ``RUN/wandb``, artifacts included. It needs some private names of W&B and of its logger;
     tests/dashboards/test_wandb_bridge.py fails when one disappears.
     """
 
@@ -114,7 +114,7 @@ class WandbBoard(WandbLogger):
             save_dir: The folder of the run.
             project, name, group, tags: As in W&B; runs of one group share task, mode, setting and budget.
             entity: W&B user or team; None for the key's own.
-            mode: ``auto`` (online where there is a key and the server answers), ``online``, ``offline``, ``disabled``.
+            mode: ``auto`` (online if a key exists and the server responds), ``online``, ``offline``, ``disabled``.
             keep_labels: Keep the label store of each round as a version of an artifact.
             keep_checkpoints: Keep the final checkpoint as an artifact.
             start_seconds: Time for the server to answer at the start; after that the run is offline.

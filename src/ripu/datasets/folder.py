@@ -93,9 +93,9 @@ class IdLabels:
         ids = read_ids(path)
         if self.known is not None and (strange := sorted(set(np.unique(ids).tolist()) - set(self.known))):
             raise SceneError(
-                f"{path} holds the ids {strange[:10]}, which are neither in dataset.ids (null: 0, 1, ... in the order "
-                f"of dataset.classes) nor in dataset.ignore_ids; known are {_ranges(self.known)}. Add them to one of "
-                "the two (dataset.ignore_ids=null ignores every id that has no class)"
+                f"{path} contains the ids {strange[:10]}, which are neither in dataset.ids (null: 0, 1, ... in the "
+                f"order of dataset.classes) nor in dataset.ignore_ids; the known ids are {_ranges(self.known)}. Add "
+                "them to one of the two (dataset.ignore_ids=null ignores every id that has no class)"
             )
         return ids
 
@@ -124,9 +124,9 @@ class ColorLabels:
         if strange and self.ignored is not None:
             shown = [[code >> 16, code >> 8 & 255, code & 255] for code in strange[:5]]
             raise SceneError(
-                f"{path} holds {len(strange)} colours that are neither in the colour map nor in dataset.ignore_colors: "
-                f"{shown}; add them to one of the two (dataset.ignore_colors=null ignores every other colour). Many "
-                "colours come from JPEG or smoothing: use losslessly stored labels"
+                f"{path} contains {len(strange)} colours that are neither in the colour map nor in "
+                f"dataset.ignore_colors: {shown}; add them to one of the two (dataset.ignore_colors=null ignores every "
+                "other colour). Many colours come from JPEG or smoothing: use losslessly stored labels"
             )
         train_ids = np.array([table.get(code, VOID) for code in found.tolist()], dtype=np.uint8)
         return train_ids[places].reshape(codes.shape)
@@ -168,7 +168,7 @@ def load_folder(
         unreadable: Policy for files that cannot be read, ``stop`` or ``skip``; see :mod:`ripu.datasets.scenes`.
 
     Returns:
-        The scenes in the order of patterns and names; image ids are paths below ``root`` without ending.
+        The scenes in the order of patterns and names; image ids are paths below ``root`` without extension.
 
     Raises:
         SceneError: There is no image, an image has no label, sizes differ, or a label has undeclared ids or colours.

@@ -24,7 +24,7 @@ MAX_PIXELS = 2**27
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Endings (lower case) of the files that count as images."""
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # Pillow's other readers start programs or are of no use here
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # Pillow's other readers start programs or are not needed here
 _PNG_EXIF = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})  # may store a PNG's orientation
 _TURNS = {  # EXIF orientation -> the operation that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -77,7 +77,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image of one of :data:`FORMATS`, and refuse one of absurd size before it is decoded.
 
     Raises:
-        SceneError: The file is missing, damaged (also if that shows only when the caller decodes it) or claims more
+        SceneError: The file is missing, damaged (even if that shows only when the caller decodes it) or claims more
             than :data:`MAX_PIXELS`.
     """
     if path.exists() and not path.is_file():  # reading a pipe would block forever

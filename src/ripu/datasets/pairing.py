@@ -1,7 +1,7 @@
 """Pairing of images with the labels whose wildcards match the same text, and the choice of images by a list.
 
 ``left/*/*_rgb.png`` and ``truth/*/*_ids.png`` pair ``left/rome/7_rgb.png`` with ``truth/rome/7_ids.png``. A folder
-stands for all images directly in it, paired by name without ending. Accents may be composed or decomposed.
+stands for all images directly in it, paired by name without extension. Accents may be composed or decomposed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
     """Find the images that a pattern (a folder or a glob below ``root``) matches; ``key`` is its configuration key.
 
     Returns:
-        Text matched by the wildcards (for a folder: name without ending), accents composed -> the image, sorted by
+        Text matched by the wildcards (for a folder: name without extension), accents composed -> the image, sorted by
         path.
 
     Raises:
@@ -61,7 +61,7 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
         for path in _visible(path for path in (root / pattern).iterdir() if path.suffix.lower() in SUFFIXES):
             if found.setdefault((composed(path.stem),), path) != path:
                 raise SceneError(
-                    f"{key}={pattern} has images whose names differ only in their ending or in how accents are "
+                    f"{key}={pattern} has images whose names differ only in their extension or in how accents are "
                     "written; use a glob, e.g. *.png, or take some out"
                 )
     else:

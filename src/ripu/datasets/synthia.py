@@ -34,8 +34,8 @@ def decode_synthia(path: Path) -> NDArray[np.integer]:
         raise SceneError(f"{path} cannot be read as an image; copy or download it again, or remove it")
     if stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] != 3:
         raise SceneError(
-            f"{path} holds {stored.dtype} of shape {stored.shape}, not 16-bit labels of three channels; take the files "
-            "of GT/LABELS (those of GT/COLOR are for viewing) and do not convert them"
+            f"{path} contains {stored.dtype} of shape {stored.shape}, not 16-bit labels of three channels; take the "
+            "files of GT/LABELS (those of GT/COLOR are for viewing) and do not convert them"
         )
     return np.asarray(stored[..., 2], dtype=np.uint16)  # OpenCV's order is B, G, R
 

@@ -145,11 +145,13 @@ def judge_ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts]) -> lis
         remedy = "use the unchanged label files: programs that keep only 8 bits turn 16-bit labels (SYNTHIA) into zeros"
         return [Finding(ERROR, name, what, remedy, labelled)]
     if seen == {0} and labelled > 1 and taxonomy.num_classes > 2:
-        what = f"all {labelled} labels hold only the id 0, {taxonomy.class_names[taxonomy.disk_to_train[0]]}"
+        what = f"all {labelled} labels contain only the id 0, {taxonomy.class_names[taxonomy.disk_to_train[0]]}"
         remedy = "use the label files unchanged: conversion to 8 bits gives zeros everywhere, and so do empty masks"
         return [Finding(ERROR if labelled > SAMPLED else WARNING, name, what, remedy, labelled)]
     if taxonomy.look_like_train_ids(counts):
-        what = f"labels hold train ids (0..18), not label ids: read as those, {100 * void:.0f} % of the pixels are void"
+        what = (
+            f"labels contain train ids (0..18), not label ids: read as those, {100 * void:.0f} % of the pixels are void"
+        )
         remedy = "give *_gtFine_labelIds.png, not *_gtFine_labelTrainIds.png"
         return [Finding(ERROR, name, what, remedy, labelled)]
     found = []
@@ -163,7 +165,7 @@ def judge_ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts]) -> lis
         found.append(Finding(ERROR if share > 0.5 else WARNING, name, what, remedy, len(strange)))
     highest = max(seen - {VOID}, default=0)
     if taxonomy.name.startswith("synthia") and labelled >= SAMPLED and highest <= 12 and len(seen) > 4:
-        what = f"labels hold no id above {highest}: they are not of SYNTHIA-RAND-CITYSCAPES, whose ids go up to 22"
+        what = f"labels contain no id above {highest}: they are not of SYNTHIA-RAND-CITYSCAPES, whose ids go up to 22"
         remedy = 'download "SYNTHIA-RAND-CITYSCAPES (CVPR16)"; SYNTHIA-RAND and the sequences have other classes'
         found.append(Finding(ERROR, name, what, remedy, labelled))
     elif void > 0.5:
@@ -293,7 +295,7 @@ def find_unpaired(parts: Mapping[str, SceneDataset]) -> list[Finding]:
 
 
 def _by_stem(folder: Path, endings: set[str]) -> dict[str, Path]:
-    """Map the names of a folder's files, without the longest ending that fits, to the files; leave other files out."""
+    """Map the names of a folder's files, without the longest fitting extension, to the files; leave other files out."""
     ordered = sorted(endings, key=lambda one: (-len(one), one))
     found = {}
     for path in folder.iterdir():

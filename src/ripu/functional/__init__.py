@@ -1,4 +1,4 @@
-"""The equations as pure functions on tensors. This package imports torch alone."""
+"""The equations as pure functions on tensors. This package imports only torch."""
 
 from ripu.functional.entropy import entropy_and_label, map_entropy_and_label, pixel_entropy
 from ripu.functional.impurity import ImpurityKernel, region_impurity

@@ -56,7 +56,7 @@ def region_impurity(pred_label_BHW: Tensor, num_classes: int, radius: int, *, ep
     low, high = (int(value) for value in torch.aminmax(pred_label_BHW))
     if low < 0 or high >= num_classes:
         raise ValueError(
-            f"pred_label holds {low if low < 0 else high}, outside 0 .. {num_classes - 1}: "
+            f"pred_label contains {low if low < 0 else high}, outside 0 .. {num_classes - 1}: "
             "predictions have no void label; pass logits.argmax(1) or the right num_classes."
         )
     batch, height, width = pred_label_BHW.shape

@@ -42,7 +42,7 @@ def for_each(task: Callable[..., None], jobs: Sequence[tuple[int, ...]], device:
     is_inference = torch.is_inference_mode_enabled()
 
     def run(job: tuple[int, ...]) -> None:
-        # These modes belong to a thread: a worker has to enter them anew.
+        # These modes belong to a thread: a worker has to enter them again.
         with torch.inference_mode(is_inference), torch.no_grad(), torch.autocast(device.type, enabled=False):
             task(*job)
 

@@ -15,12 +15,12 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
     """Return the starts of tiles along one side, evenly spread so that the first and the last touch the border.
 
     Args:
-        length: Pixels of the side.
-        tile: Pixels of a tile, at least 1.
-        overlap: Share of a tile that neighbours have in common, at least; in [0, 1).
+        length: Length of the side in pixels.
+        tile: Length of a tile in pixels, at least 1.
+        overlap: Least share of a tile that neighbours have in common, in [0, 1).
 
     Raises:
-        ValueError: A tile or an overlap is out of range.
+        ValueError: The tile or the overlap is out of range.
 
     >>> tile_starts(10, 4, 0.25)
     [0, 3, 6]

@@ -59,7 +59,7 @@ def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
             else:
                 others += 1
     if not names:
-        raise PhotosError(f"input={source} holds no image ({', '.join(sorted(SUFFIXES))}); name a folder of images")
+        raise PhotosError(f"input={source} contains no image ({', '.join(sorted(SUFFIXES))}); name a folder of images")
     stems = [name.removesuffix(Path(name).suffix) for name in names]
     uses, known = Counter(stems), set(names)
     photos = [
@@ -108,8 +108,8 @@ class Finished:
         differ = [key for key, value in settings.items() if known.get(key) != value]
         if differ:
             raise PhotosError(
-                f"output={self.output} holds predictions with another {', '.join(differ)}; name another folder, or add "
-                "overwrite=true to predict them again"
+                f"output={self.output} contains predictions with another {', '.join(differ)}; name another folder, or "
+                "add overwrite=true to predict them again"
             )
         path = self.output / LEDGER
         for line in path.read_text(encoding="ascii", errors="replace").splitlines() if path.exists() else ():

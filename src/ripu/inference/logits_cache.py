@@ -58,7 +58,9 @@ class LogitSource:
                 raise ConfigError(f"cache={folder}: {error}; remove the folder, or name another") from error
             differs = [key for key in facts if not isinstance(before, dict) or before.get(key) != facts[key]]
             if differs:
-                raise ConfigError(f"cache={folder} holds logits of another {', '.join(differs)}; name another folder")
+                raise ConfigError(
+                    f"cache={folder} contains logits of another {', '.join(differs)}; name another folder"
+                )
         write_json(record, facts)
         self._folder = folder
 

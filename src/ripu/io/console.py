@@ -102,7 +102,7 @@ def track(items: Iterable[_T], what: str, total: int, unit: str = "images", *, i
 
 
 def override(key: str, value: object) -> str:
-    """Return ``key=value`` as Hydra reads it, with the value in quotes where its text means something to Hydra.
+    """Return ``key=value`` as Hydra reads it, with the value in quotes if its text means something to Hydra.
 
     >>> override("resume", "yes"), override("paths.output_dir", "outputs/mode=ra")
     ('resume=yes', "paths.output_dir='outputs/mode=ra'")

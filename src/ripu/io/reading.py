@@ -91,7 +91,7 @@ def read_arrays(
         parts = archive.infolist()
         by_name = {part.filename: part for part in parts}
         if len(parts) > MOST_MEMBERS or len(by_name) < len(parts):
-            raise UntrustedError(f"{path} holds {len(parts)} parts, or some twice; it was not written by ripu.train")
+            raise UntrustedError(f"{path} contains {len(parts)} parts, or some twice; it was not written by ripu.train")
         if (claimed := sum(part.file_size for part in parts)) > most_bytes:
             raise UntrustedError(f"{path} claims {claimed} bytes unpacked, more than {most_bytes}; it is not unpacked")
         for name, (kind, num_axes) in form.items():
@@ -100,7 +100,7 @@ def read_arrays(
                 with archive.open(part) as file:  # reads no more than the size that the part claims
                     found[name] = _array(file, part.file_size, f"{path}: {name}", kind, num_axes)
             elif not optional:
-                raise UntrustedError(f"{path} holds no {name}; it was not written by ripu.train")
+                raise UntrustedError(f"{path} contains no {name}; it was not written by ripu.train")
     return found
 
 
@@ -137,7 +137,7 @@ def _array(file: IO[bytes], size: int, name: str, kind: str, num_axes: int) -> N
     else:
         shape, is_fortran, dtype = np.lib.format.read_array_header_2_0(file)
     if dtype.hasobject or dtype.kind not in "biuf":
-        raise ValueError(f"it holds {dtype}, not numbers")
+        raise ValueError(f"it contains {dtype}, not numbers")
     if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != size - file.tell():
         raise ValueError(f"it claims the shape {shape}, which is not that of its {size} bytes")
     if dtype.kind not in _KINDS[kind] or len(shape) != num_axes:

@@ -110,7 +110,7 @@ def carried_images(
         images: The images of the run's store.
         parent: The store of another run, checked by :func:`check_parent`.
         masks: The mask of each image by its id.
-        num_rounds: Only so many rounds of the other run, and answers to them; None for all rounds and all answers.
+        num_rounds: Only this many rounds of the other run, and answers to them; None for all rounds and all answers.
 
     Raises:
         LabelStoreError: A mask and an earlier answer contradict each other.

@@ -184,7 +184,7 @@ class Shards:
             image_id = self._store.images[number].image_id
             if len(set(payloads)) > 1:
                 raise RoundConflictError(
-                    f"round {spec.index}: two ranks bring different picks for image {image_id!r}; "
+                    f"round {spec.index}: two ranks wrote different picks for image {image_id!r}; "
                     "give each image to one rank"
                 )
             record = _check_record(self._store, decode_picks(payloads[0], image_id), spec)

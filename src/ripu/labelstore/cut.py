@@ -1,8 +1,8 @@
 """Closed rounds: the answers of people that a run takes into its label store, frozen when a round is closed.
 
-The folder ``RUN/annotation`` holds a file ``cut-NNN.dat`` for each closed round. Whoever closes the round writes it,
-whole or not at all. The run marks it as taken (``taken-NNN``) before it reads it; from then on the round cannot be
-opened again.
+The folder ``RUN/annotation`` contains a file ``cut-NNN.dat`` for each closed round. Whoever closes the round writes it,
+whole or not at all. The run marks the file as taken (``taken-NNN``) before reading it; from then on, the round cannot
+be opened again.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ripu.labelstore.records import ImageAnswers, Pixels
 from ripu.labelstore.store import LabelStore
 
 FOLDER = "annotation"
-"""Name of the folder in that of a run."""
+"""Name of the folder of annotation, inside the folder of a run."""
 
 
 class WaitingForAnswers(RipuError):
-    """A run has asked and cannot go on before its round is closed."""
+    """A run has asked its questions and cannot continue before the round is closed."""
 
     def __init__(self, run: Path, round_index: int) -> None:
-        """Name the command that answers.
+        """Name the command for answering.
 
         Args:
             run: The folder of the run.
@@ -71,7 +71,7 @@ def write_cut(
 
     Args:
         folder: ``RUN/annotation``.
-        store: The label store that asked.
+        store: The label store with the round.
         round_index: The round.
         facts: Free JSON object about the round: questions, answered, unsure, seconds, ...
         answers: Image numbers, ascending, with flat indices, ascending, and labels.
@@ -115,8 +115,8 @@ class Cut:
         self.facts: dict[str, Any] = dict(header.pop("facts", None) or {})
         if header != file_header(store, "answers", store.rounds_as_of(round_index + 1)[-1]):
             raise LabelStoreError(
-                f"{path}: holds answers to another round or label store; restore the file of this run, or move it away "
-                "and close the round again"
+                f"{path}: contains answers to another round or label store; restore the file of this run, or move it "
+                "away and close the round again"
             )
 
     def __iter__(self) -> Iterator[tuple[int, Pixels]]:
@@ -128,7 +128,7 @@ class Cut:
 
 
 def take_cut(store: LabelStore, folder: Path, round_index: int) -> Cut | None:
-    """Take the answers of a closed round into the label store, in one batch sorted by image; once.
+    """Append the answers of a closed round to the label store, once, in one batch sorted by image.
 
     Args:
         store: The label store of the run, open for writing.
@@ -149,7 +149,7 @@ def take_cut(store: LabelStore, folder: Path, round_index: int) -> Cut | None:
     write_bytes(_marker(folder, round_index), b"", durable=True)
     try:
         cut = Cut(folder, store, round_index)
-    except FileNotFoundError:  # opened again at this moment
+    except FileNotFoundError:  # opened again just now
         if not was_taken:
             _marker(folder, round_index).unlink(missing_ok=True)
         return None

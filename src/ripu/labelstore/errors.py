@@ -12,11 +12,11 @@ class LabelStoreError(RipuError, ValueError):
 
 
 class StoreMissingError(LabelStoreError):
-    """The folder holds no label store."""
+    """The folder contains no label store."""
 
 
 class StoreExistsError(LabelStoreError):
-    """The folder already holds a label store, or one of other images, classes or metadata."""
+    """The folder already contains a label store, or one of other images, classes or metadata."""
 
 
 class CorruptStoreError(LabelStoreError):
@@ -36,7 +36,7 @@ class UnknownImageError(LabelStoreError):
 
 
 class BadPickError(LabelStoreError):
-    """A pick, or a pixel that it asks for, is malformed or lies outside the image."""
+    """A pick, or a pixel that it asks about, is malformed or lies outside the image."""
 
 
 class BadLabelError(LabelStoreError):

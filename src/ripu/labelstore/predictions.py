@@ -1,4 +1,4 @@
-"""The network's labels of the pixels that a round asks for: files beside the label store, for the annotation page."""
+"""The network's labels of the pixels that a round asks about: files beside the label store, for the annotation page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_predictions(
         store: The label store.
         spec: The round.
         rank: The rank.
-        labels: Image ids, and the labels of all asked pixels in the order of picks and regions.
+        labels: Image ids, and the labels of all queried pixels, in the order of picks and regions.
 
     Raises:
         WriteError: The disk is full.

@@ -358,7 +358,7 @@ class LabelReader:
         return regions_of(self._picks(number, event), event.spec, self.images[number])
 
     def _answer_map(self, number: int, *, with_held: bool = False) -> LabelArray:
-        """Return the answer of each pixel, (H * W,) uint8, 254 where there is none."""
+        """Return the answer of each pixel, (H * W,) uint8, 254 for none."""
         self._refresh()
         image = self.images[number]
         known = np.full(image.height * image.width, _UNANSWERED, dtype=np.uint8)

@@ -46,7 +46,7 @@ class Round:
         step: Training step at which it was selected; increases from round to round.
         budget: Most picks per image in this round.
         reveal_radius: A pick asks for the square of side ``2 * reveal_radius + 1`` around it, clipped at the border
-            (0: one pixel), unless its record brings regions of its own.
+            (0: one pixel), unless its record has regions of its own.
         suppress_radius: Later picks keep a Chebyshev distance of more than this from every pick.
         info: Free JSON data, e.g. the acquisition's name and a digest of its inputs.
     """

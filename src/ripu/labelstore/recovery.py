@@ -98,7 +98,7 @@ def _keep_news(store: LabelReader, paths: list[Path]) -> None:
 
 
 def warn_of_held(store: LabelReader) -> None:
-    """Warn of held answers beyond those that a store begins with; :func:`release` warns of contradictions."""
+    """Warn about held answers other than those that a store starts with; :func:`release` warns about contradictions."""
     for path in held_files(store.path):
         with contextlib.suppress(AnswerConflictError):
             _answers_in(store, path)

@@ -106,14 +106,14 @@ class LabelStore(LabelReader):
                 digest = write_document(folder / STORE_FILE, body)
                 write_log(folder, digest, Log(()))
             elif not exist_ok:
-                raise StoreExistsError(f"{folder}: already holds a label store; open it, or choose another folder")
+                raise StoreExistsError(f"{folder}: already contains a label store; open it, or choose another folder")
             store = cls(folder)
             if store.header.sha256 != hashlib.sha256(canonical_json(body)).hexdigest():
                 mine = header_body(store.images, store.class_names, store.header.metadata, store.planned_picks)
                 names = ", ".join(key for key in body if body[key] != mine[key])
                 raise StoreExistsError(
-                    f"{folder}: holds a label store with other {names}; continue the run with the settings that it was "
-                    "started with, or choose another output folder"
+                    f"{folder}: contains a label store with other {names}; continue the run with the settings that it "
+                    "was started with, or choose another output folder"
                 )
             store._hold(lock)
         return store
@@ -233,7 +233,7 @@ class LabelStore(LabelReader):
         return is_new
 
     def add_round(self, spec: Round, records: Iterable[ImagePicks | ImageAnswers]) -> bool:
-        """Write and commit a round in a job of one process; see :meth:`write_shard` and :meth:`commit_round`."""
+        """Write and commit a round in a single-process job; see :meth:`write_shard` and :meth:`commit_round`."""
         self._require_lock()
         self.write_shard(spec, 0, records)
         return self.commit_round(spec, 1)
@@ -324,7 +324,7 @@ class LabelStore(LabelReader):
             )
         if spec.index >= _MAX_ROUNDS:
             raise RoundOrderError(
-                f"{self.path}: round {spec.index} is beyond the {_MAX_ROUNDS} rounds that a store holds"
+                f"{self.path}: round {spec.index} is beyond the {_MAX_ROUNDS} rounds that a store contains"
             )
         if spec.index and spec.step <= self._rounds[spec.index - 1].spec.step:
             raise RoundOrderError(

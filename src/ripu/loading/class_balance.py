@@ -66,7 +66,7 @@ def _shuffled_draws(present: bytes, shape: tuple[int, ...], num_draws: int, key:
 def balanced_draws(classes: NDArray[np.bool_], num_draws: int, seed: int) -> NDArray[np.int64]:
     """Return class-balanced draws in order, (num_draws,) int64 image indices, from (N, C) classes of each image.
 
-    Each class has a list of its images, shuffled anew whenever all of it has been drawn. A class without an image is
+    Each class has a list of its images, shuffled again whenever all of it has been drawn. A class without an image is
     never picked, an image without a class never drawn.
 
     Raises:

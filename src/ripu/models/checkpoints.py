@@ -140,7 +140,7 @@ def load_weights(network: nn.Module, path: StrPath) -> Layout:
         The layout found. After ``torchvision`` the head is still as it was initialised.
 
     Raises:
-        CheckpointError: The file is missing, unreadable, of no known layout, or does not fit; the message lists the
+        CheckpointError: The file is missing, unreadable, of unknown layout, or does not fit; the message lists the
             entries that are missing, unexpected or of another shape.
     """
     layout, state = _identify(read_checkpoint(path), network, path)

@@ -1,7 +1,7 @@
 """DeepLab-v3+ with ResNet-101 (Chen et al., ECCV 2018) as in the published RIPU runs.
 
 The head is named and ordered like the ``classifier`` of the authors' released files. Its batch norms are frozen from
-the start: they are the identity unless a file brings other values.
+the start: they are the identity unless a file has other values.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def make_page(data: RunData) -> str:
 
 @cache
 def _template() -> Any:
-    import jinja2  # only where a page is written
+    import jinja2  # needed only to write a page
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ripu.report"),

@@ -65,7 +65,7 @@ def pale(image: Picture) -> Picture:
 def paint(
     ground: Picture, values: NDArray[np.uint8], is_queried: NDArray[np.bool_], table: NDArray[np.uint8]
 ) -> Picture:
-    """Paint what was queried in the colours of a table (256, 3) over an image; see :func:`dimmed` and :func:`pale`."""
+    """Paint queried pixels over an image, in the colours of a (256, 3) table; see :func:`dimmed` and :func:`pale`."""
     values, is_queried = enlarged(values, is_queried)
     return np.where(is_queried[..., None], table[values], ground)
 

@@ -1,4 +1,4 @@
-"""Rows of tables: finished runs that differ in the seed alone. No torch."""
+"""Rows of tables: finished runs that differ only in the seed. No torch."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class RunData:
             raise RunError(f"{error}; remove it") from error
         planes = [plane for plane in maps.values() if plane.ndim == 2]
         if "prediction" not in maps or any(plane.dtype != np.uint8 or not plane.size for plane in planes):
-            raise RunError(f"{path} holds no maps of ripu.train; remove it")
+            raise RunError(f"{path} contains no maps of ripu.train; remove it")
         return {name: plane for name, plane in maps.items() if plane.ndim == 2 or np.isfinite(plane)}
 
 
@@ -190,11 +190,11 @@ def _results(run: Path) -> tuple[Mapping[str, Any], bool]:
             except UntrustedError as error:
                 raise RunError(f"{error}; restore it, or run python -m ripu.train again") from error
             if not isinstance(content, dict):
-                raise RunError(f"{path} holds no results of ripu.train; name the output folder of a run")
+                raise RunError(f"{path} contains no results of ripu.train; name the output folder of a run")
             return content, path is finished
     if not (run / "config.yaml").exists():
         raise RunError(
-            f"{run} holds no run: there is neither results.json nor config.yaml; name the output folder of ripu.train"
+            f"{run} contains no run: results.json and config.yaml are missing; name the output folder of ripu.train"
         )
     return {}, False
 
@@ -242,7 +242,7 @@ def _counts(path: Path) -> Mapping[str, NDArray[Any]]:
     shapes = [counts[name].shape for name in ("confusion", "bins", "images")]
     if len(set(shapes[0])) > 1 or shapes[1][1] != 3 or shapes[2][1] != 3:
         listed = ", ".join(map(str, shapes))
-        raise RunError(f"{path} holds arrays of the shapes {listed}, which ripu.train does not write; remove it")
+        raise RunError(f"{path} contains arrays of the shapes {listed}, which ripu.train does not write; remove it")
     return counts
 
 

@@ -24,12 +24,12 @@ Content = dict[str, Any]
 
 
 def points(value: float | None, digits: int = 2) -> str:
-    """Format a number; a dash where there is none."""
+    """Format a number, or a dash for none."""
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """Format a difference; a dash where there is none."""
+    """Format a difference, or a dash for none."""
     if value is None or not math.isfinite(value):
         return "–"
     text = f"{value:+.{digits}f}"
@@ -37,7 +37,7 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def share(fraction: float | None) -> str:
-    """Format a fraction in percent, with more digits where it is small."""
+    """Format a fraction in percent, with more digits if it is small."""
     if fraction is None:
         return "–"
     percent = 100 * fraction
@@ -176,7 +176,7 @@ def shares(data: RunData) -> Content | None:
 
 
 def _new_pixels(one: Mapping[str, Any], earlier: Mapping[str, Any] | None, name: str) -> int:
-    """Return the pixels of a class that a round revealed, also if only the sums were recorded."""
+    """Return the pixels of a class that a round revealed, even if only the sums were recorded."""
     if "new_class_pixels" in one:
         return int(one["new_class_pixels"][name])
     return int(one["class_pixels"][name]) - (int(earlier["class_pixels"][name]) if earlier else 0)
@@ -206,7 +206,7 @@ def classes(data: RunData) -> Content:
 
 
 def gallery(data: RunData) -> Content | None:
-    """Return the size of the gallery, which the script fills; the sheets of an older run where nothing was recorded."""
+    """Return the size of the gallery, which the script fills; the sheets of an older run if nothing was recorded."""
     sheets = [] if data.gallery else old_pictures(data)
     return {"num_images": len(data.gallery), "sheets": sheets} if data.gallery or sheets else None
 

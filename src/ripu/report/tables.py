@@ -127,7 +127,7 @@ def matches(paper: Mapping[str, str], row: Row) -> bool:
     networks. The number of rounds must agree, the number of steps need not. These match nothing: runs of several
     processes, whose steps have more images; runs that start from another run or from masks, except source-free ones
     with ``model.checkpoint``; runs without a readable ``config.yaml``. Source Only matches only at the learning rate of
-    the data set's recipe: the source networks of Table 5 have another one, and no figure.
+    the data set's recipe: the source networks of Table 5 use another one and have no published figure.
     """
     config = row.runs[0].config
     if row.runs[0].results.get("processes", 1) != 1 or not config or not paper["match"]:

@@ -24,7 +24,7 @@ def check_free(run: Path, config: Mapping[str, Any], *, resume: bool) -> None:
         return
     if not resume:
         raise ConfigError(
-            f"paths.output_dir={run} holds a run already; add resume=true to resume it, or name another folder"
+            f"paths.output_dir={run} contains a run already; add resume=true to resume it, or name another folder"
         )
     try:
         old = leaves(read_stored(record))

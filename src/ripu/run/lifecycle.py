@@ -94,7 +94,7 @@ def _ended_by_signal() -> Iterator[None]:
 def find_checkpoint(run: Path, plan: Plan) -> Path | None:
     """Find the checkpoint that a run resumes from: the newest whole one that the label store has all the rounds of.
 
-    After a round was undone, that is one from before the round. Without any, the run begins anew with the labels that
+    After a round was undone, that is one from before the round. Without any, the run starts over with the labels that
     it has.
 
     Raises:

@@ -132,8 +132,8 @@ class MaskFolder(Mapping[str, Mask]):
             )
         if self._target.taxonomy.look_like_train_ids(self._counts):
             raise ConfigError(
-                f"start.labels={self.folder}: the masks hold train ids (0..18), most of which would be void as label "
-                "ids of Cityscapes; give start.ids=train"
+                f"start.labels={self.folder}: the masks contain train ids (0..18), most of which would be void as "
+                "label ids of Cityscapes; give start.ids=train"
             )
 
     def digest(self) -> str:
@@ -188,7 +188,7 @@ class MaskFolder(Mapping[str, Mask]):
             other = "; start.ids=train reads 0, 1, ... in the order of the classes"
         strange = [value for value in values if value not in allowed]
         if strange:
-            raise ConfigError(f"{path} holds the ids {strange[:10]}, but {meaning}{other}")
+            raise ConfigError(f"{path} contains the ids {strange[:10]}, but {meaning}{other}")
         label = np.full(ids.shape, UNKNOWN, dtype=np.uint8)
         label[known] = ids[known] if self.ids == "train" else table.to_train_ids(ids[known])
         return known, label

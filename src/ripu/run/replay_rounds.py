@@ -141,7 +141,7 @@ def _check_same(inputs: Mapping[str, Any], out: Path, names: Iterable[str]) -> N
     if not record.exists():
         if any((out / name / "labels").exists() for name in names):
             raise ConfigError(
-                f"paths.output_dir={out} holds label stores without {INPUTS_FILE}, which names their inputs; {remedy}"
+                f"paths.output_dir={out} contains label stores, but {INPUTS_FILE} (inputs) is missing; {remedy}"
             )
         return
     try:
@@ -156,6 +156,6 @@ def _check_same(inputs: Mapping[str, Any], out: Path, names: Iterable[str]) -> N
     ]
     if differs:
         raise ConfigError(
-            f"paths.output_dir={out} holds part of a replay with other inputs ({'; '.join(differs[:5])}); {remedy}, or "
-            "repeat its own command"
+            f"paths.output_dir={out} contains part of a replay with other inputs ({'; '.join(differs[:5])}); {remedy}, "
+            "or repeat its own command"
         )

@@ -13,7 +13,7 @@ __all__ = ["Query", "greedy_picks"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the picker on first use: it needs torch, and a query alone is checked without."""
+    """Import the picker on first use: it needs torch, and checking a query does not."""
     if name != "greedy_picks":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ripu.selection.picks import greedy_picks

@@ -60,7 +60,7 @@ class Scorer:
             if numerics != "exact":
                 raise ConfigError(
                     f"acquisition.numerics={numerics} (protocol.score_numerics, where that is not given) is defined "
-                    "for square windows alone; give acquisition.numerics=exact, or region=square"
+                    "only for square windows; give acquisition.numerics=exact, or region=square"
                 )
         for size in set(self.label_sizes):
             self.grid(size)
@@ -72,7 +72,7 @@ class Scorer:
 
     @property
     def needs_image(self) -> bool:
-        """True if scores or regions read the image itself, not its logits alone."""
+        """True if scores or regions read the image itself, not only its logits."""
         return self.acquisition.needs_image or (self.region is not None and self.is_fixed and self.region.needs_image)
 
     @property
@@ -122,7 +122,7 @@ class Scorer:
             raise SelectionError(f"image {image_id!r} cannot be scored: {error}") from error
 
     def maps(self, round_index: int, index: int, logits: Tensor, image: Tensor | None) -> ScoreMaps:
-        """Return the maps of windows or pixels of an image, also if regions have a fixed shape."""
+        """Return the maps of windows or pixels of an image, even if regions have a fixed shape."""
         try:
             return self._score(logits, image, self.label_sizes[index], self._key(round_index, index))
         except ValueError as error:

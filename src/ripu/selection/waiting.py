@@ -1,4 +1,4 @@
-"""Waiting for people: after a round, the run ends, or holds, until the round is closed, and then takes its answers."""
+"""Wait for people: after a round, the run ends, or holds until the round is closed, and then takes its answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ripu.selection.callback import SelectionCallback
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
-"""Time between two looks at the round that a run holds for."""
+"""Time between two checks of whether the round is closed."""
 
 
 class WaitForAnswers(pl.Callback):
@@ -44,8 +44,8 @@ class WaitForAnswers(pl.Callback):
             run: The folder of the run.
             plan: Its schedule.
             store: Its label store; open for writing on rank 0.
-            selection: Keeps the entries of the rounds.
-            hold_minutes: Hold the run for so long; None to end it at once.
+            selection: The callback that keeps the entries of the rounds.
+            hold_minutes: Hold the run this long; None to end it at once.
             serve: Serve the page while the run holds.
         """
         self.run, self.plan, self.store, self.selection = run, plan, store, selection
@@ -92,7 +92,7 @@ class WaitForAnswers(pl.Callback):
         end = time.monotonic() + 60 * self.hold_minutes
         if trainer.is_global_zero:
             _log.warning(
-                "round %d waits for answers, for %g minutes at most (oracle.hold_minutes)%s",
+                "round %d waits for answers for at most %g minutes (oracle.hold_minutes)%s",
                 index,
                 self.hold_minutes,
                 "" if self.serve else f": {command_line('annotate', [str(self.run)])}",

@@ -105,7 +105,7 @@ class ProgressBar(EvaluationBar, LightningProgressBar):
     on_validation_batch_end = EvaluationBar.on_test_batch_end
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar of the last evaluation."""
+        """Open the progress bar of the final evaluation."""
         self._open("last evaluation", trainer.num_test_batches)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

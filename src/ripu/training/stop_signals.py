@@ -46,8 +46,8 @@ class StopSignals(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Replace Lightning's reaction to SIGTERM before it is installed.
 
-        Lightning broadcasts at once in a job of several processes. Between training and the last evaluation, or during
-        it, the processes would wait for each other forever.
+        Lightning broadcasts at once in a job with several processes. Between training and the last evaluation, or
+        during it, the processes would wait for each other forever.
         """
         has_own = signal.getsignal(signal.SIGTERM) not in (None, signal.SIG_DFL)
         # Lightning calls a former handler after this one.

@@ -10,9 +10,9 @@
 ``class-folders``     whole images, a folder of binary masks for each class
 ====================  ==================================================================================================
 
-An export holds the answers that there are already, and an import of it brings back the same. Whatever a file holds, an
-import returns answers to asked pixels alone: a pixel that a file says nothing about has no answer (254), which is
-another thing than void (255). Two answers to a pixel are a conflict: its question is named and left out.
+An export contains the answers so far, and importing it returns the same ones. Whatever a file contains, an import
+returns answers for queried pixels only. A pixel that a file says nothing about has no answer (254), which differs from
+void (255). Two answers for a pixel are a conflict: its question is named and left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The answers that a file holds, brought to the questions of a run: nothing that was not asked comes through."""
+"""The answers in a file, matched to the questions of a run: everything else is left out."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Found:
 
     Attributes:
         conflicts: Questions with two answers for a pixel; they are left out.
-        unknown_questions: Names that are no questions of the run.
-        unknown_images: Names of files that are no images of the run.
-        dropped_pixels: Pixels with a label that were not asked.
+        unknown_questions: Names of questions that the run does not have.
+        unknown_images: Names of files that belong to no image of the run.
+        dropped_pixels: Labelled pixels that were not asked about.
         incomplete: Questions with pixels without an answer.
         unsure: Questions that the annotator was unsure about.
     """
@@ -51,7 +51,7 @@ class Answers:
     """Collects the answers of a file."""
 
     def __init__(self, store: LabelReader, questions_of: QuestionsOf) -> None:
-        """Begin with no answer.
+        """Begin without answers.
 
         Args:
             store: The label store of the run.
@@ -75,7 +75,7 @@ class Answers:
         return self._rounds[index]
 
     def question(self, qid: str) -> Question | None:
-        """Return a question; None, and noted, if there is no such."""
+        """Return a question; note an unknown name and return None."""
         match = QID.fullmatch(qid)
         if match and int(match[1]) < self._num_rounds:
             with contextlib.suppress(UnknownQuestionError):
@@ -84,7 +84,7 @@ class Answers:
         return None
 
     def question_of_crop(self, name: str) -> Question | None:
-        """Return the question whose crop a file is; None, and noted, if there is no such."""
+        """Return the question that a crop is named after; note an unknown name and return None."""
         stem = stem_of(name)
         if QID.fullmatch(stem):
             return self.question(stem)
@@ -92,14 +92,14 @@ class Answers:
         return None
 
     def image(self, name: str) -> int | None:
-        """Return the number of the image that a file is named after; None, and noted, if there is no such."""
+        """Return the number of the image that a file is named after; note an unknown name and return None."""
         number = self._images.get(stem_of(name))
         if number is None:
             self.skip_image(name)
         return number
 
     def skip_image(self, name: str) -> None:
-        """Note a file that is no image of the run."""
+        """Note a file that belongs to no image of the run."""
         self._unknown_images[short(name)] = None
 
     def add(self, question: Question, labels: Labels, clash: Mask | None = None) -> None:

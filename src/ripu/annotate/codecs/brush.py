@@ -27,7 +27,7 @@ def encode_brush(mask: NDArray[np.uint8]) -> list[int]:
     """Return the bytes of a mask.
 
     Args:
-        mask: (h, w) uint8; what is not 0 is painted.
+        mask: (h, w) uint8; pixels other than 0 are painted.
     """
     values = mask.reshape(-1) > 0
     head = f"{_CHANNELS * len(values):032b}{_VALUE_BITS - 1:05b}" + "".join(f"{bits - 1:04b}" for bits in _LENGTH_BITS)
@@ -45,7 +45,7 @@ def encode_brush(mask: NDArray[np.uint8]) -> list[int]:
 
 
 def decode_brush(rle: Sequence[object], height: int, width: int, where: str) -> Mask:
-    """Return where strokes are, (h, w) bool: the pixels that are not fully transparent.
+    """Return the painted pixels, (h, w) bool: those that are not fully transparent.
 
     Args:
         rle: Bytes.
@@ -54,9 +54,9 @@ def decode_brush(rle: Sequence[object], height: int, width: int, where: str) -> 
         where: Their place in the file, for the message.
 
     Raises:
-        MalformedError: They are no such encoding, or one of another size.
+        MalformedError: They are not such an encoding, or have another size.
     """
-    damaged = MalformedError(f"{where}: its brush mask is damaged, or not of {height} x {width} pixels")
+    damaged = MalformedError(f"{where}: its brush mask is damaged, or does not have {height} x {width} pixels")
     if not all(type(byte) is int and 0 <= byte < 256 for byte in rle):
         raise damaged
     bits = np.unpackbits(np.asarray(rle, dtype=np.uint8))

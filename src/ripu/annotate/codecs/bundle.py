@@ -2,8 +2,9 @@
 
 ``questions.csv`` lists the questions with their pixels and ``crops/QID.png`` shows each of them. Answers go into the
 column ``labels`` of ``answers.csv``: the name of a class for all pixels, or a name for each pixel in the order of
-``questions.csv``, with spaces between and ``_`` for the spaces inside a name. ``void`` stands for a pixel without a
-class, ``?`` for one without an answer, ``unsure`` for a question that cannot be answered. An empty cell is no answer.
+``questions.csv``, separated by spaces, with ``_`` for the spaces inside a name. ``void`` stands for a pixel without a
+class, ``?`` for one without an answer, ``unsure`` for a question that cannot be answered. An empty cell means no
+answer.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def export_bundle(
         The number of questions.
 
     Raises:
-        AnnotationError: The folder holds something.
+        AnnotationError: The folder is not empty.
         WriteError: The operating system refused.
     """
     check_free(out)
@@ -67,7 +68,7 @@ def export_bundle(
 def import_bundle(
     path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[LabelClass]
 ) -> tuple[list[Answer], Found]:
-    """Read the answers of a bundle, also as a spreadsheet has saved them.
+    """Read the answers in a bundle, even if a spreadsheet saved them.
 
     Args:
         path: ``answers.csv``, or its folder.
@@ -79,8 +80,8 @@ def import_bundle(
         The answers, and what was left out.
 
     Raises:
-        AnnotationError: The file is damaged, a row names no question or has another number of labels than its question
-            has pixels, or a class is unknown.
+        AnnotationError: The file is damaged, a row names no question, the labels of a row are not as many as the pixels
+            of its question, or a class is unknown.
     """
     answers, names = Answers(store, questions_of), ClassNames(classes)
     words = _words(names)
@@ -110,7 +111,7 @@ def _words(names: ClassNames) -> dict[str, int]:
 
 
 def _qid(row: dict[str, str], number: int) -> str:
-    """Return the name of a row's question, from the name of its picture where a spreadsheet has spoilt it."""
+    """Return the name of a row's question, from the name of its picture if a spreadsheet has spoilt it."""
     qid, crop = plain_cell(row.get("qid", "")), stem_of(plain_cell(row.get("crop", "")))
     named = {one for one in (qid, crop) if QID.fullmatch(one)}
     if len(named) != 1:
@@ -131,7 +132,7 @@ def _labels(cell: str, count: int, words: dict[str, int], names: ClassNames, num
     text = plain_cell(cell)
     parts = text.split()
     found: list[int | None] = [find(part) for part in parts]
-    if len(parts) != count or None in found:  # a name for all pixels, maybe with spaces in it
+    if len(parts) != count or None in found:  # a name for all pixels, which may contain spaces
         match = _NUMBER.fullmatch(text)  # a spreadsheet writes 1 as 1.0
         wholes = [find(text), find(cell), find(match[1]) if match else None]
         whole = next((label for label in wholes if label is not None), None)

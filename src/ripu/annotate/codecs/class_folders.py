@@ -1,7 +1,7 @@
 """A folder for each class with a binary mask for each image.
 
 A pixel without a mask has no answer, and void is a class of its own. ``asked/`` shows which pixels of ``images/`` are
-asked for.
+asked about.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def export_class_folders(
         The number of questions.
 
     Raises:
-        AnnotationError: The folder holds something.
+        AnnotationError: The folder is not empty.
         WriteError: The operating system refused.
     """
     check_free(out)
@@ -90,7 +90,7 @@ def import_class_folders(
 
 
 def _folders(names: ClassNames) -> dict[int, str]:
-    """Return the name of each class's folder, different ones also where upper and lower case are the same."""
+    """Return a folder name for each class; names differ even on systems that ignore case."""
     folders: dict[int, str] = {}
     for label, name in names.names.items():
         folder = re.sub(r"[^\w.-]", "_", name)[:80].strip(".") or "_"

@@ -1,7 +1,7 @@
 """COCO: whole images with a mask for each class in run-length encoding, read and written column by column.
 
 A pixel without a mask has no answer. Void is a category of its own, called ``void``. ``asked/`` shows which pixels of
-``images/`` are asked for.
+``images/`` are asked about.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def export_coco(
         The number of questions.
 
     Raises:
-        AnnotationError: The folder holds something.
+        AnnotationError: The folder is not empty.
         WriteError: The operating system refused.
     """
     check_free(out)
@@ -89,7 +89,7 @@ def import_coco(
         The answers, and what was left out.
 
     Raises:
-        AnnotationError: The file is damaged, holds other shapes or masks of another size, or a class is unknown.
+        AnnotationError: The file is damaged, contains other shapes or masks of another size, or a class is unknown.
     """
     answers, names = Answers(store, questions_of), ClassNames(classes)
     with reading(path):
@@ -114,13 +114,13 @@ def import_coco(
 
 
 def _table(content: Any, key: str, value: str) -> dict[int | str, str]:
-    """Return names by ids of a list of the file."""
+    """Return the names in a list of the file, by id."""
     table: dict[int | str, str] = {}
     for number, entry in enumerate(field(content, key, list, where="the file")):
         where = f"entry {number} of {key}"
         name = field(entry, "id", int, str, where=where)
         if name in table:
-            raise MalformedError(f"{where} has the id of another one")
+            raise MalformedError(f"{where} has the same id as an earlier entry")
         table[name] = field(entry, value, str, where=where)
     return table
 
@@ -132,7 +132,7 @@ def _mask(entry: Any, height: int, width: int, where: str) -> Mask:
         raise MalformedError(f"{where} has no mask in run-length encoding", "export masks, not polygons or boxes")
     if shape.get("size") != [height, width]:
         raise MalformedError(
-            f"{where}: its mask is not of the size {height} x {width} of the label",
+            f"{where}: its mask does not have the size of the label, {height} x {width}",
             "label the exported images as they are",
         )
     counts = field(shape, "counts", str, list, where=where)

@@ -108,23 +108,23 @@ def to_masks(question: Question, labels: NDArray[np.uint8], window: Window) -> I
 
 
 class Painting:
-    """The answers that somebody gave on the picture of a question."""
+    """The answers given on the picture of a question."""
 
     def __init__(self, answers: Answers, question: Question) -> None:
-        """Begin with none; :meth:`finish` adds them to ``answers``."""
+        """Begin without answers; :meth:`finish` adds them to ``answers``."""
         self._answers, self._question = answers, question
         self.window = window_of(question, answers.store.images[question.number])
         self._masks: dict[int, Mask] = {}
 
     def check_size(self, height: object, width: object, where: str) -> None:
-        """Refuse a file whose picture is another one.
+        """Refuse a file with another picture than the exported one.
 
         Raises:
-            MalformedError: It has another size than was exported.
+            MalformedError: Its size differs from that of the exported picture.
         """
         size = self.window.picture_size
         if [str(height), str(width)] != [str(side) for side in size]:
-            raise MalformedError(f"{where} is not its crop of {size} pixels", "label the crops as they were exported")
+            raise MalformedError(f"{where} is not the crop of {size} pixels", "label the crops as they were exported")
 
     def fill(self, label: int) -> None:
         """Answer for all pixels of the question."""

@@ -1,7 +1,7 @@
 """CVAT for images 1.1: an image for each question, its enlarged crop.
 
 A tag answers for all pixels of a question, a mask for the pixels that it covers by more than half. ``labels.json`` is
-for the raw form of the task's label constructor; ``annotations.xml`` brings in the answers that there are already.
+for the raw form of the task's label constructor; ``annotations.xml`` brings the answers so far.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FILE = "annotations.xml"
 def export_cvat_tags(
     questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
 ) -> int:
-    """Write ``crops/``, ``labels.json`` and ``annotations.xml`` with a tag for each answer of one class, else masks.
+    """Write ``crops/``, ``labels.json`` and ``annotations.xml`` with tags for one-class answers, else masks.
 
     Args:
         questions: The questions.
@@ -41,7 +41,7 @@ def export_cvat_tags(
         The number of questions.
 
     Raises:
-        AnnotationError: The folder holds something.
+        AnnotationError: The folder is not empty.
         WriteError: The operating system refused.
     """
     return _export(questions, classes, read_image, out, final_labels, with_tags=True)
@@ -50,7 +50,7 @@ def export_cvat_tags(
 def export_cvat_masks(
     questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
 ) -> int:
-    """Write what :func:`export_cvat_tags` writes, with masks alone."""
+    """Write what :func:`export_cvat_tags` writes, with masks only."""
     return _export(questions, classes, read_image, out, final_labels, with_tags=False)
 
 
@@ -111,8 +111,8 @@ def import_cvat(
         The answers, and what was left out.
 
     Raises:
-        AnnotationError: The file is damaged, declares a document type, holds other shapes or images of another size, or
-            a class is unknown.
+        AnnotationError: The file is damaged, declares a document type, contains other shapes or images of another size,
+            or a class is unknown.
     """
     answers, names = Answers(store, questions_of), ClassNames(classes)
     with reading(path):

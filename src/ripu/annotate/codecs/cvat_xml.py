@@ -1,4 +1,4 @@
-"""Reading CVAT's XML, which nobody vouches for."""
+"""Read CVAT's XML, which is not to be trusted."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def read_images(content: bytes) -> list[Image]:
         content: The file, in UTF-8.
 
     Raises:
-        MalformedError: It is not well-formed, not in UTF-8, or declares a document type or an entity, or
-            holds shapes.
+        MalformedError: It is not well-formed, not in UTF-8, or declares a document type or an entity, or contains
+            shapes.
     """
     try:
         text = content.decode("utf-8-sig")  # in another encoding a declaration could hide
     except UnicodeDecodeError as error:
         raise MalformedError(f"not in UTF-8 ({error})") from error
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise MalformedError("it declares a document type or an entity, which can hide harm; no such file is read")
+        raise MalformedError("it declares a document type or an entity, which can be harmful; such files are not read")
     images: list[Image] = []
     parents: list[str] = []
 
@@ -41,7 +41,9 @@ def read_images(content: bytes) -> list[Image]:
         if not parents and name != "annotations":
             raise MalformedError(f"its root is <{short(name)}>, not <annotations>", 'export "CVAT for images 1.1"')
         if name == "track" or (parents == ["annotations", "image"] and name in _SHAPES):
-            raise MalformedError(f"it holds a <{name}>", 'answer with tags or masks, and export "CVAT for images 1.1"')
+            raise MalformedError(
+                f"it contains a <{name}>", 'answer with tags or masks, and export "CVAT for images 1.1"'
+            )
         if parents == ["annotations"] and name == "image":
             images.append((attributes, []))
         elif parents == ["annotations", "image"] and name in ("tag", "mask"):
@@ -67,7 +69,7 @@ def read_mask(attributes: Attributes, size: tuple[int, int], where: str) -> Mask
     top, left, height, width = map(int, texts)
     mask = np.zeros(size, dtype=np.bool_)
     if top + height > size[0] or left + width > size[1]:
-        raise MalformedError(f"{where}: its mask leaves the picture")
+        raise MalformedError(f"{where}: its mask extends beyond the picture")
     box = from_runs([int(run) for run in runs], height * width, where)
     mask[top : top + height, left : left + width] = box.reshape(height, width)
     return mask

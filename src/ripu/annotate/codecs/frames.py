@@ -1,4 +1,4 @@
-"""Whole images of a round, for tools that label images and not questions."""
+"""Whole images of a round, for tools that label images, not questions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Frame:
     Attributes:
         number: Number of the image in the label store.
         file: Name of its file.
-        label: (H, W) uint8 labels, 254 where there is no answer.
+        label: (H, W) uint8 labels, 254 for no answer.
     """
 
     number: int
@@ -35,7 +35,7 @@ class Frame:
 
 
 def write_frames(questions: Questions, read_image: ReadImage, out: Path, final_labels: FinalLabels) -> Iterator[Frame]:
-    """Write ``images/NAME.png`` and ``asked/NAME.png`` (255 where a pixel is asked, else 0), and yield the answers."""
+    """Write ``images/NAME.png`` and ``asked/NAME.png`` (255 at queried pixels, else 0), and yield the answers."""
     for number, image in enumerate(questions.store.images):
         if not questions.count(number):
             continue
@@ -65,10 +65,10 @@ def frame_files(folder: Path, answers: Answers) -> Iterator[tuple[Path, int]]:
 
 
 def read_frame(file: Path, image: TargetImage) -> Labels:
-    """Read an image of one number a pixel, (H, W) uint8.
+    """Read an image with one number per pixel, (H, W) uint8.
 
     Raises:
-        MalformedError: It is of another size or kind.
+        MalformedError: It has another size or kind.
         SceneError: It is missing, damaged or absurdly large.
     """
     label = read_stored(file)
@@ -76,7 +76,7 @@ def read_frame(file: Path, image: TargetImage) -> Labels:
         label = label.astype(np.uint8)
     if label.dtype != np.uint8 or label.shape != (image.height, image.width):
         raise MalformedError(
-            f"{file.name} is {label.dtype} of the shape {label.shape}, not 8 bits of {image.height} x {image.width}",
-            "save one number a pixel, at the size of the exported image",
+            f"{file.name} is {label.dtype} of shape {label.shape}, not 8-bit of {image.height} x {image.width}",
+            "save one number per pixel, at the size of the exported image",
         )
     return label

@@ -30,7 +30,7 @@ def export_label_studio(
 ) -> int:
     """Write ``crops/``, ``tasks.json`` and ``label_config.xml``, the labelling interface of the project.
 
-    The tasks name the crops as Label Studio serves local files where ``LOCAL_FILES_DOCUMENT_ROOT`` is ``out``.
+    The tasks refer to the crops as local files of Label Studio, for ``LOCAL_FILES_DOCUMENT_ROOT`` set to ``out``.
 
     Args:
         questions: The questions.
@@ -43,7 +43,7 @@ def export_label_studio(
         The number of questions.
 
     Raises:
-        AnnotationError: The folder holds something.
+        AnnotationError: The folder is not empty.
         WriteError: The operating system refused.
     """
     check_free(out)
@@ -100,7 +100,7 @@ def import_label_studio(
         The answers, and what was left out.
 
     Raises:
-        AnnotationError: The file is damaged, holds shapes or pictures of another size, or a class is unknown.
+        AnnotationError: The file is damaged, contains shapes or pictures of another size, or a class is unknown.
     """
     answers, names = Answers(store, questions_of), ClassNames(classes)
     with reading(path):

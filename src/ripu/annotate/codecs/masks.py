@@ -1,4 +1,4 @@
-"""Masks: laid over each other, as lengths of runs, and as COCO's text of them."""
+"""Masks: overlaid, as run lengths, and as COCO's text form of these."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ripu.annotate.codecs.reading import MalformedError
 
 NOT_ANSWERED = 254
-"""In labels: no answer for this pixel."""
+"""Label of a pixel without an answer."""
 
 Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -19,14 +19,14 @@ _MOST_BITS = 45
 
 
 def stack(shape: tuple[int, int], masks: Iterable[tuple[int, Mask]]) -> tuple[Labels, Mask]:
-    """Lay the masks of classes over each other.
+    """Overlay the masks of classes.
 
     Args:
         shape: Height and width.
         masks: Label and (H, W) bool mask.
 
     Returns:
-        (H, W) uint8 labels, 254 where no mask is, and (H, W) bool, True where masks of different labels are.
+        (H, W) uint8 labels, 254 outside all masks, and (H, W) bool, True where masks of different labels overlap.
     """
     label, clash = np.full(shape, NOT_ANSWERED, dtype=np.uint8), np.zeros(shape, dtype=np.bool_)
     for value, mask in masks:
@@ -36,7 +36,7 @@ def stack(shape: tuple[int, int], masks: Iterable[tuple[int, Mask]]) -> tuple[La
 
 
 def to_runs(mask: NDArray[np.generic]) -> list[int]:
-    """Return the lengths of the runs of a flat mask, the first one of zeros (maybe none).
+    """Return the lengths of the runs of a flat mask, the first one of zeros (possibly empty).
 
     >>> to_runs(np.array([1, 1, 0, 1]))
     [0, 2, 1, 1]
@@ -51,7 +51,7 @@ def from_runs(runs: list[int], size: int, where: str) -> Mask:
     """Return a flat mask of runs, the first one of zeros.
 
     Raises:
-        MalformedError: The runs are no numbers from 0, or do not add up to the size.
+        MalformedError: The runs are not integers of at least 0, or do not add up to the size.
     """
     if not all(type(run) is int and 0 <= run <= size for run in runs) or sum(runs) != size:
         raise MalformedError(f"{where}: the runs of its mask do not add up to its {size} pixels")
@@ -60,7 +60,7 @@ def from_runs(runs: list[int], size: int, where: str) -> Mask:
 
 
 def to_text(runs: Sequence[int]) -> str:
-    """Return runs as COCO's text: from the fourth on as differences to the last but one, in digits of five bits.
+    """Return runs as COCO's text: from the fourth on, as differences from the last but one, in digits of five bits.
 
     >>> to_text([6, 1, 40, 4, 5, 4, 5, 4, 21])
     '61X13mN000`0'
@@ -79,7 +79,7 @@ def from_text(text: str, where: str) -> list[int]:
     """Return the runs of COCO's text; the inverse of :func:`to_text`.
 
     Raises:
-        MalformedError: It is no such text.
+        MalformedError: It is not such a text.
     """
     runs: list[int] = []
     value = shift = 0

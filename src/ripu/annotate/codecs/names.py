@@ -31,7 +31,7 @@ class LabelClass(Protocol):
 
 
 def export_name(number: int, image_id: str) -> str:
-    """Return a file name (without ending) for an image id, as ``python -m ripu.labels export`` names its files.
+    """Return a file name (without extension) for an image id, as ``python -m ripu.labels export`` names its files.
 
     >>> export_name(3, "../../etc/passwd")
     '000003_.._.._etc_passwd'
@@ -40,7 +40,7 @@ def export_name(number: int, image_id: str) -> str:
 
 
 def stem_of(name: str) -> str:
-    """Return the name of an exported file without folders, ending and the prefix that an upload may have added.
+    """Return the name of an exported file without folders, extension and any prefix that an upload added.
 
     >>> stem_of("/data/upload/7/0badf00d-0-12-3.png")
     '0-12-3'
@@ -50,7 +50,7 @@ def stem_of(name: str) -> str:
 
 
 def short(name: object) -> str:
-    """Return a name from a file, cut and made fit to be printed."""
+    """Return a name from a file, shortened and safe to print."""
     text = str(name)
     return "".join(sign if sign.isprintable() else "?" for sign in text[:80]) + ("..." if len(text) > 80 else "")
 
@@ -59,7 +59,7 @@ class ClassNames:
     """The names of the classes and of void, and the names that a file has and the run does not."""
 
     def __init__(self, classes: Sequence[LabelClass]) -> None:
-        """List the names; void is ``void``, or with ``_`` behind it if a class is called so."""
+        """List the names; void is ``void``, or with ``_`` appended if a class has that name."""
         self.names = {one.id: one.name for one in classes}
         taken = {_key(name) for name in self.names.values()}
         void = "void"
@@ -74,7 +74,7 @@ class ClassNames:
         self._unknown: dict[str, str] = {}
 
     def find(self, name: str) -> int | None:
-        """Return the label of a name (255 for void), or None; upper and lower case count where they have to."""
+        """Return the label of a name (255 for void), or None; case matters only where names differ in nothing else."""
         key = _key(name)
         return self._ids.get(key, self._folded.get(key.casefold()))
 
@@ -89,7 +89,7 @@ class ClassNames:
         """Refuse a file with unknown names.
 
         Raises:
-            MalformedError: There are any; lists them with the nearest ones.
+            MalformedError: Some names are unknown; the message lists them with the nearest known ones.
         """
         if not self._unknown:
             return

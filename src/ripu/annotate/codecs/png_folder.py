@@ -1,7 +1,7 @@
 """Folders of PNG files: a label image for each image.
 
-Label images hold train ids, 255 for void and 254 for no answer. ``classes.json`` says so, and without it nothing is
-read: in other software 255 often means "not labelled". ``asked/`` shows which pixels of ``images/`` are asked for.
+Label images contain train ids, 255 for void and 254 for no answer. ``classes.json`` says so, and without it nothing is
+read: in other software 255 often means "not labelled". ``asked/`` shows which pixels of ``images/`` are asked about.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def export_png(
         The number of questions.
 
     Raises:
-        AnnotationError: The folder holds something.
+        AnnotationError: The folder is not empty.
         WriteError: The operating system refused.
     """
     check_free(out)
@@ -65,8 +65,8 @@ def import_png(
         The answers, and what was left out.
 
     Raises:
-        AnnotationError: A file is damaged or of another size, holds ids without a meaning, or ``classes.json`` is
-            missing or of other classes.
+        AnnotationError: A file is damaged or of another size, contains ids without a meaning, or ``classes.json`` is
+            missing or lists other classes.
     """
     answers, meanings = Answers(store, questions_of), _meanings(classes)
     with reading(path):
@@ -76,7 +76,7 @@ def import_png(
             label = read_frame(file, store.images[number])
             strange = sorted(set(np.unique(label).tolist()) - {int(value) for value in meanings})
             if strange:
-                raise MalformedError(f"{file.name} holds the ids {strange[:10]}", f"use the ids of {_TABLE}")
+                raise MalformedError(f"{file.name} contains the unknown ids {strange[:10]}", f"use the ids of {_TABLE}")
             values = set(np.unique(label).tolist()) - {NOT_ANSWERED}
             answers.add_image(number, ((value, label == value) for value in sorted(values)))
     return answers.result()

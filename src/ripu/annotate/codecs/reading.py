@@ -1,4 +1,4 @@
-"""Files of answers that nobody vouches for: found, checked, and refused in one sentence."""
+"""Find and check files of answers, which are not to be trusted, and refuse bad ones in one sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AGAIN = "export it again from the tool that wrote it"
 
 
 class MalformedError(ValueError):
-    """A fault of a file, and its remedy; :func:`reading` adds the name of the file."""
+    """A fault in a file, and its remedy; :func:`reading` adds the name of the file."""
 
     def __init__(self, cause: str, remedy: str = AGAIN) -> None:
         super().__init__(f"{cause}; {remedy}")
@@ -26,7 +26,7 @@ class MalformedError(ValueError):
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn every fault of a file into an :class:`AnnotationError` of one sentence that names the file."""
+    """Turn every fault in a file into an :class:`AnnotationError` of one sentence that names the file."""
     try:
         yield
     except MalformedError as error:
@@ -46,7 +46,7 @@ def read_document(path: Path, name: str) -> bytes:
 
     Args:
         path: The file, the folder or the archive.
-        name: Name of the file in the folder; its ending tells its kind.
+        name: Name of the file in the folder; its extension tells its kind.
 
     Raises:
         MalformedError: The archive is damaged, has no such file or several, or claims more than ``MOST_BYTES``.
@@ -65,7 +65,7 @@ def read_document(path: Path, name: str) -> bytes:
     except Exception as error:  # zipfile raises many kinds, depending on the bytes
         raise MalformedError(f"the archive is damaged ({error or type(error).__name__})") from error
     raise MalformedError(
-        f"the archive holds {len(parts)} {ending} files, or a huge one", f"unpack it and name the {ending} file"
+        f"the archive contains {len(parts)} {ending} files, or a huge one", f"unpack it and name the {ending} file"
     )
 
 
@@ -80,7 +80,7 @@ def read_json(path: Path, name: str) -> Any:
 
 
 def field(value: Any, key: str, *kinds: type, where: str) -> Any:
-    """Return a value of a JSON object, checked to be of one of some types; True and False are no integers.
+    """Return a value of a JSON object and check its type; True and False are not integers.
 
     Raises:
         MalformedError: It is missing, or of another type.
@@ -93,10 +93,10 @@ def field(value: Any, key: str, *kinds: type, where: str) -> Any:
 
 
 def check_free(out: Path) -> None:
-    """Refuse a folder that holds anything: answers that somebody has filled in are never overwritten.
+    """Refuse a folder that is not empty: answers that somebody has filled in are never overwritten.
 
     Raises:
-        AnnotationError: It holds something, or is a file.
+        AnnotationError: It is not empty, or is a file.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AnnotationError(f"{out} is there already and not an empty folder; name another one")
+        raise AnnotationError(f"{out} exists and is not an empty folder; name another one")

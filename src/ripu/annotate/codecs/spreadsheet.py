@@ -13,9 +13,9 @@ _FORMULA = tuple("=+-@＝＋－＠'\t\r\n")
 
 
 def table_bytes(rows: Iterable[Sequence[str]]) -> bytes:
-    """Return a CSV table in UTF-8 with a byte order mark; no cell of it is taken for a formula.
+    """Return a CSV table in UTF-8 with a byte order mark; none of its cells is taken for a formula.
 
-    A leading apostrophe marks a cell as text; :func:`plain_cell` takes it away.
+    A leading apostrophe marks a cell as text; :func:`plain_cell` removes it.
     """
     text = io.StringIO(newline="")
     csv.writer(text).writerows([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in row] for row in rows)
@@ -28,10 +28,10 @@ def plain_cell(cell: str) -> str:
 
 
 def read_table(content: bytes, columns: Iterable[str]) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows below the head of a table, whatever separates its cells, with their numbers from 2.
+    """Return the rows below the header of a table, whatever separates its cells, with their numbers from 2.
 
     Raises:
-        MalformedError: It is no table in UTF-8 or UTF-16, or its first line does not name the columns.
+        MalformedError: It is not a table in UTF-8 or UTF-16, or its first line does not name the columns.
     """
     wanted = set(columns)
     limit = csv.field_size_limit(MOST_CELL)

@@ -4,7 +4,7 @@ const TOKEN = "ripu-annotate:token";
 const PATIENCE_MS = 15000;
 
 export class ApiError extends Error {
-  // status: that of the answer, or 0 where there was none.
+  // status: that of the response, or 0 without one.
   constructor(status, message) {
     super(message);
     this.status = status;
@@ -38,10 +38,10 @@ export class Api {
     try {
       answer = await fetch(path, { signal: AbortSignal.timeout(PATIENCE_MS), ...options, headers });
     } catch {
-      throw new ApiError(0, "The server does not answer.");
+      throw new ApiError(0, "The server does not respond.");
     }
     if (answer.ok) return answer;
-    let message = `The server answered with status ${answer.status}.`;
+    let message = `The server responded with status ${answer.status}.`;
     try { message = (await answer.json()).error || message; } catch { /* no JSON: keep the plain sentence */ }
     throw new ApiError(answer.status, message);
   }
@@ -67,7 +67,7 @@ export class Api {
     try {
       return await answer.json();
     } catch {
-      throw new ApiError(0, "The server's answer was cut off.");
+      throw new ApiError(0, "The server's response was cut off.");
     }
   }
 }

@@ -2,7 +2,7 @@
 // Nothing here knows the page; a label is a class id, 255 void, or UNSET.
 
 export const UNSET = -1;
-export const SPLITS_SHOWN = 9;  // one a digit
+export const SPLITS_SHOWN = 9;  // one per digit
 
 export const isMixed = (labels) => labels.some((label) => label !== labels[0]);
 
@@ -40,7 +40,7 @@ export class Draft {
 
   shown() { return this.split ? this.#splitLabels(this.split.at) : this.labels; }
 
-  // Return the labels of a split, for its picture; the second class may be missing yet.
+  // Return the labels of a split, for its picture; the second class may still be missing.
   splitLabels(at) {
     if (this.split) return this.#splitLabels(at);
     return [...this.#splits[at]].map((side) => (side === "0" ? this.armed : UNSET));
@@ -56,7 +56,7 @@ export class Draft {
     this.armed = label;
   }
 
-  // A letter: the second class of a split, or the class of all pixels that are left. Return the finished labels, or null.
+  // A letter: the second class of a split, or the class of all remaining pixels. Return the finished labels, or null.
   choose(label) {
     if (this.split) {
       this.#remember();

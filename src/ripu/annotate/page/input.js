@@ -5,7 +5,7 @@ import { SPLITS_SHOWN } from "./draft.js";
 const isField = (target) => target instanceof Element && target.closest("input, textarea, select, dialog[open]") !== null;
 const isControl = (target) => target instanceof Element && target.closest("button, a, summary") !== null;
 
-// Return the lower-case Latin letter of a key, also where the layout writes another alphabet; else null.
+// Return the lower-case Latin letter of a key, even if the layout writes another alphabet; else null.
 function letterOf(event) {
   if (/^[a-z]$/i.test(event.key)) return event.key.toLowerCase();
   if (event.key.length === 1 && event.key > "\u007f") return /^Key([A-Z])$/.exec(event.code)?.[1].toLowerCase() ?? null;

@@ -29,7 +29,7 @@ export class Outbox extends EventTarget {
 
   state = "saved";  // saved, saving, offline, full, closed, locked
   message = "";
-  isKept = true;  // false where the browser refuses to store anything
+  isKept = true;  // false if the browser refuses to store anything
 
   constructor(api, run) {
     super();
@@ -56,7 +56,7 @@ export class Outbox extends EventTarget {
 
   get aside() { return [...this.#aside.values()]; }
 
-  // The questions that were answered here, saved or not: a reply that was under way meanwhile may still ask them.
+  // The questions that were answered here, saved or not: a reply under way may still ask them.
   get qids() { return this.#answered; }
 
   add(scope, answer) {
@@ -175,7 +175,7 @@ export class Outbox extends EventTarget {
     return this.#api.post("/api/answers", body, keepalive);
   }
 
-  // Return whether to go on at once.
+  // Return whether to continue at once.
   #handle(problem, batch) {
     const { status, message } = problem;
     this.message = message;

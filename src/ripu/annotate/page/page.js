@@ -1,4 +1,4 @@
-// The page: asks one question after another. Keys act at once on what is in memory; the network follows behind.
+// The page: asks one question after another. Keys act at once on what is in memory; the network catches up.
 
 import { Api } from "./api.js";
 import { Draft, SPLITS_SHOWN, isMixed, keypadOf } from "./draft.js";
@@ -63,9 +63,9 @@ async function loadRun() {
     fresh = await api.get("/api/run");
   } catch (failure) {
     if (failure.status === 401) return showLocked(failure.message);
-    if (!run) showPanel("The server does not answer", [element("p", sentence(failure.message)), element("p", "This page tries again every few seconds. If the server was stopped, start it again: python -m ripu.annotate RUN")]);
-    pollTimer = setTimeout(loadRun, POLL_MS);
-    return;
+    if (!run) showPanel("The server does not respond", [element("p", sentence(failure.message)), element("p", "This page
+    tries again every few seconds. If the server was stopped, start it again: python -m ripu.annotate RUN")]); pollTimer
+    = setTimeout(loadRun, POLL_MS); return;
   }
   fresh.id ??= `${fresh.run}:${fresh.classes_digest}`;  // what keeps answers of different runs apart
   const isOther = !run || run.round !== fresh.round || run.classes_digest !== fresh.classes_digest || run.id !== fresh.id;
@@ -137,7 +137,7 @@ async function refill() {
     pollTimer = setTimeout(refill, 2000);
   } finally {
     isRefilling = false;
-    if (asked !== line) refill();  // for the line that has taken its place meanwhile
+    if (asked !== line) refill();  // for the line that has replaced it meanwhile
   }
   if (line.current) prefetch();
   else proceed();
@@ -335,7 +335,7 @@ function give(item, labels, options = {}) {
 function answer(labels, { isAccepted = false } = {}) {
   const item = line.current;
   if (!item) return;
-  if (!isReady && labels) return say("The picture is still missing: wait for it, skip it with →, or press U.");
+  if (!isReady && labels) return say("The picture has not loaded yet: wait for it, skip it with →, or press U.");
   const { question } = item;
   const hasSuggestion = !item.answer && suggestionOf(question) !== null;
   const suggestion = question.blind ? "blind" : hasSuggestion ? (isAccepted ? "accepted" : "shown") : null;
@@ -351,7 +351,7 @@ function answerGroup(label) {
   if (!item) return;
   if (draft) return say("Finish or cancel the split first.");
   if (!hasOverlays) return say("Show the overlays first (H): the touching windows are hidden.");
-  if (!isReady) return say("The picture is still missing.");
+  if (!isReady) return say("The picture has not loaded yet.");
   const items = [item, ...line.touching(item)];
   const group = newName();
   const ms = (1000 * seconds()) / items.length;
@@ -676,7 +676,7 @@ function showStats() {
   $("counts").replaceChildren(element("b", count(done)), ` of ${count(stats.questions)} done · `, element("b", count(left)), " left");
   const own = stats.annotators?.find(({ by }) => by === me)?.seconds_per_answer ?? null;
   const pace = ownTimes.answers >= 5 ? ownTimes.seconds / ownTimes.answers : own ?? stats.seconds_per_answer ?? null;
-  $("pace").replaceChildren(...(pace === null ? [] : [element("b", pace.toFixed(1)), " s an answer"]));
+  $("pace").replaceChildren(...(pace === null ? [] : [element("b", pace.toFixed(1)), " s per answer"]));
   $("pace").title = "Mean time of your answers, without pauses of more than a minute";
   const hours = pace === null ? null : (pace * left) / 3600;
   $("hours").replaceChildren(...(hours === null ? [] : hours < 1 ? [element("b", count(Math.ceil(60 * hours))), " min left"] : [element("b", hours.toFixed(1)), " h left"]));
@@ -687,8 +687,8 @@ function showStats() {
 
 function showSaved() {
   const waiting = outbox.count;
-  const kept = `${plural(waiting, "answer")} kept ${outbox.isKept ? "in this browser" : "by this page alone: keep it open"}`;
-  const text = {
+  const kept = `${plural(waiting, "answer")} kept ${outbox.isKept ? "in this browser" : "only by this page: keep it
+  open"}`; const text = {
     saved: "saved", saving: `saving ${count(waiting)}`, offline: `offline, ${kept}`, full: `the server's disk is full, ${kept}`,
     closed: `the round is closed, ${kept}`, locked: `not signed in, ${kept}`,
   }[outbox.isEmpty ? "saved" : outbox.state];
@@ -702,7 +702,7 @@ function showSaved() {
   note("aside", aside ? `${plural(aside, "answer")} could not be saved, and ${aside === 1 ? "is" : "are"} kept in this browser.` : "", "Show them", showAside);
 }
 
-function showLocked(message = "The address of this page has no key in it.") {
+function showLocked(message = "The address of this page contains no key.") {
   showPanel("Not signed in", [
     element("p", sentence(message)),
     element("p", "Open the address that python -m ripu.annotate printed, or paste it here. Answers that are not saved yet stay in this browser."),
@@ -716,7 +716,7 @@ function showLocked(message = "The address of this page has no key in it.") {
 
 function askName() {
   showPanel("Who answers?", [
-    element("p", "Your name is kept with your answers, so that agreement between people can be measured."),
+    element("p", "Your name is kept with your answers, so that the agreement between people can be measured."),
     fields("Name", "Start", (value) => {
       store(localStorage, NAME, value.slice(0, 80));
       me = value.slice(0, 80);
@@ -728,8 +728,8 @@ function askName() {
 }
 
 function showWaiting() {
-  showPanel("No round is open yet", [element("p", "The run has not asked anything so far. This page looks again every few seconds.")]);
-  pollTimer = setTimeout(loadRun, POLL_MS);
+  showPanel("No round is open yet", [element("p", "The run has not asked anything yet. This page checks again every few
+  seconds.")]); pollTimer = setTimeout(loadRun, POLL_MS);
 }
 
 function showClosed() {
@@ -744,7 +744,7 @@ function showClosed() {
   pollTimer = setTimeout(loadRun, POLL_MS);
 }
 
-// There is no question to show: say why.
+// Say why no question is shown.
 function showNothing() {
   if (problem) {
     return showPanel("Waiting for the server", [
@@ -753,18 +753,19 @@ function showNothing() {
     ]);
   }
   if (!isExhausted) return showPanel("Fetching questions…", []);
-  if (queue === "conflicts") return showPanel("No conflict is left", [], [["Back to the questions", () => startLine("round"), true]]);
-  if (waitSeconds !== null) {
+  if (queue === "conflicts") return showPanel("No conflicts left", [], [["Back to the questions", () =>
+  startLine("round"), true]]); if (waitSeconds !== null) {
     clearTimeout(waitTimer);
     waitTimer = setTimeout(() => { isExhausted = false; refill(); }, 1000 * Math.min(20, Math.max(1, waitSeconds)));
-    return showPanel("Nothing for you right now", [element("p", "Others are at work on the questions that are left. This page looks again every 20 seconds.")], [["Close round…", askClose]]);
+    return showPanel("Nothing for you right now", [element("p", "Others are working on the remaining questions. This
+    page checks again every 20 seconds.")], [["Close round…", askClose]]);
   }
   const about = [[stats.answered, "answered"], [stats.unsure, "unsure"], [stats.conflicts || 0, "in conflict"]];
   const buttons = [["Undo", undo], ["Close the round…", askClose, true]];
   if (stats.conflicts) buttons.unshift(["Resolve conflicts", () => startLine("conflicts")]);
   showPanel("All questions are answered", [
-    element("p", "Nothing is left for you in this round. Backspace takes the last answer back; closing the round hands the answers to the run."),
-    tallyList(about),
+    element("p", "Nothing is left for you in this round. Backspace takes back the last answer; closing the round hands
+    the answers to the run."), tallyList(about),
   ], buttons);
   loadStats();
 }
@@ -785,7 +786,7 @@ async function askClose() {
   const unanswered = fresh.unanswered ?? fresh.questions - fresh.answered - fresh.unsure - fresh.conflicts;
   const content = [tallyList([[fresh.answered, "answered"], [unanswered, "unanswered"], [fresh.unsure, "unsure"], [fresh.conflicts, "in conflict"]])];
   content.push(element("p", unanswered || fresh.unsure || fresh.conflicts
-    ? "What is unanswered, unsure or in conflict stays unlabelled, and is not asked again."
+    ? "Questions that are unanswered, unsure or in conflict stay unlabelled and are not asked again."
     : "Every question has an answer."));
   if (!isSaved) content.push(element("p", `${plural(outbox.count, "answer")} of yours could not be saved yet and would come too late.`));
   $("close-text").replaceChildren(...content);
@@ -855,7 +856,7 @@ function makeOutbox() {
 
 function sortOutbox() {
   const moved = outbox.sort(run.round, run.classes_digest, (item) => item.round !== run.round
-    ? `it answers round ${item.round + 1}, and round ${run.round + 1} is open now`
+    ? `it answers round ${item.round + 1}, but round ${run.round + 1} is open now`
     : "the classes have changed since");
   if (moved) say(`${plural(moved, "answer")} put aside.`);
 }

@@ -8,12 +8,12 @@ export const element = (tag, text, properties = {}) => Object.assign(document.cr
 export const stored = (place, key) => { try { return place.getItem(key); } catch { return null; } };
 export const store = (place, key, value) => { try { place.setItem(key, value); } catch { /* not kept */ } };
 
-// Tell it to whoever listens to the page.
+// Announce a text to screen readers.
 export function say(text) {
   $("announcement").textContent = text;
 }
 
-// Show a notice with an optional button; an empty text takes it away.
+// Show a notice with an optional button; an empty text removes it.
 export function note(name, text, label, action) {
   const old = $("notices").querySelector(`[data-name="${name}"]`);
   if (!text) return old?.remove();
@@ -43,7 +43,7 @@ export function showPanel(title, content, buttons = []) {
   body.append(...content, ...(buttons.length ? [row] : []));
   const isNew = $("panel-title").textContent !== title || $("panel-body").textContent !== body.textContent;
   $("panel-title").textContent = title;
-  if (isNew) $("panel-body").replaceChildren(...body.childNodes);  // else whoever is in it stays there
+  if (isNew) $("panel-body").replaceChildren(...body.childNodes);  // else the focus stays in it
   for (const name of ["qid", "ready", "draft"]) delete document.body.dataset[name];
 }
 

@@ -1,4 +1,4 @@
-// What this person has answered in the round, newest last, so that Backspace goes back without limit, also after a
+// What this person has answered in the round, newest last, so that Backspace goes back without limit, even after a
 // refresh. Kept in IndexedDB; without it, for as long as the page is open.
 
 const DATABASE = "ripu-annotate";
@@ -58,7 +58,7 @@ export class Past {
   async #write(change) {
     const database = await this.#database;
     if (!database) return;
-    try { change(database.transaction(TABLE, "readwrite").objectStore(TABLE)); } catch { /* kept by the page alone */ }
+    try { change(database.transaction(TABLE, "readwrite").objectStore(TABLE)); } catch { /* kept only by the page */ }
   }
 
   async #older() {

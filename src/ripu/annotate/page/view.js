@@ -1,6 +1,6 @@
 // Drawing: the asked window enlarged, its surroundings at 1:1, and the whole image with a marker. Lengths are device
-// pixels. Images are never smoothed, but for the overview, and nothing is drawn over the asked pixels but the labels of
-// an answer in the making.
+// pixels. Images are never smoothed, except the overview, and nothing is drawn over the queried pixels except the
+// labels of an answer in the making.
 
 import { UNSET } from "./draft.js";
 
@@ -162,7 +162,7 @@ export function drawTicks(canvas, place, question, unit) {
   }
 }
 
-// Draw the labels of an answer in the making: letters where there is room for them, else a tint.
+// Draw the labels of an answer in the making: letters if they fit, else a tint.
 export function drawLabels(canvas, place, question, labels, classOf, unit) {
   const context = canvas.getContext("2d");
   const hasRoom = place.scale >= 13 * unit;
@@ -268,7 +268,7 @@ export function drawOverview(canvas, bitmap, question, shown, unit, gamma = 1) {
   }
 }
 
-// Draw labels of a small region as a picture of its own, e.g. a split to choose; hatched where there is no label yet.
+// Draw labels of a small region as a picture of its own, e.g. a split to choose; hatched where a label is missing.
 export function drawSketch(canvas, question, labels, classOf) {
   const { top, bottom, left, right } = question.box;
   const scale = Math.max(1, Math.floor(canvas.width / Math.max(right - left, bottom - top)));

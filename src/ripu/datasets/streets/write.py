@@ -1,7 +1,7 @@
 """Files of the generated streets: layouts, parallel work and the record of complete sets.
 
 A set is complete when `streets.json` lists it; that file is written last, and atomically. While a set is being made,
-`streets.partial.json` holds its generator version and size, so that interrupted work can be resumed.
+`streets.partial.json` contains its generator version and size, so that interrupted work can be resumed.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _known(folder: Path, head: Mapping[str, int], counts: Mapping[str, int]) -> 
     for name, count in counts.items():
         if len(known.get(name, {})) > count:
             raise ConfigError(
-                f"{folder} holds {len(known[name])} scenes of {name} but {count} were asked for, and loaders read "
+                f"{folder} contains {len(known[name])} scenes of {name} but {count} were asked for, and loaders read "
                 f"every file of a folder; ask for {len(known[name])} or more, or give another root"
             )
     return known

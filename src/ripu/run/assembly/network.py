@@ -49,8 +49,8 @@ def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
             raise ConfigError(f"{key}: {error}") from error
         if layout == "torchvision":
             raise ConfigError(
-                f"model.checkpoint={checkpoint} is a torchvision ResNet file, which holds no head; start the backbone "
-                f"from it with {argument('model.weights', checkpoint)}"
+                f"model.checkpoint={checkpoint} is a torchvision ResNet file, which contains no head; start the "
+                f"backbone from it with {argument('model.weights', checkpoint)}"
             )
     return network
 

@@ -56,7 +56,7 @@ class Measured:
     warm_up: float = 0.0  # extra time of the very first step
     reads: dict[str, float] = field(default_factory=dict)  # a sample: source, target, val, pool, label (of the target)
     first_reads: dict[str, float] = field(default_factory=dict)  # the same with an empty cache; equal without one
-    index_label: float = 0.0  # reading a source label for the class index; 0 where no new index is needed
+    index_label: float = 0.0  # reading a source label for the class index; 0 if no new index is needed
     round_image: float = 0.0  # scoring, picking and asking one image, reading left out
     round_rest: float = 0.0  # the rest of a round by image: committing it and counting
     page: float = 0.0  # rewriting the report
@@ -72,8 +72,8 @@ class Measured:
     page_share: float = 0.0  # bytes of report.html over those of report/
     picture_bytes: float = 0.0  # pictures/ and panel/ by picture
     row_bytes: float = 0.0  # a row of metrics.csv
-    prediction_bytes: float = 0.0  # predictions/ by validation image; 0 where none are kept
-    clicks_per_pick: float | None = None  # in the timed round; None where nobody answered
+    prediction_bytes: float = 0.0  # predictions/ by validation image; 0 if none are kept
+    clicks_per_pick: float | None = None  # in the timed round; None if nobody answered
     memory: dict[str, float] = field(default_factory=dict)  # most in use, GiB: process, and on a GPU device
     memory_total: dict[str, float] = field(default_factory=dict)  # of the machine, GiB, by the same names
 
@@ -104,7 +104,7 @@ class Budget:
     all_round_px: int  # pixels of all images in a round
     all_px: int  # pixels of all images in all rounds
     share: float  # of all target pixels
-    clicks_per_pick: float | None  # 1 for pixels; for regions as in the timed round; None where nobody answers
+    clicks_per_pick: float | None  # 1 for pixels; for regions as in the timed round; None if nobody answers
 
 
 @dataclass(frozen=True)
