@@ -303,7 +303,7 @@ def test_a_replay_that_was_killed_goes_on_with_no_other_command(run: Path, tmp_p
     with pytest.raises(ConfigError, match="is not JSON"):
         _replay(run, out, "acquisition=ripu")
     (out / "replay-inputs.json").unlink()
-    with pytest.raises(ConfigError, match=r"without replay-inputs\.json, which names their inputs"):
+    with pytest.raises(ConfigError, match=r"but replay-inputs\.json \(inputs\) is missing"):
         _replay(run, out, "acquisition=ripu")
 
 

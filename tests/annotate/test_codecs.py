@@ -250,12 +250,12 @@ def test_strange_images_and_questions_are_named_and_skipped(run: Run, tmp_path: 
         (xml(f"{CROP}<polygon/></image>"), "contains a <polygon>; answer with tags or masks"),
         (xml(f'{CROP}<tag label="rode"/></image>'), r"'rode' \(image 0-0-0, did you mean 'road'\?\)"),
         (xml(f"{CROP}<tag/></image>"), "unknown classes: ''"),
-        (xml(f"{CROP}{mask(0, 0, 545, 1)}</image>"), "leaves the picture"),
+        (xml(f"{CROP}{mask(0, 0, 545, 1)}</image>"), "beyond the picture"),
         (xml(f"{CROP}{mask(-1, 0, 4, 1)}</image>"), "damaged"),
         (xml(f"{CROP}{mask(0, 0, 4, 1).replace('0, 4', '0, 3')}</image>"), "do not add up"),
         (xml(f"{CROP}{mask(0, 0, 4, 1).replace('0, 4', '9' * 10_000)}</image>"), "damaged"),
         (xml(f"{CROP}{mask(0, 0, 4, 1).replace('0, 4', '٤')}</image>"), "damaged"),
-        (xml(f'<image name="0-0-0.png" width="34" height="34">{mask(0, 0, 1, 1)}</image>'), "not its crop of"),
+        (xml(f'<image name="0-0-0.png" width="34" height="34">{mask(0, 0, 1, 1)}</image>'), "pixels of its crop"),
     ],
 )
 def test_an_xml_file_that_cannot_be_read_says_why(run: Run, tmp_path: Path, text: str | bytes, cause: str) -> None:
@@ -323,9 +323,9 @@ def test_choices_and_strokes_of_label_studio(run: Run, tmp_path: Path) -> None:
         ([{"type": "rectanglelabels", "value": {}}], "rectanglelabels.*answer with choices or brush strokes"),
         ([{**choice("road"), "type": None}], "no type of type str"),
         ([7], "no type of type str"),
-        ([{**brush(np.zeros((544, 544))), "original_width": 545}], "not its crop of"),
+        ([{**brush(np.zeros((544, 544))), "original_width": 545}], "pixels of its crop"),
         ([{**brush(np.zeros((544, 544))), "image_rotation": 90}], "or is turned"),
-        ([brush(np.zeros((544, 543)))], "brush mask is damaged, or not of 544 x 544"),
+        ([brush(np.zeros((544, 543)))], "brush mask is damaged, or does not have 544 x 544"),
         ([{**brush(np.zeros((544, 544))), "value": {"rle": [0] * 9, "brushlabels": ["car"]}}], "damaged"),
         ([{**brush(np.zeros((544, 544))), "value": {"rle": [], "brushlabels": ["car"]}}], "damaged"),
         ([{**brush(np.zeros((544, 544))), "value": {"rle": [1.5, 10**4000], "brushlabels": ["car"]}}], "damaged"),
@@ -420,7 +420,7 @@ def test_a_full_mask_answers_what_was_asked_alone(run: Run, tmp_path: Path) -> N
     ("changes", "cause"),
     [
         ({"categories": [{"id": 1, "name": "skies"}]}, "'skies' .did you mean 'sky'"),
-        ({"categories": [{"id": 1, "name": "sky"}] * 2}, "has the id of another one"),
+        ({"categories": [{"id": 1, "name": "sky"}] * 2}, "has the same id as an earlier entry"),
         ({"categories": []}, "does not list"),
         ({"categories": None}, "no categories of type list"),
         ({"images": [{"id": [5], "file_name": "a"}]}, "no id of type int or str"),
@@ -434,8 +434,8 @@ def test_a_full_mask_answers_what_was_asked_alone(run: Run, tmp_path: Path) -> N
                 text,
             )
             for size, counts, text in (
-                ([140, 204], [0, 140 * 203], "not of the size 140 x 203"),
-                ([10**9, 10**9], [0, 10**18], "not of the size 140 x 203"),
+                ([140, 204], [0, 140 * 203], "not have the size of the label, 140 x 203"),
+                ([10**9, 10**9], [0, 10**18], "not have the size of the label, 140 x 203"),
                 ([140, 203], [0, 140 * 203 + 1], "do not add up"),
                 ([140, 203], [-1, 140 * 203 + 1], "do not add up"),
                 ([140, 203], [0.0, 140.0 * 203], "do not add up"),
@@ -498,8 +498,8 @@ def test_label_images_of_other_ids_sizes_and_names(run: Run, tmp_path: Path) -> 
     assert run.read("png", tmp_path / "out") == ({}, Found(unknown_images=unknown))
     for pixels, cause in (
         (full * 4, r"contains the unknown ids \[4\]"),
-        (full[:-1], "not 8 bits of 140 x 203"),
-        (np.stack([full] * 3, axis=-1), "not 8 bits of 140 x 203"),
+        (full[:-1], "not 8-bit of 140 x 203"),
+        (np.stack([full] * 3, axis=-1), "not 8-bit of 140 x 203"),
         (full.astype(np.uint16), "not 8 bits"),
     ):
         Image.fromarray(pixels).save(first)

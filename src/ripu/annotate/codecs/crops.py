@@ -124,7 +124,10 @@ class Painting:
         """
         size = self.window.picture_size
         if [str(height), str(width)] != [str(side) for side in size]:
-            raise MalformedError(f"{where} is not the crop of {size} pixels", "label the crops as they were exported")
+            raise MalformedError(
+                f"{where} does not have the {size[0]} x {size[1]} pixels of its crop",
+                "label the crops as they were exported",
+            )
 
     def fill(self, label: int) -> None:
         """Answer for all pixels of the question."""
