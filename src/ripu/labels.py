@@ -186,7 +186,7 @@ def _stats_text(stats: StoreStats, with_images: bool) -> str:
         spent = stats.total.picks - stats.carried.picks
         parts.append(f"planned {stats.planned_picks:,} picks, spent {spent:,}, left {stats.left_picks:,}{at_most}")
     if stats.unasked_answers:
-        parts.append(f"{stats.unasked_answers:,} further pixels are answered that none of these rounds asks for")
+        parts.append(f"{stats.unasked_answers:,} further pixels are answered that none of these rounds asks about")
     return "\n\n".join(parts)
 
 

@@ -120,7 +120,7 @@ def negative_learning_loss(logits: Tensor, threshold: float = 0.05, *, epsilon: 
         raise ValueError(f"negative threshold tau = {threshold} is outside (0, 1); the paper uses 0.05")
     probs_BCHW = torch.softmax(logits.float(), dim=1)
     below_BCHW = ~(probs_BCHW.detach() >= threshold)  # includes NaN, which must reach the loss to be found
-    # Classes at or above tau are masked before the logarithm: log(1 - 1) would put NaN into the gradient.
+    # Classes at or above tau are masked before the logarithm: log(1 - 1) would make the gradient NaN.
     kept_BCHW = torch.where(below_BCHW, probs_BCHW, 0.0)
     log_complement_BCHW = torch.log1p(-kept_BCHW) if epsilon == 0.0 else torch.log(1.0 - kept_BCHW + epsilon)
     return -(log_complement_BCHW * below_BCHW).sum() / below_BCHW.sum().clamp(min=1)

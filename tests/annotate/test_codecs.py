@@ -500,7 +500,7 @@ def test_label_images_of_other_ids_sizes_and_names(run: Run, tmp_path: Path) -> 
         (full * 4, r"contains the unknown ids \[4\]"),
         (full[:-1], "not 8-bit of 140 x 203"),
         (np.stack([full] * 3, axis=-1), "not 8-bit of 140 x 203"),
-        (full.astype(np.uint16), "not 8 bits"),
+        (full.astype(np.uint16), "not 8-bit"),
     ):
         Image.fromarray(pixels).save(first)
         with pytest.raises(AnnotationError, match=cause):

@@ -135,7 +135,7 @@ def _strange(path: Path) -> None:
         ),
         (
             "gtav/labels/00001.png", lambda path: Image.new("L", (48, 32), 7).save(path), "source",
-            "labels of another size", "note",
+            "labels that differ in size", "note",
         ),
         ("cityscapes/gtFine/val/*/*", _to_train_ids, "val", "labels contain train ids", "error"),
         ("cityscapes/gtFine/val/*/*", lambda path: _grey(path, 0), "val", "are zeros", "error"),

@@ -213,7 +213,7 @@ def test_what_does_not_go_together() -> None:
         _ = spec("dataset=camvid", "mode.image_cap=0.5", "mode.budget_per=dataset").query
     with pytest.raises(ConfigError, match=r"mode\.budget_per=batch"):
         _ = spec("dataset=camvid", "mode.budget_per=batch").query
-    with pytest.raises(ConfigError, match=r"give mode\.radius alone"):
+    with pytest.raises(ConfigError, match=r"give only mode\.radius"):
         _ = spec("dataset=camvid", "region.radius=3").region
     with pytest.raises(TypeError):
         Square(1).partition((4, 4))

@@ -313,7 +313,7 @@ def _make_plan(config: Mapping[str, Any]) -> Plan:
             pretrain = round(float(setting["pretrain_fraction"]) * max_steps)
         if not steps and not has_labels:
             raise ConfigError(
-                "selection_steps=[] asks for nothing, and there are no labels to train on; give steps, begin with "
+                "selection_steps=[] asks nothing, so the run has no labels to train on; give steps, begin with "
                 "existing labels (start.labels=FOLDER, start.run=RUN), or use setting=source_only"
             )
         if not steps and pretrain >= max_steps:

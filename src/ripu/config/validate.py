@@ -177,7 +177,7 @@ def locate(target: str, key: str) -> Any:
     """Return the object of a dotted name; ``key`` is its place in the configuration, for the message.
 
     Raises:
-        ConfigError: There is no such object.
+        ConfigError: The object does not exist.
     """
     log = logging.getLogger("hydra.utils")
     before = log.disabled

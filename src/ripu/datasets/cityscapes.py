@@ -23,7 +23,7 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
         The scenes sorted by city and name; image ids are ``CITY/CITY_SEQUENCE_FRAME``.
 
     Raises:
-        DatasetNotFoundError: There is no image or no label.
+        DatasetNotFoundError: No image or no label exists.
     """
     root = Path(root)
     images = sorted((root / "leftImg8bit" / split).glob(f"*/[!.]*{_IMAGE_SUFFIX}"))

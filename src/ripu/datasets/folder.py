@@ -41,7 +41,7 @@ def make_taxonomy(
         subsets: Named groups of classes over which a further mean is reported.
 
     Raises:
-        SceneError: There are no classes or more than 254, a colour is not an RGB triple, or a name is unknown.
+        SceneError: The classes are none or more than 254, a colour is not an RGB triple, or a name is unknown.
 
     >>> make_taxonomy("mine", ["road", "car"], {7: "road", 8: "road", 26: "car"}).disk_to_train
     {7: 0, 8: 0, 26: 1}
@@ -171,7 +171,7 @@ def load_folder(
         The scenes in the order of patterns and names; image ids are paths below ``root`` without extension.
 
     Raises:
-        SceneError: There is no image, an image has no label, sizes differ, or a label has undeclared ids or colours.
+        SceneError: No image exists, an image has no label, sizes differ, or a label has undeclared ids or colours.
     """
     root, key = Path(root), f"dataset.{name}"
     needed = _NEEDED.get(name, f"{key}.images is not given; name a folder or a glob below dataset.root")

@@ -17,7 +17,7 @@ def load_gtav(root: str | Path) -> SceneDataset:
     lack a few files. Image and label are resized separately for training, so they may differ in size.
 
     Raises:
-        DatasetNotFoundError: There is no labelled image.
+        DatasetNotFoundError: No labelled image exists.
     """
     root = Path(root)  # contains images/ and labels/
     scenes, num_images, num_labels = pair_by_name(root / "images", root / "labels", f"GTAV in {root}")

@@ -46,7 +46,7 @@ def load_synthia(root: str | Path) -> SceneDataset:
     An image without a label file, or the other way round, is left out and reported once.
 
     Raises:
-        DatasetNotFoundError: There is no labelled image; names the subset that is there instead, if any.
+        DatasetNotFoundError: No labelled image exists; the message names the subset that exists instead, if any.
     """
     root = Path(root)  # contains RAND_CITYSCAPES/
     base = root / SUBSET

@@ -117,7 +117,7 @@ def judge_sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) ->
     found += _listed(
         WARNING, name, what, "look at one: images are read upright, so labels must be upright too", unclear
     )
-    what = "labels of another size than their image, in the same proportions"
+    what = "labels that differ in size from their image, in the same proportions"
     found += _listed(NOTE, name, what, "nothing to do: both are resized for training", scaled)
     sizes = Counter(one.image_size for one in facts if one.image_size)
     if len(sizes) > 3:

@@ -36,7 +36,7 @@ class Tally:
 
     @classmethod
     def zero(cls, num_classes: int) -> Tally:
-        """Return a tally of nothing."""
+        """Return an empty tally."""
         return cls(0, 0, 0, 0, 0, 0, 0, 0, 0, [0] * num_classes, [0] * num_classes)
 
     @classmethod
@@ -96,7 +96,7 @@ class RoundAccount:
 class StoreStats:
     """The budget account of a store.
 
-    ``planned_picks`` are those that the run plans to spend over all images and rounds, on top of the carried ones. It
+    ``planned_picks`` are those that the run plans to spend on all images and rounds, on top of the carried ones. It
     is None without a plan, and if images differ in size: the plan is that of the largest then. (On the training grid
     the budget is the same for all sizes.) Each of the picks that are left will cost one click or more.
     """
@@ -109,9 +109,9 @@ class StoreStats:
     images: dict[str, Tally]  # by image id
     planned_picks: int | None
     left_picks: int | None
-    left_pixels: int | None  # that they can ask for at most; None if regions are not squares
+    left_pixels: int | None  # that they can ask about at most; None if regions are not squares
     left_picks_per_image: dict[str, int] | None
-    unasked_answers: int  # pixels answered, but not asked for by these rounds, e.g. of undone ones
+    unasked_answers: int  # pixels answered, but not asked about by these rounds, e.g. of undone ones
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as a JSON object."""

@@ -29,7 +29,7 @@ def verify_store(store: LabelReader, progress: Callable[[int, int], None]) -> li
     """Check every checksum and every invariant, those of rounds that were undone included.
 
     The invariants: rounds are numbered without gaps and their steps increase; no image is over budget; no pixel is
-    asked for twice; picks and answers lie inside their image; labels are classes or void; no pixel has two answers;
+    asked about twice; picks and answers lie inside their image; labels are classes or void; no pixel has two answers;
     every file belongs to this store.
     """
     try:
@@ -156,7 +156,7 @@ def _check_held(store: LabelReader, path: Path) -> Iterator[str]:
         if path.name != held_name(file_digest(path)):
             raise CorruptStoreError(
                 f"{path}: does not match the checksum in its name, bytes were changed; restore it from a copy of the "
-                "run, or remove it: what it answers will be asked again"
+                "run, or remove it: the pixels that it answers will be asked about again"
             )
         for number, (indices, labels) in read_unlisted(store, path):
             image = store.images[number]

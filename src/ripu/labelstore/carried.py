@@ -64,7 +64,7 @@ def carried_rounds(parent: LabelReader) -> tuple[Round, ...]:
 
 
 def mask_round(index: int, origin: Mapping[str, Any]) -> Round:
-    """Return the carried round for a folder of masks: one pick per image, which asks for all pixels that are known."""
+    """Return the carried round for a folder of masks: one pick per image, which asks about all known pixels."""
     return Round(index, 0, 1, 0, 0, {"from": {"kind": "masks", **origin}})
 
 
@@ -104,7 +104,7 @@ def carried_images(
 ) -> Iterator[Carried]:
     """Yield the records that each image carries over: :func:`carried_rounds`, then :func:`mask_round`.
 
-    Pixels of a mask that the other run asked for already are not asked for again.
+    Pixels of a mask that the other run asked about are not asked about again.
 
     Args:
         images: The images of the run's store.
@@ -116,7 +116,7 @@ def carried_images(
         LabelStoreError: A mask and an earlier answer contradict each other.
     """
     known_to_parent = {image.image_id for image in parent.images} if parent is not None else set()
-    num_own = len(parent.rounds_as_of(num_rounds)) if parent is not None else 0  # it may go on in the meantime
+    num_own = len(parent.rounds_as_of(num_rounds)) if parent is not None else 0  # it may continue in the meantime
     num_carried = len(parent.carried) if parent is not None else 0
     for image in images:
         records = [no_picks(image.image_id)] * (num_carried + num_own)

@@ -89,7 +89,7 @@ def merge(parts: Sequence[Pixels], image: TargetImage) -> Pixels:
     if clash.any():
         row, col = divmod(int(indices[1:][clash][0]), image.width)
         raise AnswerConflictError(
-            f"image {image.image_id!r}: pixel (row {row}, column {col}) is given two different answers at once"
+            f"image {image.image_id!r}: pixel (row {row}, column {col}) got two different answers at once"
         )
     return indices[is_first], labels[is_first]
 
@@ -236,7 +236,7 @@ def _shard_name(spec: Round, rank: int, kind: str) -> str:
 
 
 def _check_record(store: LabelReader, record: ImagePicks, spec: Round) -> ImagePicks:
-    """Check every invariant of a record: form, budget, plan, and nothing asked for twice."""
+    """Check every invariant of a record: form, budget, plan, and no pixel asked about twice."""
     image = store.image(record.image_id)
     checked = check_picks(record, spec, image)
     where = f"round {spec.index}, image {image.image_id!r}"

@@ -44,7 +44,7 @@ class BadLabelError(LabelStoreError):
 
 
 class RevealedTwiceError(LabelStoreError):
-    """A pick asks for a pixel that another pick of this or an earlier round asks for."""
+    """A pick asks about a pixel that another pick of this or an earlier round asks about."""
 
 
 class OverBudgetError(LabelStoreError):
@@ -60,7 +60,7 @@ class RoundConflictError(LabelStoreError):
 
 
 class AnswerConflictError(LabelStoreError):
-    """A pixel that has an answer is given another one."""
+    """A pixel that has an answer is given a different one."""
 
 
 class ShardMissingError(LabelStoreError):

@@ -157,7 +157,7 @@ def check_header(folder: Path, body: Mapping[str, Any]) -> None:
     for image_id, height, width in body["images"]:
         if not isinstance(image_id, str) or not image_id or image_id in seen:
             raise LabelStoreError(
-                f"{folder}: image id {image_id!r} is empty, not text or occurs twice; give unique texts"
+                f"{folder}: image id {image_id!r} is empty, not text or occurs twice; give unique strings"
             )
         seen.add(image_id)
         if not (type(height) is int and type(width) is int and height > 0 and width > 0):
@@ -168,7 +168,7 @@ def check_header(folder: Path, body: Mapping[str, Any]) -> None:
             )
     names = body["class_names"]
     if not 1 <= len(names) <= MAX_CLASSES or not all(isinstance(name, str) for name in names):
-        raise LabelStoreError(f"{folder}: {len(names)} class names; give 1..{MAX_CLASSES} texts ({VOID} is void)")
+        raise LabelStoreError(f"{folder}: {len(names)} class names; give 1..{MAX_CLASSES} strings ({VOID} is void)")
     check_json(body["metadata"], f"{folder}: metadata")
 
 
@@ -204,7 +204,7 @@ def read_log(folder: Path, header_sha256: str) -> Log:
     events = tuple(_event_from_json(path, number, event) for number, event in enumerate(body["log"]))
     if body["store_sha256"] != header_sha256:
         raise CorruptStoreError(
-            f"{path}: belongs to another {STORE_FILE}; one of the two was copied alone, restore both from one run"
+            f"{path}: belongs to another {STORE_FILE}; only one of the two was copied; restore both from one run"
         )
     return Log(events)
 

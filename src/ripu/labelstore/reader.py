@@ -51,7 +51,7 @@ class LabelReader:
     ``num_rounds``, it reads as of a point in the run: rounds with an index below it count, None counts all.
 
     Methods raise :class:`UnknownImageError` for an ``image_id`` that the store was created without,
-    :class:`CorruptStoreError` for damage, and :class:`RoundOrderError` if fewer rounds are committed than asked for.
+    :class:`CorruptStoreError` for damage, and :class:`RoundOrderError` if fewer rounds are committed than requested.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -198,13 +198,13 @@ class LabelReader:
         return [(event.spec, self._picks(number, event)) for event in self._events(num_rounds)]
 
     def asked(self, image_id: str, round_index: int) -> Regions:
-        """Return the pixels that each pick of a round asks for, squares written out."""
+        """Return the pixels that each pick of a round asks about, squares written out."""
         return self._regions(self.number(image_id), self._round(round_index))
 
     def asked_mask(
         self, image_id: str, num_rounds: int | None = None, *, with_carried: bool = True
     ) -> NDArray[np.bool_]:
-        """Return the pixels asked for, answered or not, (H, W) bool; ``with_carried``: before the run began, too."""
+        """Return the pixels asked about, answered or not, (H, W) bool; ``with_carried``: before the run began, too."""
         number, image = self._numbered(image_id)
         mask = np.zeros(image.height * image.width, dtype=np.bool_)
         for event in self._events(num_rounds) if with_carried else self._as_of(num_rounds):
@@ -214,7 +214,7 @@ class LabelReader:
     def suppressed(self, image_id: str, num_rounds: int | None = None) -> NDArray[np.bool_]:
         """Return the pixels that cannot be picked any more: (H, W) bool.
 
-        They were asked for, or lie within a round's ``suppress_radius`` (Chebyshev distance, the radius included) of
+        They were asked about, or lie within a round's ``suppress_radius`` (Chebyshev distance, the radius included) of
         one of its picks.
         """
         mask = self.asked_mask(image_id, num_rounds)
@@ -225,7 +225,7 @@ class LabelReader:
         return mask
 
     def answers(self, image_id: str) -> Pixels:
-        """Return every answer for an image, asked for or not: (M,) int64 ascending flat indices, (M,) uint8 labels."""
+        """Return every answer for an image, queried or not: (M,) int64 ascending flat indices, (M,) uint8 labels."""
         known = self._answer_map(self.number(image_id), with_held=True)
         indices = np.flatnonzero(known != _UNANSWERED)
         return indices.astype(np.int64), known[indices]
@@ -277,7 +277,7 @@ class LabelReader:
         return missing
 
     def revealed_label(self, image_id: str, num_rounds: int | None = None) -> LabelArray:
-        """Return the label as far as it is revealed, that is, asked for by a round and answered.
+        """Return the label as far as it is revealed, that is, queried by a round and answered.
 
         (H, W) uint8 class indices; 255 if the pixel is not revealed or its answer is void.
         """

@@ -45,7 +45,7 @@ class Round:
         index: Number of the round, 0 first, without gaps.
         step: Training step at which it was selected; increases from round to round.
         budget: Most picks per image in this round.
-        reveal_radius: A pick asks for the square of side ``2 * reveal_radius + 1`` around it, clipped at the border
+        reveal_radius: A pick asks about the square of side ``2 * reveal_radius + 1`` around it, clipped at the border
             (0: one pixel), unless its record has regions of its own.
         suppress_radius: Later picks keep a Chebyshev distance of more than this from every pick.
         info: Free JSON data, e.g. the acquisition's name and a digest of its inputs.
@@ -65,7 +65,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Regions:
-    """One set of pixels per pick, ragged: pick n asks for ``indices[offsets[n]:offsets[n + 1]]``."""
+    """One set of pixels per pick, ragged: pick n asks about ``indices[offsets[n]:offsets[n + 1]]``."""
 
     offsets: IntArray  # (N + 1,)
     indices: IntArray  # (M,) flat indices, ascending inside a pick
@@ -75,7 +75,7 @@ class Regions:
 
     @property
     def pick_of_pixel(self) -> IntArray:
-        """The number of the pick that asks for each pixel, (M,) int64."""
+        """The number of the pick that asks about each pixel, (M,) int64."""
         return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
 
     @classmethod
@@ -94,7 +94,7 @@ class ImagePicks:
     image_id: str
     picks: NDArray[np.integer]  # (N, 2) rows and columns in picking order
     scores: NDArray[np.floating] | None = None  # (N,) float32; None if they are not kept
-    regions: Regions | None = None  # the pixels that each pick asks for; None for the round's squares
+    regions: Regions | None = None  # the pixels that each pick asks about; None for the round's squares
     digest: str = ""  # free ASCII text, at most 200 characters, e.g. a digest of the score map
 
 
@@ -123,7 +123,7 @@ def square_regions(picks: NDArray[np.integer], radius: int, height: int, width: 
         [0, 1, 4, 5, 5, 6, 7, 9, 10, 11, 13, 14, 15]
     """
     centres = np.asarray(picks, dtype=np.int64).reshape(-1, 2)
-    radius = min(radius, max(height, width))  # a larger one asks for nothing more
+    radius = min(radius, max(height, width))  # a larger one adds nothing
     span = np.arange(-radius, radius + 1, dtype=np.int64)
     is_inner = ((centres >= radius) & (centres < (height - radius, width - radius))).all()
     if is_inner:  # the usual case, and this is on the data loader's path
@@ -139,7 +139,7 @@ def square_regions(picks: NDArray[np.integer], radius: int, height: int, width: 
 
 
 def regions_of(picks: ImagePicks, spec: Round, image: TargetImage) -> Regions:
-    """Return the pixels that each pick of a record asks for, squares written out."""
+    """Return the pixels that each pick of a record asks about, squares written out."""
     if picks.regions is not None:
         return picks.regions
     return square_regions(picks.picks, spec.reveal_radius, image.height, image.width)
@@ -183,9 +183,9 @@ def check_picks(picks: ImagePicks, spec: Round, image: TargetImage) -> ImagePick
 
 
 def check_disjoint(indices: IntArray, asked: NDArray[np.bool_] | None, where: str, width: int) -> None:
-    """Refuse (M,) flat indices that are asked for twice, with a :class:`RevealedTwiceError`.
+    """Refuse (M,) flat indices that are asked about twice, with a :class:`RevealedTwiceError`.
 
-    ``asked``, (H * W,) bool, was asked for before; None compares the indices with one another.
+    ``asked``, (H * W,) bool, was asked about before; None compares the indices with one another.
     """
     if asked is None:
         ordered = np.sort(indices)
@@ -197,7 +197,7 @@ def check_disjoint(indices: IntArray, asked: NDArray[np.bool_] | None, where: st
     if again.size:
         row, col = divmod(int(again[0]), width)
         raise RevealedTwiceError(
-            f"{where}: pixel (row {row}, column {col}) is asked for again, {by} asked for it; "
+            f"{where}: pixel (row {row}, column {col}) is asked about again, {by} asked about it; "
             "keep squares apart with a suppress_radius of at least twice the reveal_radius"
         )
 

@@ -1,9 +1,9 @@
 """The leftovers of a crash in a store's folder, and their treatment.
 
-Half-written files go. Answers in whole ones are kept, for somebody gave them. Those that a live round asks for are
-committed. Those that nobody asks for yet (their round was not committed) are *held* in files of their own, which
-:meth:`LabelReader.answered` knows. When the round is asked again, they become part of its commit, so the store has the
-bytes that it would have had without the crash.
+Half-written files are removed. Answers in whole ones are kept, since somebody gave them. Those that a live round asks
+for are committed. Those that nobody asks for yet (their round was not committed) are *held* in files of their own,
+which :meth:`LabelReader.answered` knows. When the round is asked again, they become part of its commit, so the store
+has the bytes that it would have had without the crash.
 """
 
 from __future__ import annotations

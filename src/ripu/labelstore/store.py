@@ -277,7 +277,7 @@ class LabelStore(LabelReader):
     def append_answers(self, answers: Iterable[ImageAnswers]) -> int:
         """Commit answers, whenever they come; known ones that agree are skipped.
 
-        Several records for one image are allowed, and pixels need not be asked for.
+        Several records for one image are allowed, and pixels need not be queried.
 
         Returns:
             Number of pixels that were not answered before.

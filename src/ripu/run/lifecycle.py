@@ -107,7 +107,7 @@ def find_checkpoint(run: Path, plan: Plan) -> Path | None:
     if not labels.is_dir():
         raise StoreMissingError(
             f"{labels} is gone, and {newest} is from after {rounds} rounds; restore the folder from a copy of the run, "
-            "or start another run: answered queries would be asked again"
+            "or start another run: answered picks would be asked again"
         )
     done = LabelStore.open(labels).num_rounds
     if rounds <= done:

@@ -1,7 +1,7 @@
 """Warm starts: the weights and labels of a finished run (``start.run``), and existing masks (``start.labels``).
 
 Carried labels are copied into the run's own label store before its first round. They are trained on from step 0 and
-never asked for again; the budget of the run comes on top.
+never asked about again; the budget of the run comes on top.
 """
 
 from __future__ import annotations

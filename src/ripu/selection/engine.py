@@ -163,7 +163,7 @@ class SelectionEngine:
         return spec, True
 
     def _kept(self, store: LabelStore, spec: Round, exchange: Exchange) -> NDArray[np.int64]:
-        """Return how many candidates of each image are asked for, after every rank has written its own."""
+        """Return how many candidates of each image become picks, after every rank has written its own."""
         scorer, query = self.scorer, self.scorer.query
         scores, costs = exchange.read(len(scorer.image_ids))
         if scorer.is_fixed:  # what was spent also counts for images without candidates
@@ -191,14 +191,14 @@ class _Part:
     asked_predictions: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
 
     def _pixels(self, offer: Candidates) -> NDArray[np.int64]:
-        """Return the flat indices that candidates ask for, in their order."""
+        """Return the flat indices that candidates ask about, in their order."""
         if offer.regions is not None:
             return offer.regions.indices
         height, width = self.engine.scorer.label_sizes[offer.index]
         return square_regions(offer.places, self.engine.scorer.query.reveal_radius, height, width).indices
 
     def _predicted(self, offer: Candidates, logits: Tensor) -> NDArray[np.uint8]:
-        """Return the network's labels of the pixels that candidates ask for, nearest in the logits (1, C, h, w)."""
+        """Return the network's labels of the pixels that candidates ask about, nearest in the logits (1, C, h, w)."""
         height, width = self.engine.scorer.label_sizes[offer.index]
         rows, columns = np.divmod(self._pixels(offer), width)
         at = torch.from_numpy(rows * logits.shape[2] // height), torch.from_numpy(columns * logits.shape[3] // width)

@@ -15,7 +15,7 @@ class Query:
     """The labelling mode of a run (Eq. 2).
 
     Attributes:
-        pixel: True: a pick asks for its own pixel (PA). False: for its whole square (RA).
+        pixel: True: a pick asks about its own pixel (PA). False: about its whole square (RA).
         radius: k, the radius in pixels of the window N_k at label resolution.
         suppress_radius: Later picks keep more than this Chebyshev distance from a pick.
         budget: RA: share of the label's pixels over all rounds, in (0, 1]. PA: pixels per image over all rounds,
@@ -71,7 +71,7 @@ class Query:
 
     @property
     def reveal_radius(self) -> int:
-        """The radius of the square that a pick asks for."""
+        """The radius of the square that a pick asks about."""
         return 0 if self.pixel else self.radius
 
     def picks_per_round(self, label_size: tuple[int, int], train_size: tuple[int, int]) -> int:

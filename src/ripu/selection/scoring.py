@@ -36,7 +36,7 @@ class Scorer:
         label_sizes: (H, W) of every label, in the same order.
         train_size: (h, w) that images are fed at.
         seed: Seed of random scores.
-        excluded: Reads the static mask of an image, (H, W) bool, True where nothing may be asked; None for no mask.
+        excluded: Reads the static mask of an image, (H, W) bool, True where nothing may be queried; None for no mask.
         region: The shape of regions; None for the squares of the query.
     """
 
@@ -91,7 +91,7 @@ class Scorer:
         return int(round(self.query.image_cap * size[0] * size[1] * self.query.budget / self.query.num_rounds, 9))
 
     def spent_pixels(self, store: LabelReader, round_index: int, index: int) -> int:
-        """Return the pixels of an image that earlier rounds of this run asked for."""
+        """Return the pixels of an image that earlier rounds of this run queried."""
         return int(store.asked_mask(self.image_ids[index], round_index, with_carried=False).sum())
 
     def candidates(
@@ -129,7 +129,7 @@ class Scorer:
             raise SelectionError(f"image {self.image_ids[index]!r} cannot be scored: {error}") from error
 
     def would_ask(self, logits: Tensor, image: Tensor | None, size: tuple[int, int]) -> NDArray[np.int64]:
-        """Return the pixels that the first round would ask for on an image outside the pool, e.g. for a picture.
+        """Return the pixels that the first round would query in an image outside the pool, e.g. for a picture.
 
         They are (M,) int64 flat indices for an image of ``size`` (H, W); none if the training grid does not fit into
         it. For ``logits`` and ``image`` see :meth:`candidates`.

@@ -1,4 +1,4 @@
-"""Pictures of single questions: the asked pixels and their surroundings, enlarged, and masks painted on them.
+"""Pictures of single questions: the queried pixels and their surroundings, enlarged, and masks painted on them.
 
 Legend: (h, w) pixels of a window at label resolution, s pixels of its picture per pixel and side.
 """
@@ -72,7 +72,7 @@ def write_crops(questions: Questions, read_image: ReadImage, folder: Path) -> It
 
 
 def _picture(image: NDArray[np.uint8], question: Question, window: Window) -> NDArray[np.uint8]:
-    """Return a window without smoothing, with a white and a black line around the asked pixels, never on them."""
+    """Return a window without smoothing, with a white and a black line around the queried pixels, never on them."""
     part = image[window.top : window.top + window.height, window.left : window.left + window.width]
     picture = enlarge(part, window.scale)
     asked = np.zeros((window.height, window.width), dtype=np.uint8)

@@ -67,7 +67,7 @@ def _check_fits(region: RegionShape, query: Query, height: int, width: int) -> N
     if region_px > first and query.budget_per == "image":
         keys = "region.height and region.width" if hasattr(region, "height") else "region.pixels"
         _log.warning(
-            f"the first round may ask for {first} pixels of a {height} x {width} label, and a region has {region_px}: "
+            f"the first round may query {first} pixels of a {height} x {width} label, and a region has {region_px}: "
             f"labels come late, in few pieces; smaller ones: {keys}"
         )
 
