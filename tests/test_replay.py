@@ -202,7 +202,7 @@ def test_nothing_is_asked_of_images_that_cannot_be_read(
             copy, tmp_path / "out", *words, *([f"cache={tmp_path / 'cache'}"] if keeps == "cache" else [])
         )
     assert [one["file"] for one in results["unreadable"]] == sorted(map(str, files))
-    told = [record.getMessage() for record in caplog.records if "nothing is asked of it" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "nothing is asked about it" in record.getMessage()]
     assert [sum(str(file) in line for line in told) for file in files] == [1] * len(files)
     assert f"could not be read: {len(lost)} of target" in capsys.readouterr().out
     for name in ("ripu", "canny_entropy"):

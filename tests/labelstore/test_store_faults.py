@@ -386,7 +386,7 @@ def test_answers_beside_those_that_are_carried_are_kept_and_told_of(tmp_path: Pa
     held = crash_while_carrying(folder, [0, 1, 2], 0)
     with LabelStore.open(folder, write=True) as store:
         with pytest.warns(
-            UserWarning, match=r"held-\w+\.dat: kept, it has answers from before the labels were carried over"
+            UserWarning, match=r"held-\w+\.dat: kept; it has answers from before the labels were carried over"
         ):
             carry(store, [0, 1], 0)
         assert held_bytes(folder) == [held]

@@ -95,7 +95,7 @@ def _check_spec(spec: RunSpec) -> None:
             f"{spec.taxonomy.num_classes} classes"
         )
     if spec.dry_run and spec.resume:
-        raise ConfigError("dry_run=true forecasts a whole run, and resume=true continues one; leave one of them out")
+        raise ConfigError("dry_run=true forecasts a whole run, but resume=true continues one; leave one of them out")
     _check_start(spec)
     if not spec.setting.uses_source and not spec.model_checkpoint and spec.start.run is None:
         raise ConfigError(
@@ -121,7 +121,7 @@ def _check_start(spec: RunSpec) -> None:
         return
     if spec.model_checkpoint:
         raise ConfigError(
-            f"start.run={start.run} begins with that run's final weights, and model.checkpoint={spec.model_checkpoint} "
+            f"start.run={start.run} begins with that run's final weights, but model.checkpoint={spec.model_checkpoint} "
             "names others; leave one out (for its labels alone: "
             f"{command_line('labels', ['export', start.run, 'MASKS'])}, then start.labels=MASKS)"
         )
@@ -141,7 +141,7 @@ def check_room(query: Query, size: tuple[int, int], train_size: tuple[int, int])
         what = "pixels" if query.pixel else "regions"
         raise ConfigError(
             f"budget={query.budget:g} is {wanted} {what} of a {size[0]} x {size[1]} image over {query.num_rounds} "
-            f"rounds, and only {room} fit into it at mode.suppress_radius={query.suppress_radius}; lower the budget or "
+            f"rounds, but only {room} fit into it at mode.suppress_radius={query.suppress_radius}; lower the budget or "
             "the radius"
         )
 

@@ -1,7 +1,7 @@
 """A check of the command line: every word of it, and every job of a sweep, before anything is done.
 
 Hydra says in many lines what is wrong with a word, or lets it pass. Here a single line names the key, the value, what
-is allowed and the nearest valid name, also for ``-m`` and ``--cfg``.
+is allowed and the nearest valid name, for ``-m`` and ``--cfg`` as well.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ SWEEP_SECONDS = 10.0
 
 
 def quote_texts(argv: Sequence[str], config_name: str) -> list[str]:
-    """Put texts into quotes that Hydra's grammar refuses without: paths with ``=``, brackets or letters beyond ASCII.
+    """Quote strings that Hydra's grammar refuses without quotes: paths with ``=``, brackets or letters beyond ASCII.
 
-    Words that Hydra can read, and values of keys that take no text, stay as they are.
+    Words that Hydra can read, and values of keys that take no string, stay as they are.
     """
     args = parse_arguments(argv)
     return [_quoted(word, config_name, args.multirun) if word in args.overrides else word for word in argv]
@@ -96,7 +96,7 @@ class _Checker:
         self._groups = [path.name for path in Path(config_dir()).iterdir() if path.is_dir() and path.name != "hydra"]
 
     def parse(self, words: Sequence[str]) -> list[Any]:
-        """Parse overrides; refuse those that cannot be read or choose an option that is not there."""
+        """Parse overrides; refuse those that cannot be read or choose an option that does not exist."""
         found: list[Any] = []
         for word in words:
             try:

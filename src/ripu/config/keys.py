@@ -1,7 +1,7 @@
 """The table of keys: everything that the package knows about a configuration key, in one entry each.
 
-``conf/`` says which keys there are, with their types and defaults. :data:`TABLE` adds what a yaml file cannot say. A
-test holds the two together: every key of ``conf/`` has an entry, and every entry stands for a key of ``conf/``.
+``conf/`` says which keys exist, with their types and defaults. :data:`TABLE` adds what a yaml file cannot say. A
+test keeps the two in step: every key of ``conf/`` has an entry, and every entry stands for a key of ``conf/``.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ class RunSpec:
         shape: RegionShape = instantiate(self.region_node)
         if shape.is_fixed and self.query.pixel:
             raise ConfigError(
-                f"region._target_={self.region_node['_target_']} cuts images into regions, and mode={self.mode} asks "
+                f"region._target_={self.region_node['_target_']} cuts images into regions, but mode={self.mode} asks "
                 "for single pixels; use mode=ra, or region=square"
             )
         radius = self.region_node.get("radius", self.query.radius)
@@ -371,7 +371,7 @@ def make_dataset(node: Mapping[str, Any]) -> DatasetSpec:
     """Make the description of a data set from the plain ``dataset`` group; refuse an unknown or wrong class table."""
     table = node["taxonomy"]
     if isinstance(table, str) and table not in TAXONOMIES:
-        raise ConfigError(f"dataset.taxonomy={table} is unknown; there are {sorted(TAXONOMIES)}")
+        raise ConfigError(f"dataset.taxonomy={table} is unknown; choose one of {sorted(TAXONOMIES)}")
     taxonomy = TAXONOMIES[table] if isinstance(table, str) else instantiate(table)
     return fill(DatasetSpec, {**node, "taxonomy": taxonomy})
 

@@ -1,7 +1,7 @@
 """Objects that a configuration names by ``_target_``: only those of the kind that their place asks for.
 
 A checkpoint contains the configuration of its run. Whoever can write the file could name any installed function, so
-nothing that it names is made before each ``_target_`` has been held against :attr:`ripu.config.keys.Key.target`.
+nothing that it names is made before each ``_target_`` has been checked against :attr:`ripu.config.keys.Key.target`.
 """
 
 from __future__ import annotations

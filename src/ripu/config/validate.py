@@ -1,6 +1,6 @@
 """Checks of a composed configuration: every key is one that something reads, and every value is allowed.
 
-``conf/`` says which keys there are and of which types; :mod:`ripu.config.keys` says the rest.
+``conf/`` says which keys exist and which types they have; :mod:`ripu.config.keys` says the rest.
 """
 
 from __future__ import annotations

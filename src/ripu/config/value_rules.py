@@ -54,7 +54,7 @@ def one_of(*names: str) -> Rule:
 
 
 def some_of(*names: str) -> Rule:
-    """Allow a list of some words, at least one."""
+    """Allow a non-empty list of some words."""
     return Rule(
         "a list of some of " + ", ".join(names),
         lambda value: isinstance(value, list) and bool(value) and all(one in names for one in value),

@@ -141,7 +141,7 @@ def judge_ids(name: str, taxonomy: Taxonomy, facts: Sequence[SceneFacts]) -> lis
     labelled, total, seen = len(labels), counts.total(), set(counts)
     void = sum(count for number, count in counts.items() if number not in taxonomy.disk_to_train) / total
     if seen == {0} and 0 not in taxonomy.disk_to_train:
-        what = f"all {labelled} labels are zeros, and 0 is not a class"
+        what = f"all {labelled} labels are zeros, but 0 is not a class"
         remedy = "use the unchanged label files: programs that keep only 8 bits turn 16-bit labels (SYNTHIA) into zeros"
         return [Finding(ERROR, name, what, remedy, labelled)]
     if seen == {0} and labelled > 1 and taxonomy.num_classes > 2:

@@ -77,7 +77,7 @@ def check_parent(parent: LabelReader, images: Sequence[TargetImage], class_names
     if parent.class_names != tuple(class_names):
         raise LabelStoreError(
             f"{parent.path}: its {len(parent.class_names)} classes are not the {len(class_names)} of this run; labels "
-            "go over between runs on the same classes"
+            "can be carried over only between runs with the same classes"
         )
     sizes = {image.image_id: image for image in images}
     lost: list[str] = []

@@ -154,7 +154,7 @@ class LabelReader:
         while self.num_rounds < num_rounds:
             if time.monotonic() > until:
                 raise RoundOrderError(
-                    f"{self.path}: {num_rounds} rounds are committed, and this machine ({platform.node()}) sees "
+                    f"{self.path}: {num_rounds} rounds are committed, but this machine ({platform.node()}) sees "
                     f"{self.num_rounds} after {seconds:g} s; all machines of a job need the same folder: name one that "
                     "they share (paths.output_dir)"
                 )

@@ -31,7 +31,7 @@ def check_never_used(folder: Path) -> None:
     found = sorted(path.name for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name))
     if found or held_files(folder):
         raise CorruptStoreError(
-            f"{folder / MANIFEST_FILE}: the file is missing, and {(found or ['answers'])[0]} is there; restore it from "
+            f"{folder / MANIFEST_FILE}: the file is missing, but {(found or ['answers'])[0]} exists; restore it from "
             "a copy of the run: it lists the rounds"
         )
 
@@ -79,7 +79,7 @@ def _keep_news(store: LabelReader, paths: list[Path]) -> None:
             answers = _answers_in(store, path)
         except AnswerConflictError as error:
             warnings.warn(
-                f"{path}: left in place, it contradicts answers that are known, and those stand ({error}); if they are "
+                f"{path}: left in place; it contradicts known answers, which stand ({error}); if they are "
                 "right, move the file away",
                 stacklevel=5,
             )
@@ -103,7 +103,7 @@ def warn_of_held(store: LabelReader) -> None:
         with contextlib.suppress(AnswerConflictError):
             _answers_in(store, path)
             warnings.warn(
-                f"{path}: kept, it has answers from before the labels were carried over, and somebody may have given "
+                f"{path}: kept; it has answers from before the labels were carried over, and somebody may have given "
                 "them; if they come from labels that were corrected since, move the file away",
                 stacklevel=4,
             )

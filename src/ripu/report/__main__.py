@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m ripu.report",
         description="Tables over runs: Markdown on the screen; --out also writes CSV and curves. With --html, the page "
         "of each run. With --figures, Figs. 3 to 5, 7 and 8 of the paper for each run as PNG and PDF; --out adds "
-        "Figs. 3 and 4 over all runs side by side, and Fig. 6 where they differ in mode.radius.",
+        "Figs. 3 and 4 over all runs side by side, and Fig. 6 if they differ in mode.radius.",
     )
     parser.add_argument("dirs", metavar="DIR", type=Path, nargs="+", help="output folder of a run, or a parent of such")
     parser.add_argument("--html", action="store_true", help="write the round report of each run: RUN/report.html")

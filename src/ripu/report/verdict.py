@@ -54,7 +54,7 @@ def judge(points: Sequence[tuple[int, float]], rounds: Sequence[int]) -> Verdict
     gains = [later - earlier for (_, earlier), (_, later) in pairwise(curve)]
     if len(gains) < 2:
         have = f"{len(gains)} gain{'s' if len(gains) != 1 else ''}"
-        sentence = f"Too early to say: {have} after a round so far, and two are needed{note}."
+        sentence = f"Too early to say: {have} after a round so far, but two are needed{note}."
         return Verdict("unknown", None, None, sentence)
     gain = (gains[-1] + gains[-2]) / 2
     seconds = [later - earlier for earlier, later in pairwise(gains)]

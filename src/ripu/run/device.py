@@ -74,7 +74,7 @@ def num_processes(trainer: TrainerSpec) -> int:
 
 
 def check_launcher(spec: RunSpec) -> None:
-    """Refuse a launcher that has started another number of processes: each would take itself for the whole run."""
+    """Refuse a launcher that has started a different number of processes: each would take itself for the whole run."""
     environment, wanted = os.environ, num_processes(spec.trainer)
     if "TORCHELASTIC_RUN_ID" in environment:
         launcher, started = "torchrun", int(environment.get("WORLD_SIZE", "1"))
@@ -84,7 +84,7 @@ def check_launcher(spec: RunSpec) -> None:
         return
     if started != wanted:
         raise ConfigError(
-            f"{launcher} has started {started} processes, and trainer.devices={spec.trainer.devices} on "
+            f"{launcher} has started {started} processes, but trainer.devices={spec.trainer.devices} on "
             f"trainer.num_nodes={spec.trainer.num_nodes} are {wanted}; give trainer.devices the number on each node, "
             "or start one process"
         )

@@ -48,7 +48,7 @@ def claim(run: Path, config: Mapping[str, Any]) -> FileLock | None:
     """Make the folder of a run and write its resolved configuration; return its lock, or None on ranks other than 0.
 
     Raises:
-        LockedError: Another process is at work in the folder.
+        LockedError: Another process is using the folder.
     """
     if early_rank() != 0:
         return None

@@ -1,4 +1,4 @@
-"""The revealed labels of a store as PNG files, in train ids, the ids of the data set, or colours."""
+"""The revealed labels of a store as PNG files, as train ids, ids of the data set, or colours."""
 
 from __future__ import annotations
 

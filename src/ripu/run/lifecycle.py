@@ -39,7 +39,7 @@ def open_run(spec: RunSpec) -> Iterator[Run]:
 
     Raises:
         ValueError: Data, weights or labels are missing or do not fit.
-        LockedError: Another process is at work in the folder.
+        LockedError: Another process is using the folder.
     """
     began = time.monotonic()
     folder, is_active = spec.output_dir, spec.setting.is_active
@@ -106,7 +106,7 @@ def find_checkpoint(run: Path, plan: Plan) -> Path | None:
         return newest
     if not labels.is_dir():
         raise StoreMissingError(
-            f"{labels} is gone, and {newest} is from after {rounds} rounds; restore the folder from a copy of the run, "
+            f"{labels} is gone, but {newest} is from after {rounds} rounds; restore the folder from a copy of the run, "
             "or start another run: answered picks would be asked again"
         )
     done = LabelStore.open(labels).num_rounds

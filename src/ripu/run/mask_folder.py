@@ -162,7 +162,7 @@ class MaskFolder(Mapping[str, Mask]):
         if label.shape != size:
             raise ConfigError(
                 f"start.labels: {path} has {label.shape[1]} x {label.shape[0]} pixels and the label of {image_id} "
-                f"{size[1]} x {size[0]}; make masks of the size of the labels (of the images, where there are no "
+                f"{size[1]} x {size[0]}; make masks of the size of the labels (of the images, if there are no "
                 "labels)"
             )
         return Mask(known, label)

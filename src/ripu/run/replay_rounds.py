@@ -110,7 +110,7 @@ def replay_rounds(
         for fault in faults:
             if (fault.part, fault.file) not in unreadable:
                 unreadable[fault.part, fault.file] = fault._asdict()
-                _log.warning("%s: %s; nothing is asked of it (data.unreadable=skip)", fault.part, fault.cause)
+                _log.warning("%s: %s; nothing is asked about it (data.unreadable=skip)", fault.part, fault.cause)
         facts[name] = {"picks": picks, "seconds": round(time.monotonic() - started, 1)}
     results: dict[str, Any] = {
         "run": str(run),

@@ -9,9 +9,9 @@ from ripu.labelstore.reader import LabelReader
 
 
 def round_to_answer(spec: RunSpec) -> int | None:
-    """Return the round whose answers a run waits for on resume; None if it can go on.
+    """Return the round whose answers a run waits for on resume; None if it can continue.
 
-    The newest checkpoint is known by its name, without a look inside.
+    The newest checkpoint is found by name, without reading it.
 
     Args:
         spec: The run.

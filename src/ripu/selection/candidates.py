@@ -87,7 +87,7 @@ def fixed_candidates(
         partition: (H, W) int32 region numbers, -1 for no region.
         key: Key of random scores.
         asked: (H, W) bool; regions with one of these pixels are left out.
-        limit_px: Most pixels in all.
+        limit_px: The most pixels in total.
         at_least_one: Return the best region even if it has more pixels than that.
         extra: Further arguments of the score, e.g. ``images``.
     """

@@ -68,7 +68,7 @@ class SelectionEngine:
 
     @property
     def asks_people(self) -> bool:
-        """True if answers come after the round; an oracle without a word on it answers at once."""
+        """True if answers come after the round; an oracle that does not say so answers at once."""
         return bool(getattr(self.oracle, "is_person", False))
 
     def run(
@@ -250,7 +250,7 @@ class _Part:
                     differing += not np.array_equal(committed, np.asarray(record.picks))
         if differing:
             _log.warning(
-                "round %d is committed, and this device now computes other picks on %d images than it did then; the "
+                "round %d is committed, but this device now computes other picks on %d images than it did then; the "
                 "committed picks stand, and nothing is asked again",
                 self.spec.index,
                 differing,

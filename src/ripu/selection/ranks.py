@@ -23,7 +23,7 @@ class SelectionError(RipuError, RuntimeError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a job; this one alone by default.
+    """The processes of a job; only this one by default.
 
     Attributes:
         all_true: Returns whether a value is True on every rank; waits for all of them.

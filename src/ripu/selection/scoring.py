@@ -251,7 +251,7 @@ class TrainingGrid:
         """
         if label_size[0] < train_size[0] or label_size[1] < train_size[1]:
             raise ConfigError(
-                f"protocol.pixel_grid=training needs labels of at least the training size, and data.target_size="
+                f"protocol.pixel_grid=training needs labels of at least the training size, but data.target_size="
                 f"{list(train_size)} is larger than a label of {list(label_size)}; use protocol.pixel_grid=label"
             )
         return cls(_nearest(label_size[0], train_size[0]), _nearest(label_size[1], train_size[1]))

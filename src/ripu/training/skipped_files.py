@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 _INSTEAD = {
     "source": "training draws another image in its place",
-    "target": "training draws another image in its place, and rounds ask nothing of it",
+    "target": "training draws another image in its place, and rounds ask nothing about it",
     "val": "the evaluation leaves it out",
 }
 

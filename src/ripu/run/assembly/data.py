@@ -27,11 +27,11 @@ def make_scenes(spec: RunSpec) -> Scenes:
     parts = _checked_parts(spec, _parts_of(spec))
     target = parts["target"]
     if spec.setting.target_labels == "all" and not target.is_labelled:
-        raise ConfigError(f"setting={spec.setting.name} needs every label of {target.name}, and some are missing")
+        raise ConfigError(f"setting={spec.setting.name} needs every label of {target.name}, but some are missing")
     unlabelled = sum(scene.label is None for scene in target.scenes)
     if unlabelled and spec.has_rounds and spec.person is None:
         _log.warning(
-            "%d of the %d images of %s have no label, and nobody is here to answer (oracle=human asks people): queries "
+            "%d of the %d images of %s have no label, and nobody can answer (oracle=human asks people): queries "
             "about them stay unanswered, and training learns nothing from them (without any answer, a run is source "
             "training with negative learning). The run's labels/ folder keeps the queries.",
             unlabelled,
@@ -69,7 +69,7 @@ def _checked_parts(spec: RunSpec, names: Sequence[str]) -> dict[str, SceneDatase
         if part.taxonomy.class_names != taxonomy.class_names:
             raise ConfigError(
                 f"{part.name} must have the classes of dataset.taxonomy, {taxonomy.name}, in their order: "
-                f"{list(taxonomy.class_names)}, and has {list(part.taxonomy.class_names)}"
+                f"{list(taxonomy.class_names)}, but has {list(part.taxonomy.class_names)}"
             )
     return parts
 

@@ -60,14 +60,14 @@ def _check_fits(region: RegionShape, query: Query, height: int, width: int) -> N
     whole = query.pixels_until((height, width), query.num_rounds - 1)
     if region_px > whole:
         raise ConfigError(
-            f"budget={query.budget} is {whole} pixels of a {height} x {width} label, and a region "
+            f"budget={query.budget} is {whole} pixels of a {height} x {width} label, but a region "
             f"(region._target_={type(region).__name__}) has {region_px}; make regions smaller or the budget larger"
         )
     first = query.pixels_until((height, width), 0)
     if region_px > first and query.budget_per == "image":
         keys = "region.height and region.width" if hasattr(region, "height") else "region.pixels"
         _log.warning(
-            f"the first round may query {first} pixels of a {height} x {width} label, and a region has {region_px}: "
+            f"the first round may query {first} pixels of a {height} x {width} label, but a region has {region_px}: "
             f"labels come late, in few pieces; smaller ones: {keys}"
         )
 
@@ -151,7 +151,7 @@ def _made_store(folder: Path, with_carried: bool, seconds: float) -> LabelStore:
 
 
 def ask_again(store: LabelStore, oracle: Oracle) -> None:
-    """Put unanswered queries to the oracle once more, e.g. because images have been labelled since."""
+    """Ask the oracle about unanswered queries once more, e.g. because images have been labelled since."""
 
     def answers() -> Iterator[ImageAnswers]:
         for image in store.images:
