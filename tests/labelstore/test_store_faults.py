@@ -348,7 +348,7 @@ def test_labels_that_were_corrected_after_a_crash_stand_and_what_was_held_is_kep
     held = crash_while_carrying(folder, [0, 1, 2], 0)
     with LabelStore.open(folder, write=True) as store:
         with pytest.warns(
-            UserWarning, match=r"held-\w+\.dat: left in place, it contradicts answers .* answered 1 and now 0"
+            UserWarning, match=r"held-\w+\.dat: left in place; it contradicts known answers.* answered 1 and now 0"
         ):
             carry(store, [0, 1], 1)
         assert held_bytes(folder) == [held]

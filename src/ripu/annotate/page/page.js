@@ -63,9 +63,9 @@ async function loadRun() {
     fresh = await api.get("/api/run");
   } catch (failure) {
     if (failure.status === 401) return showLocked(failure.message);
-    if (!run) showPanel("The server does not respond", [element("p", sentence(failure.message)), element("p", "This page
-    tries again every few seconds. If the server was stopped, start it again: python -m ripu.annotate RUN")]); pollTimer
-    = setTimeout(loadRun, POLL_MS); return;
+    if (!run) showPanel("The server does not respond", [element("p", sentence(failure.message)), element("p", "This page tries again every few seconds. If the server was stopped, start it again: python -m ripu.annotate RUN")]);
+    pollTimer = setTimeout(loadRun, POLL_MS);
+    return;
   }
   fresh.id ??= `${fresh.run}:${fresh.classes_digest}`;  // what keeps answers of different runs apart
   const isOther = !run || run.round !== fresh.round || run.classes_digest !== fresh.classes_digest || run.id !== fresh.id;
@@ -687,8 +687,8 @@ function showStats() {
 
 function showSaved() {
   const waiting = outbox.count;
-  const kept = `${plural(waiting, "answer")} kept ${outbox.isKept ? "in this browser" : "only by this page: keep it
-  open"}`; const text = {
+  const kept = `${plural(waiting, "answer")} kept ${outbox.isKept ? "in this browser" : "only by this page: keep it open"}`;
+  const text = {
     saved: "saved", saving: `saving ${count(waiting)}`, offline: `offline, ${kept}`, full: `the server's disk is full, ${kept}`,
     closed: `the round is closed, ${kept}`, locked: `not signed in, ${kept}`,
   }[outbox.isEmpty ? "saved" : outbox.state];
@@ -728,8 +728,8 @@ function askName() {
 }
 
 function showWaiting() {
-  showPanel("No round is open yet", [element("p", "The run has not asked anything yet. This page checks again every few
-  seconds.")]); pollTimer = setTimeout(loadRun, POLL_MS);
+  showPanel("No round is open yet", [element("p", "The run has not asked anything yet. This page checks again every few seconds.")]);
+  pollTimer = setTimeout(loadRun, POLL_MS);
 }
 
 function showClosed() {
@@ -753,19 +753,18 @@ function showNothing() {
     ]);
   }
   if (!isExhausted) return showPanel("Fetching questions…", []);
-  if (queue === "conflicts") return showPanel("No conflicts left", [], [["Back to the questions", () =>
-  startLine("round"), true]]); if (waitSeconds !== null) {
+  if (queue === "conflicts") return showPanel("No conflicts left", [], [["Back to the questions", () => startLine("round"), true]]);
+  if (waitSeconds !== null) {
     clearTimeout(waitTimer);
     waitTimer = setTimeout(() => { isExhausted = false; refill(); }, 1000 * Math.min(20, Math.max(1, waitSeconds)));
-    return showPanel("Nothing for you right now", [element("p", "Others are working on the remaining questions. This
-    page checks again every 20 seconds.")], [["Close round…", askClose]]);
+    return showPanel("Nothing for you right now", [element("p", "Others are working on the remaining questions. This page checks again every 20 seconds.")], [["Close round…", askClose]]);
   }
   const about = [[stats.answered, "answered"], [stats.unsure, "unsure"], [stats.conflicts || 0, "in conflict"]];
   const buttons = [["Undo", undo], ["Close the round…", askClose, true]];
   if (stats.conflicts) buttons.unshift(["Resolve conflicts", () => startLine("conflicts")]);
   showPanel("All questions are answered", [
-    element("p", "Nothing is left for you in this round. Backspace takes back the last answer; closing the round hands
-    the answers to the run."), tallyList(about),
+    element("p", "Nothing is left for you in this round. Backspace takes back the last answer; closing the round hands the answers to the run."),
+    tallyList(about),
   ], buttons);
   loadStats();
 }

@@ -1,6 +1,6 @@
-// Drawing: the window in question enlarged, its surroundings at 1:1, and the whole image with a marker. Lengths are
-device // pixels. Images are never smoothed, except the overview, and nothing is drawn over the queried pixels except
-the // labels of an answer in the making.
+// Drawing: the window in question enlarged, its surroundings at 1:1, and the whole image with a marker. Lengths are device
+// pixels. Images are never smoothed, except the overview, and nothing is drawn over the queried pixels except the
+// labels of an answer in the making.
 
 import { UNSET } from "./draft.js";
 
