@@ -131,7 +131,7 @@ def _strange(path: Path) -> None:
         ("gtav/images/00001.png", Path.unlink, "source", "labels without an image: 1", "warning"),
         (
             "gtav/labels/00001.png", lambda path: Image.new("L", (40, 60), 7).save(path), "source",
-            "labels of another shape", "error",
+            "labels that differ in shape", "error",
         ),
         (
             "gtav/labels/00001.png", lambda path: Image.new("L", (48, 32), 7).save(path), "source",
@@ -165,7 +165,7 @@ def test_labels_of_photographs_that_lie_on_their_side_are_found(own_data: Path) 
     exif[0x0112] = 8
     with Image.open(path) as file:
         file.save(path, exif=exif)
-    one = found(check(own_data), "source", "labels of another shape")
+    one = found(check(own_data), "source", "labels that differ in shape")
     assert one["count"] == 1
     assert one["remedy"].startswith("1 labels are sideways, like the stored photographs: rotate them")
     exif[0x0112] = 3

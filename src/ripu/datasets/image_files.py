@@ -141,7 +141,7 @@ def read_stored(path: Path) -> NDArray[np.uint8]:
 def orientation(file: Image.Image) -> int:
     """Return the EXIF orientation of an opened image that is not decoded yet: 1 is upright, 5 to 8 swap its sides.
 
-    Damaged EXIF data, and those that a PNG stores behind its pixels, count as 1.
+    Damaged EXIF data, and those that a PNG stores after its pixels, count as 1.
     """
     if file.format == "PNG" and not _PNG_EXIF & file.info.keys():  # else Pillow would decode it all to look for more
         return 1

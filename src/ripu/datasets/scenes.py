@@ -76,7 +76,7 @@ class SceneDataset:
 
     @property
     def reading(self) -> str:
-        """The way from label files to train ids, as a text that differs if the outcome may: for keys of caches."""
+        """The way from label files to train ids, as a string that differs if the outcome may, for cache keys."""
         decode = self.decode_label
         name = getattr(decode, "__qualname__", None)  # functions; anything else is known by its repr
         how = f"{decode.__module__}.{name}" if name else repr(decode)

@@ -112,7 +112,7 @@ def judge_sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) ->
     remedy = "pair the files that belong together, or take these out"
     if num_lying:
         remedy = f"{num_lying} labels are sideways, like the stored photographs: rotate them too; {remedy}"
-    found = _listed(ERROR, name, "labels of another shape than their image", remedy, stretched)
+    found = _listed(ERROR, name, "labels that differ in shape from their image", remedy, stretched)
     what = "photographs with an EXIF rotation, whose labels may not be upright"
     found += _listed(
         WARNING, name, what, "look at one: images are read upright, so labels must be upright too", unclear

@@ -97,7 +97,7 @@ def read_all(
     Args:
         parts: Scenes by name of the part.
         num_workers: Number of processes; None for one per CPU core, 0 to read in this one.
-        progress: Called with the scenes done and the scenes in all.
+        progress: Called with the scenes done and the total.
     """
     facts = {name: [SceneFacts()] * len(scenes) for name, scenes in parts.items()}
     total, done = sum(map(len, parts.values())), 0

@@ -64,7 +64,7 @@ class ResNet101(ResNet):  # type: ignore[misc]
         if weights is not None:
             load_backbone(self, imagenet_file() if weights == "imagenet" else weights)
             return
-        # New frozen norms are the identity, so each block would double the variance: by 2**33 in all, with a loss of
+        # New frozen norms are the identity, so each block would double the variance: by 2**33 in total, with a loss of
         # 1e5. Divided by the number of blocks, the sum of the residuals stays of the order of the input.
         with torch.no_grad():
             for layer in (self.layer1, self.layer2, self.layer3, self.layer4):

@@ -111,7 +111,7 @@ class SmpNetwork(nn.Module):
         return logits[..., :height, :width]
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the trainable parameters of the encoder and of everything behind it."""
+        """Return the trainable parameters of the encoder and of everything after it."""
         inside = {id(parameter) for parameter in self.encoder.parameters()}
         trainable = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         backbone = [parameter for parameter in trainable if id(parameter) in inside]

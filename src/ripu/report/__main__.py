@@ -21,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "of each run. With --figures, Figs. 3 to 5, 7 and 8 of the paper for each run as PNG and PDF; --out adds "
         "Figs. 3 and 4 over all runs side by side, and Fig. 6 if they differ in mode.radius.",
     )
-    parser.add_argument("dirs", metavar="DIR", type=Path, nargs="+", help="output folder of a run, or a parent of such")
+    parser.add_argument(
+        "dirs", metavar="DIR", type=Path, nargs="+", help="output folder of a run, or a folder above some"
+    )
     parser.add_argument("--html", action="store_true", help="write the round report of each run: RUN/report.html")
     parser.add_argument("--figures", action="store_true", help="draw the paper's figures: RUN/figures/")
     parser.add_argument(

@@ -96,7 +96,7 @@ def find_runs(folders: Iterable[Path], read_config: ReadConfig) -> list[RunRecor
     given = list(folders)
     for folder in given:
         if not folder.is_dir():
-            raise ConfigError(f"{folder} is not a folder; name output folders of ripu.train, or a parent of such")
+            raise ConfigError(f"{folder} is not a folder; name output folders of ripu.train, or a folder above them")
         paths = [path.parent for name in ("results.json", "config.yaml") for path in folder.rglob(name)]
         found |= dict.fromkeys(sorted(path for path in paths if ".hydra" not in path.parts))
     if not found:

@@ -13,7 +13,7 @@ from typing import Any
 from ripu.report.collect import RunRecord, is_below, number, title_words
 
 _CHOSEN = ("objective", "optimizer", "trainer", "data", "model")
-"""Keys of which none is a copy of another, though their values may be equal."""
+"""Keys that are not copies of each other, though their values may be equal."""
 
 TITLE = ("dataset", "mode", "setting", "acquisition", "budget")
 
@@ -51,7 +51,7 @@ class Row:
 
 
 def mean_std(values: Sequence[float], digits: int = 1) -> str:
-    """Format mean and sample standard deviation; the mean alone for one value, a dash for none.
+    """Format mean and sample standard deviation; only the mean for one value, a dash for none.
 
     >>> mean_std([1.0, 2.0])
     '1.5 ± 0.7'

@@ -68,7 +68,7 @@ def table(forecast: Forecast) -> str:
 
 
 def _phase_lines(forecast: Forecast) -> list[str]:
-    lines = [f"{'steps':<17}{'number':>7}  {'images a step':<48}{'a step':>7}{'in all':>10}  then"]
+    lines = [f"{'steps':<17}{'number':>7}  {'images per step':<48}{'a step':>7}{'in all':>10}  then"]
     if 0 in forecast.measured.spec.plan.selection_steps:
         lines.append(f"{'before step 0':<17}{'':>7}  {'':<48}{'':>7}{'':>10}  round 1")
     for phase in forecast.phases:
