@@ -311,7 +311,7 @@ def test_a_pixel_is_asked_for_once_in_all_rounds(folder: Path) -> None:
     store = make(folder, 1)
     row, col = ledger.picks(0, 0)[0]
     near = np.array([[min(row + 1, 23), max(col - 1, 0)]])
-    with pytest.raises(RevealedTwiceError, match="an earlier round asked for it"):
+    with pytest.raises(RevealedTwiceError, match="an earlier round asked about it"):
         store.add_round(begin(store, 1), [ImagePicks(A, near)])
     with pytest.raises(RevealedTwiceError, match="an earlier round"):
         store.add_round(begin(store, 1), [bad(regions=Regions.from_sets([[int(row) * 31 + int(col)]]))])
@@ -448,7 +448,7 @@ def test_a_round_that_is_shown_late_is_waited_for(folder: Path, monkeypatch: pyt
     reader.await_rounds(2)
     assert len(waits) == 2
     check_labels(reader, 2)
-    with pytest.raises(RoundOrderError, match=r"3 rounds are committed, and this machine .* sees 2 after 0 s"):
+    with pytest.raises(RoundOrderError, match=r"3 rounds are committed, but this machine .* sees 2 after 0 s"):
         reader.await_rounds(3, seconds=0)
 
 

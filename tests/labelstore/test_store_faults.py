@@ -642,7 +642,7 @@ def test_verify_finds_what_checksums_cannot(tmp_path: Path) -> None:
     assert "step 100 does not come after step 200" in problems(second, first)
     assert "undoes round 0, which is not the last one" in problems(*events, UndoEvent(0))
     assert "undoes round 4" in problems(UndoEvent(4))
-    assert "asked for again" in problems(first, first)
+    assert "asked about again" in problems(first, first)
     assert "answered in two batches" in problems(*events, *(e for e in events if isinstance(e, AnswersEvent)))
     answers = next(event for event in events if isinstance(event, AnswersEvent))
     assert "its header belongs to another store or round" in problems(AnswersEvent(first.file), answers)

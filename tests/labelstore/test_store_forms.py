@@ -108,7 +108,7 @@ def test_a_store_without_its_manifest_is_not_made_anew(tmp_path: Path, gone: tup
         (folder / name).unlink()
     before = contents(folder)
     with pytest.raises(
-        CorruptStoreError, match=r"manifest\.json: the file is missing, and answers-.* exists; restore it"
+        CorruptStoreError, match=r"manifest\.json: the file is missing, but answers-.* exists; restore it"
     ):
         LabelStore.create(folder, IMAGES, CLASSES, {"seed": 3}, planned_picks=18, exist_ok=True)
     assert contents(folder) == before

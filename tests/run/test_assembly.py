@@ -346,7 +346,7 @@ def test_a_launcher_starts_as_many_processes_as_there_are(launcher: str, monkeyp
     for name, value in zip(given, "12", strict=True):
         monkeypatch.setenv(name, value)
     check_launcher(two)
-    with pytest.raises(ConfigError, match=f"{launcher} has started 2 processes, and .* are 1; give trainer.devices"):
+    with pytest.raises(ConfigError, match=f"{launcher} has started 2 processes, but .* are 1; give trainer.devices"):
         check_launcher(spec())
 
 

@@ -44,7 +44,7 @@ def test_labels_that_are_gone_or_damaged_stop_the_run_before_it_asks_again(tmp_p
     assert find_checkpoint(run, PLAN) is not None
     saved(run, 150)
     with pytest.raises(
-        LabelStoreError, match=r"labels is gone, and .*step-00000150.ckpt is from after 1 rounds; restore"
+        LabelStoreError, match=r"labels is gone, but .*step-00000150.ckpt is from after 1 rounds; restore"
     ):
         find_checkpoint(run, PLAN)
     ledger.make(run / "labels", 1).close()
