@@ -145,7 +145,7 @@ def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
 
 
 def _glob(root: Path, pattern: str) -> Iterable[Path]:
-    """Return the paths that a glob matches; ``**`` follows links to folders, which pathlib leaves out in silence."""
+    """Return the paths that a glob matches; ``**`` follows links to folders, which pathlib silently leaves out."""
     if "**/" not in pattern:
         return root.glob(pattern)
     parts, shape = PurePosixPath(pattern).parts, re.compile(_regex(pattern))

@@ -33,7 +33,7 @@ class Photo:
 def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
     """Find the images in and below a folder (or one image), in the order of their names, and count other files.
 
-    Links to folders are followed, but not in circles. Hidden files and folders, and the output folder, are skipped.
+    Links to folders are followed, but never in circles. Hidden files and folders, and the output folder, are skipped.
     ``stem`` keeps the suffix if two images differ only in it.
 
     Raises:

@@ -52,7 +52,7 @@ def export_labels(
         if ids == "label" and VOID in table[0].disk_to_train:
             name = table[0].class_names[table[0].disk_to_train[VOID]]
             raise ConfigError(
-                f"{store.path}: {VOID} is the class {name} in label files, and means not revealed here; use --ids train"
+                f"{store.path}: {VOID} is the class {name} in label files, but means not revealed here; use --ids train"
             )
     names: dict[str, str] = {}
     for number, image in enumerate(store.images):

@@ -55,7 +55,7 @@ class MaskFolder(Mapping[str, Mask]):
         clash = target.taxonomy.disk_to_train.get(UNKNOWN)
         if ids == "label" and clash is not None and not isinstance(target.decode_label, ColorLabels):
             raise ConfigError(
-                f"start.ids=label: {UNKNOWN} is the class {target.taxonomy.class_names[clash]} in dataset.ids, and in "
+                f"start.ids=label: {UNKNOWN} is the class {target.taxonomy.class_names[clash]} in dataset.ids, but in "
                 f"masks {UNKNOWN} means unknown; write the masks in train ids (0, 1, ... in the order of the classes) "
                 "and give start.ids=train"
             )
