@@ -329,6 +329,9 @@ def test_a_job_of_slurm_finds_its_folder_again(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_job_of_a_sweep_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     check_job_of_sweep(spec())
+    check_job_of_sweep(spec("oracle=human", "oracle.wait=hold"))
+    with pytest.raises(ConfigError, match=r"oracle=human ends each job of a sweep .*oracle.wait=hold"):
+        check_job_of_sweep(spec("oracle=human"))
     two = compose("trainer.accelerator=cpu", "trainer.devices=2")
     with pytest.raises(ConfigError, match=r"trainer\.devices=1"):
         check_job_of_sweep(spec_of(two))

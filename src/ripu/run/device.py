@@ -91,7 +91,16 @@ def check_launcher(spec: RunSpec) -> None:
 
 
 def check_job_of_sweep(spec: RunSpec) -> None:
-    """Refuse several processes in a job of a sweep: each process that Lightning starts would begin the whole sweep."""
+    """Refuse a job that a sweep cannot run.
+
+    Each further process that Lightning starts would begin the whole sweep, and a job that ends to wait for people would
+    end the sweep.
+    """
+    if spec.person is not None and spec.person.wait == "exit":
+        raise ConfigError(
+            "oracle=human ends each job of a sweep (-m) at its first round; give a command for each job, or add "
+            "oracle.wait=hold"
+        )
     if num_processes(spec.trainer) > 1 and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
         raise ConfigError(
             f"trainer.devices={spec.trainer.devices}, trainer.num_nodes={spec.trainer.num_nodes}: a job of a sweep "
