@@ -143,3 +143,16 @@ def test_without_locks_nothing_is_shared(
     beginning.close()
     assert not run.exists()
     assert sorted(path.name for path in (shared / "key").iterdir()) == ["lock", "state"]
+
+
+def test_the_journal_and_key_of_a_page_stay_with_their_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    (run / "annotation").mkdir(parents=True)
+    (run / "annotation" / "server.json").write_text("{}")
+    (run / "metrics.csv").write_text("step")
+    beginning = Beginning(tmp_path / "shared", "key", Plan(4, 0, (2,)), run)
+    assert not beginning.take()
+    monkeypatch.setattr("ripu.run.shared_beginning.RunCheckpoint.save", lambda self, trainer: None)
+    trainer = SimpleNamespace(global_step=beginning.step, loggers=[])
+    beginning.on_train_batch_start(trainer, None, None, 0)  # type: ignore[arg-type]
+    assert [path.name for path in (tmp_path / "shared" / "key" / "state").iterdir()] == ["metrics.csv"]

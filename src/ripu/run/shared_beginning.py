@@ -43,7 +43,10 @@ _COMPUTE = (
 )
 """Packages besides torch that training computes with."""
 
-_OWN = ("checkpoints", "config.yaml", "labels", "log.txt", "train.log", ".hydra", "wandb", "wandb_id", "tensorboard")
+_OWN = (
+    *("annotation", "checkpoints", "config.yaml", "labels", "log.txt", "train.log"),
+    *(".hydra", "wandb", "wandb_id", "tensorboard"),
+)
 """Files that a run keeps for itself; everything else in its folder belongs to the state."""
 
 
