@@ -18,6 +18,7 @@ guard_start(__name__)
 import argparse  # noqa: E402
 import contextlib  # noqa: E402
 import getpass  # noqa: E402
+import http.client  # noqa: E402
 import json  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
@@ -35,7 +36,7 @@ from ripu.annotate.errors import AnnotationError  # noqa: E402
 from ripu.annotate.formats import FORMATS  # noqa: E402
 from ripu.io.errors import RipuError, print_error  # noqa: E402
 from ripu.io.lock import FileLock, LockedError  # noqa: E402
-from ripu.io.signals import end_guard, say_stopped, stop_on_sigterm  # noqa: E402
+from ripu.io.signals import end_guard, say_stopped, stop_on_sigterm, stop_status  # noqa: E402
 from ripu.io.writing import write_json, writing  # noqa: E402
 
 if TYPE_CHECKING:  # numpy and OmegaConf take long to import
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None for those of the process.
 
     Returns:
-        The exit status: 0, or 1 if the command is refused.
+        The exit status: 0, 1 if the command is refused, or 130 or 143 if a signal stopped it.
     """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
@@ -64,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        return say_stopped("stopped; all answers are saved")
+        status = say_stopped("stopped; every answer is saved")
+        return stop_status() or status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -305,16 +307,23 @@ def _ask_server(run: Path, path: str, body: dict[str, Any] | None = None) -> dic
         data=None if body is None else json.dumps(body).encode(),
         headers={"Authorization": f"Bearer {about.get('token')}", "Content-Type": "application/json"},
     )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy must not see the key
+    refusal, content = None, b""
+    with contextlib.suppress(OSError, http.client.HTTPException):  # ended without a word: its file stayed behind
+        try:
+            with direct.open(request, timeout=60) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as error:
+            refusal, content = error, error.read()
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310, http to this machine
-            found: dict[str, Any] = json.loads(answer.read())
-            return found
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            return None
-        raise AnnotationError(json.loads(error.read()).get("error", str(error))) from error
-    except (OSError, ValueError):
-        return None  # it was killed, and its file stayed behind
+        found = json.loads(content)
+    except ValueError:
+        return None  # something else has its port by now
+    if not isinstance(found, dict) or (refusal is not None and refusal.code in (401, 403)):
+        return None
+    if refusal is not None:
+        raise AnnotationError(str(found.get("error", refusal)))
+    return found
 
 
 def _login() -> str:

@@ -1,0 +1,77 @@
+import http.server
+import json
+import signal
+import threading
+
+import pytest
+
+from ripu.annotate import __main__ as annotate
+from ripu.annotate.errors import AnnotationError
+from ripu.io import signals
+
+
+class Other(http.server.BaseHTTPRequestHandler):
+    """A server that has the port of a server of the page that ended without a word."""
+
+    def do_GET(self):
+        self.server.heard.append(self.headers.get("Authorization"))
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(self.server.content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def other():
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as server:
+        server.heard = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def record(run, port):
+    folder = run / "annotation"
+    folder.mkdir(exist_ok=True)
+    (folder / "server.json").write_text(json.dumps({"url": f"http://127.0.0.1:{port}/", "token": "key"}))
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [(404, b"<html>"), (503, b""), (200, b"<html>"), (200, b"[]"), (401, b'{"error": "key"}'), (404, b"\xff")],
+)
+def test_another_server_on_the_port_is_no_server_of_the_run(other, tmp_path, status, content):
+    other.status, other.content = status, content
+    record(tmp_path, other.server_port)
+    assert annotate._ask_server(tmp_path, "/api/stats") is None
+    assert other.heard == ["Bearer key"]
+
+
+def test_a_refusal_of_the_server_is_a_sentence(other, tmp_path):
+    other.status, other.content = 423, b'{"error": "round 0 is closed"}'
+    record(tmp_path, other.server_port)
+    with pytest.raises(AnnotationError, match="round 0 is closed"):
+        annotate._ask_server(tmp_path, "/api/stats")
+
+
+def test_a_proxy_never_sees_the_key(other, tmp_path, monkeypatch):
+    other.status, other.content = 503, b"<html>"
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{other.server_port}")
+    record(tmp_path, 1)
+    assert annotate._ask_server(tmp_path, "/api/stats") is None
+    assert other.heard == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_command_ends_with_the_status_of_shells(tmp_path, monkeypatch, number, status):
+    def stopped(arguments):
+        signals.request_stop(number)
+        raise signals.Terminated
+
+    monkeypatch.setattr(signals, "_requested", [])
+    monkeypatch.setattr(annotate, "_status", stopped)
+    assert annotate.main([str(tmp_path), "status"]) == status
