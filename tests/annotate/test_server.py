@@ -116,6 +116,7 @@ def test_unsure_needs_a_word(client):
         ({"answers": [{"client_id": "a", "qid": "0-0-0", "labels": [0] * 9}], "round": 4}, 409),
         ({"answers": [{"client_id": "a", "qid": "0-0-0", "labels": [0] * 9}], "classes": "other"}, 409),
         ({"answers": [{"client_id": "", "qid": "0-0-0", "labels": [0] * 9}]}, 400),
+        ({"answers": [{"client_id": "\ud800", "qid": "0-0-0", "labels": [0] * 9}]}, 400),
         ({"answers": [{"client_id": "a" * 101, "qid": "0-0-0", "labels": [0] * 9}]}, 400),
         ({"answers": [{"client_id": "a", "qid": "0-0-0", "labels": [0] * 9, "ms": -1}]}, 400),
         ({"answers": [{"client_id": "a", "qid": "0-0-0", "labels": [0] * 9, "ms": float("inf")}]}, 400),

@@ -138,7 +138,7 @@ class _Door:
             if origin is not None and (len(origin) != 1 or origin[0].lower() != f"http://{(host or [''])[0].lower()}"):
                 return _error(403, "this request comes from another page; open the address that the command printed")
             length = headers.get("content-length", ["0"])[0]
-            if not length.isdigit() or int(length) > MOST_BODY_BYTES:
+            if not length.isdecimal() or int(length) > MOST_BODY_BYTES:
                 return _error(413, f"the request is larger than {MOST_BODY_BYTES} bytes; send fewer answers at a time")
             if headers.get("content-type", [""])[0].partition(";")[0].strip() != "application/json":
                 return _error(415, "send JSON (Content-Type: application/json)")
@@ -294,8 +294,8 @@ class _Service:
     async def undo(self, request: Request) -> Response:
         body = await _body(request)
         client_id = body.get("client_id")
-        if not isinstance(client_id, str):
-            raise _BadRequest("client_id must be a string")
+        if not isinstance(client_id, str) or not client_id.isprintable():
+            raise _BadRequest("client_id must be a text")
         return JSONResponse({"undone": self.session.undo(_name(request, body.get("by")), client_id)})
 
     @_answering
@@ -365,8 +365,8 @@ def _answer(one: object, by: str) -> Answer:
     if not isinstance(one, dict):
         raise _BadRequest("an answer must be a JSON object")
     client_id, labels, ms, suggestion = (one.get(name) for name in ("client_id", "labels", "ms", "suggestion"))
-    if not isinstance(client_id, str) or not 1 <= len(client_id) <= 100:
-        raise _BadRequest("client_id must be a string of 1 to 100 characters")
+    if not isinstance(client_id, str) or not 1 <= len(client_id) <= 100 or not client_id.isprintable():
+        raise _BadRequest("client_id must be a text of 1 to 100 printable characters")
     round_index, image, pick = parse_qid(str(one.get("qid")))
     array = None
     if labels is not None:
