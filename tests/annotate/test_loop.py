@@ -17,6 +17,7 @@ from ripu.annotate.journal import Answer
 from ripu.annotate.questions import parse_qid
 from ripu.annotate.session import Session
 from ripu.labelstore import LabelReader, LabelStore
+from ripu.labelstore.cut import take_cut
 from ripu.run.assembly.data import load_parts
 from running import ROUNDS, call, command, environment, same_weights, spec, tiny
 
@@ -182,3 +183,27 @@ def test_predictions_of_the_asked_pixels_are_kept(data, tmp_path):
         assert labels.max() < len(store.class_names)
     session.close_journal()
     assert not np.any([len(store.answers(image.image_id)[0]) for image in store.images])
+
+
+@pytest.mark.slow
+def test_an_undone_round_is_asked_and_closed_again(data, tmp_path):
+    run = tmp_path / "run"
+    words = tiny(data, run, *ROUNDS, "oracle=human")
+    assert call("ripu.train", *words, cwd=tmp_path).returncode == 75
+    answer_with_truth(run, data)
+    (run / "annotation" / "taken-000").touch()  # as if the run had gone on
+    assert call("ripu.labels", "undo", str(run), cwd=tmp_path).returncode == 0
+    again = call("ripu.train", *words, "resume=true", cwd=tmp_path)
+    assert (again.returncode, again.stdout.splitlines()[-1].partition(":")[0]) == (75, "round 0 waits for answers")
+    store = LabelStore.open(run / "labels")
+    session = Session(run, store, [COLORS[0]] * len(store.class_names))
+    assert session.state == "open"
+    assert session.current.counts()["answered"] == len(session.questions)  # the same questions
+    session.close("ann")
+    session.reopen("ann")
+    session.close("ann")
+    session.close_journal()
+    with LabelStore.open(run / "labels", write=True) as store:
+        take_cut(store, run / "annotation", 0)
+        assert not sum(len(store.unanswered(image.image_id)) for image in store.images)
+    assert (run / "annotation" / "undone-000.dat").exists()

@@ -1,9 +1,10 @@
+import contextlib
 import sqlite3
 
 import numpy as np
 import pytest
 
-from annotation import CLASSES, IMAGES, Clock, add_round, make_run, open_session, true_labels, truth
+from annotation import CLASSES, IMAGES, Clock, add_round, grid_picks, make_run, open_session, true_labels, truth
 from ripu.annotate.classes import class_keys
 from ripu.annotate.errors import (
     AnnotationError,
@@ -17,7 +18,7 @@ from ripu.annotate.open_round import LEASE_SECONDS, Settings
 from ripu.annotate.questions import parse_qid
 from ripu.io.writing import WriteError
 from ripu.labelstore import LabelStore
-from ripu.labelstore.cut import Cut, take_cut
+from ripu.labelstore.cut import Cut, set_aside, take_cut
 
 
 def answer(question, labels, by="ann", name=None, **more):
@@ -394,3 +395,49 @@ def test_letters_are_fixed_chosen_or_free():
     ):
         with pytest.raises(AnnotationError, match=error):
             class_keys(CLASSES, chosen)
+
+
+def ask_anew(run, *, radius=1, per_image=40, seed=9):
+    """Undo round 0 and ask other pixels under its number, as a resumed run does."""
+    with LabelStore.open(run / "labels", write=True) as store:
+        store.undo_round(0)
+        set_aside(run / "annotation", 0)
+        spec = store.begin_round(0, 10, per_image, reveal_radius=radius, suppress_radius=2 * radius)
+        store.add_round(spec, grid_picks(radius, per_image, seed))
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["server stopped", "server open"])
+def test_answers_to_an_undone_round_do_not_count_for_the_one_asked_anew(tmp_path, clock, is_open):
+    session = open_session(make_run(tmp_path), clock=clock)
+    old = answer_all(session)
+    digest = session.classes_digest
+    session.close("ann")
+    if not is_open:
+        session.close_journal()
+    ask_anew(tmp_path)
+    if not is_open:
+        session = open_session(tmp_path, clock=clock)
+    assert session.state == "open"
+    assert session.current.counts()["unanswered"] == len(session.questions) == 120
+    with pytest.raises(OtherRoundError, match="asked anew"):
+        session.save([answer(old[0], true_labels(old[0]), name="late")], 0, digest)
+    session.import_answers("ann", [(one.qid, true_labels(one)) for one in session.questions])
+    session.close("ann")
+    session.reopen("ann")
+    session.close("ann")
+    session.close_journal()
+    with LabelStore.open(tmp_path / "labels", write=True) as store:
+        take_cut(store, session.folder, 0)
+        for number, image in enumerate(IMAGES):
+            asked = store.asked_mask(image.image_id)
+            assert np.array_equal(store.revealed_label(image.image_id), np.where(asked, truth(number), 255))
+    with contextlib.closing(sqlite3.connect(session.folder / "journal.sqlite")) as rows:
+        assert rows.execute("SELECT count(*) FROM answers WHERE undone IS NOT NULL").fetchone() == (120,)
+
+
+def test_a_round_asked_anew_with_the_same_questions_keeps_its_answers(tmp_path, clock):
+    session = open_session(make_run(tmp_path), clock=clock)
+    answer_all(session)
+    ask_anew(tmp_path, seed=0)
+    assert session.current.counts()["answered"] == 120
+    session.close_journal()

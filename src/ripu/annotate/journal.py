@@ -131,6 +131,31 @@ class Journal:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value))
 
+    def know_round(self, round_index: int, asked: str) -> None:
+        """Note what a round asks. Answers to another round of this number, which was undone, count as undone.
+
+        Args:
+            round_index: The round.
+            asked: Its digest in the label store.
+
+        Raises:
+            WriteError: The disk is full; nothing is written.
+        """
+        key = f"round {round_index}"
+        known = self.about(key)
+        if known == asked:
+            return
+        with self._transaction():
+            if known is not None:
+                now = time.time()
+                self._db.execute("UPDATE answers SET undone = ? WHERE round = ? AND undone IS NULL", (now, round_index))
+                self._db.execute("DELETE FROM leases WHERE round = ?", (round_index,))
+                self._db.execute(
+                    "INSERT INTO events (round, kind, annotator, at) VALUES (?, 'asked anew', '', ?)",
+                    (round_index, now),
+                )
+            self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, asked))
+
     def add(self, answers: Sequence[Answer]) -> list[bool]:
         """Write answers: all of them or none.
 

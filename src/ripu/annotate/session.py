@@ -60,6 +60,10 @@ class ImportReport:
     unsure: list[str] = field(default_factory=list)
 
 
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
 class Session:
     """The open round of a run, its answers so far, and the people who work on it.
 
@@ -69,6 +73,7 @@ class Session:
         classes: The classes with their letters.
         settings: How the run wants its questions answered.
         journal: The journal of answers.
+        classes_digest: Changes with the classes and with what the newest round asks: older answers do not fit then.
     """
 
     def __init__(
@@ -103,11 +108,12 @@ class Session:
             AnnotationClass(number, name, tuple(color), letter)  # type: ignore[arg-type]
             for number, (name, color, letter) in enumerate(zip(store.class_names, colors, letters, strict=True))
         )
-        self.classes_digest = hashlib.sha256(json.dumps(store.class_names).encode()).hexdigest()[:16]
+        self.classes_digest = _digest([store.class_names])
         self._clock = clock
         self.journal = Journal(self.folder)
         try:
             self._round: OpenRound | None = None
+            self._asked: list[str] = []  # digests of the rounds
             self._agreement: tuple[tuple[int, int], float, Agreement | None] | None = None
             self._older: dict[int, Questions] = {}
             self.refresh()
@@ -123,11 +129,15 @@ class Session:
 
     def refresh(self) -> None:
         """Look for a new round in the label store."""
-        count = self.store.num_rounds
-        if count and (self._round is None or self._round.questions.round != count - 1):
-            self._round = self._opened(count - 1)
-        elif not count:
-            self._round = None
+        asked = [event.content_sha256 for event in self.store.log.rounds]
+        if asked != self._asked:
+            for index, digest in enumerate(asked):
+                self.journal.know_round(index, digest)
+            self._asked, self._round = asked, None
+            self._older.clear()
+            self.classes_digest = _digest([self.store.class_names, *asked[-1:]])
+        if asked and self._round is None:
+            self._round = self._opened(len(asked) - 1)
 
     def _opened(self, number: int) -> OpenRound:
         return OpenRound(self.folder, self.journal, self.settings, Questions(self.store, number), self._clock)
@@ -228,14 +238,17 @@ class Session:
         """
         current = self.current
         number = current.questions.round
-        if classes is not None and classes != self.classes_digest:
-            raise OtherRoundError("these answers were given with other classes; reload the page and answer again")
         for one in answers:
             if one.round != number or (round_index is not None and round_index != number):
                 raise OtherRoundError(
                     f"this answer is for round {one.round if round_index is None else round_index}, but round {number} "
                     "is open now; reload the page"
                 )
+        if classes is not None and classes != self.classes_digest:
+            raise OtherRoundError(
+                "these answers were given with other classes, or before the round was asked anew; reload the page and "
+                "answer again"
+            )
         self._require_open()
         for one in answers:
             self._check(current.questions, one)
@@ -313,7 +326,8 @@ class Session:
                     added.append(Answer(f"import-{name[:32]}", round_index, number, pick, by, None))
                 continue
             labels = np.asarray(labels, dtype=np.uint8)
-            name = hashlib.sha256(f"{by}\0{qid}\0".encode() + labels.tobytes()).hexdigest()
+            asked = self._asked[round_index]
+            name = hashlib.sha256(f"{by}\0{qid}\0{asked}\0".encode() + labels.tobytes()).hexdigest()
             answer = Answer(f"import-{name[:32]}", round_index, number, pick, by, labels)
             self._check(questions, answer, lowest_void=NOT_ANSWERED)
             is_given = labels != NOT_ANSWERED

@@ -179,6 +179,18 @@ def reopen(folder: Path, round_index: int) -> bool:
     return True
 
 
+def set_aside(folder: Path, round_index: int) -> None:
+    """Open a round that is about to be asked, perhaps again: a closing of an undone round of its number is over.
+
+    The old file stays as ``undone-NNN.dat``. What a run has taken is in its label store.
+    """
+    path = cut_file(folder, round_index)
+    with writing(path):
+        with contextlib.suppress(FileNotFoundError):
+            publish(path, path.with_name(f"undone-{round_index:03d}.dat"))
+        _marker(folder, round_index).unlink(missing_ok=True)
+
+
 def waiting_round(num_rounds: int, folder: Path, steps: Sequence[int], step: int) -> int | None:
     """Return the round whose answers a run waits for; None if it waits for none.
 

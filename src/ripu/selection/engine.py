@@ -18,6 +18,7 @@ from ripu.datasets.errors import Fault, SkippedFileError
 from ripu.io.errors import is_out_of_memory
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
 from ripu.labelstore.cut import FOLDER as ANNOTATION_FOLDER
+from ripu.labelstore.cut import set_aside
 from ripu.labelstore.predictions import write_predictions
 from ripu.selection.candidates import Candidates, global_cut
 from ripu.selection.oracles import Oracle
@@ -119,7 +120,7 @@ class SelectionEngine:
         else:
             together(lambda: part.write(offers))
         if not is_committed:
-            together(lambda: store.commit_round(spec, ranks.world_size) if ranks.rank == 0 else None)
+            together(lambda: self._commit(store, spec, ranks.world_size) if ranks.rank == 0 else None)
             together(lambda: store.await_rounds(index + 1), "is committed, but not all processes see it")
         short = part.tally.short
         if short:
@@ -161,6 +162,12 @@ class SelectionEngine:
                 "undo)"
             )
         return spec, True
+
+    def _commit(self, store: LabelStore, spec: Round, world_size: int) -> None:
+        """Commit the round; nobody has answered it before, whatever was closed under its number."""
+        if self.asks_people:
+            set_aside(store.path.parent / ANNOTATION_FOLDER, spec.index)
+        store.commit_round(spec, world_size)
 
     def _kept(self, store: LabelStore, spec: Round, exchange: Exchange) -> NDArray[np.int64]:
         """Return how many candidates of each image become picks, after every rank has written its own."""
