@@ -82,3 +82,9 @@ def test_suggestions_are_biased_where_people_follow_them(shown, blind, biased):
     assert is_biased(counts) is biased
     assert not is_biased(None)
     assert not is_biased({"shown": counts["shown"]})
+
+
+def test_pixels_that_one_person_left_out_are_not_compared():
+    found = agreement_of([answer(0, "ann", [0, 1, 254]), answer(0, "ben", [0, 2, 1])], 3)
+    assert (found.pairs[0].pixels, found.agreement) == (2, 0.5)
+    assert agreement_of([answer(0, "ann", [0, 254]), answer(0, "ben", [254, 1])], 3) is None

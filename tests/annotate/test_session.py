@@ -441,3 +441,54 @@ def test_a_round_asked_anew_with_the_same_questions_keeps_its_answers(tmp_path, 
     ask_anew(tmp_path, seed=0)
     assert session.current.counts()["answered"] == 120
     session.close_journal()
+
+
+def next_round(session, tmp_path):
+    session.close("ann")
+    with LabelStore.open(tmp_path / "labels", write=True) as store:
+        take_cut(store, session.folder, 0)
+        add_round(store, 1)
+
+
+def test_an_answer_that_was_saved_unheard_is_known_after_its_round(session, tmp_path):
+    first, second = list(session.questions)[:2]
+    saved = answer(first, true_labels(first))
+    session.save([saved])
+    session.close("ann")
+    assert session.save([saved]) == 1
+    with pytest.raises(RoundClosedError):
+        session.save([saved, answer(second, true_labels(second))])
+    session.reopen("ann")
+    next_round(session, tmp_path)
+    assert session.save([saved], 0) == 1
+    assert session.current.counts()["answered"] == 0
+
+
+def test_an_answer_that_the_run_has_taken_is_not_undone(session, tmp_path):
+    question = next(iter(session.questions))
+    session.save([answer(question, true_labels(question), name="old")])
+    next_round(session, tmp_path)
+    assert not session.undo("ann", "old")
+    assert session.final_labels(question) is not None
+
+
+def test_answers_in_part_complete_each_other(session):
+    question = next(iter(session.questions))
+    labels = true_labels(question)
+    parts = [np.where(np.arange(9) < 5, labels, 254), np.where(np.arange(9) < 5, 254, labels)]
+    for by, part, new, known in (("ann", 0, 1, 0), ("ben", 0, 0, 1), ("ann", 1, 1, 0), ("ann", 0, 0, 1)):
+        report = session.import_answers(by, [(question.qid, parts[part])])
+        assert (report.new, report.known, report.conflicts) == (new, known, [])
+    assert np.array_equal(session.final_labels(question), labels)
+    session.save([answer(question, labels, by="ben")])
+    assert session.current.counts()["conflicts"] == 0
+    assert session.import_answers("cem", [(question.qid, (labels + 1) % 3)]).conflicts == [question.qid]
+    assert session.current.counts()["conflicts"] == 1
+
+
+def test_contradicting_rows_of_one_import_are_a_conflict(session):
+    question = next(iter(session.questions))
+    rows = [(question.qid, np.full(9, label, np.uint8)) for label in (0, 1, 0)]
+    report = session.import_answers("ann", rows)
+    assert (report.new, report.known, report.conflicts) == (1, 1, [question.qid])
+    assert session.final_labels(question).tolist() == [0] * 9

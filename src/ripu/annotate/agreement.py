@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.annotate.journal import Answer
+from ripu.annotate.settled import NOT_ANSWERED
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,10 @@ def agreement_of(answers: Iterable[Answer], num_classes: int) -> Agreement | Non
     for _, group in itertools.groupby(answers, lambda one: (one.image, one.pick)):
         last = {one.by: one.labels for one in group if not one.resolves and one.labels is not None}
         for first, second in itertools.combinations(sorted(last), 2):
-            left, right = (np.minimum(last[name], num_classes).astype(np.int64) for name in (first, second))
+            both = (last[first] != NOT_ANSWERED) & (last[second] != NOT_ANSWERED)
+            if not both.any():
+                continue
+            left, right = (np.minimum(last[name][both], num_classes).astype(np.int64) for name in (first, second))
             matrix = matrices.setdefault((first, second), np.zeros((num_classes + 1, num_classes + 1), np.int64))
             np.add.at(matrix, (left, right), 1)
     if not matrices:

@@ -182,16 +182,20 @@ class Journal:
                 is_new.append(found.rowcount == 1)
         return is_new
 
-    def undo(self, by: str, client_id: str) -> Answer | None:
-        """Mark an answer as undone.
+    def has(self, client_id: str) -> bool:
+        """Return whether an answer of this name was written, undone or not."""
+        return self._db.execute("SELECT 1 FROM answers WHERE client_id = ?", (client_id,)).fetchone() is not None
+
+    def undo(self, by: str, client_id: str, round_index: int) -> Answer | None:
+        """Mark an answer to a round as undone.
 
         Returns:
             The answer; None if this annotator gave none of this name, or undid it before.
         """
         with self._transaction():
             changed = self._db.execute(
-                "UPDATE answers SET undone = ? WHERE client_id = ? AND annotator = ? AND undone IS NULL",
-                (time.time(), client_id, by),
+                "UPDATE answers SET undone = ? WHERE client_id = ? AND annotator = ? AND round = ? AND undone IS NULL",
+                (time.time(), client_id, by, round_index),
             )
         if changed.rowcount != 1:
             return None
@@ -219,6 +223,10 @@ class Journal:
     def answers(self, round_index: int) -> Iterator[Answer]:
         """Yield the answers to a round that are not undone, question by question, each in the order of arrival."""
         return self._select("round = ?", round_index)
+
+    def answers_about(self, round_index: int, image: int) -> list[Answer]:
+        """Return the answers to a round's questions about one image, as :meth:`answers` does."""
+        return list(self._select("round = ? AND image = ?", round_index, image))
 
     def answers_to(self, round_index: int, image: int, pick: int) -> list[Answer]:
         """Return the answers to one question that are not undone, in the order of arrival."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -26,13 +27,10 @@ from ripu.annotate.errors import (
 from ripu.annotate.journal import Answer, Journal
 from ripu.annotate.open_round import OpenRound, Settings
 from ripu.annotate.questions import Question, Questions, parse_qid, qid_of
-from ripu.annotate.settled import ANSWERED, counting, settle
+from ripu.annotate.settled import ANSWERED, NOT_ANSWERED, contradict, counting, joined, settle
 from ripu.labelstore import VOID, LabelReader
 from ripu.labelstore.cut import is_closed, is_taken, reopen, write_cut
 from ripu.labelstore.records import Pixels
-
-NOT_ANSWERED = 254
-"""Label of a pixel that an import has no answer for."""
 
 
 @dataclass
@@ -222,9 +220,9 @@ class Session:
         """Write answers to the open round: all of them or none. They are on the disk when this returns.
 
         Args:
-            answers: The answers. Those whose name is known are ignored.
-            round_index: The round that they are meant for; None for the one that the answers name.
-            classes: The :attr:`classes_digest` that the sender used; None to skip the check.
+            answers: The answers. Those whose name is known are ignored, also after their round.
+            round_index: The round that they are meant for; None for that of the answers.
+            classes: :attr:`classes_digest` of whoever answered; None to leave the check out.
 
         Returns:
             The number of answers, known ones included.
@@ -237,7 +235,10 @@ class Session:
             WriteError: The disk is full.
         """
         current = self.current
-        number = current.questions.round
+        number, given = current.questions.round, len(answers)
+        answers = [one for one in answers if not self.journal.has(one.client_id)]
+        if given and not answers:
+            return given
         for one in answers:
             if one.round != number or (round_index is not None and round_index != number):
                 raise OtherRoundError(
@@ -256,7 +257,7 @@ class Session:
         current.count([one for one, new in zip(answers, is_new, strict=True) if new])
         if self.settings.hours is not None and current.seconds >= 3600 * self.settings.hours:
             self.close("the time box")
-        return len(answers)
+        return given
 
     def _check(self, questions: Questions, answer: Answer, *, lowest_void: int = VOID) -> None:
         question = questions.question(qid_of(answer.round, answer.image, answer.pick))
@@ -284,11 +285,10 @@ class Session:
             RoundClosedError: The round is closed.
         """
         current = self._require_open()
-        undone = self.journal.undo(by, client_id)
+        undone = self.journal.undo(by, client_id, current.questions.round)
         if undone is None:
             return False
-        if undone.round == current.questions.round:
-            current.uncount(undone)
+        current.uncount(undone)
         return True
 
     def import_answers(self, by: str, answers: Iterable[tuple[str, NDArray[np.uint8] | None]]) -> ImportReport:
@@ -310,7 +310,7 @@ class Session:
         """
         self._require_open()
         report = ImportReport()
-        added: list[Answer] = []
+        added: dict[str, Answer] = {}  # by question
         for qid, labels in answers:
             try:
                 round_index, number, pick = parse_qid(qid)
@@ -321,34 +321,40 @@ class Session:
                 continue
             if labels is None:
                 name = hashlib.sha256(f"{by}\0{qid}\0unsure".encode()).hexdigest()
-                if not self.journal.answers_to(round_index, number, pick):
+                if question.qid not in added and not self.journal.answers_to(round_index, number, pick):
                     report.unsure.append(qid)
-                    added.append(Answer(f"import-{name[:32]}", round_index, number, pick, by, None))
+                    added[question.qid] = Answer(f"import-{name[:32]}", round_index, number, pick, by, None)
                 continue
             labels = np.asarray(labels, dtype=np.uint8)
-            asked = self._asked[round_index]
-            name = hashlib.sha256(f"{by}\0{qid}\0{asked}\0".encode() + labels.tobytes()).hexdigest()
-            answer = Answer(f"import-{name[:32]}", round_index, number, pick, by, labels)
-            self._check(questions, answer, lowest_void=NOT_ANSWERED)
+            self._check(questions, Answer("", round_index, number, pick, by, labels), lowest_void=NOT_ANSWERED)
             is_given = labels != NOT_ANSWERED
             if not is_given.any():
                 continue
             report.incomplete += not is_given.all()
-            earlier = [
-                one for one in counting(self.journal.answers_to(round_index, number, pick)) if one.labels is not None
-            ]
-            if any(np.array_equal(one.labels, labels) for one in earlier):  # type: ignore[arg-type]
+            pending = [added[question.qid]] if question.qid in added else []
+            known = counting([*self.journal.answers_to(round_index, number, pick), *pending])
+            earlier = {one.by: one.labels for one in known if one.labels is not None}
+            is_conflict = any(contradict(one, labels) for one in earlier.values())
+            if (
+                earlier
+                and not is_conflict
+                and (functools.reduce(joined, earlier.values()) != NOT_ANSWERED)[is_given].all()
+            ):
                 report.known += 1
                 continue
-            if earlier or self._is_contradicted(question, labels):
+            if is_conflict or self._is_contradicted(question, labels):
                 report.conflicts.append(question.qid)
-                if not earlier or any(one.by == by for one in earlier):
+                if not is_conflict or by in earlier:
                     continue
             else:
-                report.new += 1
-            added.append(answer)
-        self.journal.add(added)
-        self._round = None  # counted again
+                report.new += not pending
+            if by in earlier:
+                labels = joined(earlier[by], labels)
+            asked = self._asked[round_index]
+            name = hashlib.sha256(f"{by}\0{qid}\0{asked}\0".encode() + labels.tobytes()).hexdigest()
+            added[question.qid] = Answer(f"import-{name[:32]}", round_index, number, pick, by, labels)
+        self.journal.add(list(added.values()))
+        self._round = None  # counted anew
         self.refresh()
         return report
 
@@ -407,28 +413,18 @@ class Session:
 
     def _frozen(self, round_index: int) -> Iterator[tuple[int, Pixels]]:
         """Yield the answers that count and that the label store does not have, images ascending."""
-        by_image: dict[int, list[tuple[int, int, NDArray[np.uint8]]]] = {}
-        late = [one for one in self.journal.rounds() if one < round_index]
-        for earlier in late:
-            for key, group in itertools.groupby(self.journal.answers(earlier), lambda one: (one.image, one.pick)):
-                state, labels = settle(list(group))
-                if state == ANSWERED and labels is not None:
-                    by_image.setdefault(key[0], []).append((earlier, key[1], labels))
-        newest = self.journal.answers(round_index)
-        numbers = sorted(by_image)
-        for number, group in itertools.groupby(newest, lambda one: one.image):
-            while numbers and numbers[0] < number:
-                yield from self._frozen_image(numbers[0], by_image[numbers.pop(0)])
-            found = by_image.get(number, [])
-            if numbers and numbers[0] == number:
-                numbers.pop(0)
-            for pick, answers in itertools.groupby(group, lambda one: one.pick):
-                state, labels = settle(list(answers))
-                if state == ANSWERED and labels is not None:
-                    found.append((round_index, pick, labels))
-            yield from self._frozen_image(number, found)
-        for number in numbers:
-            yield from self._frozen_image(number, by_image[number])
+        rounds = [one for one in self.journal.rounds() if one <= round_index]
+        for number, image in enumerate(self.store.images):  # one at a time: a run may have millions of answers
+            is_open = len(rounds) > 1 and len(self.store.unanswered(image.image_id, round_index)) > 0
+            found = []
+            for asked_in in rounds if is_open else rounds[-1:]:
+                answers = self.journal.answers_about(asked_in, number)
+                for pick, group in itertools.groupby(answers, lambda one: one.pick):
+                    state, labels = settle(list(group))
+                    if state == ANSWERED and labels is not None:
+                        found.append((asked_in, pick, labels))
+            if found:
+                yield from self._frozen_image(number, found)
 
     def _frozen_image(
         self, number: int, answers: list[tuple[int, int, NDArray[np.uint8]]]

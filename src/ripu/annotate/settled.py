@@ -11,6 +11,19 @@ from ripu.annotate.journal import Answer
 
 UNANSWERED, ANSWERED, UNSURE, CONFLICT = range(4)
 
+NOT_ANSWERED = 254
+"""In labels of an import: no answer for this pixel."""
+
+
+def contradict(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
+    """Return whether two answers to a question differ in a pixel that both answer."""
+    return bool(((first != second) & (first != NOT_ANSWERED) & (second != NOT_ANSWERED)).any())
+
+
+def joined(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the first answer with the pixels that it leaves out from the second."""
+    return np.where(first == NOT_ANSWERED, second, first)
+
 
 def counting(answers: Iterable[Answer]) -> list[Answer]:
     """Return the answers to a question that count: the last one of each annotator, or the last decision."""
@@ -32,6 +45,9 @@ def settle(answers: Iterable[Answer]) -> tuple[int, NDArray[np.uint8] | None]:
         return UNANSWERED, None
     if not labels:
         return UNSURE, None
-    if any(not np.array_equal(one, labels[0]) for one in labels[1:]):
-        return CONFLICT, None
-    return ANSWERED, labels[0]
+    whole = labels[0]
+    for one in labels[1:]:
+        if contradict(whole, one):
+            return CONFLICT, None
+        whole = joined(whole, one)
+    return ANSWERED, whole
