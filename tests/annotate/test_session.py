@@ -492,3 +492,47 @@ def test_contradicting_rows_of_one_import_are_a_conflict(session):
     report = session.import_answers("ann", rows)
     assert (report.new, report.known, report.conflicts) == (1, 1, [question.qid])
     assert session.final_labels(question).tolist() == [0] * 9
+
+
+def test_the_agreement_of_a_closed_round_is_that_of_all_its_answers(session, tmp_path):
+    first, second = list(session.questions)[:2]
+    for by in ("ann", "ben"):
+        session.save([answer(first, true_labels(first), by=by)])
+    session.agreement()
+    session._agreement = (session._agreement[0], session._clock() + 99, session._agreement[2])  # took long
+    for by, label in (("ann", 0), ("ben", 1), ("cem", 1)):
+        session.save([answer(second, [label] * 9, by=by)])
+    session.undo("cem", f"cem-{second.qid}")
+    session.close("ann")
+    facts = Cut(session.folder, session.store, 0).facts
+    assert (facts["agreement"]["agreement"], facts["annotators"]) == (0.5, 2)
+
+
+def use_all(session):
+    said = []
+    for use in (session.stats, lambda: session.next_questions("ben", 8), lambda: session.close("ann")):
+        try:
+            use()
+        except AnnotationError as error:
+            said.append(str(error))
+    if session.state == "closed":
+        session.reopen("ann")
+    return said
+
+
+def test_a_journal_damaged_anywhere_says_so(tmp_path):
+    session = open_session(make_run(tmp_path))
+    answer_all(session)
+    session.close_journal()
+    path = session.folder / "journal.sqlite"
+    content = path.read_bytes()
+    for start in range(4096, len(content), 4096):
+        path.write_bytes(content[:start] + b"\xff" * 200 + content[start + 200 :])
+        said = []
+        try:
+            session = open_session(tmp_path)
+            said = use_all(session)
+        except AnnotationError as error:
+            said = [str(error)]
+        session.close_journal()
+        assert all("damaged" in one for one in said)

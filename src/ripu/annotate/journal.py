@@ -184,7 +184,9 @@ class Journal:
 
     def has(self, client_id: str) -> bool:
         """Return whether an answer of this name was written, undone or not."""
-        return self._db.execute("SELECT 1 FROM answers WHERE client_id = ?", (client_id,)).fetchone() is not None
+        with self._explained():
+            found = self._db.execute("SELECT 1 FROM answers WHERE client_id = ?", (client_id,)).fetchone()
+        return found is not None
 
     def undo(self, by: str, client_id: str, round_index: int) -> Answer | None:
         """Mark an answer to a round as undone.
@@ -207,10 +209,11 @@ class Journal:
             self._db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", (round_index, block, by, until))
 
     def leases(self, round_index: int, after: float) -> Iterator[tuple[int, str, float]]:
-        """Yield (block, annotator, until) for leases that end after a time."""
-        yield from self._db.execute(
-            "SELECT block, annotator, until FROM leases WHERE round = ? AND until > ?", (round_index, after)
-        )
+        """Yield (block, annotator, until) of leases that end after a time."""
+        with self._explained():
+            yield from self._db.execute(
+                "SELECT block, annotator, until FROM leases WHERE round = ? AND until > ?", (round_index, after)
+            )
 
     def note(self, round_index: int, kind: str, by: str) -> None:
         """Record that a round was closed or opened again."""
@@ -234,17 +237,19 @@ class Journal:
 
     def rounds(self) -> list[int]:
         """Return the rounds that have answers."""
-        return [int(row[0]) for row in self._db.execute("SELECT DISTINCT round FROM answers ORDER BY round")]
+        with self._explained():
+            return [int(row[0]) for row in self._db.execute("SELECT DISTINCT round FROM answers ORDER BY round")]
 
     def _select(self, condition: str, *values: object, live: bool = True) -> Iterator[Answer]:
-        rows = self._db.execute(
-            "SELECT client_id, round, image, pick, annotator, labels, ms, suggestion, resolves, at FROM answers "  # noqa: S608
-            f"WHERE {condition} {'AND undone IS NULL ' if live else ''}ORDER BY round, image, pick, id",
-            values,
-        )
-        for client_id, round_index, image, pick, by, labels, ms, suggestion, resolves, at in rows:
-            found = None if labels is None else np.frombuffer(labels, dtype=np.uint8)
-            yield Answer(client_id, round_index, image, pick, by, found, ms, suggestion, bool(resolves), at)
+        with self._explained():
+            rows = self._db.execute(
+                "SELECT client_id, round, image, pick, annotator, labels, ms, suggestion, resolves, at FROM answers "  # noqa: S608
+                f"WHERE {condition} {'AND undone IS NULL ' if live else ''}ORDER BY round, image, pick, id",
+                values,
+            )
+            for client_id, round_index, image, pick, by, labels, ms, suggestion, resolves, at in rows:
+                found = None if labels is None else np.frombuffer(labels, dtype=np.uint8)
+                yield Answer(client_id, round_index, image, pick, by, found, ms, suggestion, bool(resolves), at)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -390,7 +390,9 @@ class Session:
         current = self._require_open()
         number = current.questions.round
         counts = current.counts()
-        facts = {**counts, "seconds": current.seconds, "annotators": len(current.people), **self.quality()}
+        self._agreement = None  # that of all answers is frozen, not the last one shown
+        people = sum(one.count > 0 for one in current.people.values())
+        facts = {**counts, "seconds": current.seconds, "annotators": people, **self.quality()}
         write_cut(self.folder, self.store, number, facts, self._frozen(number))
         self.journal.note(number, "closed", by)
         return counts
