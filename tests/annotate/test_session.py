@@ -536,3 +536,23 @@ def test_a_journal_damaged_anywhere_says_so(tmp_path):
             said = [str(error)]
         session.close_journal()
         assert all("damaged" in one for one in said)
+
+
+def test_a_time_box_closes_once(tmp_path):
+    session = open_session(make_run(tmp_path), Settings(hours=1 / 3600))
+    first, second = list(session.questions)[:2]
+    session.save([answer(first, true_labels(first), ms=1500)])
+    assert session.state == "closed"
+    session.reopen("ann")
+    session.save([answer(second, true_labels(second), ms=1500)])
+    assert (session.state, session.current.counts()["answered"]) == ("open", 2)
+    session.close_journal()
+
+
+def test_a_closing_without_its_note_is_a_closing(session, monkeypatch):
+    def full(*arguments):
+        raise WriteError("the disk is full")
+
+    monkeypatch.setattr(session.journal, "note", full)
+    assert session.close("ann")["questions"] == 120
+    assert session.state == "closed"

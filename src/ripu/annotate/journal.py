@@ -223,6 +223,14 @@ class Journal:
                 (round_index, kind, by, time.time()),
             )
 
+    def last_event(self, round_index: int) -> str | None:
+        """Return the last note on a round: ``closed``, ``reopened`` or ``asked anew``; None if there is none."""
+        with self._explained():
+            row = self._db.execute(
+                "SELECT kind FROM events WHERE round = ? ORDER BY id DESC LIMIT 1", (round_index,)
+            ).fetchone()
+        return None if row is None else str(row[0])
+
     def answers(self, round_index: int) -> Iterator[Answer]:
         """Yield the answers to a round that are not undone, question by question, each in the order of arrival."""
         return self._select("round = ?", round_index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -28,6 +29,7 @@ from ripu.annotate.journal import Answer, Journal
 from ripu.annotate.open_round import OpenRound, Settings
 from ripu.annotate.questions import Question, Questions, parse_qid, qid_of
 from ripu.annotate.settled import ANSWERED, NOT_ANSWERED, contradict, counting, joined, settle
+from ripu.io.writing import WriteError
 from ripu.labelstore import VOID, LabelReader
 from ripu.labelstore.cut import is_closed, is_taken, reopen, write_cut
 from ripu.labelstore.records import Pixels
@@ -255,7 +257,8 @@ class Session:
             self._check(current.questions, one)
         is_new = self.journal.add(answers)
         current.count([one for one, new in zip(answers, is_new, strict=True) if new])
-        if self.settings.hours is not None and current.seconds >= 3600 * self.settings.hours:
+        is_spent = self.settings.hours is not None and current.seconds >= 3600 * self.settings.hours
+        if is_spent and self.journal.last_event(number) != "reopened":  # somebody wants to go on
             self.close("the time box")
         return given
 
@@ -394,7 +397,8 @@ class Session:
         people = sum(one.count > 0 for one in current.people.values())
         facts = {**counts, "seconds": current.seconds, "annotators": people, **self.quality()}
         write_cut(self.folder, self.store, number, facts, self._frozen(number))
-        self.journal.note(number, "closed", by)
+        with contextlib.suppress(WriteError):  # it is closed, if without a note
+            self.journal.note(number, "closed", by)
         return counts
 
     def reopen(self, by: str) -> None:
@@ -411,7 +415,8 @@ class Session:
                 f"round {number} cannot be opened again: the run has begun to train on its answers; answers "
                 "imported now go with the next round; or undo this one (python -m ripu.labels undo)"
             )
-        self.journal.note(number, "reopened", by)
+        with contextlib.suppress(WriteError):
+            self.journal.note(number, "reopened", by)
 
     def _frozen(self, round_index: int) -> Iterator[tuple[int, Pixels]]:
         """Yield the answers that count and that the label store does not have, images ascending."""
