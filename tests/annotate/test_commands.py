@@ -1,6 +1,8 @@
 import http.server
 import json
 import signal
+import socket
+import socketserver
 import threading
 
 import pytest
@@ -64,6 +66,27 @@ def test_a_proxy_never_sees_the_key(other, tmp_path, monkeypatch):
     record(tmp_path, 1)
     assert annotate._ask_server(tmp_path, "/api/stats") is None
     assert other.heard == []
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="has no Unix sockets")
+def test_a_server_on_a_socket_is_asked_too(tmp_path):
+    class OnSocket(socketserver.UnixStreamServer):
+        heard, status, content = [], 200, b'{"closed": true}'
+
+    class Local(Other):
+        def address_string(self):
+            return "socket"
+
+    path = tmp_path / "page.sock"
+    with OnSocket(str(path), Local) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (tmp_path / "annotation").mkdir()
+        about = {"url": f"socket {path}", "socket": str(path), "token": "key"}
+        (tmp_path / "annotation" / "server.json").write_text(json.dumps(about))
+        assert annotate._ask_server(tmp_path, "/api/stats") == {"closed": True}
+        server.shutdown()
+    path.unlink()
+    assert annotate._ask_server(tmp_path, "/api/stats") is None
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -26,8 +26,6 @@ import secrets  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
-import urllib.error  # noqa: E402
-import urllib.request  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
@@ -226,7 +224,10 @@ def _serve(arguments: argparse.Namespace) -> int:
             address = f"http://{host}:{port}/"
         app = make_app(session, images, {**tokens, own: None}, hosts)
         record = arguments.run / "annotation" / SERVER_FILE
-        _write_private(record, {"url": address, "token": own, "pid": os.getpid(), "host": socket.gethostname()})
+        about = {"url": address, "token": own, "pid": os.getpid(), "host": socket.gethostname()}
+        if arguments.socket is not None:
+            about["socket"] = str(arguments.socket.resolve())
+        _write_private(record, about)
         stack.callback(lambda: record.unlink(missing_ok=True))
         for token, name in tokens.items():
             who = f" ({name})" if name is not None else ""
@@ -293,7 +294,24 @@ def _running(run: Path) -> dict[str, Any] | None:
         found = json.loads((run / "annotation" / SERVER_FILE).read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and str(found.get("url", "")).startswith("http://") else None
+    return found if isinstance(found, dict) and "url" in found else None
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to a running server on this machine, by its port or socket; never through a proxy."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        port = str(about["url"]).rstrip("/").rpartition(":")[2]
+        super().__init__("127.0.0.1", int(port) if port.isdecimal() else 0, timeout=600)  # closing millions takes long
+        self._path = about.get("socket")
+
+    def connect(self) -> None:
+        if self._path is None:
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
 
 
 def _ask_server(run: Path, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
@@ -301,28 +319,26 @@ def _ask_server(run: Path, path: str, body: dict[str, Any] | None = None) -> dic
     about = _running(run)
     if about is None:
         return None
-    port = str(about["url"]).rstrip("/").rpartition(":")[2]
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}",
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {about.get('token')}", "Content-Type": "application/json"},
-    )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy must not see the key
-    refusal, content = None, b""
-    with contextlib.suppress(OSError, http.client.HTTPException):  # ended without a word: its file stayed behind
-        try:
-            with direct.open(request, timeout=60) as answer:
-                content = answer.read()
-        except urllib.error.HTTPError as error:
-            refusal, content = error, error.read()
+    connection = _Connection(about)
+    status, content = 0, b""
+    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):  # ended and left its file behind
+        connection.request(
+            "GET" if body is None else "POST",
+            path,
+            None if body is None else json.dumps(body),
+            {"Authorization": f"Bearer {about.get('token')}", "Content-Type": "application/json"},
+        )
+        answer = connection.getresponse()
+        status, content = answer.status, answer.read()
+    connection.close()
     try:
         found = json.loads(content)
     except ValueError:
         return None  # something else has its port by now
-    if not isinstance(found, dict) or (refusal is not None and refusal.code in (401, 403)):
+    if not isinstance(found, dict) or status in (401, 403):
         return None
-    if refusal is not None:
-        raise AnnotationError(str(found.get("error", refusal)))
+    if status != 200:
+        raise AnnotationError(str(found.get("error", f"the server of the page answers with status {status}")))
     return found
 
 
