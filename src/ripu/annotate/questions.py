@@ -146,14 +146,18 @@ class Questions:
         """Return the questions about an image, in picking order."""
         return self._some(number, 0, self.count(number))
 
-    def _some(self, number: int, first: int, stop: int) -> list[Question]:
+    def _of(self, number: int) -> tuple[ImagePicks, Regions]:
+        """Return the picks of an image and their pixels."""
         if number not in self._read:
             while len(self._read) >= KEPT_IMAGES:
                 del self._read[next(iter(self._read))]
             image = self.store.images[number]
             record = self.store.picks(image.image_id, self.round)
             self._read[number] = record, regions_of(record, self.spec, image)
-        record, regions = self._read[number]
+        return self._read[number]
+
+    def _some(self, number: int, first: int, stop: int) -> list[Question]:
+        record, regions = self._of(number)
         width = self.store.images[number].width
         cuts = regions.offsets[first : stop + 1].tolist()
         return [
@@ -168,6 +172,12 @@ class Questions:
             )
             for pick, start, end in zip(range(first, stop), cuts, cuts[1:], strict=False)
         ]
+
+    def flat_of(self, number: int, pick: int) -> NDArray[np.int64]:
+        """Return the flat indices of the pixels that a pick asks for, (M,)."""
+        _, regions = self._of(number)
+        indices: NDArray[np.int64] = regions.indices[regions.offsets[pick] : regions.offsets[pick + 1]]
+        return indices
 
     def flat(self, question: Question) -> NDArray[np.int64]:
         """Return the flat indices of a question's pixels, (M,)."""

@@ -437,10 +437,10 @@ class Session:
         self, number: int, answers: list[tuple[int, int, NDArray[np.uint8]]]
     ) -> Iterator[tuple[int, Pixels]]:
         parts = []
-        for round_index, pick, labels in answers:
-            question = self.questions_of(round_index).question(qid_of(round_index, number, pick))
+        rounds = {one: self.questions_of(one) for one in {asked_in for asked_in, _, _ in answers}}
+        for asked_in, pick, labels in answers:
             is_given = labels != NOT_ANSWERED
-            parts.append((self.questions.flat(question)[is_given], labels[is_given]))
+            parts.append((rounds[asked_in].flat_of(number, pick)[is_given], labels[is_given]))
         indices = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
         labels = np.concatenate([np.zeros(0, np.uint8), *(part[1] for part in parts)])
         _, is_known = self.store.answered(self.store.images[number].image_id, indices)
