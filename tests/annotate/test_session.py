@@ -419,7 +419,7 @@ def test_answers_to_an_undone_round_do_not_count_for_the_one_asked_anew(tmp_path
         session = open_session(tmp_path, clock=clock)
     assert session.state == "open"
     assert session.current.counts()["unanswered"] == len(session.questions) == 120
-    with pytest.raises(OtherRoundError, match="asked anew"):
+    with pytest.raises(OtherRoundError, match="asked again"):
         session.save([answer(old[0], true_labels(old[0]), name="late")], 0, digest)
     session.import_answers("ann", [(one.qid, true_labels(one)) for one in session.questions])
     session.close("ann")

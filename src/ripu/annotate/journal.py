@@ -151,7 +151,7 @@ class Journal:
                 self._db.execute("UPDATE answers SET undone = ? WHERE round = ? AND undone IS NULL", (now, round_index))
                 self._db.execute("DELETE FROM leases WHERE round = ?", (round_index,))
                 self._db.execute(
-                    "INSERT INTO events (round, kind, annotator, at) VALUES (?, 'asked anew', '', ?)",
+                    "INSERT INTO events (round, kind, annotator, at) VALUES (?, 'asked again', '', ?)",
                     (round_index, now),
                 )
             self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, asked))
@@ -209,7 +209,7 @@ class Journal:
             self._db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", (round_index, block, by, until))
 
     def leases(self, round_index: int, after: float) -> Iterator[tuple[int, str, float]]:
-        """Yield (block, annotator, until) of leases that end after a time."""
+        """Yield (block, annotator, until) for leases that end after a time."""
         with self._explained():
             yield from self._db.execute(
                 "SELECT block, annotator, until FROM leases WHERE round = ? AND until > ?", (round_index, after)
@@ -224,7 +224,7 @@ class Journal:
             )
 
     def last_event(self, round_index: int) -> str | None:
-        """Return the last note on a round: ``closed``, ``reopened`` or ``asked anew``; None if there is none."""
+        """Return the last note on a round: ``closed``, ``reopened`` or ``asked again``; None if there is none."""
         with self._explained():
             row = self._db.execute(
                 "SELECT kind FROM events WHERE round = ? ORDER BY id DESC LIMIT 1", (round_index,)

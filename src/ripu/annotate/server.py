@@ -295,7 +295,7 @@ class _Service:
         body = await _body(request)
         client_id = body.get("client_id")
         if not isinstance(client_id, str) or not client_id.isprintable():
-            raise _BadRequest("client_id must be a text")
+            raise _BadRequest("client_id must be a string")
         return JSONResponse({"undone": self.session.undo(_name(request, body.get("by")), client_id)})
 
     @_answering
@@ -366,7 +366,7 @@ def _answer(one: object, by: str) -> Answer:
         raise _BadRequest("an answer must be a JSON object")
     client_id, labels, ms, suggestion = (one.get(name) for name in ("client_id", "labels", "ms", "suggestion"))
     if not isinstance(client_id, str) or not 1 <= len(client_id) <= 100 or not client_id.isprintable():
-        raise _BadRequest("client_id must be a text of 1 to 100 printable characters")
+        raise _BadRequest("client_id must be a string of 1 to 100 printable characters")
     round_index, image, pick = parse_qid(str(one.get("qid")))
     array = None
     if labels is not None:

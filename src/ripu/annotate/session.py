@@ -223,8 +223,8 @@ class Session:
 
         Args:
             answers: The answers. Those whose name is known are ignored, also after their round.
-            round_index: The round that they are meant for; None for that of the answers.
-            classes: :attr:`classes_digest` of whoever answered; None to leave the check out.
+            round_index: The round that they are meant for; None for the one that the answers name.
+            classes: The :attr:`classes_digest` that the sender used; None to skip the check.
 
         Returns:
             The number of answers, known ones included.
@@ -249,7 +249,7 @@ class Session:
                 )
         if classes is not None and classes != self.classes_digest:
             raise OtherRoundError(
-                "these answers were given with other classes, or before the round was asked anew; reload the page and "
+                "these answers were given with other classes, or before the round was asked again; reload the page and "
                 "answer again"
             )
         self._require_open()
@@ -357,7 +357,7 @@ class Session:
             name = hashlib.sha256(f"{by}\0{qid}\0{asked}\0".encode() + labels.tobytes()).hexdigest()
             added[question.qid] = Answer(f"import-{name[:32]}", round_index, number, pick, by, labels)
         self.journal.add(list(added.values()))
-        self._round = None  # counted anew
+        self._round = None  # counted again
         self.refresh()
         return report
 
