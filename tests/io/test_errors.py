@@ -9,7 +9,7 @@ import pytest
 import ripu
 from ripu.io.errors import ConfigError, line_of, print_error
 
-_NOT_ERRORS = {"Terminated"}
+_NOT_ERRORS = {"Terminated", "MalformedError"}
 """Control flow that never reaches a user."""
 
 

@@ -493,7 +493,7 @@ def test_masks_are_looked_at_before_training(data_root: Path, tmp_path: Path) ->
     refused(r"0001TP_006690\.png contains the ids \[26\], but train ids are 0\.\.10.*start\.ids=label")
     Image.fromarray(np.zeros((32, 48), dtype=np.uint8)).save(first)
     refused(r"has 48 x 32 pixels and the label of train/0001TP_006690 96 x 64")
-    Image.new("RGB", (96, 64)).save(first)
+    Image.new("RGB", (96, 64), (1, 2, 3)).save(first)
     refused(r"is an image of mode RGB")
     first.write_bytes(b"nothing")
     refused(r"0001TP_006690\.png")
