@@ -44,6 +44,7 @@ def test_random_rounds_and_late_answers_round_trip(seed: int, height: int, width
     truth = rng.choice(np.array([0, 1, 2, 255], dtype=np.uint8), height * width)
     asked = np.zeros(height * width, dtype=bool)
     label, by_round = np.full((2, height * width), 255, dtype=np.uint8)
+    is_prompt = np.zeros(height * width, dtype=bool)
     num_rounds = int(rng.integers(1, 4))
     with tempfile.TemporaryDirectory() as folder:
         with LabelStore.create(Path(folder) / "s", [TargetImage("image", height, width)], ["a", "b", "c"]) as store:
@@ -55,6 +56,7 @@ def test_random_rounds_and_late_answers_round_trip(seed: int, height: int, width
                 given_now = rng.permutation(pixels)[: rng.integers(0, len(pixels) + 1)]
                 store.add_round(spec, [record, ImageAnswers("image", given_now, truth[given_now])])
                 late.append(np.setdiff1d(pixels, given_now))
+                is_prompt[given_now] = True
                 label[pixels], by_round[pixels] = truth[pixels], index
                 found = store.picks("image", index)
                 np.testing.assert_array_equal(found.picks, record.picks)
@@ -74,8 +76,13 @@ def test_random_rounds_and_late_answers_round_trip(seed: int, height: int, width
         np.testing.assert_array_equal(reader.revealed_round("image").ravel(), by_round)
         np.testing.assert_array_equal(reader.asked_mask("image").ravel(), asked)
         for index in range(num_rounds + 1):
-            as_of = np.where(by_round < index, label, 255)
-            np.testing.assert_array_equal(reader.revealed_label("image", index).ravel(), as_of)
+            is_seen = (by_round < index) & (is_prompt | (index == num_rounds))  # late answers: as of the newest round
+            np.testing.assert_array_equal(reader.revealed_label("image", index).ravel(), np.where(is_seen, label, 255))
+            np.testing.assert_array_equal(
+                reader.revealed_round("image", index).ravel(), np.where(is_seen, by_round, 255)
+            )
+            missing = np.sort(reader.unanswered("image", index))
+            np.testing.assert_array_equal(missing, np.flatnonzero((by_round < index) & ~is_seen))
         indices, labels = reader.answers("image")
         np.testing.assert_array_equal(indices, np.flatnonzero(asked))
         np.testing.assert_array_equal(labels, truth[asked])

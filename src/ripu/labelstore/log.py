@@ -119,6 +119,11 @@ class Log:
         """The files with answers, oldest first."""
         return tuple(event.file for event in self.events if isinstance(event, AnswersEvent))
 
+    def num_answers_before(self, event: RoundEvent) -> int:
+        """Return how many files with answers were committed before a live round."""
+        at = next(number for number, other in enumerate(self.events) if other is event)
+        return sum(isinstance(other, AnswersEvent) for other in self.events[:at])
+
     @property
     def files(self) -> set[str]:
         """The names of all files that the log lists, those of undone rounds included."""

@@ -48,7 +48,8 @@ class LabelReader:
 
     It keeps no open file and may be pickled or forked into data loader workers. Every call checks if the manifest was
     replaced and then reads from one manifest only, so a round is seen whole or not at all. If a method takes
-    ``num_rounds``, it reads as of a point in the run: rounds with an index below it count, None counts all.
+    ``num_rounds``, it reads as of a point in the run: rounds with an index below it count, and answers committed before
+    the next round. None counts all.
 
     Methods raise :class:`UnknownImageError` for an ``image_id`` that the store was created without,
     :class:`CorruptStoreError` for damage, and :class:`RoundOrderError` if fewer rounds are committed than requested.
@@ -78,7 +79,7 @@ class LabelReader:
 
     def _forget_files(self) -> None:
         self._files: dict[str, RecordFile] = {}
-        self._answers_by_image: dict[int, list[RecordFile]] = {}
+        self._answers_by_image: dict[int, list[tuple[int, RecordFile]]] = {}  # with their positions in the log
         self._num_indexed = 0
         self._held: list[RecordFile] | None = None
 
@@ -270,7 +271,7 @@ class LabelReader:
     def unanswered(self, image_id: str, num_rounds: int | None = None) -> IntArray:
         """Return the pixels that await an answer: (M,) int64 flat indices in order of round, pick and position."""
         number = self.number(image_id)
-        known = self._answer_map(number)
+        known = self._answer_map(number, num_rounds)
         asked = [self._regions(number, event).indices for event in self._events(num_rounds)]
         indices = np.concatenate([np.zeros(0, np.int64), *asked])
         missing: IntArray = indices[known[indices] == _UNANSWERED]
@@ -286,7 +287,7 @@ class LabelReader:
         label = np.full(image.height * image.width, VOID, dtype=np.uint8)
         if rounds:
             # One map only, touching it is what costs: write every answer, keep those that were asked for.
-            batches = self._committed_answers(number)
+            batches = self._committed_answers(number, num_rounds)
             asked = np.concatenate([self._regions(number, event).indices for event in rounds])
             for indices, labels in batches:
                 label[indices] = labels
@@ -304,7 +305,7 @@ class LabelReader:
         number, image = self._numbered(image_id)
         revealed = np.full(image.height * image.width, NO_ROUND, dtype=np.uint8)
         if rounds := self._events(num_rounds):
-            known = self._answer_map(number)
+            known = self._answer_map(number, num_rounds)
             for event in rounds:
                 indices = self._regions(number, event).indices
                 index = BEFORE if event.is_carried else event.spec.index
@@ -357,24 +358,27 @@ class LabelReader:
     def _regions(self, number: int, event: RoundEvent) -> Regions:
         return regions_of(self._picks(number, event), event.spec, self.images[number])
 
-    def _answer_map(self, number: int, *, with_held: bool = False) -> LabelArray:
+    def _answer_map(self, number: int, num_rounds: int | None = None, *, with_held: bool = False) -> LabelArray:
         """Return the answer of each pixel, (H * W,) uint8, 254 for none."""
         self._refresh()
         image = self.images[number]
         known = np.full(image.height * image.width, _UNANSWERED, dtype=np.uint8)
         held = self._held_answers(number) if with_held else []
-        for indices, labels in (*held, *self._committed_answers(number)):
+        for indices, labels in (*held, *self._committed_answers(number, num_rounds)):
             known[indices] = labels
         return known
 
-    def _committed_answers(self, number: int) -> list[Pixels]:
+    def _committed_answers(self, number: int, num_rounds: int | None = None) -> list[Pixels]:
         for entry in self._log.answers[self._num_indexed :]:
             file = self._file(entry)
             for answered in file.images:
-                self._answers_by_image.setdefault(answered, []).append(file)
+                self._answers_by_image.setdefault(answered, []).append((self._num_indexed, file))
             self._num_indexed += 1
-        payloads = records_of(self._answers_by_image.get(number, ()), number)
-        return [decode_answers(payload, self.images[number]) for payload in payloads]
+        end = self._num_indexed
+        if num_rounds is not None and num_rounds < len(self._rounds):  # a late answer belongs to the phase that took it
+            end = self._log.num_answers_before(self._rounds[num_rounds])
+        files = [file for order, file in self._answers_by_image.get(number, ()) if order < end]
+        return [decode_answers(payload, self.images[number]) for payload in records_of(files, number)]
 
     def _held_answers(self, number: int) -> list[Pixels]:
         """Return the answers for an image that a crash kept from their commit and no live round asks for."""
