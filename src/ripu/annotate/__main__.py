@@ -291,7 +291,7 @@ def _write_private(path: Path, content: dict[str, Any]) -> None:
 
 def _running(run: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads((run / "annotation" / SERVER_FILE).read_text())
+        found = json.loads((run / "annotation" / SERVER_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and "url" in found else None

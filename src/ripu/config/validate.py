@@ -69,7 +69,7 @@ def known_keys(config_name: str, choices: Mapping[str, str | None] | None = None
         if choices is not None and group.name not in choices:
             continue
         for path in _option_files(group, None if choices is None else choices[group.name]):
-            if "@package _global_" not in path.read_text():
+            if "@package _global_" not in path.read_text("utf-8"):
                 add(path, f"{group.name}.")
     return {key: frozenset(kinds) for key, kinds in found.items()}
 

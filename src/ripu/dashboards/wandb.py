@@ -156,7 +156,7 @@ class WandbBoard(WandbLogger):
 
     def _own_id(self) -> str:
         file = self._folder / "wandb_id"
-        if file.exists() and (known := file.read_text().strip()):
+        if file.exists() and (known := file.read_text("utf-8").strip()):
             return known
         made = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(8))
         if rank_zero_only.rank == 0:  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,7 +122,7 @@ def argument(key: str, value: object) -> str:
     >>> print(argument("start.run", "outputs/run 1"))
     'start.run='"'"'outputs/run 1'"'"''
     """
-    return shlex.quote(override(key, value))
+    return _shell_words([override(key, value)])
 
 
 def command_line(name: str, words: Sequence[str] = ()) -> str:
@@ -130,4 +131,9 @@ def command_line(name: str, words: Sequence[str] = ()) -> str:
     >>> command_line("train", ["dataset=gtav", override("paths.output_dir", "a,b")])
     'python -m ripu.train dataset=gtav \\'paths.output_dir=\\'"\\'"\\'a,b\\'"\\'"\\'\\''
     """
-    return shlex.join(["python", "-m", f"ripu.{name}", *words])
+    return _shell_words(["python", "-m", f"ripu.{name}", *words])
+
+
+def _shell_words(words: Sequence[str]) -> str:
+    """Return one line of words, quoted as the shells of this system read them."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

@@ -18,6 +18,10 @@ _NO_MEMORY = re.compile(
     r"out of memory|not enough memory|can't allocate memory|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED", re.I
 )
 
+_SHARED_MEMORY = (
+    "Workers pass batches on through /dev/shm, which is full: containers get 64 MB unless told otherwise. Start them "
+    "with docker run --shm-size=8g (or --ipc=host), or use data.num_workers=0, which reads in the process that trains"
+)
 _FEWER_WORKERS = (
     "Most often the machine ran out of memory: lower data.num_workers or the batch, or use data.num_workers=0, which "
     "reads in the process that trains"
@@ -53,7 +57,8 @@ def line_of(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and worker:
         how = worker[2].splitlines()[0].strip().rstrip(".").removeprefix("is ")
         who = "workers with process IDs" if "," in worker[1] else "worker with process ID"
-        return f"the data {who} {worker[1]} died ({how}). {_FEWER_WORKERS}"
+        is_shared = "bus error" in worker[2].lower() or "shared memory" in worker[2].lower()
+        return f"the data {who} {worker[1]} died ({how}). {_SHARED_MEMORY if is_shared else _FEWER_WORKERS}"
     if _is_of_lost_worker(error):
         return f"a data worker died ({str(error) or type(error).__name__}). {_FEWER_WORKERS}"
     if isinstance(error, BrokenProcessPool):

@@ -7,6 +7,7 @@ Ctrl-C raises :class:`KeyboardInterrupt`, and after :func:`stop_on_sigterm` SIGT
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
 import sys
@@ -30,8 +31,14 @@ class Terminated(KeyboardInterrupt):
 def guard_start(name: str) -> None:
     """Let Ctrl-C end this process quietly until :func:`end_guard`; helper processes of a command ignore it.
 
+    A character that the terminal cannot show is printed as its code from here on, instead of ending the command.
+
     ``name`` is the ``__name__`` of the command's module; nothing happens if another module imports it.
     """
+    if name == "__main__":
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
     if not _is_main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # e.g. a shell's background job
         return
     if name == "__main__":

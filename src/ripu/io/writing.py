@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +14,8 @@ from ripu.io.errors import RipuError, cause_and_remedy
 
 TMP_PREFIX = ".tmp-"
 """Begins the names of unfinished files. Those of a process that was killed may be removed."""
+
+_IS_WINDOWS = os.name == "nt"
 
 
 class WriteError(RipuError, OSError):
@@ -107,12 +110,17 @@ class AtomicFile:
 
 def publish(temporary: Path, path: Path) -> None:
     """Rename a finished file over another, or a finished folder to a name that is free."""
+    for wait in (0.01, 0.03, 0.1, 0.3, 1.0) if _IS_WINDOWS else ():
+        try:
+            return os.replace(temporary, path)
+        except PermissionError:  # somebody reads the file just now, which Windows takes for a reason to refuse
+            time.sleep(wait)
     os.replace(temporary, path)
 
 
 def sync(path: Path) -> None:
     """Write a file, or the names in a folder, to the disk itself; Windows has no such call for folders."""
-    if os.name == "nt" and path.is_dir():
+    if _IS_WINDOWS and path.is_dir():
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

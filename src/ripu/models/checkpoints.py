@@ -92,7 +92,7 @@ def newest_checkpoint(folder: Path, below: int | None = None) -> Path | None:
         if below is not None and step_of(path) >= below:
             continue
         record = path.with_suffix(".sha256")
-        if record.exists() and record.read_text().strip() == file_digest(path):
+        if record.exists() and record.read_text("utf-8").strip() == file_digest(path):
             return path
         _log.warning("checkpoint %s is damaged or was not finished; going back to the one before", path)
     return None

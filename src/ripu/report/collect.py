@@ -171,7 +171,7 @@ def _why_unfinished(run: Path) -> str:
     """Return the error in the last line of the run's log, if there is one."""
     for name in ("log.txt", "train.log"):
         path = run / name
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        lines = path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         if re.match(r"(error:|\w*Error)", last):
             return f"failed: {last[:160]}"

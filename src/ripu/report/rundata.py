@@ -156,7 +156,7 @@ def read_run(run: Path) -> RunData:
         run=run,
         results=results,
         is_finished=is_finished,
-        config_text=config.read_text() if config.exists() else "",
+        config_text=config.read_text("utf-8") if config.exists() else "",
         class_names=names,
         class_colors=_class_colors(names, gallery.get("class_colors")),
         store=store,

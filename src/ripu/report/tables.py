@@ -116,7 +116,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def paper_rows() -> list[dict[str, str]]:
     """Return the rows of the paper's Tables 1 to 13 in its order, as stored in ``paper_tables.csv``."""
-    with (resources.files("ripu.report") / "paper_tables.csv").open() as file:
+    with (resources.files("ripu.report") / "paper_tables.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(io.StringIO(file.read())))
 
 

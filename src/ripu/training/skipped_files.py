@@ -65,7 +65,7 @@ class SkippedFiles(pl.Callback):
         if self._known or self._path is None:
             return
         self._known = True
-        for line in self._path.read_text().splitlines() if self._path.exists() else ():
+        for line in self._path.read_text("utf-8").splitlines() if self._path.exists() else ():
             try:
                 entry = {name: str(json.loads(line)[name]) for name in Fault._fields}
             except (ValueError, KeyError, TypeError, RecursionError):  # a line that a crash cut off

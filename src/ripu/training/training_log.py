@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class MetricsFile(Logger):
         self._columns: list[str] = []
         self._is_fresh = True
         if self.path.exists():
-            with self.path.open(newline="") as file:
+            with self.path.open(encoding="utf-8", newline="") as file:
                 try:
                     for row in csv.DictReader(file):
                         values = {name: float(value) for name, value in row.items() if name != "step" and value}
@@ -133,9 +133,13 @@ class TrainingLog(pl.Callback):
 
 
 def memory(device: torch.device) -> dict[str, float]:
-    """Return the peak memory so far in GiB: of this process, and of the device if it is a GPU."""
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes on macOS, KiB elsewhere
-    values = {"system/memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit}
+    """Return the peak memory so far in GiB: of this process (not on Windows), and of the device if it is a GPU."""
+    values = {}
+    with contextlib.suppress(ImportError):  # Windows does not have it
+        import resource
+
+        unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes on macOS, KiB elsewhere
+        values["system/memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     if device.type == "cuda":
         values["system/device_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
     return values

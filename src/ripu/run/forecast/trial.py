@@ -161,8 +161,8 @@ def measure(spec: RunSpec) -> Measured:
             rest = watch.round - measured.page - (bar.done[-1] - bar.done[0])
             measured.round_rest = max(0.0, rest) / len(small.target)
         _take_sizes(measured, run, carried_bytes)
-        measured.memory["process"] = memory(device)["system/memory_gib"]
         if sys.platform != "win32":
+            measured.memory["process"] = memory(device)["system/memory_gib"]
             measured.memory_total["process"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
         if device.type == "cuda":
             # The card must have what the allocator holds; the driver's own part comes on top.
@@ -297,7 +297,7 @@ def _take_sizes(measured: Measured, run: Run, carried_bytes: int) -> None:
     measured.page_share = (folder / "report.html").stat().st_size / whole if (folder / "report.html").exists() else 0.0
     if pictures := min(evaluation.pictures, num_images):
         measured.picture_bytes = (_bytes(folder / "pictures", "*") + _bytes(folder / "panel", "*")) / pictures
-    text = (folder / "metrics.csv").read_text()
+    text = (folder / "metrics.csv").read_text("utf-8")
     measured.row_bytes = len(text) / max(1, text.count("\n"))
     measured.prediction_bytes = _bytes(folder / "predictions", "*") / len(run.scenes.val)
 
