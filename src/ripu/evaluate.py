@@ -1,6 +1,7 @@
 """``python -m ripu.evaluate checkpoint=...``: per-class IoU of a checkpoint, and its predictions as PNG.
 
-Data set, classes and network are those of the checkpoint; only the validation scenes are read.
+Data set, classes and network are those of the checkpoint; only the validation scenes are read. With ``dataset=...``
+they are those of another data set, and the classes of the same name are measured.
 """
 
 # ruff: noqa: E402
@@ -19,40 +20,50 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
-from ripu.io.errors import print_error
+from ripu.config.spec import DatasetSpec, RunSpec, make_dataset, plain
+from ripu.datasets.shared_classes import SharedClasses, share_classes
+from ripu.io.errors import ConfigError, print_error
 from ripu.run import restore
 from ripu.run.assembly.data import make_val
 from ripu.run.device import check_device
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Measure one checkpoint on the validation scenes of its data set.
+    """Measure one checkpoint on the validation scenes of its data set, or of another one.
 
     Returns:
         The content of ``evaluation.json``.
 
     Raises:
-        ConfigError: The checkpoint is missing, or was not written by ``ripu.train``.
+        ConfigError: The checkpoint is missing, or was not written by ``ripu.train``; or no class of the other data set
+            is one of the network's.
     """
-    path = restore.checkpoint_path(cfg.checkpoint)
+    path, run = restore.checkpoint_path(cfg.checkpoint), Path(cfg.paths.output_dir)
     import pytorch_lightning as pl
 
     from ripu.inference.prediction_writer import PredictionWriter
     from ripu.io.writing import write_json
     from ripu.report.summary import left_out, table
+    from ripu.training.metrics import scores_from_confusion
     from ripu.training.progress import EvaluationBar
     from ripu.training.skipped_files import SkippedFiles
 
     check_device(cfg.accelerator, "accelerator")
     stored = restore.read_checkpoint(path)
     trained = restore.restored_spec(stored, cfg.paths.data_root)
-    trained = replace(trained, data=replace(trained.data, unreadable=cfg.unreadable))
-    val, taxonomy = make_val(trained), trained.taxonomy
+    size = trained.data.target_size if cfg.size is None else (cfg.size[0], cfg.size[1])
+    trained = replace(trained, data=replace(trained.data, unreadable=cfg.unreadable, target_size=size))
+    taxonomy, shared = trained.taxonomy, None
+    if "dataset" in cfg:
+        val = make_val(replace(trained, dataset=_other_data(cfg, trained)))
+        shared = share_classes(taxonomy, val.taxonomy)
+        val = shared.relabel(val, taxonomy)
+    else:
+        val = make_val(trained)
     module = restore.restored_module(trained, stored)
     module.flip = module.flip if cfg.flip is None else cfg.flip
     precision: Any = trained.trainer.precision if cfg.precision is None else cfg.precision
     datamodule = restore.make_reader(trained, val, val, cfg.num_workers, cfg.batch)
-    run = Path(cfg.paths.output_dir)
     run.mkdir(parents=True, exist_ok=True)
     writer: list[pl.Callback] = [PredictionWriter(run / "predictions", val, taxonomy)] if cfg.save_predictions else []
     skipped = SkippedFiles(None)
@@ -68,10 +79,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         default_root_dir=run,
     )
     trainer.test(module, datamodule, verbose=False)
-    scores = module.scores
-    assert scores is not None
+    assert module.counts is not None
+    scores = scores_from_confusion(module.counts, val.taxonomy, None if shared is None else shared.names)
     results: dict[str, Any] = {
         "checkpoint": str(path),
+        "dataset": str(cfg.dataset.name if shared else trained.dataset.name),
         "mIoU": scores.miou,
         **scores.subsets,
         "per_class_iou": dict(scores.per_class_iou),
@@ -81,13 +93,43 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "images": len(val) - len({fault["image_id"] for fault in skipped.found()}),
         "unreadable": skipped.found(),
     }
+    if shared is not None:
+        results["left_out"] = {"of_network": list(shared.only_network), "of_data": list(shared.only_data)}
+        print(_about(shared, str(cfg.dataset.name)))
     write_json(run / "evaluation.json", results)
     print(table([("mIoU", results)], tuple(scores.subsets)) + left_out(results["unreadable"]))
     print(f"\nin {run}: evaluation.json" + (", predictions/" if writer else ""))
     return results
 
 
-@command("evaluate")
+def _other_data(cfg: DictConfig, trained: RunSpec) -> DatasetSpec:
+    """Return the data set of the command line, below the data root of the run unless another one is given."""
+    cfg = cfg.copy()
+    if cfg.paths.data_root is None:
+        cfg.paths.data_root = str(trained.data_root)
+    return make_dataset(plain(cfg)["dataset"])
+
+
+def _about(shared: SharedClasses, name: str) -> str:
+    """Return lines about the classes that are measured on the data set ``name``, and those that are not."""
+    lines = [f"measured on {name}: {len(shared.names)} classes that the network and the data have in common"]
+    if shared.only_network:
+        lines.append(f"  only in the network (predicting them is a miss): {', '.join(shared.only_network)}")
+    if shared.only_data:
+        lines.append(f"  only in the data (their pixels are void): {', '.join(shared.only_data)}")
+    return "\n".join([*lines, ""])
+
+
+def _check_folder(cfg: DictConfig) -> None:
+    """Refuse to write results on other data into the folder of a run, beside its own."""
+    folder = Path(cfg.paths.output_dir)
+    if "dataset" in cfg and (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"paths.output_dir={folder} is the folder of a run; name another one for results on other data"
+        )
+
+
+@command("evaluate", _check_folder)
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
     quiet_libraries()

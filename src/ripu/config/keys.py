@@ -147,7 +147,9 @@ TABLE: Mapping[str, Key] = {
     "start.labels": Key(TEXT | NOTHING),
     "start.ids": _masks(one_of("train", "label")),
     "start.missing_masks": _masks(one_of("refuse", "allow")),
-    "model.*": Key(target="network"),
+    "model.*": Key(
+        target="network", unused=(Unused({"setting.name": None}, "this command makes no network of its own"),)
+    ),
     "model.checkpoint": Key(TEXT | NOTHING),
     "model.weights": Key(
         unused=(Unused({"model.checkpoint": GIVEN}, "model.checkpoint contains the weights of the whole network"),)
@@ -211,6 +213,12 @@ TABLE: Mapping[str, Key] = {
     ),
     "dataset.num_classes": Key(whole(1)),
     **{f"dataset.{name}": Key(is_open=True) for name in ("classes", "ids", "subsets", "color_map")},
+    **{
+        f"dataset.{name}": Key(
+            Rule("a list, or null for all others", lambda value: isinstance(value, (list, type(None))))
+        )
+        for name in ("ignore_ids", "ignore_colors")
+    },
     "dataset.static_mask": Key(
         TEXT | NOTHING, unused=(Unused({"selection_steps": []}, "selection_steps=[] queries nothing"),)
     ),
@@ -248,6 +256,7 @@ TABLE: Mapping[str, Key] = {
     "overwrite": Key(),
     "save_predictions": Key(),
     "unreadable": Key(one_of("stop", "skip")),
+    "size": Key(SIZE | NOTHING),
     "flip": Key(YES_NO | NOTHING),
     "scale": Key(number("above 0, 16 at most", above=0, most=16) | NOTHING),
     "tile": Key(SIZE | NOTHING),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,17 +67,25 @@ class SegmentationScores:
         return values | ({f"mIoU{len(self.per_class_iou)}": self.miou} if self.subsets else {})
 
 
-def scores_from_confusion(confusion: Tensor, taxonomy: Taxonomy) -> SegmentationScores:
+def scores_from_confusion(
+    confusion: Tensor, taxonomy: Taxonomy, scored: Sequence[str] | None = None
+) -> SegmentationScores:
     """Return the IoU of every class, ``TP / (TP + FP + FN)``, and their mean, NaN over no class at all.
 
-    ``confusion`` has (C, C) integer counts without void pixels; rows are truth, columns prediction.
+    Args:
+        confusion: (C, C) integer counts without void pixels; rows are truth, columns prediction.
+        taxonomy: The C classes.
+        scored: The classes that are reported, of which the truth consists; None for all. A prediction of another
+            class only misses the true one.
     """
+    names = taxonomy.class_names if scored is None else tuple(scored)
     counts = confusion.to("cpu", torch.float64)
     hits = counts.diag()
     union = counts.sum(0) + counts.sum(1) - hits
     iou = {
         name: (100.0 * float(hit / total) if total > 0 else None)
         for name, hit, total in zip(taxonomy.class_names, hits, union, strict=True)
+        if name in names
     }
 
     def mean(names: tuple[str, ...]) -> float:
@@ -86,7 +94,7 @@ def scores_from_confusion(confusion: Tensor, taxonomy: Taxonomy) -> Segmentation
 
     total = counts.sum()
     return SegmentationScores(
-        miou=mean(taxonomy.class_names),
+        miou=mean(names),
         per_class_iou=iou,
         pixel_accuracy=100.0 * float(hits.sum() / total) if total > 0 else float("nan"),
         subsets={name: mean(names) for name, names in taxonomy.subsets.items()},
