@@ -33,10 +33,9 @@ from ripu.datasets.synthia import decode_synthia
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.inference.prediction_writer import file_names, save_prediction
 from ripu.io.errors import ConfigError
-from ripu.labelstore import LabelStore, LabelStoreError, TargetImage
+from ripu.labelstore import LabelStore, LabelStoreError, TargetImage, export_name
 from ripu.models.checkpoints import CheckpointError, read_checkpoint
 from ripu.run import restore
-from ripu.run.label_export import export_name
 from running import compose, tiny
 
 SOURCES = sorted(Path(ripu.__file__).parent.rglob("*.py"))

@@ -379,7 +379,7 @@ def test_a_refused_answer_is_put_aside_and_the_others_are_saved(served: Served, 
 
     def refuse(route: Route) -> None:
         if first in str(route.request.post_data):
-            route.fulfill(status=422, content_type="application/json", body='{"error": "label 9 is no class"}')
+            route.fulfill(status=422, content_type="application/json", body='{"error": "label 9 is not a class"}')
         else:
             route.continue_()
 
@@ -392,7 +392,7 @@ def test_a_refused_answer_is_put_aside_and_the_others_are_saved(served: Served, 
     is_saved(page)
     assert served.get("/api/stats")["answered"] == 2
     page.get_by_role("button", name="Show them").click()
-    page.get_by_text(f"question {first}, road: label 9 is no class").wait_for()
+    page.get_by_text(f"question {first}, road: label 9 is not a class").wait_for()
     page.get_by_role("button", name="Discard them").click()
     assert not page.get_by_text("could not be saved").is_visible()
     page.unroute("**/api/answers")

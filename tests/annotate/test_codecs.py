@@ -1,4 +1,4 @@
-"""What goes out to another tool and comes back is the same, and only what was asked comes in."""
+"""A round trip through each format keeps every answer; an import takes answers to queried pixels only."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_a_round_may_ask_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "qid", ["", "0", "0-1", "a-b-c", "0-0-40", "0-3-0", "1-0-0", "-1-0-0", "0-0-²", "9" * 5000, "0-0-0-0"]
+    "qid", ["", "0", "0-1", "a-b-c", "0-0-40", "0-3-0", "1-0-0", "-1-0-0", "0-0-²", "00-0-0", "9" * 5000, "0-0-0-0"]
 )
 def test_other_names_are_no_questions(questions, qid):
     with pytest.raises(UnknownQuestionError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ripu.annotate.classes import AnnotationClass
 from ripu.annotate.codecs import FORMATS, Found
 from ripu.annotate.questions import Question, Questions
 from ripu.labelstore import ImagePicks, LabelStore, Regions, TargetImage
@@ -20,18 +20,11 @@ PLAIN = ("road", "traffic light", "car", "sky")
 REGIONS = ("pixel", "k=1", "k=4", "k=9", "k=32", "superpixels")
 
 
-@dataclass(frozen=True)
-class Class:
-    id: int
-    name: str
-    color: tuple[int, int, int] = (128, 64, 128)
-
-
 class Run:
     """Two rounds of questions, and answers to most of them."""
 
     def __init__(self, folder: Path, regions: str = "k=1", names: tuple[str, ...] = PLAIN) -> None:
-        self.classes = [Class(number, name) for number, name in enumerate(names)]
+        self.classes = [AnnotationClass(number, name, (128, 64, 128), "") for number, name in enumerate(names)]
         self.images = [TargetImage(image_id, HEIGHT, WIDTH) for image_id in IMAGES]
         self.rng = np.random.default_rng(0)
         radius = {"pixel": 0, "superpixels": 0}.get(regions) if "=" not in regions else int(regions[2:])

@@ -9,33 +9,35 @@ python -m ripu.annotate RUN export FORMAT OUT    write the questions (and answer
 python -m ripu.annotate RUN import FORMAT PATH   read answers from another tool
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 from ripu.io.signals import guard_start
 
 guard_start(__name__)
 
-import argparse  # noqa: E402
-import contextlib  # noqa: E402
-import getpass  # noqa: E402
-import http.client  # noqa: E402
-import json  # noqa: E402
-import logging  # noqa: E402
-import os  # noqa: E402
-import secrets  # noqa: E402
-import socket  # noqa: E402
-import sys  # noqa: E402
-import threading  # noqa: E402
-from collections.abc import Iterator, Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING, Any  # noqa: E402
+import argparse
+import contextlib
+import getpass
+import http.client
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ripu.annotate.errors import AnnotationError  # noqa: E402
-from ripu.annotate.formats import FORMATS  # noqa: E402
-from ripu.io.errors import RipuError, print_error  # noqa: E402
-from ripu.io.lock import FileLock, LockedError  # noqa: E402
-from ripu.io.signals import end_guard, say_stopped, stop_on_sigterm, stop_status  # noqa: E402
-from ripu.io.writing import write_json, writing  # noqa: E402
+from ripu.annotate.errors import AnnotationError
+from ripu.annotate.formats import FORMATS
+from ripu.io.errors import RipuError, print_error
+from ripu.io.lock import FileLock, LockedError
+from ripu.io.signals import end_guard, say_stopped, stop_on_sigterm, stop_status
+from ripu.io.writing import write_json, writing
 
 if TYPE_CHECKING:  # numpy and OmegaConf take long to import
     from ripu.annotate.images import Images

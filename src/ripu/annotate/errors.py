@@ -13,6 +13,10 @@ class UnknownQuestionError(AnnotationError):
     """A question that the run has not asked."""
 
 
+class UnknownImageError(AnnotationError):
+    """An image that the run does not have."""
+
+
 class WrongLabelsError(AnnotationError):
     """Labels that do not fit a question: wrong in number, or of an unknown class."""
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.annotate.errors import AnnotationError
+from ripu.annotate.errors import AnnotationError, UnknownImageError
 from ripu.io.errors import RipuError
 from ripu.labelstore import LabelReader
 
@@ -52,10 +52,11 @@ class Images:
         """Return an image at the resolution of its label: (H, W, 3) uint8 RGB.
 
         Raises:
-            AnnotationError: The image is unknown, or its file is missing or damaged.
+            UnknownImageError: The run has no image of this number.
+            AnnotationError: Its file is missing or damaged.
         """
         if not 0 <= number < len(self._store.images):
-            raise AnnotationError(f"image {number} does not exist; the run has {len(self._store.images)} images")
+            raise UnknownImageError(f"image {number} does not exist; the run has {len(self._store.images)} images")
         with self._lock:
             if number in self._kept:
                 self._kept.move_to_end(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,10 @@ from ripu.labelstore import ImagePicks, LabelReader, Regions, regions_of
 
 BLOCK_PICKS = 32
 """Most questions in a block: about a minute of work in one image."""
+
+_NUMBER = "(0|[1-9][0-9]{0,8})"
+QID = re.compile(f"{_NUMBER}-{_NUMBER}-{_NUMBER}")
+"""Name of a question: round, image and pick."""
 
 KEPT_IMAGES = 16
 """Number of images whose picks stay in memory."""
@@ -70,10 +75,10 @@ def parse_qid(qid: str) -> tuple[int, int, int]:
     Raises:
         UnknownQuestionError: It is not such a name.
     """
-    parts = str(qid)[:60].split("-")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+    match = QID.fullmatch(str(qid))
+    if match is None:
         raise UnknownQuestionError(f"{str(qid)[:60]!r} is not the name of a question (ROUND-IMAGE-PICK, e.g. 0-12-3)")
-    return int(parts[0]), int(parts[1]), int(parts[2])
+    return int(match[1]), int(match[2]), int(match[3])
 
 
 class Questions:

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ripu.annotate.errors import AnnotationError, OtherRoundError, RoundClosedError
+from ripu.annotate.errors import AnnotationError, OtherRoundError, RoundClosedError, UnknownImageError
 from ripu.annotate.images import Images
 from ripu.annotate.journal import Answer
 from ripu.annotate.questions import Question, parse_qid
@@ -72,8 +73,8 @@ def make_app(
         Route("/api/undo", service.undo, methods=["POST"]),
         Route("/api/close", service.close, methods=["POST"]),
         Route("/api/reopen", service.reopen, methods=["POST"]),
-        Route("/api/image/{number:int}/crop", service.crop),
-        Route("/api/image/{number:int}/overview", service.overview),
+        Route("/api/image/{number}/crop", service.crop),
+        Route("/api/image/{number}/overview", service.overview),
     ]
     return Starlette(routes=routes, middleware=[Middleware(_Door, tokens=tokens, hosts=hosts)])
 
@@ -166,6 +167,8 @@ def _answering(handle: Callable[[_Service, Request], Awaitable[Response]]) -> Ca
             return _error(409, str(error))
         except RoundClosedError as error:
             return _error(423, str(error))
+        except UnknownImageError as error:
+            return _error(404, str(error))
         except _BadRequest as error:
             return _error(400, str(error))
         except WriteError as error:
@@ -318,7 +321,7 @@ class _Service:
         query = request.query_params
         names = ("row", "column", "height", "width")
         row, column, height, width = (_number(query.get(name), name, -100_000, 100_000) for name in names)
-        number = int(request.path_params["number"])
+        number = _image_number(request)
         crop = await run_in_threadpool(self.images.crop, number, row, column, height, width)
         return Response(
             crop.data, media_type="image/png", headers={"X-Row": str(crop.row), "X-Column": str(crop.column)}
@@ -326,7 +329,7 @@ class _Service:
 
     @_answering
     async def overview(self, request: Request) -> Response:
-        data, scale = await run_in_threadpool(self.images.overview, int(request.path_params["number"]))
+        data, scale = await run_in_threadpool(self.images.overview, _image_number(request))
         return Response(data, media_type="image/jpeg", headers={"X-Scale": str(scale)})
 
 
@@ -339,6 +342,13 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise _BadRequest("the request must be a JSON object")
     return body
+
+
+def _image_number(request: Request) -> int:
+    text = request.path_params["number"]
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise UnknownImageError(f"{text[:60]!r} is not the number of an image of this run")
+    return int(text)
 
 
 def _number(text: object, name: str, least: int, most: int) -> int:

@@ -12,7 +12,7 @@ from ripu.annotate.journal import Answer
 UNANSWERED, ANSWERED, UNSURE, CONFLICT = range(4)
 
 NOT_ANSWERED = 254
-"""Label of a pixel that an import has no answer for."""
+"""Label of a pixel without an answer; other tools may leave some out."""
 
 
 def contradict(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:

@@ -21,6 +21,7 @@ from ripu.labelstore.records import (
     Regions,
     Round,
     TargetImage,
+    export_name,
     regions_of,
     square_regions,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "carried_rounds",
     "check_parent",
     "diff_stores",
+    "export_name",
     "mask_round",
     "regions_of",
     "square_regions",

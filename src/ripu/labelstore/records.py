@@ -6,6 +6,7 @@ Legend: N picks, M pixels, (H, W) the label's full size; a flat index is ``row *
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,18 @@ class TargetImage:
     image_id: str  # any text, unique in the store; never used as a path
     height: int
     width: int
+
+
+def export_name(number: int, image_id: str) -> str:
+    """Return a file name (without extension) for an image id that is not trusted.
+
+    It is unique by ``number``, the image's position in the store, has at most 140 characters of ``A-Za-z0-9._-``, and
+    no folder part.
+
+    >>> export_name(3, "../../etc/passwd")
+    '000003_.._.._etc_passwd'
+    """
+    return f"{number:06d}_" + re.sub(r"[^A-Za-z0-9._-]", "_", image_id)[-120:]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ripu.datasets.taxonomy import TAXONOMIES, Taxonomy
 from ripu.io.errors import ConfigError
 from ripu.io.reading import read_yaml
 from ripu.io.writing import write_bytes, write_json
-from ripu.labelstore import NO_ROUND, VOID, LabelReader
+from ripu.labelstore import NO_ROUND, VOID, LabelReader, export_name
 from ripu.report.storage import png
 
 Table = tuple[Taxonomy, Sequence[int] | None]
@@ -69,18 +68,6 @@ def export_labels(
         write_bytes(out / f"{name}.png", png(label, label.shape[1]))
     write_json(out / "images.json", names)
     return len(names)
-
-
-def export_name(number: int, image_id: str) -> str:
-    """Return a file name (without extension) for an image id that is not trusted.
-
-    It is unique by ``number``, the image's position in the store, has at most 140 characters of ``A-Za-z0-9._-``, and
-    no folder part.
-
-    >>> export_name(3, "../../etc/passwd")
-    '000003_.._.._etc_passwd'
-    """
-    return f"{number:06d}_" + re.sub(r"[^A-Za-z0-9._-]", "_", image_id)[-120:]
 
 
 def _table(store: LabelReader, name: str | None, *, needs_ids: bool) -> Table:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ripu.annotate.classes import AnnotationClass
 from ripu.annotate.codecs.answers import Answer, FinalLabels, Found, QuestionsOf
 from ripu.annotate.codecs.bundle import export_bundle, import_bundle
 from ripu.annotate.codecs.class_folders import export_class_folders, import_class_folders
@@ -28,14 +29,12 @@ from ripu.annotate.codecs.coco import export_coco, import_coco
 from ripu.annotate.codecs.crops import ReadImage
 from ripu.annotate.codecs.cvat import export_cvat_masks, export_cvat_tags, import_cvat
 from ripu.annotate.codecs.label_studio import export_label_studio, import_label_studio
-from ripu.annotate.codecs.masks import NOT_ANSWERED
-from ripu.annotate.codecs.names import LabelClass
 from ripu.annotate.codecs.png_folder import export_png, import_png
 from ripu.annotate.questions import Questions
 from ripu.labelstore import LabelReader
 
-Export = Callable[[Questions, Sequence[LabelClass], ReadImage, Path, FinalLabels], int]
-Import = Callable[[Path, LabelReader, QuestionsOf, Sequence[LabelClass]], tuple[list[Answer], Found]]
+Export = Callable[[Questions, Sequence[AnnotationClass], ReadImage, Path, FinalLabels], int]
+Import = Callable[[Path, LabelReader, QuestionsOf, Sequence[AnnotationClass]], tuple[list[Answer], Found]]
 
 
 @dataclass(frozen=True)
@@ -62,4 +61,4 @@ FORMATS: Mapping[str, Codec] = {
 }
 """The formats by name."""
 
-__all__ = ["FORMATS", "NOT_ANSWERED", "Answer", "Codec", "Found", "LabelClass"]
+__all__ = ["FORMATS", "Answer", "Codec", "Found"]

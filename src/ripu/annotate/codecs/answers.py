@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ripu.annotate.codecs.masks import NOT_ANSWERED, Labels, Mask, stack
-from ripu.annotate.codecs.names import export_name, short, stem_of
+from ripu.annotate.codecs.masks import Labels, Mask, stack
+from ripu.annotate.codecs.names import short, stem_of
 from ripu.annotate.errors import UnknownQuestionError
-from ripu.annotate.questions import Question, Questions
-from ripu.labelstore import LabelReader
+from ripu.annotate.questions import QID, Question, Questions
+from ripu.annotate.settled import NOT_ANSWERED
+from ripu.labelstore import LabelReader, export_name
 
 Answer = tuple[str, Labels]
 """Name of a question and a label for each of its pixels: a train id, 255 for void, 254 for no answer."""
 
 QuestionsOf = Callable[[int], Questions]
 FinalLabels = Callable[[Question], Labels | None]
-
-_NUMBER = "(0|[1-9][0-9]{0,8})"
-QID = re.compile(f"{_NUMBER}-{_NUMBER}-{_NUMBER}")
-"""Name of a question: round, image and pick."""
 
 
 @dataclass

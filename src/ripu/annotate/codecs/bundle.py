@@ -15,13 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ripu.annotate.codecs.answers import QID, Answer, Answers, FinalLabels, Found, QuestionsOf
+from ripu.annotate.classes import AnnotationClass
+from ripu.annotate.codecs.answers import Answer, Answers, FinalLabels, Found, QuestionsOf
 from ripu.annotate.codecs.crops import ReadImage, write_crops
-from ripu.annotate.codecs.masks import NOT_ANSWERED, Labels
-from ripu.annotate.codecs.names import ClassNames, LabelClass, short, stem_of
+from ripu.annotate.codecs.masks import Labels
+from ripu.annotate.codecs.names import ClassNames, short, stem_of
 from ripu.annotate.codecs.reading import MalformedError, check_free, read_document, reading
 from ripu.annotate.codecs.spreadsheet import plain_cell, read_table, table_bytes
-from ripu.annotate.questions import Questions
+from ripu.annotate.questions import QID, Questions
+from ripu.annotate.settled import NOT_ANSWERED
 from ripu.io.writing import write_bytes
 from ripu.labelstore import LabelReader
 
@@ -30,7 +32,11 @@ _NUMBER = re.compile(r"([0-9]+)[.,]0+")
 
 
 def export_bundle(
-    questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
+    questions: Questions,
+    classes: Sequence[AnnotationClass],
+    read_image: ReadImage,
+    out: Path,
+    final_labels: FinalLabels,
 ) -> int:
     """Write the questions of a round as tables and pictures; see the top of this module.
 
@@ -66,7 +72,7 @@ def export_bundle(
 
 
 def import_bundle(
-    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[LabelClass]
+    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[AnnotationClass]
 ) -> tuple[list[Answer], Found]:
     """Read the answers in a bundle, even if a spreadsheet saved them.
 

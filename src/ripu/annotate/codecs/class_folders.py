@@ -12,19 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
+from ripu.annotate.classes import AnnotationClass
 from ripu.annotate.codecs.answers import Answer, Answers, FinalLabels, Found, QuestionsOf
 from ripu.annotate.codecs.crops import ReadImage, png
 from ripu.annotate.codecs.frames import frame_files, read_frame, write_frames
-from ripu.annotate.codecs.masks import NOT_ANSWERED
-from ripu.annotate.codecs.names import ClassNames, LabelClass
+from ripu.annotate.codecs.names import ClassNames
 from ripu.annotate.codecs.reading import check_free, reading
 from ripu.annotate.questions import Questions
+from ripu.annotate.settled import NOT_ANSWERED
 from ripu.io.writing import write_bytes, writing
 from ripu.labelstore import LabelReader
 
 
 def export_class_folders(
-    questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
+    questions: Questions,
+    classes: Sequence[AnnotationClass],
+    read_image: ReadImage,
+    out: Path,
+    final_labels: FinalLabels,
 ) -> int:
     """Write ``images/``, ``asked/`` and ``masks/CLASS/`` with a PNG for each image that has the class, 255 where it is.
 
@@ -54,7 +59,7 @@ def export_class_folders(
 
 
 def import_class_folders(
-    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[LabelClass]
+    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[AnnotationClass]
 ) -> tuple[list[Answer], Found]:
     """Read a folder for each class; its masks are 255 (at least 128, or 1 in a mask of 0 and 1) where the class is.
 

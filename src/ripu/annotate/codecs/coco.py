@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from ripu.annotate.classes import AnnotationClass
 from ripu.annotate.codecs.answers import Answer, Answers, FinalLabels, Found, QuestionsOf
 from ripu.annotate.codecs.crops import ReadImage
 from ripu.annotate.codecs.frames import write_frames
-from ripu.annotate.codecs.masks import NOT_ANSWERED, Mask, from_runs, from_text, to_runs, to_text
-from ripu.annotate.codecs.names import ClassNames, LabelClass
+from ripu.annotate.codecs.masks import Mask, from_runs, from_text, to_runs, to_text
+from ripu.annotate.codecs.names import ClassNames
 from ripu.annotate.codecs.reading import MalformedError, check_free, field, read_json, reading
 from ripu.annotate.questions import Questions
+from ripu.annotate.settled import NOT_ANSWERED
 from ripu.io.writing import write_bytes
 from ripu.labelstore import LabelReader
 
@@ -27,7 +29,11 @@ _FILE = "annotations.json"
 
 
 def export_coco(
-    questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
+    questions: Questions,
+    classes: Sequence[AnnotationClass],
+    read_image: ReadImage,
+    out: Path,
+    final_labels: FinalLabels,
 ) -> int:
     """Write the images of a round with ``annotations.json``.
 
@@ -75,7 +81,7 @@ def export_coco(
 
 
 def import_coco(
-    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[LabelClass]
+    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[AnnotationClass]
 ) -> tuple[list[Answer], Found]:
     """Read masks in run-length encoding, as text or as numbers.
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.annotate.codecs.answers import Answers
-from ripu.annotate.codecs.masks import NOT_ANSWERED, Mask
+from ripu.annotate.codecs.masks import Mask
 from ripu.annotate.codecs.reading import MalformedError
 from ripu.annotate.questions import Question, Questions
+from ripu.annotate.settled import NOT_ANSWERED
 from ripu.io.writing import write_bytes
 from ripu.labelstore import TargetImage
 

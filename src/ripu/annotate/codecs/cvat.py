@@ -12,11 +12,12 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
+from ripu.annotate.classes import AnnotationClass
 from ripu.annotate.codecs.answers import Answer, Answers, FinalLabels, Found, QuestionsOf
 from ripu.annotate.codecs.crops import Painting, ReadImage, Window, to_masks, write_crops
 from ripu.annotate.codecs.cvat_xml import Attributes, read_images, read_mask
 from ripu.annotate.codecs.masks import Labels, to_runs
-from ripu.annotate.codecs.names import ClassNames, LabelClass
+from ripu.annotate.codecs.names import ClassNames
 from ripu.annotate.codecs.reading import check_free, read_document, reading
 from ripu.annotate.questions import Question, Questions
 from ripu.io.writing import write_bytes, write_json
@@ -26,7 +27,11 @@ _FILE = "annotations.xml"
 
 
 def export_cvat_tags(
-    questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
+    questions: Questions,
+    classes: Sequence[AnnotationClass],
+    read_image: ReadImage,
+    out: Path,
+    final_labels: FinalLabels,
 ) -> int:
     """Write ``crops/``, ``labels.json`` and ``annotations.xml`` with tags for one-class answers, else masks.
 
@@ -48,7 +53,11 @@ def export_cvat_tags(
 
 
 def export_cvat_masks(
-    questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
+    questions: Questions,
+    classes: Sequence[AnnotationClass],
+    read_image: ReadImage,
+    out: Path,
+    final_labels: FinalLabels,
 ) -> int:
     """Write what :func:`export_cvat_tags` writes, with masks only."""
     return _export(questions, classes, read_image, out, final_labels, with_tags=False)
@@ -56,7 +65,7 @@ def export_cvat_masks(
 
 def _export(
     questions: Questions,
-    classes: Sequence[LabelClass],
+    classes: Sequence[AnnotationClass],
     read_image: ReadImage,
     out: Path,
     final_labels: FinalLabels,
@@ -97,7 +106,7 @@ def _elements(question: Question, labels: Labels, window: Window, names: ClassNa
 
 
 def import_cvat(
-    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[LabelClass]
+    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[AnnotationClass]
 ) -> tuple[list[Answer], Found]:
     """Read tags and masks.
 

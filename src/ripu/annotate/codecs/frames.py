@@ -10,13 +10,13 @@ import numpy as np
 
 from ripu.annotate.codecs.answers import Answers, FinalLabels
 from ripu.annotate.codecs.crops import ReadImage, png
-from ripu.annotate.codecs.masks import NOT_ANSWERED, Labels
-from ripu.annotate.codecs.names import export_name
+from ripu.annotate.codecs.masks import Labels
 from ripu.annotate.codecs.reading import MalformedError
 from ripu.annotate.questions import Questions
+from ripu.annotate.settled import NOT_ANSWERED
 from ripu.datasets.image_files import read_stored
 from ripu.io.writing import write_bytes
-from ripu.labelstore import TargetImage
+from ripu.labelstore import TargetImage, export_name
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+from ripu.annotate.classes import AnnotationClass
 from ripu.annotate.codecs.answers import Answer, Answers, FinalLabels, Found, QuestionsOf
 from ripu.annotate.codecs.brush import decode_brush, encode_brush
 from ripu.annotate.codecs.crops import Painting, ReadImage, Window, to_masks, write_crops
 from ripu.annotate.codecs.masks import Labels
-from ripu.annotate.codecs.names import ClassNames, LabelClass, short
+from ripu.annotate.codecs.names import ClassNames, short
 from ripu.annotate.codecs.reading import MalformedError, check_free, field, read_json, reading
 from ripu.annotate.questions import Question, Questions
 from ripu.io.writing import write_bytes
@@ -26,7 +27,11 @@ _NO_ANSWER = frozenset({"textarea", "rating", "number", "datetime", "relation"})
 
 
 def export_label_studio(
-    questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
+    questions: Questions,
+    classes: Sequence[AnnotationClass],
+    read_image: ReadImage,
+    out: Path,
+    final_labels: FinalLabels,
 ) -> int:
     """Write ``crops/``, ``tasks.json`` and ``label_config.xml``, the labelling interface of the project.
 
@@ -86,7 +91,7 @@ def _config(names: ClassNames) -> str:
 
 
 def import_label_studio(
-    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[LabelClass]
+    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[AnnotationClass]
 ) -> tuple[list[Answer], Found]:
     """Read an export of the kind "JSON"; predictions, drafts and cancelled annotations do not count.
 

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.annotate.codecs.reading import MalformedError
-
-NOT_ANSWERED = 254
-"""Label of a pixel without an answer."""
+from ripu.annotate.settled import NOT_ANSWERED
 
 Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -6,37 +6,12 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Protocol
 
+from ripu.annotate.classes import AnnotationClass
 from ripu.annotate.codecs.reading import MalformedError
 from ripu.labelstore import VOID
 
 _NAMED = 5
-
-
-class LabelClass(Protocol):
-    """A class of the run, as the codecs need it."""
-
-    @property
-    def id(self) -> int:
-        """Train id."""
-
-    @property
-    def name(self) -> str:
-        """Name."""
-
-    @property
-    def color(self) -> tuple[int, int, int]:
-        """RGB, 0..255."""
-
-
-def export_name(number: int, image_id: str) -> str:
-    """Return a file name (without extension) for an image id, as ``python -m ripu.labels export`` names its files.
-
-    >>> export_name(3, "../../etc/passwd")
-    '000003_.._.._etc_passwd'
-    """
-    return f"{number:06d}_" + re.sub(r"[^A-Za-z0-9._-]", "_", image_id)[-120:]
 
 
 def stem_of(name: str) -> str:
@@ -58,7 +33,7 @@ def short(name: object) -> str:
 class ClassNames:
     """The names of the classes and of void, and the names that a file has and the run does not."""
 
-    def __init__(self, classes: Sequence[LabelClass]) -> None:
+    def __init__(self, classes: Sequence[AnnotationClass]) -> None:
         """List the names; void is ``void``, or with ``_`` appended if a class has that name."""
         self.names = {one.id: one.name for one in classes}
         taken = {_key(name) for name in self.names.values()}

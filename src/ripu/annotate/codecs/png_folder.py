@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ripu.annotate.classes import AnnotationClass
 from ripu.annotate.codecs.answers import Answer, Answers, FinalLabels, Found, QuestionsOf
 from ripu.annotate.codecs.crops import ReadImage, png
 from ripu.annotate.codecs.frames import frame_files, read_frame, write_frames
-from ripu.annotate.codecs.masks import NOT_ANSWERED
-from ripu.annotate.codecs.names import ClassNames, LabelClass
+from ripu.annotate.codecs.names import ClassNames
 from ripu.annotate.codecs.reading import MalformedError, check_free, read_json, reading
 from ripu.annotate.questions import Questions
+from ripu.annotate.settled import NOT_ANSWERED
 from ripu.io.writing import write_bytes, write_json
 from ripu.labelstore import LabelReader
 
@@ -25,7 +26,11 @@ _TABLE = "classes.json"
 
 
 def export_png(
-    questions: Questions, classes: Sequence[LabelClass], read_image: ReadImage, out: Path, final_labels: FinalLabels
+    questions: Questions,
+    classes: Sequence[AnnotationClass],
+    read_image: ReadImage,
+    out: Path,
+    final_labels: FinalLabels,
 ) -> int:
     """Write ``images/``, ``asked/`` and ``labels/`` with a PNG for each image of a round, and ``classes.json``.
 
@@ -51,7 +56,7 @@ def export_png(
 
 
 def import_png(
-    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[LabelClass]
+    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[AnnotationClass]
 ) -> tuple[list[Answer], Found]:
     """Read a folder of label images.
 
@@ -82,7 +87,7 @@ def import_png(
     return answers.result()
 
 
-def _meanings(classes: Sequence[LabelClass]) -> dict[str, str]:
+def _meanings(classes: Sequence[AnnotationClass]) -> dict[str, str]:
     """Return the meaning of each number in a label image."""
     names = {NOT_ANSWERED: "(no answer)", **ClassNames(classes).names}
     return {str(label): names[label] for label in sorted(names)}

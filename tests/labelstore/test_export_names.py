@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ripu.run.label_export import export_name
+from ripu.labelstore import export_name
 
 
 @pytest.mark.parametrize("image_id", ["../../x", "/etc/passwd", "nul\0", "a" * 9999, "..", ".", "\udcff\n", "a\\b", ""])
