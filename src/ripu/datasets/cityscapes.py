@@ -1,4 +1,7 @@
-"""Cityscapes in its own layout: ``leftImg8bit/SPLIT/CITY/*`` and ``gtFine/SPLIT/CITY/*_gtFine_labelIds.png``."""
+"""Cityscapes in its own layout: ``leftImg8bit/SPLIT/CITY/*`` and ``gtFine/SPLIT/CITY/*_gtFine_labelIds.png``.
+
+Copies that were made for other programs may have ``*_gtFine_labelTrainIds.png`` alone.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from pathlib import Path
 
 from ripu.datasets.errors import DatasetNotFoundError
 from ripu.datasets.scenes import Scene, SceneDataset
-from ripu.datasets.taxonomy import TAXONOMIES
+from ripu.datasets.taxonomy import TAXONOMIES, in_train_ids
 
 _IMAGE_SUFFIX = "_leftImg8bit.png"
+_LABEL_SUFFIXES = ("_gtFine_labelIds.png", "_gtFine_labelTrainIds.png")  # the first that exists in a split is read
 
 
 def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19") -> SceneDataset:
@@ -20,7 +24,8 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
         taxonomy: ``cityscapes19``, or ``cityscapes16`` for the classes shared with SYNTHIA.
 
     Returns:
-        The scenes sorted by city and name; image ids are ``CITY/CITY_SEQUENCE_FRAME``.
+        The scenes sorted by city and name; image ids are ``CITY/CITY_SEQUENCE_FRAME``. Labels are read from train ids
+        if the split has no label ids.
 
     Raises:
         DatasetNotFoundError: No image or no label exists.
@@ -28,23 +33,25 @@ def load_cityscapes(root: str | Path, split: str, taxonomy: str = "cityscapes19"
     root = Path(root)
     images = sorted((root / "leftImg8bit" / split).glob(f"*/[!.]*{_IMAGE_SUFFIX}"))
     labels = root / "gtFine" / split
-    has_labels = next(labels.glob("*/[!.]*_gtFine_labelIds.png"), None) is not None
-    if not images or not has_labels:
+    existing = (suffix for suffix in _LABEL_SUFFIXES if next(labels.glob(f"*/[!.]*{suffix}"), None) is not None)
+    suffix = next(existing, None)
+    if not images or suffix is None:
         raise DatasetNotFoundError(
             "Cityscapes",
             root,
             f"leftImg8bit/{split}/CITY/*{_IMAGE_SUFFIX} and gtFine/{split}/CITY/*_gtFine_labelIds.png",
             "register at https://www.cityscapes-dataset.com, packages leftImg8bit_trainvaltest.zip and "
             "gtFine_trainvaltest.zip",
-            found=_found_instead(root, split, len(images), has_labels),
+            found=_found_instead(root, split, len(images), suffix is not None),
             stand_in="streets_synthia" if taxonomy == "cityscapes16" else "streets",
         )
     scenes = []
     for image in images:
         stem = image.name.removesuffix(_IMAGE_SUFFIX)
-        label = labels / image.parent.name / f"{stem}_gtFine_labelIds.png"
+        label = labels / image.parent.name / f"{stem}{suffix}"
         scenes.append(Scene(f"{image.parent.name}/{stem}", image, label if label.exists() else None))
-    return SceneDataset(f"cityscapes {split}", tuple(scenes), TAXONOMIES[taxonomy])
+    table = TAXONOMIES[taxonomy] if suffix == _LABEL_SUFFIXES[0] else in_train_ids(TAXONOMIES[taxonomy])
+    return SceneDataset(f"cityscapes {split}", tuple(scenes), table)
 
 
 def _found_instead(root: Path, split: str, num_images: int, has_labels: bool) -> str:
@@ -52,7 +59,7 @@ def _found_instead(root: Path, split: str, num_images: int, has_labels: bool) ->
     if num_images:
         if next((root / "gtFine" / split).glob("*/*.png"), None) is None:
             return f"{num_images} images, but no label under gtFine/{split}"
-        other = "has other files than *_gtFine_labelIds.png (train ids or colours?)"
+        other = "has other files than *_gtFine_labelIds.png and *_gtFine_labelTrainIds.png (colours?)"
         return f"{num_images} images; gtFine/{split} {other}"
     if has_labels:
         return f"labels, but no image under leftImg8bit/{split}"

@@ -21,6 +21,7 @@ _FILE_IDS: Mapping[str, frozenset[int]] = {
     "cityscapes": frozenset({*range(35), VOID}),
     "synthia": frozenset({*range(23), VOID}),
     "camvid": frozenset({*range(12), VOID}),
+    "trainids": frozenset({*range(19), VOID}),
 }
 
 
@@ -150,6 +151,13 @@ CITYSCAPES16 = replace(
     disk_to_train={label_id: train_id for train_id, (_, label_id, _, _) in enumerate(_SHARED)},
 )
 """The same 16 classes with the label ids of Cityscapes: the target side of SYNTHIA -> Cityscapes."""
+
+
+def in_train_ids(taxonomy: Taxonomy) -> Taxonomy:
+    """Return a table of Cityscapes' classes for label files that contain its 19 train ids instead of label ids."""
+    positions = {CITYSCAPES19.class_names.index(name): number for number, name in enumerate(taxonomy.class_names)}
+    return replace(taxonomy, name=f"trainids{taxonomy.num_classes}", disk_to_train=positions)
+
 
 _CAMVID = {
     "sky": (128, 128, 128),
