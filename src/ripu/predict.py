@@ -19,8 +19,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
-from ripu.config.spec import fill, plain
+from ripu.config.spec import RunSpec, fill, make_reader, plain
 from ripu.config.validate import check_values
+from ripu.datasets.image_files import ImageReader
 from ripu.io.errors import print_error
 from ripu.run import restore
 from ripu.run.device import make_device
@@ -51,7 +52,13 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
         file_digest(path),
         device,
         fill(Options, {**plain(cfg), "flip": bool(cfg.flip)}),
+        _reader(spec, plain(cfg)["value_range"]),
     )
+
+
+def _reader(spec: RunSpec, value_range: Any) -> ImageReader:
+    """Return the reader of images of a run, with another range of values if one is given."""
+    return spec.data.image_reader if value_range is None else make_reader(spec.data.bands, value_range)
 
 
 @command("predict")

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ripu.models.bands import statistics
+
 
 class TinyNetwork(nn.Module):
     """Two convolutions, a trainable and a frozen batch norm, and dropout; ignores the options of other networks."""
@@ -14,11 +16,12 @@ class TinyNetwork(nn.Module):
     mean = (0.5, 0.5, 0.5)
     std = (0.25, 0.25, 0.25)
 
-    def __init__(self, num_classes: int, dropout: float = 0.1, **_: Any) -> None:
+    def __init__(self, num_classes: int, dropout: float = 0.1, in_channels: int = 3, **_: Any) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.num_classes = num_classes
-        self.body = nn.Conv2d(3, 8, 3, padding=1)
+        self.mean, self.std = statistics(TinyNetwork.mean, in_channels), statistics(TinyNetwork.std, in_channels)
+        self.body = nn.Conv2d(in_channels, 8, 3, padding=1)
         self.norm = nn.BatchNorm2d(8)
         self.frozen = nn.BatchNorm2d(8).requires_grad_(False)
         self.dropout = nn.Dropout2d(dropout)

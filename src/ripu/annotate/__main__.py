@@ -154,17 +154,18 @@ def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Imag
     lock = threading.Lock()
 
     def read(number: int) -> Any:
+        from ripu.datasets.image_files import as_rgb
         from ripu.run.assembly.data import load_parts
 
         with lock:
             if not found:
-                scenes = load_parts(spec.dataset, is_lenient=True, parts=("target",))["target"]
+                scenes = load_parts(spec.dataset, spec.data.image_reader, is_lenient=True, parts=("target",))["target"]
                 found.append((scenes, {scene.image_id: position for position, scene in enumerate(scenes.scenes)}))
         scenes, positions = found[0]
         image_id = store.images[number].image_id
         if image_id not in positions:
             raise AnnotationError(f"{image_id} is not in the data any more; restore its file")
-        return scenes.require_image(positions[image_id])
+        return as_rgb(scenes.require_image(positions[image_id]))
 
     session = Session(run, store, spec.taxonomy.class_colors, settings, num_rounds=len(spec.plan.selection_steps))
     return session, Images(store, read)

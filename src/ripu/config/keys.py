@@ -186,6 +186,10 @@ TABLE: Mapping[str, Key] = {
         unused=(Unused({"setting.target_labels": "none"}, "setting={setting.name} reads no target image in training"),),
     ),
     "data.transforms": Key(rules.NODES, target="any"),
+    "data.bands": Key(rules.BANDS | NOTHING),
+    "data.value_range": Key(one_of("bit_depth", "percentiles") | rules.RANGE),
+    # A run fills it in; numbers of one's own belong in data.value_range.
+    "data.measured_range": Key(NOTHING, may_change=True, is_compared=False),
     "protocol.name": Key(),
     "protocol.supervised_average": Key(one_of("labelled", "all")),
     "protocol.boundary_only": Key(unused=(*_NO_CONSISTENCY, _NO_SOURCE)),
@@ -258,6 +262,7 @@ TABLE: Mapping[str, Key] = {
     "unreadable": Key(one_of("stop", "skip")),
     "size": Key(SIZE | NOTHING),
     "flip": Key(YES_NO | NOTHING),
+    "value_range": Key(one_of("bit_depth") | rules.RANGE | NOTHING),
     "scale": Key(number("above 0, 16 at most", above=0, most=16) | NOTHING),
     "tile": Key(SIZE | NOTHING),
     "overlap": Key(number("between 0 and 0.9", least=0, most=0.9)),

@@ -31,8 +31,11 @@ _DEFAULTS: Mapping[str, Any] = {
     "region": {"_target_": "ripu.regions.Square", "radius": _Same("mode.radius")},
     # Keys of groups; a key is left out if its group is missing.
     "dry_run": False,
+    "data.bands": None,
     "data.cache": None,
+    "data.measured_range": None,
     "data.unreadable": "stop",
+    "data.value_range": "bit_depth",
     "evaluation.gallery": 0,
     "logger.tensorboard": None,
     "mode.budget_per": "image",

@@ -17,7 +17,9 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from ripu.config.migrate import upgrade
+from ripu.datasets.image_files import ImageReader
 from ripu.datasets.taxonomy import TAXONOMIES, Taxonomy
+from ripu.datasets.value_ranges import with_ranges
 from ripu.io.errors import ConfigError, RipuError, is_out_of_memory
 from ripu.regions import RegionShape
 from ripu.schedule import Plan, scheduled_steps
@@ -136,6 +138,37 @@ class DataSpec:
     num_workers: int
     cache: str | None
     unreadable: str
+    bands: Sequence[int] | None
+    value_range: str | Sequence[Any]  # bit_depth, percentiles, [low, high] or one such pair for each band
+    measured_range: Sequence[Sequence[float]] | None  # the percentiles of each band
+
+    @property
+    def measures(self) -> bool:
+        """True if the range of values is not known before target images are read."""
+        return self.value_range == "percentiles" and self.measured_range is None
+
+    @property
+    def image_reader(self) -> ImageReader:
+        """The way from image files to what the network sees; without a range while it is to be measured."""
+        return make_reader(self.bands, self.value_range if self.measured_range is None else self.measured_range)
+
+
+def make_reader(bands: Sequence[int] | None, value_range: str | Sequence[Any]) -> ImageReader:
+    """Make the reader of images that ``data.bands`` and ``data.value_range`` describe; see ``conf/train.yaml``.
+
+    Raises:
+        ConfigError: The ranges are neither one nor one for each band.
+    """
+    reader = ImageReader(None if bands is None else tuple(bands))
+    if isinstance(value_range, str):
+        return reader
+    ranges: Sequence[Any] = value_range if isinstance(value_range[0], Sequence) else [value_range]
+    if len(ranges) not in (1, reader.num_bands):
+        raise ConfigError(
+            f"data.value_range={list(ranges)} has {len(ranges)} ranges for {reader.num_bands} bands; give one for all "
+            "bands, or one for each"
+        )
+    return with_ranges(reader, ranges)
 
 
 @dataclass(frozen=True)

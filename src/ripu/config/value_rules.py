@@ -33,6 +33,10 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
+
+
 def number(
     allowed: str, above: float = -math.inf, least: float = -math.inf, below: float = math.inf, most: float = math.inf
 ) -> Rule:
@@ -89,6 +93,18 @@ FRACTIONS = Rule(
         and all(_is_number(one) and 0 <= one < 1 for one in value)
         and all(one < next_one for one, next_one in pairwise(value))
     ),
+)
+BANDS = Rule(
+    "a list of band numbers from 1, e.g. [1,2,3,4], each at most once",
+    lambda value: (
+        isinstance(value, list)
+        and 0 < len(value) == len(set(map(str, value)))
+        and all(_is_whole(one) and 1 <= one <= 1000 for one in value)
+    ),
+)
+RANGE = Rule(
+    "[low,high] with low < high, or a list of one such pair for each band",
+    lambda value: _is_pair(value) or (isinstance(value, list) and bool(value) and all(map(_is_pair, value))),
 )
 ACCELERATOR = one_of("auto", "cpu", "gpu", "cuda", "mps")
 DEVICES = Rule(

@@ -144,7 +144,7 @@ class Dashboard(pl.Callback):
             picture = None
             if place < TABLE_PICTURES:
                 revealed = store.revealed_round(image_id, index + 1)
-                shown = fit(self.scenes.target.read_image(number), revealed.shape)
+                shown = fit(self.scenes.target.read_picture(number), revealed.shape)
                 picture = Picture(image_id, shown, {"queried": round_layer(revealed, index + 1)})
             rows.append([place + 1, image_id, mean, best, picks, len(pixels), void, num_classes, picture])
         return rows

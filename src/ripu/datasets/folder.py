@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.datasets.errors import SceneError, SkippedFileError
-from ripu.datasets.image_files import open_image, orientation, read_ids, upright_size
+from ripu.datasets.image_files import open_image, read_header, read_ids
 from ripu.datasets.pairing import Patterns, choose, label_fit, matches
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
@@ -280,13 +280,13 @@ def _check(dataset: SceneDataset) -> None:
         scene = dataset.scenes[index]
         try:
             label_size = dataset.require_label_size(index)
-            with open_image(scene.image) as file:
-                image_size, turn = upright_size(file), orientation(file)
+            header = read_header(scene.image)
         except SceneError:
             if dataset.skips_unreadable:
                 continue
             raise
-        fit = label_fit(turn, image_size, label_size)
+        image_size = header.size
+        fit = label_fit(header.orientation, image_size, label_size)
         num_lying += fit == "lying"
         if label_size != image_size:
             (height, width), (rows, columns) = image_size, label_size

@@ -1,6 +1,8 @@
 """The only place that opens image files: known formats, never more than :data:`MAX_PIXELS`, errors that name the file.
 
-Images become 8-bit RGB, turned upright as their EXIF data ask; labels become arrays of ids, as stored.
+Images become uint8, RGB or the bands that an :class:`ImageReader` names, turned upright as their EXIF data ask; labels
+become arrays of ids, as stored. Pillow decodes what it keeps whole. OpenCV decodes PNG files of 16 bits in colour, and
+tifffile TIFF files of other numbers of bands or of more than 8 bits in several bands.
 """
 
 from __future__ import annotations
@@ -10,8 +12,11 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin
@@ -24,17 +29,9 @@ MAX_PIXELS = 2**27
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Endings (lower case) of the files that count as images."""
 
+_COLOURS = (2, 5, 6, 8)  # RGB, CMYK, YCbCr and L*a*b* in the header of a TIFF
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # Pillow's other readers start programs or are not needed here
 _PNG_EXIF = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})  # may store a PNG's orientation
-_TURNS = {  # EXIF orientation -> the operation that makes the image upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def files_below(folder: Path, skips: Callable[[Path], bool] = lambda folder: False) -> Iterator[Path]:
@@ -100,14 +97,234 @@ def open_image(path: Path) -> Iterator[Image.Image]:
             yield file
 
 
+@dataclass(frozen=True)
+class ImageHeader:
+    """The facts about an image that its header tells.
+
+    Attributes:
+        size: (height, width) of the upright image.
+        orientation: EXIF; 1 is upright, 5 to 8 swap the sides.
+        num_bands: Bands without transparency: 1 for grey, 3 for colour and palettes; all samples of a TIFF.
+        bits: Of a value.
+        is_float: True if values are floating-point numbers.
+    """
+
+    size: tuple[int, int]
+    orientation: int = 1
+    num_bands: int = 3
+    bits: int = 8
+    is_float: bool = False
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Return what the header of an image file tells; nothing is decoded.
+
+    Raises:
+        SceneError: As :func:`open_image`.
+    """
+    if (page := _tiff_page(path)) is not None:
+        turn = _tiff_turn(page)
+        size = (page.imagelength, page.imagewidth) if turn < 5 else (page.imagewidth, page.imagelength)
+        return ImageHeader(size, turn, page.samplesperpixel, page.dtype.itemsize * 8, page.dtype.kind == "f")
+    with open_image(path) as file:
+        num_bands = 1 if file.mode in ("1", "L", "LA", "La", "I", "F") or file.mode.startswith("I;16") else 3
+        bits = {"I": 16, "F": 32}.get(file.mode, 16 if file.mode.startswith("I;16") or _is_deep_png(file) else 8)
+        return ImageHeader(upright_size(file), orientation(file), num_bands, bits, file.mode == "F")
+
+
+def read_values(path: Path, *, all_bands: bool = False) -> NDArray[Any]:
+    """Read an image file upright with its values as stored, (H, W, S), and palettes as their colours.
+
+    Without ``all_bands``, transparency is dropped, and CMYK is RGB.
+
+    Raises:
+        SceneError: The file is missing, damaged or absurdly large, or its compression is unknown.
+    """
+    page = _tiff_page(path)
+    if page is not None and (all_bands or not _is_plain(page)):
+        with naming_file(path):
+            return _upright(_decoded_tiff(path), _tiff_turn(page))
+    with open_image(path) as file:
+        turn = orientation(file)
+        try:
+            file.load()
+        except (struct.error, TypeError, AttributeError) as error:  # EXIF values of the wrong kind
+            raise OSError(f"its EXIF data are damaged: {error}") from error
+        if isinstance(file, TiffImagePlugin.TiffImageFile):  # Pillow has turned it
+            turn = 1
+        values = _decoded_png(path, file.mode) if _is_deep_png(file) else _pillow_values(file, all_bands)
+        return _upright(values if all_bands or values.shape[2] not in (2, 4) else values[..., :-1], turn)
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """The way from an image file to the (H, W, B) uint8 array that the network sees.
+
+    Attributes:
+        bands: Numbers of the bands to read, from 1; None for colour: the first three bands, and grey as RGB.
+        ranges: (low, high) values that become 0 and 255, one for all bands or one for each. None: 8-bit integers stay,
+            other integers are of 16 bits, 0..65535, and floats are 0..1 (0..255 if any value exceeds 1).
+    """
+
+    bands: tuple[int, ...] | None = None
+    ranges: tuple[tuple[float, float], ...] | None = None
+
+    @property
+    def num_bands(self) -> int:
+        """The number B of bands of the result."""
+        return 3 if self.bands is None else len(self.bands)
+
+    def __call__(self, path: Path) -> NDArray[np.uint8]:
+        """Read an image file as upright (H, W, B) uint8.
+
+        Raises:
+            SceneError: The file is missing, damaged or absurdly large, or lacks a band.
+        """
+        return self.scaled(self.chosen(read_values(path, all_bands=self.bands is not None), path))
+
+    def chosen(self, values: NDArray[Any], path: Path) -> NDArray[Any]:
+        """Return the bands to read, (H, W, B), of all values (H, W, S); ``path`` is for the message.
+
+        Raises:
+            SceneError: A band is missing.
+        """
+        num_bands = values.shape[2]
+        if self.bands is None:
+            return values[..., :3] if num_bands >= 3 else np.repeat(values[..., :1], 3, axis=2)
+        if max(self.bands) > num_bands:
+            raise SceneError(
+                f"{path} has {num_bands} band{'s' if num_bands > 1 else ''}, but data.bands={list(self.bands)} asks "
+                f"for band {max(self.bands)}; name only bands that every image has, or take this one out"
+            )
+        return values[..., [band - 1 for band in self.bands]]
+
+    def scaled(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return values (H, W, B) as uint8, scaled by ``ranges``, rounded and clipped; NaN becomes 0."""
+        if self.ranges is None and values.dtype == np.uint8:
+            return np.ascontiguousarray(values)
+        exact = values.astype(np.float64)
+        if values.dtype.kind == "f":
+            exact = np.nan_to_num(exact) if self.ranges is None else np.nan_to_num(exact, nan=self.ranges[0][0])
+        if self.ranges is not None:
+            low, high = np.array(self.ranges, dtype=np.float64).T
+            exact = (exact - low) * (255.0 / (high - low))
+        elif values.dtype.kind == "f":
+            exact *= 255.0 if exact.max(initial=0.0) <= 1.0 else 1.0
+        elif values.dtype.itemsize > 1:
+            exact /= 257.0
+        return np.clip(np.rint(exact), 0, 255).astype(np.uint8)
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image file of any mode and depth as upright RGB, (H, W, 3) uint8; see :func:`upright_rgb`.
+    """Read an image file of any mode and depth as upright RGB, (H, W, 3) uint8; see :class:`ImageReader`.
 
     Raises:
         SceneError: The file is missing, damaged or absurdly large.
     """
-    with open_image(path) as file:
-        return upright_rgb(file)
+    return ImageReader()(path)
+
+
+def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the first three bands of an image (H, W, B) as RGB to look at; the first as grey if there are fewer."""
+    return image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+
+
+def _pillow_values(file: Image.Image, all_bands: bool) -> NDArray[Any]:
+    """Return the values of a decoded image, (H, W, S)."""
+    if file.mode in ("I", "F") or file.mode.startswith("I;16"):
+        return np.asarray(file)[..., None]
+    kept = {"1": "L", "L": "L", "LA": "LA", "RGBA": "RGBA", "CMYK": "CMYK"} if all_bands else {"1": "L", "L": "L"}
+    values = np.asarray(file.convert(kept.get(file.mode, "RGB")))
+    return values if values.ndim == 3 else values[..., None]
+
+
+def _is_deep_png(file: Image.Image) -> bool:
+    """Return whether Pillow would cut the values of an opened PNG to 8 bits."""
+    return file.format == "PNG" and file.mode in ("LA", "RGB", "RGBA") and _png_bits(Path(file.filename)) == 16  # type: ignore[attr-defined]
+
+
+def _png_bits(path: Path) -> int:
+    with path.open("rb") as file:
+        return file.read(25)[-1]
+
+
+def _decoded_png(path: Path, mode: str) -> NDArray[Any]:
+    found: Any = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None:
+        raise OSError("OpenCV cannot decode it")
+    values: NDArray[Any] = found[..., [2, 1, 0, 3][: found.shape[2]]]
+    return values[..., [0, -1]] if mode == "LA" else values
+
+
+def _tiff_page(path: Path) -> Any:
+    """Return tifffile's header of a TIFF that Pillow would not keep whole; None for any other file.
+
+    Raises:
+        SceneError: It claims more than :data:`MAX_PIXELS`, or more than four times as many values.
+    """
+    if not path.is_file():
+        return None
+    with naming_file(path), path.open("rb") as file:
+        if file.read(4)[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return None
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page: Any = tiff.pages[0]
+            is_colour = page.samplesperpixel == 3 and page.photometric in _COLOURS and page.bitspersample <= 8
+            is_usual = page.samplesperpixel == 1 or is_colour
+    except Exception:  # damaged headers make it fail in any way; Pillow will name the fault
+        return None
+    if is_usual or page.dtype is None or page.dtype.kind not in "uif":
+        return None
+    pixels = page.imagewidth * page.imagelength
+    if pixels > MAX_PIXELS or pixels * page.samplesperpixel > 4 * MAX_PIXELS:
+        raise SceneError(
+            f"{path} claims {page.imagewidth} x {page.imagelength} pixels of {page.samplesperpixel} bands, more than "
+            f"{MAX_PIXELS} pixels or {4 * MAX_PIXELS} values; it is not decoded. Cut it into smaller images"
+        )
+    return page
+
+
+def _is_plain(page: Any) -> bool:
+    """Return whether Pillow reads the colour or the grey of a TIFF beside transparency, or CMYK."""
+    is_grey = page.samplesperpixel == 2 and page.planarconfig == 1
+    is_colour = page.samplesperpixel == 4 and page.photometric in _COLOURS
+    return bool(page.dtype.itemsize == 1 and (is_grey or is_colour))
+
+
+def _tiff_turn(page: Any) -> int:
+    value = page.tags.valueof(ExifTags.Base.Orientation, 1)
+    return value if value in range(1, 9) else 1
+
+
+def _decoded_tiff(path: Path) -> NDArray[Any]:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page: Any = tiff.pages[0]
+            values: NDArray[Any] = page.asarray(maxworkers=1)
+    except Exception as error:  # arbitrary bytes make it fail in any way
+        if "imagecodecs" in str(error):
+            raise SceneError(
+                f"{path} is compressed in a way that needs the package imagecodecs ({error}); install ripu[tiff], or "
+                "store the image without compression or with Deflate"
+            ) from error
+        raise OSError(str(error)) from error
+    if page.planarconfig == 2 and values.ndim == 3:
+        values = np.moveaxis(values, 0, -1)
+    return values if values.ndim == 3 else values[..., None]
+
+
+def _upright(values: NDArray[Any], turn: int) -> NDArray[Any]:
+    """Turn (H, W, S) as an EXIF orientation asks."""
+    if turn >= 5:
+        values = values.transpose(1, 0, 2)
+    if turn in (3, 4, 7, 8):
+        values = values[::-1]
+    return values[:, ::-1] if turn in (2, 3, 6, 7) else values
 
 
 def read_ids(path: Path) -> NDArray[np.integer]:
@@ -160,40 +377,14 @@ def upright_size(file: Image.Image) -> tuple[int, int]:
     return (width, height) if orientation(file) >= 5 else (height, width)
 
 
-def upright_rgb(file: Image.Image) -> NDArray[np.uint8]:
-    """Decode an image that has only been opened to upright 8-bit RGB, (H, W, 3).
-
-    Grey becomes RGB, transparency is dropped, and integers of more than 8 bits count as 16 bits, floats as 0..1 (0..255
-    if any exceeds 1). The image is turned as its EXIF data ask, as viewers and labelling tools show it.
-
-    Raises:
-        OSError: It cannot be decoded.
-    """
-    turn = _TURNS.get(orientation(file))
-    image: Image.Image = file
-    try:
-        if isinstance(file, TiffImagePlugin.TiffImageFile):
-            file.load()  # also turns it
-        elif turn is not None:
-            image = file.transpose(turn)
-    except (struct.error, TypeError, AttributeError) as error:  # EXIF values of the wrong kind
-        raise OSError(f"its EXIF data are damaged: {error}") from error
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return np.asarray(image.convert("RGB"))
-    values = np.asarray(image).astype(np.float64)
-    if image.mode == "F":
-        values = np.nan_to_num(values)
-        values = values * (255.0 if values.max(initial=0.0) <= 1.0 else 1.0)
-    else:
-        values = values / 257.0
-    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
-
-
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize (H, W, 3) uint8 to ``size`` (height, width) with Pillow's antialiased bicubic filter."""
+    """Resize (H, W, B) uint8 to ``size`` (height, width) with Pillow's antialiased bicubic filter, band by band."""
     if image.shape[:2] == tuple(size):
         return image
+    if image.shape[2] != 3:  # Pillow would take a fourth band for transparency
+        bands = (Image.fromarray(image[..., band]) for band in range(image.shape[2]))
+        resized = (band.resize((size[1], size[0]), Image.Resampling.BICUBIC) for band in bands)
+        return np.stack([np.asarray(band) for band in resized], axis=2)
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 

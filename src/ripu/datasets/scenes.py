@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.datasets.errors import Fault, SceneError, SkippedFileError
-from ripu.datasets.image_files import naming_file, open_image, read_ids, read_image, upright_size
+from ripu.datasets.image_files import ImageReader, as_rgb, naming_file, open_image, read_header, read_ids
 from ripu.datasets.taxonomy import VOID, Taxonomy
 
 
@@ -46,6 +46,7 @@ class SceneDataset:
         decode_label: Reads a label file into (H, W) ids on disk.
         on_unreadable: Policy for files that cannot be read; see the top of this module.
         part: ``source``, ``target`` or ``val``, for the record of skipped files.
+        image_reader: Reads an image file into (H, W, B) uint8.
     """
 
     name: str
@@ -54,6 +55,7 @@ class SceneDataset:
     decode_label: Callable[[Path], NDArray[np.integer]] = read_ids
     on_unreadable: Literal["stop", "skip"] = "stop"
     part: str = ""
+    image_reader: ImageReader = field(default_factory=ImageReader)
 
     def __post_init__(self) -> None:
         counts = Counter(scene.image_id for scene in self.scenes)
@@ -89,14 +91,14 @@ class SceneDataset:
         return replace(self, scenes=tuple(replace(scene, label=None) for scene in self.scenes))
 
     def require_image(self, index: int) -> NDArray[np.uint8]:
-        """Read the image of a scene, (H, W, 3) uint8; see :func:`ripu.datasets.image_files.upright_rgb`.
+        """Read the image of a scene, (H, W, B) uint8; see :class:`ripu.datasets.image_files.ImageReader`.
 
         Raises:
             SceneError: The file is missing, damaged or absurdly large; under ``skip``, a SkippedFileError.
         """
         path = self.scenes[index].image
         with self._following_policy(index, path):
-            return read_image(path)
+            return self.image_reader(path)
 
     def require_label(self, index: int) -> NDArray[np.uint8]:
         """Read the label of a scene, (H, W) uint8 train ids, 255 for void.
@@ -127,7 +129,11 @@ class SceneDataset:
         try:
             return self.require_image(index)
         except SkippedFileError:
-            return np.zeros((*self.label_size(index), 3), dtype=np.uint8)
+            return np.zeros((*self.label_size(index), self.image_reader.num_bands), dtype=np.uint8)
+
+    def read_picture(self, index: int) -> NDArray[np.uint8]:
+        """Read the image of a scene as (H, W, 3) uint8 RGB to look at: its first three bands, or the only one."""
+        return as_rgb(self.read_image(index))
 
     def read_label(self, index: int) -> NDArray[np.uint8]:
         """Read the label of a scene as :meth:`require_label` does; under ``skip``, one that cannot be read is void."""
@@ -148,8 +154,8 @@ class SceneDataset:
 
     def _image_size(self, index: int) -> tuple[int, int]:
         path = self.scenes[index].image
-        with self._following_policy(index, path), open_image(path) as file:
-            return upright_size(file)
+        with self._following_policy(index, path):
+            return read_header(path).size
 
     @cached_property
     def _usual_size(self) -> tuple[int, int]:

@@ -13,14 +13,16 @@ guard_start(__name__)  # before the slow imports
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
-from ripu.config.spec import make_dataset, plain
+from ripu.config.spec import make_dataset, make_reader, plain
 from ripu.config.validate import check_values
+from ripu.datasets.value_ranges import measure_ranges, with_ranges
 from ripu.doctor.examine import examine
 from ripu.doctor.reading import read_all
 from ripu.doctor.report import as_mapping, text
@@ -37,7 +39,12 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
         ValueError: The data set does not exist, or its description is wrong.
     """
     check_values(cfg, "doctor")
-    parts = load_parts(make_dataset(plain(cfg)["dataset"]), is_lenient=True)
+    config = plain(cfg)
+    reader = make_reader(**config["data"])
+    parts = load_parts(make_dataset(config["dataset"]), reader, is_lenient=True)
+    if config["data"]["value_range"] == "percentiles":
+        measured = measure_ranges([scene.image for scene in parts["target"].scenes], reader, skips=True)
+        parts = {name: replace(part, image_reader=with_ranges(reader, measured)) for name, part in parts.items()}
     with Progress("reading", sum(len(scenes) for scenes in parts.values()), "scenes") as progress:
         facts = read_all(parts, cfg.num_workers, progress)
     report = {"dataset": str(cfg.dataset.name), **as_mapping(parts, facts, examine(parts, facts))}

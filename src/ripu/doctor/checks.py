@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ripu.datasets.pairing import composed, label_fit
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
+from ripu.datasets.value_ranges import dark_fault
 from ripu.doctor.reading import SceneFacts
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -124,6 +125,24 @@ def judge_sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) ->
         shown = ", ".join(f"{size[1]} x {size[0]} ({count})" for size, count in sizes.most_common(3) if size)
         what = f"images of {len(sizes)} sizes: {shown}, ..."
         found.append(Finding(NOTE, name, what, "nothing to do: they are resized", len(sizes)))
+    return found
+
+
+def judge_values(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list[Finding]:
+    """Find images with bands that are not read, and integers that use only a small part of their bits."""
+    unread = [
+        f"{scene.image}: {one.unread_bands} left out"
+        for scene, one in zip(scenes.scenes, facts, strict=True)
+        if one.unread_bands
+    ]
+    remedy = "name the bands to read, e.g. data.bands=[1,2,3,4], or [1,2,3] if colour is what is meant"
+    found = _listed(WARNING, name, "images with bands that are not read", remedy, unread)
+    highest = [
+        (one.highest, scene.image) for scene, one in zip(scenes.scenes, facts, strict=True) if one.highest is not None
+    ]
+    if (line := dark_fault(highest)) is not None:
+        what, _, remedy = line.partition(". ")
+        found.append(Finding(ERROR, name, what, remedy[:1].lower() + remedy[1:], len(highest)))
     return found
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 from ripu.datasets.errors import SceneError
 from ripu.datasets.scenes import SceneDataset
+from ripu.datasets.value_ranges import check_ranges, spread
 from ripu.doctor import checks
 from ripu.doctor.checks import ERROR, NOTE, SAMPLED, WARNING, Finding
 from ripu.doctor.reading import SceneFacts, read_label
 
 SAMPLED_HEADS = 50  # scenes per part whose files are looked for before each run
 
+_log = logging.getLogger(__name__)
 _MORE = "python -m ripu.doctor dataset=... checks every file"
 
 
@@ -21,6 +24,7 @@ def examine(parts: Mapping[str, SceneDataset], facts: Mapping[str, Sequence[Scen
     for name, scenes in parts.items():
         found += checks.judge_files(name, scenes, facts[name])
         found += checks.judge_sizes(name, scenes, facts[name])
+        found += checks.judge_values(name, scenes, facts[name])
         ids = checks.judge_ids(name, scenes.taxonomy, facts[name])
         # If ids are not what they are taken for, counts of classes mean nothing.
         found += ids or checks.judge_classes(name, scenes.taxonomy, facts[name])
@@ -33,19 +37,21 @@ def examine(parts: Mapping[str, SceneDataset], facts: Mapping[str, Sequence[Scen
 def quick_check(parts: Mapping[str, SceneDataset]) -> None:
     """Check, before a run, that some files exist and that a few labels make sense.
 
-    Takes about a second, however many scenes there are. Parts that skip unreadable files may have some.
+    Takes about a second, however many scenes there are. Parts that skip unreadable files may have some. Images
+    with bands that are not read are logged.
 
     Raises:
-        SceneError: A file is missing, or labels cannot be read or cannot be meant.
+        SceneError: A file is missing, labels cannot be read or cannot be meant, or values use few of their bits.
     """
     for name, scenes in parts.items():
-        for index in [] if scenes.skips_unreadable else _spread(len(scenes), SAMPLED_HEADS):
+        for index in [] if scenes.skips_unreadable else spread(len(scenes), SAMPLED_HEADS):
             for path in (scenes.scenes[index].image, scenes.scenes[index].label):
                 if path is not None and not (path.is_file() and path.stat().st_size):
                     state = "is empty" if path.is_file() else "is not a file" if path.exists() else "does not exist"
                     raise SceneError(f"{path} {state}; restore it, or take the scene out ({_MORE})")
+        _check_values(scenes)
         labelled = [index for index, scene in enumerate(scenes.scenes) if scene.label is not None]
-        sampled = [labelled[at] for at in _spread(len(labelled), SAMPLED)]
+        sampled = [labelled[at] for at in spread(len(labelled), SAMPLED)]
         read = [read_label(scenes, index, SceneFacts()) for index in sampled]
         for index, one in zip(sampled, read, strict=True):
             if one.label_fault and not scenes.skips_unreadable:
@@ -56,5 +62,12 @@ def quick_check(parts: Mapping[str, SceneDataset]) -> None:
                 raise SceneError(f"{scenes.name}: {finding.what}; {finding.remedy} ({_MORE})")
 
 
-def _spread(total: int, count: int) -> list[int]:
-    return sorted({round(at * (total - 1) / max(1, min(count, total) - 1)) for at in range(min(count, total))})
+def _check_values(scenes: SceneDataset) -> None:
+    unread = check_ranges([scene.image for scene in scenes.scenes], scenes.image_reader, skips=scenes.skips_unreadable)
+    if unread:
+        _log.warning(
+            "%s: images have bands that are not read (%s, ...); name those to read, e.g. data.bands=[1,2,3,4], or "
+            "[1,2,3] if colour is what is meant",
+            scenes.name,
+            unread[0],
+        )

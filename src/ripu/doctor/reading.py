@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from ripu.datasets.errors import SceneError
-from ripu.datasets.image_files import open_image, orientation, upright_rgb
+from ripu.datasets.image_files import as_rgb, open_image, read_header
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
+from ripu.datasets.value_ranges import highest_value, unread_bands
 from ripu.io.process_pool import num_cores
 
 THUMB = 16  # side of the small grey copies by which nearly equal images are found
@@ -31,6 +32,8 @@ class SceneFacts:
     image_size: tuple[int, int] | None = None  # (height, width) of the upright image; None if it cannot be read
     orientation: int = 1  # EXIF; 1: stored upright, 5 to 8: upright swaps its sides
     label_size: tuple[int, int] | None = None  # (height, width); None if there is no label or it cannot be read
+    unread_bands: int = 0  # beyond those that are read as colour
+    highest: int | None = None  # the highest value, if the range of its integers counts and has more than 8 bits
     image_fault: str = ""
     label_fault: str = ""
     image_bytes: str = ""  # digest of the image file
@@ -48,12 +51,14 @@ def read_scene(scenes: SceneDataset, index: int) -> SceneFacts:
     path = scenes.scenes[index].image
     try:
         facts.image_bytes = _digest(path.read_bytes())
-        with open_image(path) as file:
-            facts.orientation = orientation(file)
-            pixels = upright_rgb(file)
+        header, reader = read_header(path), scenes.image_reader
+        facts.orientation = header.orientation
+        facts.unread_bands = unread_bands(header, reader)
+        pixels = reader(path)
+        facts.highest = highest_value(path, header, reader)
         facts.image_size = (pixels.shape[0], pixels.shape[1])
         facts.image_pixels = _digest(pixels.tobytes() + repr(pixels.shape).encode())
-        grey = Image.fromarray(pixels).convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
+        grey = Image.fromarray(as_rgb(pixels)).convert("L").resize((THUMB, THUMB), Image.Resampling.BOX)
         facts.thumb = grey.tobytes()
     except (SceneError, OSError) as error:
         facts.image_fault = _cause(error, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ripu.datasets.errors import SceneError
-from ripu.datasets.image_files import read_image, resize_image
+from ripu.datasets.image_files import ImageReader, as_rgb, resize_image
 from ripu.datasets.taxonomy import Taxonomy
+from ripu.datasets.value_ranges import check_ranges
 from ripu.inference.input_images import Finished, Photo, find_photos
 from ripu.inference.palette import heat
 from ripu.inference.predictor import Predictor
@@ -28,6 +30,7 @@ from ripu.io.writing import write_bytes
 KINDS = {"labelIds": ".png", "trainIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}
 """Kinds of files that an image can get, with their suffixes."""
 
+_log = logging.getLogger(__name__)
 _SAME_SHAPE = 0.05  # relative difference of aspect ratios up to which an image gets the size of training
 _MIN_SIDE = 32  # no image goes through the network with a shorter side
 _MAX_NETWORK_PIXELS = 2**25  # larger images are skipped: the logits of 19 classes would take more than 2.5 GB
@@ -98,6 +101,7 @@ def predict_folder(
     checkpoint_sha256: str,
     device: torch.device,
     options: Options,
+    reader: ImageReader,
 ) -> dict[str, Any]:
     """Predict every image of a folder.
 
@@ -109,6 +113,7 @@ def predict_folder(
         trained_size: (height, width) that target images had in training.
         checkpoint_sha256: Digest of the checkpoint; finished images of another one are refused.
         options: See ``conf/predict.yaml``.
+        reader: Reads the images.
 
     Returns:
         ``done``, ``skipped`` (finished before), ``unreadable`` (name to reason) and ``others`` (files that are not
@@ -116,8 +121,11 @@ def predict_folder(
 
     Raises:
         PhotosError: Folders that cannot be used.
+        SceneError: Values that use few of their bits, or bands that are missing.
     """
     photos, others = find_photos(source, output)
+    if unread := check_ranges([photo.path for photo in photos], reader, "value_range", skips=True):
+        _log.warning("images have more bands than this network reads (%s, ...); only colour is used", unread[0])
     tile = options.tile or 2 * [max(trained_size)]
     settings = {
         "checkpoint_sha256": checkpoint_sha256,
@@ -127,6 +135,8 @@ def predict_folder(
         "flip": options.flip,
         "opacity": options.opacity,
         "classes": list(taxonomy.class_names),
+        "bands": reader.bands and list(reader.bands),
+        "value_range": reader.ranges and [list(pair) for pair in reader.ranges],
     }
     finished = Finished(output, settings, overwrite=options.overwrite)
     files = {photo.name: {kind: finished.place(kind, photo, KINDS[kind]) for kind in options.write} for photo in photos}
@@ -152,7 +162,7 @@ def predict_folder(
                 progress.add()
             writing.clear()
 
-        for group in _read(waiting, pool, trained_size, options):
+        for group in _read(waiting, pool, trained_size, options, reader):
             good = []
             for photo, found in group:
                 if isinstance(found, str):
@@ -176,13 +186,17 @@ def predict_folder(
 
 
 def _read(
-    photos: Sequence[Photo], pool: ThreadPoolExecutor, trained_size: tuple[int, int], options: Options
+    photos: Sequence[Photo],
+    pool: ThreadPoolExecutor,
+    trained_size: tuple[int, int],
+    options: Options,
+    reader: ImageReader,
 ) -> Iterator[list[tuple[Photo, Any]]]:
     """Yield groups of images, one read ahead: (image, image at network size), or the reason for skipping it."""
 
     def read(photo: Photo) -> Any:
         try:
-            picture = read_image(photo.path)
+            picture = reader(photo.path)
             height, width = picture.shape[:2]
             if "overlay" in options.write and max(height, width) > _JPEG_SIDE:
                 raise PictureSizeError(
@@ -193,7 +207,7 @@ def _read(
         except (SceneError, PictureSizeError) as error:
             return str(error)
         resized = resize_image(picture, size)
-        return picture, torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        return as_rgb(picture), torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
 
     def start(first: int) -> list[Future[Any]]:
         return [pool.submit(read, photo) for photo in photos[first : first + options.batch]]

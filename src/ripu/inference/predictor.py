@@ -41,7 +41,7 @@ class Predictor:
         """Predict images; tiles of one size share a forward pass.
 
         Args:
-            images: (3, h, w) uint8 RGB at network size; sizes may differ.
+            images: (bands, h, w) uint8 at network size; sizes may differ.
             sizes: (height, width) of the results.
 
         Yields:

@@ -24,7 +24,7 @@ from ripu.datasets.image_files import resize_image, resize_label
 from ripu.datasets.scenes import SceneDataset
 from ripu.io.writing import AtomicFile
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 """Raised whenever the same inputs would give other pixels."""
 
 Pixels = NDArray[np.uint8]
@@ -57,9 +57,9 @@ class ImageCache:
             raise SceneError(f"data.cache={folder} cannot be written to; name another folder, or null")
 
     def image(self, scenes: SceneDataset, index: int, size: tuple[int, int]) -> Pixels:
-        """Return (h, w, 3) uint8 RGB of a scene; if it is not kept, as :meth:`SceneDataset.require_image` reads it."""
-        path = scenes.scenes[index].image
-        return self._get(path, size, "resize_image", lambda: resize_image(scenes.require_image(index), size))
+        """Return (h, w, B) uint8 of a scene; if it is not kept, as :meth:`SceneDataset.require_image` reads it."""
+        path, how = scenes.scenes[index].image, f"resize_image {scenes.image_reader}"
+        return self._get(path, size, how, lambda: resize_image(scenes.require_image(index), size))
 
     def label(self, scenes: SceneDataset, index: int, size: tuple[int, int]) -> Pixels:
         """Return (h, w) uint8 train ids of a scene; if not kept, as :meth:`SceneDataset.require_label` reads them."""

@@ -79,7 +79,7 @@ class TrainScenes(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """Return the sample of a (position, index) pair.
 
-        It contains ``image`` (3, H, W) uint8 RGB; ``label`` (H, W) uint8 train ids, 255 for void and for what is not
+        It contains ``image`` (B, H, W) uint8; ``label`` (H, W) uint8 train ids, 255 for void and for what is not
         revealed; ``position`` and ``index``; and, if files could not be read, ``fault``, a list of them. Under the
         policy ``skip``, a scene that cannot be read is replaced by one drawn from key and position alone.
 
@@ -145,14 +145,14 @@ class PoolScenes(Dataset[Sample]):
     def __getitem__(self, item: int) -> Sample:
         """Return the sample of the ``item``-th of the chosen scenes.
 
-        It contains ``image`` (3, h, w) uint8 RGB and ``index``. If the file cannot be read and is to be skipped, the
+        It contains ``image`` (B, h, w) uint8 and ``index``. If the file cannot be read and is to be skipped, the
         image is black, and ``fault`` names the file; :func:`collate_eval` leaves such a sample out.
         """
         index = self.indices[item]
         try:
             return {"image": _channels_first(_sized_image(self.scenes, index, self.size, self.cache)), "index": index}
         except SkippedFileError as skipped:
-            black = torch.zeros((3, *self.size), dtype=torch.uint8)
+            black = torch.zeros((self.scenes.image_reader.num_bands, *self.size), dtype=torch.uint8)
             return {"image": black, "index": index, "fault": skipped.fault}
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ripu.io.errors import ConfigError
 from ripu.io.writing import AtomicFile, writing
+from ripu.models.bands import adapted
 
 _log = logging.getLogger(__name__)
 
@@ -159,6 +160,8 @@ def load_weights(network: nn.Module, path: StrPath) -> Layout:
 def load_backbone(backbone: nn.Module, path: StrPath) -> None:
     """Load a torchvision ResNet file into a backbone with its names, strictly; its ``fc`` layer is dropped.
 
+    The first convolution is adapted to the bands of the backbone; see :func:`ripu.models.bands.adapted`.
+
     Raises:
         CheckpointError: The file is missing, unreadable, not a torchvision ResNet file, or does not fit.
     """
@@ -170,7 +173,9 @@ def load_backbone(backbone: nn.Module, path: StrPath) -> None:
             f"{_found(content)}. The backbone starts from such a file; load a trained network with model.checkpoint "
             "instead"
         )
-    _load_strictly(backbone, _torchvision_state(state), path)
+    loaded = _torchvision_state(state)
+    in_channels = backbone.state_dict()["conv1.weight"].shape[1]
+    _load_strictly(backbone, {**loaded, "conv1.weight": adapted(loaded["conv1.weight"], in_channels)}, path)
 
 
 def _load_strictly(module: nn.Module, state: Mapping[str, Any], source: StrPath) -> None:

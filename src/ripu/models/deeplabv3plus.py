@@ -23,14 +23,19 @@ class DeepLabV3Plus(DeepLab):
     """DeepLab-v3+: ResNet-101 at stride 8, separable ASPP, and a decoder with a shortcut from layer 1."""
 
     def __init__(
-        self, num_classes: int, weights: str | None = None, norm_eps: float = 0.0, pretrained: bool = True
+        self,
+        num_classes: int,
+        weights: str | None = None,
+        norm_eps: float = 0.0,
+        pretrained: bool = True,
+        in_channels: int = 3,
     ) -> None:
         """Build the network; see :class:`ripu.models.resnet.DeepLab`."""
-        super().__init__(num_classes, weights, norm_eps, pretrained)
+        super().__init__(num_classes, weights, norm_eps, pretrained, in_channels)
         self.head = SeparableASPPHead(num_classes, norm_eps)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
+        """Return logits (B, C, H, W) of normalised images (B, bands, H, W), for any H and W."""
         low, features = self.backbone(image)
         return F.interpolate(self.head(low, features), size=image.shape[-2:], mode="bilinear", align_corners=True)
 

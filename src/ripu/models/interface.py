@@ -12,15 +12,15 @@ from torch import Tensor, nn
 class SegmentationNetwork(Protocol):
     """The members that the package needs of a network; any ``nn.Module`` that has them will do.
 
-    Inputs are normalised with ``mean`` and ``std`` of RGB on the 0..1 scale.
+    Inputs are normalised with ``mean`` and ``std``, one value for each band, on the 0..1 scale.
     """
 
     num_classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Return logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
+        """Return logits (B, C, H, W) of normalised images (B, bands, H, W), for any H and W."""
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the trainable parameters of the backbone and of the head."""

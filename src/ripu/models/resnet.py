@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision import ops
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from ripu.models.bands import statistics
 from ripu.models.checkpoints import CheckpointError, load_backbone
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet101-63fe2227.pth"  # torchvision's IMAGENET1K_V1
@@ -42,7 +43,7 @@ class FrozenBatchNorm2d(ops.FrozenBatchNorm2d):  # type: ignore[misc]
 class ResNet101(ResNet):  # type: ignore[misc]
     """ResNet-101 features of layer 1 (256 channels, stride 4) and layer 4 (2048 channels, stride 8)."""
 
-    def __init__(self, weights: str | None = None, norm_eps: float = 0.0) -> None:
+    def __init__(self, weights: str | None = None, norm_eps: float = 0.0, in_channels: int = 3) -> None:
         """Build the backbone.
 
         Args:
@@ -50,6 +51,7 @@ class ResNet101(ResNet):  # type: ignore[misc]
                 blocks divided by the root of 33), ``"imagenet"`` for torchvision's ImageNet weights (from torch hub's
                 cache, downloaded into it if need be), or the path of a torchvision ResNet-101 file.
             norm_eps: Epsilon of the frozen batch norms.
+            in_channels: Bands of the input; see :func:`ripu.models.bands.adapted`.
         """
         with warnings.catch_warnings():  # the classifier, dropped below, has no weights that would use random numbers
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
@@ -61,6 +63,9 @@ class ResNet101(ResNet):  # type: ignore[misc]
                 norm_layer=partial(FrozenBatchNorm2d, eps=norm_eps),
             )
         del self.avgpool, self.fc
+        if in_channels != 3:
+            self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         if weights is not None:
             load_backbone(self, imagenet_file() if weights == "imagenet" else weights)
             return
@@ -80,14 +85,15 @@ class ResNet101(ResNet):  # type: ignore[misc]
 class DeepLab(nn.Module):
     """The members that the DeepLab networks share; each adds its ``head`` and ``forward``.
 
-    ``mean`` and ``std`` are those of RGB on the 0..1 scale that torchvision's ImageNet weights expect.
+    ``mean`` and ``std`` are those of RGB on the 0..1 scale that torchvision's ImageNet weights expect; for other bands
+    see :func:`ripu.models.bands.statistics`.
     """
 
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     head: nn.Module
 
-    def __init__(self, num_classes: int, weights: str | None, norm_eps: float, pretrained: bool) -> None:
+    def __init__(
+        self, num_classes: int, weights: str | None, norm_eps: float, pretrained: bool, in_channels: int = 3
+    ) -> None:
         """Build the backbone.
 
         Args:
@@ -95,13 +101,16 @@ class DeepLab(nn.Module):
             weights: Initial weights of the backbone; see :class:`ResNet101`.
             norm_eps: Epsilon of all frozen batch norms; 0 in the published runs.
             pretrained: False ignores ``weights``, for a network whose weights are loaded afterwards.
+            in_channels: Bands of the input.
 
         Raises:
             CheckpointError: The weights cannot be downloaded, read or do not fit.
         """
         super().__init__()
         self.num_classes = num_classes
-        self.backbone = ResNet101(weights if pretrained else None, norm_eps)
+        self.mean = statistics((0.485, 0.456, 0.406), in_channels)
+        self.std = statistics((0.229, 0.224, 0.225), in_channels)
+        self.backbone = ResNet101(weights if pretrained else None, norm_eps, in_channels)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the parameters of the backbone and of the head; frozen batch norms have none."""

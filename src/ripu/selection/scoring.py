@@ -101,7 +101,7 @@ class Scorer:
 
         Args:
             logits: (1, C, h, w).
-            image: (3, h, w) uint8 if :attr:`needs_image`.
+            image: (bands, h, w) uint8 if :attr:`needs_image`.
 
         Raises:
             SelectionError: The image cannot be scored, e.g. because its logits are not finite.
@@ -206,7 +206,7 @@ class Scorer:
         assert self.region is not None
         picture = None
         if self.region.needs_image and image is not None:
-            picture = image.permute(1, 2, 0).contiguous().cpu().numpy()
+            picture = _picture(image).cpu().numpy()
         partition = self.region.partition(self.label_sizes[index], picture)
         if excluded is not None:
             partition = np.where(excluded, np.int32(-1), partition)
@@ -221,7 +221,7 @@ class Scorer:
         if not self.acquisition.needs_image:
             return {}
         assert image is not None
-        return {"images": image.permute(1, 2, 0)[None].contiguous()}
+        return {"images": _picture(image)[None]}
 
     def _key(self, round_index: int, index: int) -> int:
         """Return the key of an image's random scores in a round."""
@@ -268,6 +268,12 @@ class TrainingGrid:
         """Return a distance on the label that pixels more than ``radius`` apart on the grid are sure to exceed."""
         scale = min(label_size[0] / len(self.rows), label_size[1] / len(self.columns))
         return int(radius * scale)
+
+
+def _picture(image: Tensor) -> Tensor:
+    """Return the first three bands of (bands, h, w) as (h, w, 3); the first one three times if there are fewer."""
+    shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    return shown.permute(1, 2, 0).contiguous()
 
 
 @lru_cache(maxsize=64)

@@ -45,15 +45,15 @@ class EvaluationModule(pl.LightningModule):
         self.taxonomy, self.flip, self.channels_last = taxonomy, flip, channels_last
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(network.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(network.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(network.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(network.std).view(1, -1, 1, 1), persistent=False)
         self.confusion = ConfusionMatrix(taxonomy.num_classes)
         self.scores: SegmentationScores | None = None
         self.counts: Tensor | None = None
         self.on_prediction: OnPrediction | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the (B, C, H, W) logits of raw images, (B, 3, H, W) uint8 RGB."""
+        """Return the (B, C, H, W) logits of raw images, (B, bands, H, W) uint8."""
         normalised = (image.float() / 255.0 - self.mean) / self.std
         if self.channels_last:
             normalised = normalised.contiguous(memory_format=torch.channels_last)
@@ -64,7 +64,7 @@ class EvaluationModule(pl.LightningModule):
         """Return the softmax at label resolution, averaged with the mirrored image if ``flip`` is set.
 
         Args:
-            image: (1, 3, h, w) uint8 RGB at network size.
+            image: (1, bands, h, w) uint8 at network size.
             size: (height, width) of the result, (1, C, height, width) float32.
         """
         result = self._sized_logits(image, size).softmax(dim=1)

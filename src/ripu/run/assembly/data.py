@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ripu.config.migrate import read_stored
 from ripu.config.spec import DatasetSpec, RunSpec, instantiate
 from ripu.config.validate import locate
+from ripu.datasets.image_files import ImageReader
 from ripu.datasets.scenes import Scenes
+from ripu.datasets.value_ranges import measure_ranges
 from ripu.io.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +57,7 @@ def _parts_of(spec: RunSpec) -> tuple[str, ...]:
 def _checked_parts(spec: RunSpec, names: Sequence[str]) -> dict[str, SceneDataset]:
     from ripu.doctor.examine import quick_check
 
-    parts = load_parts(spec.dataset, unreadable=spec.data.unreadable, parts=names)
+    parts = load_parts(spec.dataset, spec.data.image_reader, unreadable=spec.data.unreadable, parts=names)
     if spec.data.unreadable == "skip":
         parts = {name: replace(part, part=name, on_unreadable="skip") for name, part in parts.items()}
     quick_check(parts)
@@ -80,13 +84,14 @@ def check_data(spec: RunSpec) -> None:
 
     if spec.dataset.prepare is None:
         try:
-            load_parts(spec.dataset, is_lenient=True, parts=_parts_of(spec))
+            load_parts(spec.dataset, spec.data.image_reader, is_lenient=True, parts=_parts_of(spec))
         except DatasetNotFoundError as error:
             raise error.for_command(spec.words) from None
 
 
 def load_parts(
     dataset: DatasetSpec,
+    reader: ImageReader | None = None,
     *,
     unreadable: str = "stop",
     is_lenient: bool = False,
@@ -96,6 +101,7 @@ def load_parts(
 
     Args:
         dataset: The data set.
+        reader: Reads the images; None as colour.
         unreadable: ``stop`` or ``skip`` files that cannot be read.
         is_lenient: Let pairs pass that do not belong together, for a command that looks at them more closely.
         parts: The scenes to find.
@@ -112,8 +118,63 @@ def load_parts(
         more: dict[str, Any] = {"verify": False} if is_lenient and "verify" in takes else {}
         if "unreadable" in takes and "unreadable" not in node:
             more["unreadable"] = unreadable
-        found[part] = instantiate(node, **more)
+        found[part] = replace(instantiate(node, **more), image_reader=reader or ImageReader())
     return found
+
+
+def with_measured_range(spec: RunSpec) -> RunSpec:
+    """Return a run whose range of values is known: as it was measured when the run began, else measured now.
+
+    Only with ``data.value_range=percentiles``; any other run is returned as it is.
+
+    Raises:
+        SceneError: A target image cannot be read.
+    """
+    if not spec.data.measures:
+        return spec
+    record, measured = spec.output_dir / "config.yaml", None
+    if spec.resume and record.exists():
+        measured = read_stored(record).get("data", {}).get("measured_range")
+    if measured is None:
+        parts = load_parts(spec.dataset, spec.data.image_reader, unreadable=spec.data.unreadable, parts=("target",))
+        paths = [scene.image for scene in parts["target"].scenes]
+        measured = measure_ranges(paths, spec.data.image_reader, skips=spec.data.unreadable == "skip")
+    data = {**spec.config["data"], "measured_range": measured}
+    return replace(spec, config={**spec.config, "data": data}, data=replace(spec.data, measured_range=measured))
+
+
+def make_transforms(spec: RunSpec) -> list[Any]:
+    """Make the augmentations of a run; leave out, with a warning, those that cannot change images of its bands."""
+    transforms = [instantiate(transform) for transform in spec.data.transforms]
+    num_bands = spec.data.image_reader.num_bands
+    if num_bands == 3:
+        return transforms
+    kept = [transform for transform in transforms if _can_change(transform, num_bands)]
+    if left := [type(transform).__name__ for transform in transforms if transform not in kept]:
+        _log.warning(
+            "data.transforms: %s left out, since %s for images of 1 or 3 bands and these have %d",
+            ", ".join(left),
+            "it is" if len(left) == 1 else "they are",
+            num_bands,
+        )
+    return kept
+
+
+def _can_change(transform: Any, num_bands: int) -> bool:
+    import albumentations
+    import numpy as np
+
+    sure = deepcopy(transform)
+    sure.p = 1.0
+    try:
+        albumentations.Compose([sure], seed=0)(
+            image=np.full((64, 64, num_bands), 128, np.uint8), mask=np.zeros((64, 64), np.uint8)
+        )
+    except TypeError as error:
+        return "channel" not in str(error)
+    except Exception:  # e.g. a crop larger than this image: training will tell
+        return True
+    return True
 
 
 def make_datamodule(spec: RunSpec, scenes: Scenes, store: LabelStore | None) -> RipuDataModule:
@@ -138,7 +199,7 @@ def make_datamodule(spec: RunSpec, scenes: Scenes, store: LabelStore | None) -> 
         target_batch=spec.data.target_batch,
         uses_target=labels != "none",
         store=store,
-        transforms=[instantiate(transform) for transform in spec.data.transforms],
+        transforms=make_transforms(spec),
         accumulate=spec.trainer.accumulate,
         num_workers=spec.data.num_workers,
         eval_batch=spec.evaluation.batch,

@@ -30,7 +30,7 @@ def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
         ConfigError: ``model.checkpoint`` cannot be read, or does not fit; lists the differences.
         ValueError: The network's own refusal.
     """
-    node = {key: value for key, value in spec.model.items() if key != "checkpoint"}
+    node = {key: value for key, value in spec.model.items() if key != "checkpoint"} | _input_bands(spec)
     checkpoint: Any = None
     key = "model.checkpoint" if spec.model_checkpoint is not None else "start.run"
     if is_fresh:
@@ -53,6 +53,25 @@ def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
                 f"backbone from it with {argument('model.weights', checkpoint)}"
             )
     return network
+
+
+def _input_bands(spec: RunSpec) -> dict[Any, Any]:
+    """Return the network's argument that says how many bands it takes; refuse another number, or a network without."""
+    target, num_bands = spec.model["_target_"], spec.data.image_reader.num_bands
+    given = spec.model.get("in_channels", num_bands)
+    if given != num_bands:
+        raise ConfigError(
+            f"model.in_channels={given}, but images are read with {num_bands} bands; leave it out, and name the bands "
+            f"with data.bands={list(range(1, given + 1)) if isinstance(given, int) else '[1,2,3,4]'}"
+        )
+    if num_bands == 3:
+        return {}
+    if not _takes(target, "in_channels"):
+        raise ConfigError(
+            f"data.bands={list(spec.data.bands or ())} gives images of {num_bands} bands, but {target} has no argument "
+            "in_channels; choose another network"
+        )
+    return {"in_channels": num_bands}
 
 
 def _feed_alike(node: dict[Any, Any], checkpoint: Any, key: str) -> None:
@@ -135,7 +154,7 @@ def _check_single_images(spec: RunSpec, network: Any) -> None:
         return
     try:
         with torch.no_grad(), torch.random.fork_rng(), keeping_statistics(network):
-            network(torch.zeros(1, 3, 64, 64))
+            network(torch.zeros(1, len(network.mean), 64, 64))
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise

@@ -17,14 +17,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ripu.config.spec import RunSpec, instantiate
+from ripu.config.spec import RunSpec
 from ripu.datamodule import SOURCE, TARGET
 from ripu.datasets.scenes import Scenes
 from ripu.loading.class_balance import is_index_kept
 from ripu.loading.image_cache import ImageCache
 from ripu.loading.samples import EvalScenes, PoolScenes, TrainScenes
 from ripu.report.page import try_page
-from ripu.run.assembly.data import index_folder, make_datamodule, make_scenes
+from ripu.run.assembly.data import index_folder, make_datamodule, make_scenes, make_transforms, with_measured_range
 from ripu.run.assembly.network import check_start, make_module
 from ripu.run.assembly.selection import make_engine, make_store, target_images
 from ripu.run.device import num_processes
@@ -102,6 +102,7 @@ class _Stopwatch(pl.Callback):
 def measure(spec: RunSpec) -> Measured:
     """Carry out the trial run."""
     check_start(spec)
+    spec = with_measured_range(spec)
     if spec.dataset.prepare is not None:
         make_scenes(spec)  # generated scenes exist already when the run itself begins
     began = time.monotonic()
@@ -243,7 +244,7 @@ def _take_reads(measured: Measured, spec: RunSpec, scenes: Scenes, folder: Path)
     def cache(name: str) -> ImageCache | None:
         return None if spec.data.cache is None else ImageCache(folder / name)
 
-    transforms = [instantiate(transform) for transform in spec.data.transforms]
+    transforms = make_transforms(spec)
     size, every = spec.data.target_size, range(max(len(scenes.target), len(scenes.val)))
     target_label = scenes.target.require_label if spec.setting.target_labels == "all" else None
     target = TrainScenes(scenes.target, size, target_label, transforms, spec.seed, TARGET, cache=cache("target"))
