@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ripu.config import keys
-from ripu.config.spec import plain
 from ripu.datasets.image_files import read_image
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.inference import folder_prediction
@@ -23,21 +22,14 @@ from ripu.inference.input_images import PhotosError, find_photos
 from ripu.inference.predictor import Predictor
 from ripu.predict import predict
 from ripu.run import restore
-from ripu.run.assembly.network import make_module
-from running import ROUNDS, call, compose, spec_of, tiny
+from running import call, compose, untrained_checkpoint
 
 KINDS = {"labelIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What training leaves, of a network that was not trained, and whose data are nowhere."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    cfg = compose(*tiny(Path("nowhere"), folder / "run", *ROUNDS))
-    module = make_module(spec_of(cfg))
-    path = folder / "final.ckpt"
-    torch.save({"state_dict": module.state_dict(), "hyper_parameters": {"config": plain(cfg)}}, path)
-    return path
+    return untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"))
 
 
 def run(checkpoint: Path, source: Path, output: Path, *words: str) -> dict[str, Any]:

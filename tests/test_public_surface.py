@@ -22,6 +22,7 @@ SIGNATURES = {
     "negative_learning_loss": "(logits, threshold=0.05, *, epsilon=0.0)",
     "ripu_score": "(logits, radius, size=None, pixel=False)",
     "greedy_picks": "(score_HW, num_picks, suppress_radius, available=None, tie_break=None)",
+    "load": "(trained, device=None)",
     "TargetImage": "(image_id, height, width)",
     "ImagePicks": "(image_id, picks, scores=None, regions=None, digest='')",
     "ImageAnswers": "(image_id, indices, labels)",

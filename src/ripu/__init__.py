@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ripu.functional import pixel_entropy, region_impurity, window_mean
     from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, LabelStoreError, TargetImage
     from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss
+    from ripu.run.trained import load
     from ripu.selection import greedy_picks
 else:
     _NAMES = {
@@ -22,6 +23,7 @@ else:
         "ripu.functional": ["pixel_entropy", "region_impurity", "window_mean"],
         "ripu.labelstore": ["ImageAnswers", "ImagePicks", "LabelStore", "LabelStoreError", "TargetImage"],
         "ripu.losses": ["consistency_loss", "negative_learning_loss", "supervised_loss"],
+        "ripu.run.trained": ["load"],
         "ripu.selection": ["greedy_picks"],
     }
 
@@ -49,6 +51,7 @@ __all__ = [
     "__version__",
     "consistency_loss",
     "greedy_picks",
+    "load",
     "negative_learning_loss",
     "pixel_entropy",
     "region_impurity",

@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "pre-train, query labels in rounds, adapt, evaluate",
     "evaluate": "measure a checkpoint and write its predictions",
     "predict": "label a folder of images, with uncertainty maps",
+    "export": "write the network of a run for other programs",
     "replay": "repeat the rounds of a run under other scores",
     "doctor": "check that a data set is fit for training",
     "annotate": "answer the questions of a run on a page",

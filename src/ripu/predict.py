@@ -13,18 +13,20 @@ from ripu.io.signals import guard_start
 guard_start(__name__)  # before the imports that take long
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
-from ripu.config.spec import RunSpec, fill, make_reader, plain
+from ripu.config.spec import fill, make_reader, plain
 from ripu.config.validate import check_values
 from ripu.datasets.image_files import ImageReader
-from ripu.io.errors import print_error
+from ripu.io.errors import ConfigError, print_error
 from ripu.run import restore
 from ripu.run.device import make_device
+from ripu.run.trained import open_trained
 
 INCOMPLETE = 2  # exit status if some images could not be read
 
@@ -37,28 +39,40 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
         PhotosError: Folders cannot be used.
     """
     check_values(cfg, "predict")
-    path = restore.checkpoint_path(cfg.checkpoint)
+    restore.checkpoint_path(cfg.checkpoint)  # before the imports that take long
     device = make_device(cfg.accelerator)
     from ripu.inference.folder_prediction import Options, predict_folder
-    from ripu.models.checkpoints import file_digest
 
-    spec, module = restore.restore(path)
+    trained = open_trained(cfg.checkpoint, device)
+    described = trained.description
+    options = fill(Options, {**plain(cfg), "flip": bool(cfg.flip)})
     return predict_folder(
         Path(cfg.input),
         Path(cfg.output),
-        module.to(device).eval(),
-        spec.taxonomy,
-        spec.data.target_size,
-        file_digest(path),
+        trained.module,
+        described.taxonomy,
+        described.target_size,
+        trained.sha256,
         device,
-        fill(Options, {**plain(cfg), "flip": bool(cfg.flip)}),
-        _reader(spec, plain(cfg)["value_range"]),
+        replace(options, tile=_tile(options.tile, described.fixed_size)),
+        _reader(described.image_reader, plain(cfg)["value_range"]),
     )
 
 
-def _reader(spec: RunSpec, value_range: Any) -> ImageReader:
+def _reader(trained: ImageReader, value_range: Any) -> ImageReader:
     """Return the reader of images of a run, with another range of values if one is given."""
-    return spec.data.image_reader if value_range is None else make_reader(spec.data.bands, value_range)
+    return trained if value_range is None else make_reader(trained.bands, value_range)
+
+
+def _tile(given: list[int] | None, fixed: tuple[int, int] | None) -> list[int] | None:
+    """Return the tile for a network that takes images up to a ``fixed`` size, if it is one."""
+    if fixed is None:
+        return given
+    if given is not None and (given[0] > fixed[0] or given[1] > fixed[1]):
+        raise ConfigError(
+            f"tile={given}: the network takes at most {fixed[0]} x {fixed[1]} pixels; give a smaller tile"
+        )
+    return given or list(fixed)
 
 
 @command("predict")

@@ -74,6 +74,19 @@ def train_here(data_root: Path, run: Path, *extra: str, dataset: str = "camvid")
         torch.set_num_threads(threads)
 
 
+def untrained_checkpoint(folder: Path, *extra: str) -> Path:
+    """Write what training leaves, of a network that was not trained and whose data are nowhere."""
+    import torch
+
+    from ripu.run.assembly.network import make_module
+
+    cfg = compose(*tiny(Path("nowhere"), folder / "run", *ROUNDS, *extra))
+    path = folder / "final.ckpt"
+    state = make_module(spec_of(cfg)).state_dict()
+    torch.save({"state_dict": state, "hyper_parameters": {"config": plain(cfg)}}, path)
+    return path
+
+
 def command(module: str, *words: str) -> list[str]:
     return [sys.executable, "-m", module, *words]
 

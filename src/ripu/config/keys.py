@@ -256,6 +256,7 @@ TABLE: Mapping[str, Key] = {
     "output": Key(TEXT),
     "report": Key(TEXT | NOTHING),
     "cache": Key(TEXT | NOTHING),
+    "format": Key(one_of("onnx", "torch_export", "huggingface")),
     "write": Key(rules.some_of("labelIds", "trainIds", "color", "overlay", "uncertainty")),
     "overwrite": Key(),
     "save_predictions": Key(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -24,6 +26,21 @@ _NOT_TEXT = re.compile(r"null|true|false|nan|inf", re.IGNORECASE)
 def is_terminal() -> bool:
     """Return whether stderr is a terminal that can redraw a line."""
     return sys.stderr.isatty() and os.environ.get("TERM", "") != "dumb"
+
+
+@contextlib.contextmanager
+def silent_stdout() -> Iterator[None]:
+    """Discard what libraries print on stdout, from C++ too."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def time_left(done: int, total: int, seconds: float) -> str:

@@ -17,9 +17,14 @@ if TYPE_CHECKING:  # torch takes long to import: only when something is read
 
 
 def checkpoint_path(given: str) -> Path:
-    """Return the checkpoint file that a user names: a file, or the folder of a run (then its final one)."""
+    """Return the checkpoint file that a user names: a file, or the folder of a run (then its final one).
+
+    Of a folder that ``ripu.export`` has written, its file of weights.
+    """
     path = Path(given)
-    path = path / "checkpoints" / "final.ckpt" if path.is_dir() else path
+    if path.is_dir():
+        exported = path / "model.safetensors"
+        path = exported if exported.exists() else path / "checkpoints" / "final.ckpt"
     if not path.exists():
         raise ConfigError(f"checkpoint={given}: {path} does not exist; name a .ckpt file or a finished run")
     return path

@@ -35,7 +35,7 @@ def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
     key = "model.checkpoint" if spec.model_checkpoint is not None else "start.run"
     if is_fresh:
         checkpoint = spec.model_checkpoint if spec.model_checkpoint is not None else spec.start.weights
-    if (checkpoint is not None or not is_fresh) and _takes(node["_target_"], "pretrained"):
+    if (checkpoint is not None or not is_fresh) and takes(node["_target_"], "pretrained"):
         node["pretrained"] = False
     if checkpoint is not None:
         _feed_alike(node, checkpoint, key)
@@ -66,7 +66,7 @@ def _input_bands(spec: RunSpec) -> dict[Any, Any]:
         )
     if num_bands == 3:
         return {}
-    if not _takes(target, "in_channels"):
+    if not takes(target, "in_channels"):
         raise ConfigError(
             f"data.bands={list(spec.data.bands or ())} gives images of {num_bands} bands, but {target} has no argument "
             "in_channels; choose another network"
@@ -82,7 +82,7 @@ def _feed_alike(node: dict[Any, Any], checkpoint: Any, key: str) -> None:
         raise ConfigError(f"{key}: {error}") from error
     if trained.get("_target_") != node["_target_"]:
         return
-    if "weights" in trained and _takes(node["_target_"], "pretrained"):
+    if "weights" in trained and takes(node["_target_"], "pretrained"):
         node["weights"] = trained["weights"]  # not fetched; their name decides how inputs are normalised
     for name in ("mean", "std"):
         if node.get(name) is None and trained.get(name) is not None:
@@ -94,7 +94,7 @@ def _feed_alike(node: dict[Any, Any], checkpoint: Any, key: str) -> None:
         )
 
 
-def _takes(target: str, name: str) -> bool:
+def takes(target: str, name: str) -> bool:
     """Return whether a class has an argument of this name; False for a class that does not exist."""
     try:
         return name in inspect.signature(locate(target, "model._target_")).parameters
@@ -107,7 +107,7 @@ def check_start(spec: RunSpec) -> None:
     check_files(spec.start)
     if spec.model_checkpoint is not None or spec.start.run is not None:
         make_network(spec)
-    elif _takes(str(spec.model["_target_"]), "pretrained"):
+    elif takes(str(spec.model["_target_"]), "pretrained"):
         make_network(spec, is_fresh=False)  # names of architecture and encoder; nothing is fetched
 
 

@@ -1,0 +1,1 @@
+"""Exporting: trained networks as files that other programs read, each compared with the network itself."""
