@@ -7,8 +7,11 @@ import threading
 
 import pytest
 
+from annotation import CLASSES, make_run, open_session, picture
 from ripu.annotate import __main__ as annotate
 from ripu.annotate.errors import AnnotationError
+from ripu.annotate.formats import FORMATS
+from ripu.annotate.images import Images
 from ripu.io import signals
 
 
@@ -98,3 +101,45 @@ def test_a_stopped_command_ends_with_the_status_of_shells(tmp_path, monkeypatch,
     monkeypatch.setattr(signals, "_requested", [])
     monkeypatch.setattr(annotate, "_status", stopped)
     assert annotate.main([str(tmp_path), "status"]) == status
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run whose configuration is not read."""
+
+    def opened(run, data_root):
+        session = open_session(run)
+        return session, Images(session.store, picture)
+
+    monkeypatch.setattr(annotate, "open_session", opened)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    return str(make_run(tmp_path / "run", per_image=2))
+
+
+def test_an_import_counts_what_the_file_and_the_run_leave_out(run, tmp_path, capsys):
+    rows = ("0-0-0,roof", "0-0-1,unsure", "0-1-0,road", "0-1-0,sky", "0-1-1,? road road road road road road road sky")
+    (tmp_path / "answers.csv").write_text("\n".join(("qid,labels", *rows, "0-0-2,road", "9-0-0,road")))
+    (tmp_path / "again.csv").write_text("qid,labels\n0-0-0,sky\n0-1-1,road\n0-2-0,void\n")
+    assert annotate.main([run, "import", "bundle", str(tmp_path / "answers.csv")]) == 0
+    assert capsys.readouterr().out == (
+        f"{tmp_path / 'answers.csv'}: 2 questions answered, 0 already known, 1 incomplete; 0 pixels that were not "
+        "asked about are left out\nother answers exist (conflicts): 1: 0-1-0\nunknown questions: 2: 0-0-2, 9-0-0\n"
+    )
+    assert annotate.main([run, "--as", "ben", "import", "bundle", str(tmp_path / "again.csv")]) == 0
+    assert capsys.readouterr().out.endswith("conflicts): 2: 0-0-0, 0-1-1\n")
+    assert annotate.main([run, "status"]) == 0
+    assert "1 of 6 questions answered, 1 unsure, 2 in conflict, 2 open" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_exported_is_known_when_it_is_imported(run, tmp_path, capsys, name):
+    rows = (f"0-{image}-{pick},{CLASSES[pick]}" for image in range(3) for pick in range(2))
+    (tmp_path / "answers.csv").write_text("\n".join(("qid,labels", *rows)))
+    assert annotate.main([run, "import", "bundle", str(tmp_path / "answers.csv")]) == 0
+    assert annotate.main([run, "export", name, str(tmp_path / "out")]) == 0
+    assert annotate.main([run, "import", name, str(tmp_path / "out")]) == 0
+    first, exported, again = capsys.readouterr().out.splitlines()
+    assert ": 6 questions answered, 0 already known, 0 incomplete; 0 pixels" in first
+    assert exported == f"{tmp_path / 'out'}: 6 questions"
+    assert ": 0 questions answered, 6 already known, 0 incomplete; 0 pixels" in again

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ripu.annotate.classes import AnnotationClass
-from ripu.annotate.codecs import FORMATS, Found
+from ripu.annotate.codecs import FORMATS, Asked, ClassNames
+from ripu.annotate.import_report import ImportReport
 from ripu.annotate.questions import Question, Questions
 from ripu.labelstore import ImagePicks, LabelStore, Regions, TargetImage
 
@@ -84,20 +85,19 @@ class Run:
         return self.answers.get(question.qid)
 
     def export(self, name: str, out: Path, index: int = 1, final: Callable | None = None) -> int:
-        return FORMATS[name].export_questions(
-            self.questions_of(index), self.classes, self.read_image, out, final or self.final_labels
-        )
+        asked = Asked(self.questions_of(index), ClassNames(self.classes), self.read_image, final or self.final_labels)
+        return FORMATS[name].export_questions(asked, out)
 
-    def read(self, name: str, path: Path) -> tuple[dict[str, list[int]], Found]:
+    def read(self, name: str, path: Path) -> tuple[dict[str, list[int] | None], ImportReport]:
         found, report = FORMATS[name].import_answers(path, self.store, self.questions_of, self.classes)
-        assert all(labels.dtype == np.uint8 for _, labels in found)
         assert len({qid for qid, _ in found}) == len(found)
-        for qid, labels in found:  # never a label that is none, never another number than that of the asked pixels
+        given = [(qid, labels) for qid, labels in found if labels is not None]  # None: unsure
+        for qid, labels in given:  # never a label that is none, never another number than that of the asked pixels
             question = self.questions_of(int(qid.split("-")[0])).question(qid)
-            assert len(labels) == len(question.pixels)
+            assert (labels.dtype, len(labels)) == (np.uint8, len(question.pixels))
             assert set(labels.tolist()) <= {*range(len(self.classes)), 254, 255}
             assert (labels != 254).any()
-        return {qid: labels.tolist() for qid, labels in found}, report
+        return {**dict.fromkeys(qid for qid, _ in found), **{qid: labels.tolist() for qid, labels in given}}, report
 
     def expected(self, index: int = 1) -> dict[str, list[int]]:
         """The answers of a round, without those that answer nothing."""

@@ -430,12 +430,11 @@ def _agree(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from ripu.annotate.codecs import FORMATS
+    from ripu.annotate.codecs import FORMATS, Asked, ClassNames
 
     with _own_session(arguments) as (session, images):
-        count = FORMATS[arguments.format].export_questions(
-            session.questions, session.classes, images.image, arguments.path, session.final_labels
-        )
+        asked = Asked(session.questions, ClassNames(session.classes), images.image, session.final_labels)
+        count = FORMATS[arguments.format].export_questions(asked, arguments.path)
     print(f"{arguments.path}: {count} questions")
     return 0
 
@@ -444,13 +443,10 @@ def _import(arguments: argparse.Namespace) -> int:
     from ripu.annotate.codecs import FORMATS
 
     with _own_session(arguments) as (session, _):
-        answers, left_out = FORMATS[arguments.format].import_answers(
+        answers, report = FORMATS[arguments.format].import_answers(
             arguments.path, session.store, session.questions_of, session.classes
         )
-        given = [*answers, *((qid, None) for qid in left_out.unsure)]
-        report = session.import_answers(arguments.name or "import", given)
-    for name in ("conflicts", "unknown_questions", "unknown_images", "dropped_pixels"):
-        setattr(report, name, getattr(report, name) + getattr(left_out, name))
+        session.import_answers(arguments.name or "import", answers, report)
     print(
         f"{arguments.path}: {report.new} questions answered, {report.known} already known, {report.incomplete} "
         f"incomplete; {report.dropped_pixels} pixels that were not asked about are left out"

@@ -88,18 +88,25 @@ class Images:
                 f"the rectangle {height} x {width} at row {row}, column {column} is empty or too large; images are "
                 f"{image.shape[0]} x {image.shape[1]}"
             )
-        return Crop(_encoded(".png", part), top, left)
+        return Crop(encoded(".png", part), top, left)
 
     def overview(self, number: int) -> tuple[bytes, float]:
         """Return the whole image as JPEG, its longer side at most :data:`OVERVIEW_SIDE`, and its scale."""
         image = self.image(number)
         scale = min(1.0, OVERVIEW_SIDE / max(image.shape[:2]))
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        return _encoded(".jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)), scale
+        return encoded(".jpg", cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)), scale
 
 
-def _encoded(ending: str, image: NDArray[np.uint8]) -> bytes:
-    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1] if ending == ".png" else []
-    done, data = cv2.imencode(ending, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), fast)
+def encoded(ending: str, pixels: NDArray[np.uint8], png_level: int = 1) -> bytes:
+    """Return the bytes of an image file.
+
+    Args:
+        ending: ``.png`` or ``.jpg``.
+        pixels: (H, W) or (H, W, 3) uint8 RGB.
+        png_level: Compression of PNG, 0 (fast) to 9 (small).
+    """
+    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    done, data = cv2.imencode(ending, stored, [cv2.IMWRITE_PNG_COMPRESSION, png_level] if ending == ".png" else [])
     assert done
     return bytes(data)

@@ -9,7 +9,6 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from ripu.annotate.errors import (
     UnknownQuestionError,
     WrongLabelsError,
 )
+from ripu.annotate.import_report import ImportedAnswer, ImportReport
 from ripu.annotate.journal import Answer, Journal
 from ripu.annotate.open_round import OpenRound, Settings
 from ripu.annotate.questions import Question, Questions, parse_qid, qid_of
@@ -33,31 +33,6 @@ from ripu.io.writing import WriteError
 from ripu.labelstore import VOID, LabelReader
 from ripu.labelstore.cut import is_closed, is_taken, reopen, write_cut
 from ripu.labelstore.records import Pixels
-
-
-@dataclass
-class ImportReport:
-    """The outcome of an import.
-
-    Attributes:
-        new: Questions answered by it.
-        known: Questions that already had the same answer.
-        conflicts: Questions that have another answer.
-        unknown_questions: Names of questions that the run does not have.
-        unknown_images: Images that the run does not have.
-        dropped_pixels: Labelled pixels that were not asked about.
-        incomplete: Questions with pixels that the import left out.
-        unsure: Questions that somebody was unsure about, and nobody has answered.
-    """
-
-    new: int = 0
-    known: int = 0
-    conflicts: list[str] = field(default_factory=list)
-    unknown_questions: list[str] = field(default_factory=list)
-    unknown_images: list[str] = field(default_factory=list)
-    dropped_pixels: int = 0
-    incomplete: int = 0
-    unsure: list[str] = field(default_factory=list)
 
 
 def _digest(facts: object) -> str:
@@ -254,7 +229,7 @@ class Session:
             )
         self._require_open()
         for one in answers:
-            self._check(current.questions, one)
+            self._check(current.questions.question(qid_of(one.round, one.image, one.pick)), one.labels)
         is_new = self.journal.add(answers)
         current.count([one for one, new in zip(answers, is_new, strict=True) if new])
         is_spent = self.settings.hours is not None and current.seconds >= 3600 * self.settings.hours
@@ -262,16 +237,15 @@ class Session:
             self.close("the time box")
         return given
 
-    def _check(self, questions: Questions, answer: Answer, *, lowest_void: int = VOID) -> None:
-        question = questions.question(qid_of(answer.round, answer.image, answer.pick))
-        if answer.labels is None:
+    def _check(self, question: Question, labels: NDArray[np.uint8] | None, *, lowest_void: int = VOID) -> None:
+        if labels is None:
             return
-        if len(answer.labels) != len(question.pixels):
+        if len(labels) != len(question.pixels):
             raise WrongLabelsError(
                 f"question {question.qid} has {len(question.pixels)} pixels, but the number of labels is "
-                f"{len(answer.labels)}; give one per pixel"
+                f"{len(labels)}; give one per pixel"
             )
-        wrong = answer.labels[(answer.labels >= len(self.classes)) & (answer.labels < lowest_void)]
+        wrong = labels[(labels >= len(self.classes)) & (labels < lowest_void)]
         if wrong.size:
             raise WrongLabelsError(
                 f"question {question.qid}: label {wrong[0]} is neither a class 0..{len(self.classes) - 1} nor {VOID} "
@@ -294,13 +268,15 @@ class Session:
         current.uncount(undone)
         return True
 
-    def import_answers(self, by: str, answers: Iterable[tuple[str, NDArray[np.uint8] | None]]) -> ImportReport:
+    def import_answers(
+        self, by: str, answers: Iterable[ImportedAnswer], report: ImportReport | None = None
+    ) -> ImportReport:
         """Import answers from another tool. Repeating an import adds nothing.
 
         Args:
             by: The name under which they are kept.
-            answers: Names of questions of any round, and labels in the order of their pixels, 254 for no answer; None
-                for unsure.
+            answers: The answers, to questions of any round.
+            report: The outcome of reading their file, to add to; None for a new report.
 
         Returns:
             The outcome. A question that has another answer already is a conflict, for the queue if the other answer is
@@ -312,54 +288,70 @@ class Session:
             WriteError: The disk is full; nothing is written.
         """
         self._require_open()
-        report = ImportReport()
+        report = ImportReport() if report is None else report
         added: dict[str, Answer] = {}  # by question
         for qid, labels in answers:
             try:
-                round_index, number, pick = parse_qid(qid)
-                questions = self.questions_of(round_index)
-                question = questions.question(qid)
+                question = self.questions_of(parse_qid(qid)[0]).question(qid)
             except UnknownQuestionError:
                 report.unknown_questions.append(str(qid)[:60])
                 continue
-            if labels is None:
-                name = hashlib.sha256(f"{by}\0{qid}\0unsure".encode()).hexdigest()
-                if question.qid not in added and not self.journal.answers_to(round_index, number, pick):
-                    report.unsure.append(qid)
-                    added[question.qid] = Answer(f"import-{name[:32]}", round_index, number, pick, by, None)
-                continue
-            labels = np.asarray(labels, dtype=np.uint8)
-            self._check(questions, Answer("", round_index, number, pick, by, labels), lowest_void=NOT_ANSWERED)
-            is_given = labels != NOT_ANSWERED
-            if not is_given.any():
-                continue
-            report.incomplete += not is_given.all()
-            pending = [added[question.qid]] if question.qid in added else []
-            known = counting([*self.journal.answers_to(round_index, number, pick), *pending])
-            earlier = {one.by: one.labels for one in known if one.labels is not None}
-            is_conflict = any(contradict(one, labels) for one in earlier.values())
-            if (
-                earlier
-                and not is_conflict
-                and (functools.reduce(joined, earlier.values()) != NOT_ANSWERED)[is_given].all()
-            ):
-                report.known += 1
-                continue
-            if is_conflict or self._is_contradicted(question, labels):
-                report.conflicts.append(question.qid)
-                if not is_conflict or by in earlier:
-                    continue
-            else:
-                report.new += not pending
-            if by in earlier:
-                labels = joined(earlier[by], labels)
-            asked = self._asked[round_index]
-            name = hashlib.sha256(f"{by}\0{qid}\0{asked}\0".encode() + labels.tobytes()).hexdigest()
-            added[question.qid] = Answer(f"import-{name[:32]}", round_index, number, pick, by, labels)
+            answer = self._import_one(by, question, labels, added.get(qid), report)
+            if answer is not None:
+                added[qid] = answer
         self.journal.add(list(added.values()))
         self._round = None  # counted again
         self.refresh()
         return report
+
+    def _import_one(
+        self,
+        by: str,
+        question: Question,
+        labels: NDArray[np.uint8] | None,
+        pending: Answer | None,
+        report: ImportReport,
+    ) -> Answer | None:
+        """Return the answer to write to the journal, if any, and count it in the report.
+
+        Args:
+            by: The annotator.
+            question: The question.
+            labels: (M,) uint8; None for unsure.
+            pending: The answer to this question that the import adds already; None for none.
+            report: The report.
+        """
+        key = question.round, question.number, question.pick
+        earlier = self.journal.answers_to(*key)
+        if labels is None:
+            if pending is not None or earlier:
+                return None
+            report.unsure.append(question.qid)
+            name = hashlib.sha256(f"{by}\0{question.qid}\0unsure".encode()).hexdigest()
+            return Answer(f"import-{name[:32]}", *key, by, None)
+        labels = np.asarray(labels, dtype=np.uint8)
+        self._check(question, labels, lowest_void=NOT_ANSWERED)
+        is_given = labels != NOT_ANSWERED
+        if not is_given.any():
+            return None
+        report.incomplete += not is_given.all()
+        counted = counting([*earlier, *([] if pending is None else [pending])])
+        known = {one.by: one.labels for one in counted if one.labels is not None}
+        is_conflict = any(contradict(one, labels) for one in known.values())
+        if known and not is_conflict and (functools.reduce(joined, known.values()) != NOT_ANSWERED)[is_given].all():
+            report.known += 1
+            return None
+        if is_conflict or self._is_contradicted(question, labels):
+            report.conflicts.append(question.qid)
+            if not is_conflict or by in known:
+                return None
+        else:
+            report.new += pending is None
+        if by in known:
+            labels = joined(known[by], labels)
+        facts = f"{by}\0{question.qid}\0{self._asked[question.round]}\0".encode()
+        name = hashlib.sha256(facts + labels.tobytes()).hexdigest()
+        return Answer(f"import-{name[:32]}", *key, by, labels)
 
     def _is_contradicted(self, question: Question, labels: NDArray[np.uint8]) -> bool:
         """Return whether the label store has other answers, e.g. those of an earlier cut."""

@@ -19,22 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ripu.annotate.classes import AnnotationClass
-from ripu.annotate.codecs.answers import Answer, FinalLabels, Found, QuestionsOf
-from ripu.annotate.codecs.bundle import export_bundle, import_bundle
-from ripu.annotate.codecs.class_folders import export_class_folders, import_class_folders
-from ripu.annotate.codecs.coco import export_coco, import_coco
-from ripu.annotate.codecs.crops import ReadImage
-from ripu.annotate.codecs.cvat import export_cvat_masks, export_cvat_tags, import_cvat
-from ripu.annotate.codecs.label_studio import export_label_studio, import_label_studio
-from ripu.annotate.codecs.png_folder import export_png, import_png
-from ripu.annotate.questions import Questions
+from ripu.annotate.codecs.answers import Answers, Asked, QuestionsOf
+from ripu.annotate.codecs.bundle import read_bundle, write_bundle
+from ripu.annotate.codecs.class_folders import read_class_folders, write_class_folders
+from ripu.annotate.codecs.coco import read_coco, write_coco
+from ripu.annotate.codecs.cvat import read_cvat, write_cvat
+from ripu.annotate.codecs.label_studio import read_label_studio, write_label_studio
+from ripu.annotate.codecs.names import ClassNames
+from ripu.annotate.codecs.png_folder import read_png, write_png
+from ripu.annotate.codecs.reading import check_free, explaining
+from ripu.annotate.import_report import ImportedAnswer, ImportReport
 from ripu.labelstore import LabelReader
-
-Export = Callable[[Questions, Sequence[AnnotationClass], ReadImage, Path, FinalLabels], int]
-Import = Callable[[Path, LabelReader, QuestionsOf, Sequence[AnnotationClass]], tuple[list[Answer], Found]]
 
 
 @dataclass(frozen=True)
@@ -42,23 +41,64 @@ class Codec:
     """A format.
 
     Attributes:
-        export_questions: Writes the questions of a round into a new folder and returns their number.
-        import_answers: Reads answers from a file or folder and returns them with what was left out.
+        write: Writes the content of an export into a new folder.
+        read: Adds the answers in a file or folder; it may leave unknown class names for its caller to report.
     """
 
-    export_questions: Export
-    import_answers: Import
+    write: Callable[[Asked, Path], None]
+    read: Callable[[Path, Answers, ClassNames], None]
+
+    def export_questions(self, asked: Asked, out: Path) -> int:
+        """Write the questions of a round, with their answers so far.
+
+        Args:
+            asked: The questions.
+            out: A new or empty folder.
+
+        Returns:
+            The number of questions.
+
+        Raises:
+            AnnotationError: The folder is not empty.
+            WriteError: The operating system refused.
+        """
+        check_free(out)
+        self.write(asked, out)
+        return len(asked.questions)
+
+    def import_answers(
+        self, path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[AnnotationClass]
+    ) -> tuple[list[ImportedAnswer], ImportReport]:
+        """Read answers.
+
+        Args:
+            path: The file or folder; for a single file also its folder, or a ZIP archive with it.
+            store: The label store of the run.
+            questions_of: Returns the questions of a round.
+            classes: The classes of the run.
+
+        Returns:
+            The answers, and what was left out.
+
+        Raises:
+            AnnotationError: A file is missing, damaged or does not fit the questions, or a class is unknown.
+        """
+        answers, names = Answers(store, questions_of), ClassNames(classes)
+        with explaining(path):
+            self.read(path, answers, names)
+            names.check()
+        return answers.result()
 
 
 FORMATS: Mapping[str, Codec] = {
-    "bundle": Codec(export_bundle, import_bundle),
-    "cvat-tags": Codec(export_cvat_tags, import_cvat),
-    "cvat-masks": Codec(export_cvat_masks, import_cvat),
-    "label-studio": Codec(export_label_studio, import_label_studio),
-    "coco": Codec(export_coco, import_coco),
-    "png": Codec(export_png, import_png),
-    "class-folders": Codec(export_class_folders, import_class_folders),
+    "bundle": Codec(write_bundle, read_bundle),
+    "cvat-tags": Codec(partial(write_cvat, with_tags=True), read_cvat),
+    "cvat-masks": Codec(partial(write_cvat, with_tags=False), read_cvat),
+    "label-studio": Codec(write_label_studio, read_label_studio),
+    "coco": Codec(write_coco, read_coco),
+    "png": Codec(write_png, read_png),
+    "class-folders": Codec(write_class_folders, read_class_folders),
 }
 """The formats by name."""
 
-__all__ = ["FORMATS", "Answer", "Codec", "Found"]
+__all__ = ["FORMATS", "Asked", "ClassNames", "Codec"]

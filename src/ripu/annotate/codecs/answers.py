@@ -1,46 +1,43 @@
-"""The answers in a file, matched to the questions of a run: everything else is left out."""
+"""The content of an export, and the answers in a file, matched to the questions of a run."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ripu.annotate.codecs.masks import Labels, Mask, stack
-from ripu.annotate.codecs.names import short, stem_of
+from ripu.annotate.codecs.names import ClassNames, short, stem_of
 from ripu.annotate.errors import UnknownQuestionError
+from ripu.annotate.import_report import ImportedAnswer, ImportReport
 from ripu.annotate.questions import QID, Question, Questions
 from ripu.annotate.settled import NOT_ANSWERED
 from ripu.labelstore import LabelReader, export_name
 
-Answer = tuple[str, Labels]
-"""Name of a question and a label for each of its pixels: a train id, 255 for void, 254 for no answer."""
-
 QuestionsOf = Callable[[int], Questions]
-FinalLabels = Callable[[Question], Labels | None]
+
+ReadImage = Callable[[int], NDArray[np.uint8]]
+"""Returns an image by its number at label resolution, (H, W, 3) uint8 RGB."""
 
 
-@dataclass
-class Found:
-    """The outcome of reading a file of answers.
+@dataclass(frozen=True)
+class Asked:
+    """The content of an export.
 
     Attributes:
-        conflicts: Questions with two answers for a pixel; they are left out.
-        unknown_questions: Names of questions that the run does not have.
-        unknown_images: Names of files that belong to no image of the run.
-        dropped_pixels: Labelled pixels that were not asked about.
-        incomplete: Questions with pixels without an answer.
-        unsure: Questions that the annotator was unsure about.
+        questions: The questions of a round.
+        names: The names of the classes.
+        read_image: Returns an image by its number.
+        final_labels: Returns the answer that a question has already.
     """
 
-    conflicts: list[str] = field(default_factory=list)
-    unknown_questions: list[str] = field(default_factory=list)
-    unknown_images: list[str] = field(default_factory=list)
-    dropped_pixels: int = 0
-    incomplete: int = 0
-    unsure: list[str] = field(default_factory=list)
+    questions: Questions
+    names: ClassNames
+    read_image: ReadImage
+    final_labels: Callable[[Question], Labels | None]
 
 
 class Answers:
@@ -152,20 +149,19 @@ class Answers:
                 self.add(question, labels, clash[rows, columns])
         self._dropped += left
 
-    def result(self) -> tuple[list[Answer], Found]:
-        """Return the answers by round, image and pick, and what was left out."""
+    def result(self) -> tuple[list[ImportedAnswer], ImportReport]:
+        """Return the answers by round, image and pick, then the unsure ones, and what was left out."""
         kept = [
             (question, labels)
             for qid, (question, labels) in self._labels.items()
             if qid not in self._conflicts and (labels != NOT_ANSWERED).any()
         ]
         kept.sort(key=lambda one: (one[0].round, one[0].number, one[0].pick))
-        found = Found(
-            [*self._conflicts],
-            [*self._unknown_questions],
-            [*self._unknown_images],
-            self._dropped,
-            sum(bool((labels == NOT_ANSWERED).any()) for _, labels in kept),
-            [*self._unsure],
+        report = ImportReport(
+            conflicts=[*self._conflicts],
+            unknown_questions=[*self._unknown_questions],
+            unknown_images=[*self._unknown_images],
+            dropped_pixels=self._dropped,
         )
-        return [(question.qid, labels) for question, labels in kept], found
+        unsure: list[ImportedAnswer] = [(qid, None) for qid in self._unsure]
+        return [*((question.qid, labels) for question, labels in kept), *unsure], report

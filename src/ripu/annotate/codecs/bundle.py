@@ -10,99 +10,58 @@ answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ripu.annotate.classes import AnnotationClass
-from ripu.annotate.codecs.answers import Answer, Answers, FinalLabels, Found, QuestionsOf
-from ripu.annotate.codecs.crops import ReadImage, write_crops
+from ripu.annotate.codecs.answers import Answers, Asked
+from ripu.annotate.codecs.crops import write_crops
 from ripu.annotate.codecs.masks import Labels
 from ripu.annotate.codecs.names import ClassNames, short, stem_of
-from ripu.annotate.codecs.reading import MalformedError, check_free, read_document, reading
+from ripu.annotate.codecs.reading import MalformedError, read_document
 from ripu.annotate.codecs.spreadsheet import plain_cell, read_table, table_bytes
-from ripu.annotate.questions import QID, Questions
+from ripu.annotate.questions import QID
 from ripu.annotate.settled import NOT_ANSWERED
 from ripu.io.writing import write_bytes
-from ripu.labelstore import LabelReader
 
 UNSURE = "unsure"
 _NUMBER = re.compile(r"([0-9]+)[.,]0+")
 
 
-def export_bundle(
-    questions: Questions,
-    classes: Sequence[AnnotationClass],
-    read_image: ReadImage,
-    out: Path,
-    final_labels: FinalLabels,
-) -> int:
-    """Write the questions of a round as tables and pictures; see the top of this module.
-
-    Args:
-        questions: The questions.
-        classes: The classes of the run.
-        read_image: Returns an image by its number.
-        out: A new or empty folder.
-        final_labels: Returns the answer that a question has already.
-
-    Returns:
-        The number of questions.
-
-    Raises:
-        AnnotationError: The folder is not empty.
-        WriteError: The operating system refused.
-    """
-    check_free(out)
-    words = {label: word for word, label in _words(ClassNames(classes)).items()}
-    asked = [["qid", "image", "round", "rows", "columns", "crop", "height", "width"]]
+def write_bundle(asked: Asked, out: Path) -> None:
+    """Write the questions of a round as tables and pictures; see the top of this module."""
+    words = {label: word for word, label in _words(asked.names).items()}
+    table = [["qid", "image", "round", "rows", "columns", "crop", "height", "width"]]
     answers = [["qid", "labels", "crop"]]
-    for question, _ in write_crops(questions, read_image, out / "crops"):
-        image, crop = questions.store.images[question.number], f"crops/{question.qid}.png"
+    for question, _ in write_crops(asked, out / "crops"):
+        image, crop = asked.questions.store.images[question.number], f"crops/{question.qid}.png"
         rows, columns = (" ".join(map(str, values)) for values in question.pixels.T.tolist())
         size = [str(image.height), str(image.width)]
-        asked.append([question.qid, image.image_id, str(question.round), rows, columns, crop, *size])
-        labels = final_labels(question)
+        table.append([question.qid, image.image_id, str(question.round), rows, columns, crop, *size])
+        labels = asked.final_labels(question)
         parts = [] if labels is None else [words[label] for label in labels.tolist()]
         answers.append([question.qid, parts[0] if len(set(parts)) == 1 else " ".join(parts), crop])
-    write_bytes(out / "questions.csv", table_bytes(asked))
+    write_bytes(out / "questions.csv", table_bytes(table))
     write_bytes(out / "answers.csv", table_bytes(answers))
-    return len(questions)
 
 
-def import_bundle(
-    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[AnnotationClass]
-) -> tuple[list[Answer], Found]:
-    """Read the answers in a bundle, even if a spreadsheet saved them.
-
-    Args:
-        path: ``answers.csv``, or its folder.
-        store: The label store of the run.
-        questions_of: Returns the questions of a round.
-        classes: The classes of the run.
-
-    Returns:
-        The answers, and what was left out.
+def read_bundle(path: Path, answers: Answers, names: ClassNames) -> None:
+    """Read ``answers.csv``, even if a spreadsheet saved it.
 
     Raises:
-        AnnotationError: The file is damaged, a row names no question, the labels of a row are not as many as the pixels
-            of its question, or a class is unknown.
+        MalformedError: The file is damaged, a row names no question, or the labels of a row are not as many as the
+            pixels of its question.
     """
-    answers, names = Answers(store, questions_of), ClassNames(classes)
     words = _words(names)
-    with reading(path):
-        for number, row in read_table(read_document(path, "answers.csv"), ("qid", "labels")):
-            cell = row.get("labels", "").strip()
-            question = answers.question(_qid(row, number)) if cell else None
-            if question is None:
-                continue
-            if plain_cell(cell).casefold() == UNSURE:
-                answers.add_unsure(question)
-            elif (labels := _labels(cell, len(question.pixels), words, names, number)) is not None:
-                answers.add(question, labels)
-        names.check()
-    return answers.result()
+    for number, row in read_table(read_document(path, "answers.csv"), ("qid", "labels")):
+        cell = row.get("labels", "").strip()
+        question = answers.question(_qid(row, number)) if cell else None
+        if question is None:
+            continue
+        if plain_cell(cell).casefold() == UNSURE:
+            answers.add_unsure(question)
+        elif (labels := _labels(cell, len(question.pixels), words, names, number)) is not None:
+            answers.add(question, labels)
 
 
 def _words(names: ClassNames) -> dict[str, int]:

@@ -5,24 +5,26 @@ Legend: (h, w) pixels of a window at label resolution, s pixels of its picture p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.annotate.codecs.answers import Answers
+from ripu.annotate.codecs.answers import Answers, Asked
 from ripu.annotate.codecs.masks import Mask
 from ripu.annotate.codecs.reading import MalformedError
-from ripu.annotate.questions import Question, Questions
+from ripu.annotate.images import encoded
+from ripu.annotate.questions import Question
 from ripu.annotate.settled import NOT_ANSWERED
 from ripu.io.writing import write_bytes
 from ripu.labelstore import TargetImage
 
-ReadImage = Callable[[int], NDArray[np.uint8]]
-"""Returns an image by its number at label resolution, (H, W, 3) uint8 RGB."""
+png = partial(encoded, ".png", png_level=3)
+"""Encodes (H, W) or (H, W, 3) uint8 RGB as PNG."""
 
 MARGIN_PX = 32
 SCALE = 16
@@ -60,13 +62,13 @@ def window_of(question: Question, image: TargetImage) -> Window:
     return Window(top, left, height, width, max(1, min(SCALE, MOST_SIDE // max(height, width))))
 
 
-def write_crops(questions: Questions, read_image: ReadImage, folder: Path) -> Iterator[tuple[Question, Window]]:
+def write_crops(asked: Asked, folder: Path) -> Iterator[tuple[Question, Window]]:
     """Write ``QID.png`` for each question of a round, image by image, and yield the question with its window."""
-    for number, image in enumerate(questions.store.images):
-        if not questions.count(number):
+    for number, image in enumerate(asked.questions.store.images):
+        if not asked.questions.count(number):
             continue
-        pixels = read_image(number)
-        for question in questions.of_image(number):
+        pixels = asked.read_image(number)
+        for question in asked.questions.of_image(number):
             window = window_of(question, image)
             write_bytes(folder / f"{question.qid}.png", png(_picture(pixels, question, window)))
             yield question, window
@@ -89,14 +91,6 @@ def _picture(image: NDArray[np.uint8], question: Question, window: Window) -> ND
 def enlarge(pixels: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     """Return pixels as squares of side ``scale``: (h, w, ...) -> (h * s, w * s, ...)."""
     return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode (H, W) or (H, W, 3) uint8 RGB as PNG."""
-    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    is_done, data = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    assert is_done
-    return bytes(data)
 
 
 def to_masks(question: Question, labels: NDArray[np.uint8], window: Window) -> Iterator[tuple[int, NDArray[np.uint8]]]:

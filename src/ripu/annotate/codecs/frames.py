@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ripu.annotate.codecs.answers import Answers, FinalLabels
-from ripu.annotate.codecs.crops import ReadImage, png
+from ripu.annotate.codecs.answers import Answers, Asked
+from ripu.annotate.codecs.crops import png
 from ripu.annotate.codecs.masks import Labels
 from ripu.annotate.codecs.reading import MalformedError
-from ripu.annotate.questions import Questions
 from ripu.annotate.settled import NOT_ANSWERED
 from ripu.datasets.image_files import read_stored
 from ripu.io.writing import write_bytes
@@ -34,22 +33,22 @@ class Frame:
     label: Labels
 
 
-def write_frames(questions: Questions, read_image: ReadImage, out: Path, final_labels: FinalLabels) -> Iterator[Frame]:
+def write_frames(asked: Asked, out: Path) -> Iterator[Frame]:
     """Write ``images/NAME.png`` and ``asked/NAME.png`` (255 at queried pixels, else 0), and yield the answers."""
-    for number, image in enumerate(questions.store.images):
-        if not questions.count(number):
+    for number, image in enumerate(asked.questions.store.images):
+        if not asked.questions.count(number):
             continue
         label = np.full((image.height, image.width), NOT_ANSWERED, dtype=np.uint8)
-        asked = np.zeros_like(label)
-        for question in questions.of_image(number):
+        queried = np.zeros_like(label)
+        for question in asked.questions.of_image(number):
             rows, columns = question.pixels.T
-            asked[rows, columns] = 255
-            labels = final_labels(question)
+            queried[rows, columns] = 255
+            labels = asked.final_labels(question)
             if labels is not None:
                 label[rows, columns] = labels
         file = f"{export_name(number, image.image_id)}.png"
-        write_bytes(out / "images" / file, png(read_image(number)))
-        write_bytes(out / "asked" / file, png(asked))
+        write_bytes(out / "images" / file, png(asked.read_image(number)))
+        write_bytes(out / "asked" / file, png(queried))
         yield Frame(number, file, label)
 
 

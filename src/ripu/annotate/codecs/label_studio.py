@@ -6,66 +6,41 @@ A choice answers for all pixels of a question, brush strokes for those that they
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from ripu.annotate.classes import AnnotationClass
-from ripu.annotate.codecs.answers import Answer, Answers, FinalLabels, Found, QuestionsOf
+from ripu.annotate.codecs.answers import Answers, Asked
 from ripu.annotate.codecs.brush import decode_brush, encode_brush
-from ripu.annotate.codecs.crops import Painting, ReadImage, Window, to_masks, write_crops
+from ripu.annotate.codecs.crops import Painting, Window, to_masks, write_crops
 from ripu.annotate.codecs.masks import Labels
 from ripu.annotate.codecs.names import ClassNames, short
-from ripu.annotate.codecs.reading import MalformedError, check_free, field, read_json, reading
-from ripu.annotate.questions import Question, Questions
+from ripu.annotate.codecs.reading import MalformedError, field, read_json
+from ripu.annotate.questions import Question
 from ripu.io.writing import write_bytes
-from ripu.labelstore import LabelReader
 
 _FILE = "tasks.json"
 _NO_ANSWER = frozenset({"textarea", "rating", "number", "datetime", "relation"})
 
 
-def export_label_studio(
-    questions: Questions,
-    classes: Sequence[AnnotationClass],
-    read_image: ReadImage,
-    out: Path,
-    final_labels: FinalLabels,
-) -> int:
+def write_label_studio(asked: Asked, out: Path) -> None:
     """Write ``crops/``, ``tasks.json`` and ``label_config.xml``, the labelling interface of the project.
 
     The tasks refer to the crops as local files of Label Studio, for ``LOCAL_FILES_DOCUMENT_ROOT`` set to ``out``.
-
-    Args:
-        questions: The questions.
-        classes: The classes of the run.
-        read_image: Returns an image by its number.
-        out: A new or empty folder.
-        final_labels: Returns the answer that a question has already.
-
-    Returns:
-        The number of questions.
-
-    Raises:
-        AnnotationError: The folder is not empty.
-        WriteError: The operating system refused.
     """
-    check_free(out)
-    names = ClassNames(classes)
     tasks = []
-    for question, window in write_crops(questions, read_image, out / "crops"):
+    for question, window in write_crops(asked, out / "crops"):
         task: dict[str, Any] = {
             "data": {"image": f"/data/local-files/?d=crops/{question.qid}.png", "qid": question.qid}
         }
-        labels = final_labels(question)
+        labels = asked.final_labels(question)
         if labels is not None:
-            results = [*_results(question, labels, window, names)]
+            results = [*_results(question, labels, window, asked.names)]
             task["annotations"] = [{"result": results}] if results else []
         tasks.append(task)
     write_bytes(out / _FILE, json.dumps(tasks).encode())
-    write_bytes(out / "label_config.xml", _config(names).encode())
-    return len(questions)
+    write_bytes(out / "label_config.xml", _config(asked.names).encode())
 
 
 def _results(question: Question, labels: Labels, window: Window, names: ClassNames) -> Iterator[dict[str, Any]]:
@@ -90,38 +65,23 @@ def _config(names: ClassNames) -> str:
     return "\n".join([*lines, *brushes, "  </BrushLabels>", "</View>\n"])
 
 
-def import_label_studio(
-    path: Path, store: LabelReader, questions_of: QuestionsOf, classes: Sequence[AnnotationClass]
-) -> tuple[list[Answer], Found]:
+def read_label_studio(path: Path, answers: Answers, names: ClassNames) -> None:
     """Read an export of the kind "JSON"; predictions, drafts and cancelled annotations do not count.
 
-    Args:
-        path: The JSON file, its folder with the name ``tasks.json``, or an archive with it.
-        store: The label store of the run.
-        questions_of: Returns the questions of a round.
-        classes: The classes of the run.
-
-    Returns:
-        The answers, and what was left out.
-
     Raises:
-        AnnotationError: The file is damaged, contains shapes or pictures of another size, or a class is unknown.
+        MalformedError: The file is damaged, or contains shapes or pictures of another size.
     """
-    answers, names = Answers(store, questions_of), ClassNames(classes)
-    with reading(path):
-        tasks = read_json(path, _FILE)
-        if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
-            raise MalformedError("not a list of tasks with their data", 'export it as "JSON", not "JSON-MIN"')
-        for number, task in enumerate(tasks):
-            where = f"task {number}"
-            data = field(task, "data", dict, where=where)
-            name = data["qid"] if isinstance(data.get("qid"), str) else field(data, "image", str, where=where)
-            for results in _results_of(task, where):
-                question = answers.question_of_crop(name)
-                if question is not None:
-                    _add(Painting(answers, question), results, names, where)
-        names.check()
-    return answers.result()
+    tasks = read_json(path, _FILE)
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
+        raise MalformedError("not a list of tasks with their data", 'export it as "JSON", not "JSON-MIN"')
+    for number, task in enumerate(tasks):
+        where = f"task {number}"
+        data = field(task, "data", dict, where=where)
+        name = data["qid"] if isinstance(data.get("qid"), str) else field(data, "image", str, where=where)
+        for results in _results_of(task, where):
+            question = answers.question_of_crop(name)
+            if question is not None:
+                _add(Painting(answers, question), results, names, where)
 
 
 def _results_of(task: Any, where: str) -> Iterator[list[Any]]:

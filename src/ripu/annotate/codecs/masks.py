@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,18 @@ def stack(shape: tuple[int, int], masks: Iterable[tuple[int, Mask]]) -> tuple[La
         clash |= mask & (label != NOT_ANSWERED) & (label != value)
         label[mask] = value
     return label, clash
+
+
+def split(label: Labels) -> Iterator[tuple[int, Mask]]:
+    """Yield each label of an image, ascending and without 254, with its mask; the inverse of :func:`stack`."""
+    for value in np.unique(label[label != NOT_ANSWERED]).tolist():
+        yield value, label == value
+
+
+def bounds(mask: NDArray[np.generic]) -> tuple[int, int, int, int]:
+    """Return top, left, bottom and right of a mask that is not empty; the last two lie outside it."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 def to_runs(mask: NDArray[np.generic]) -> list[int]:

@@ -18,14 +18,14 @@ AGAIN = "export it again from the tool that wrote it"
 
 
 class MalformedError(ValueError):
-    """A fault in a file, and its remedy; :func:`reading` adds the name of the file."""
+    """A fault in a file, and its remedy; :func:`explaining` adds the name of the file."""
 
     def __init__(self, cause: str, remedy: str = AGAIN) -> None:
         super().__init__(f"{cause}; {remedy}")
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def explaining(path: Path) -> Iterator[None]:
     """Turn every fault in a file into an :class:`AnnotationError` of one sentence that names the file."""
     try:
         yield
