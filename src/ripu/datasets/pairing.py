@@ -48,8 +48,7 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
     Raises:
         SceneError: The pattern leaves ``root``, matches nothing, or matches images that cannot be told apart.
     """
-    if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
-        raise SceneError(f"{key}={pattern} must lie below dataset.root={root}; set dataset.root to a folder above it")
+    _refuse_outside(root, pattern, key)
     pattern = PurePosixPath(pattern).as_posix()  # without ./ and //, as globs need it
     forms = (pattern, composed(pattern), unicodedata.normalize("NFD", pattern))
     pattern = next(
@@ -65,7 +64,7 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
                     "written; use a glob, e.g. *.png, or take some out"
                 )
     else:
-        shape = re.compile(_regex(pattern))
+        shape = re.compile(pattern_regex(pattern))
         for path in _visible(path for path in _glob(root, pattern) if path.is_file()):
             match = shape.fullmatch(path.relative_to(root).as_posix())
             assert match is not None, (pattern, path)
@@ -85,6 +84,20 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
             + ("does not exist; set dataset.root" if entries is None else f"contains {entries}")
         )
     return found
+
+
+def glob_images(root: Path, pattern: str, key: str) -> list[Path]:
+    """Return the files that a glob below ``root`` matches, sorted; refuse a glob that leaves it or matches nothing."""
+    _refuse_outside(root, pattern, key)
+    found = _visible(path for path in _glob(root, pattern) if path.is_file())
+    if not found:
+        raise SceneError(f"{key}={pattern} matches no file in {root}; correct the pattern, or set dataset.root")
+    return found
+
+
+def _refuse_outside(root: Path, pattern: str, key: str) -> None:
+    if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
+        raise SceneError(f"{key}={pattern} must lie below dataset.root={root}; set dataset.root to a folder above it")
 
 
 def label_fit(turn: int, image: tuple[int, int], label: tuple[int, int]) -> str:
@@ -148,7 +161,7 @@ def _glob(root: Path, pattern: str) -> Iterable[Path]:
     """Return the paths that a glob matches; ``**`` follows links to folders, which pathlib silently leaves out."""
     if "**/" not in pattern:
         return root.glob(pattern)
-    parts, shape = PurePosixPath(pattern).parts, re.compile(_regex(pattern))
+    parts, shape = PurePosixPath(pattern).parts, re.compile(pattern_regex(pattern))
     fixed = next(number for number, part in enumerate(parts) if re.search(r"[*?[]", part))
     below = files_below(root.joinpath(*parts[:fixed]))
     return [path for path in below if shape.fullmatch(path.relative_to(root).as_posix())]
@@ -163,7 +176,7 @@ def _parts(scene: Scene) -> tuple[str, ...]:
     return PurePosixPath(composed(scene.image.with_suffix("").as_posix())).parts
 
 
-def _regex(pattern: str) -> str:
+def pattern_regex(pattern: str) -> str:
     """Return a glob as a regular expression with one group per wildcard."""
     parts = re.split(r"(\*\*/|\*|\?|\[[^]]+\])", pattern)
     table = {"**/": r"((?:[^/]+/)*)", "*": r"([^/]*)", "?": r"([^/])"}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.datasets.class_masks import ClassMasks
 from ripu.datasets.pairing import composed, label_fit
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
@@ -293,7 +294,7 @@ def find_unpaired(parts: Mapping[str, SceneDataset]) -> list[Finding]:
     for scenes in parts.values():
         for scene in scenes.scenes:
             images.setdefault(scene.image.parent, set()).add(scene.image.name)
-            if scene.label is not None:
+            if scene.label is not None and not isinstance(scenes.decode_label, ClassMasks):  # has many files
                 ends = endings.setdefault((scene.image.parent, scene.label.parent), set())
                 ends.add(_endings(composed(scene.image.name), composed(scene.label.name)))
     found: list[Finding] = []

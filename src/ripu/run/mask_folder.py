@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.datasets.errors import SceneError
-from ripu.datasets.folder import ColorLabels, IdLabels
 from ripu.datasets.image_files import read_ids
+from ripu.datasets.label_readers import ColorLabels, IdLabels
 from ripu.datasets.pairing import composed
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import Taxonomy
