@@ -246,3 +246,46 @@ def test_nan_reaches_every_loss() -> None:
     logits[0, 1, 2, 2] = float("nan")
     assert negative_learning_loss(logits, threshold=0.05).isnan()
     assert supervised_loss(logits, torch.zeros(1, 4, 4, dtype=torch.uint8)).isnan()
+
+
+@pytest.mark.parametrize("boundary_only", [True, False])
+@pytest.mark.parametrize("border", ["clip", "replicate"])
+@pytest.mark.parametrize("average", ["labelled", "all"])
+def test_padding_counts_in_no_loss(boundary_only: bool, border: str, average: str) -> None:
+    sizes = [(5, 7), (9, 4), (1, 6)]
+    shape = torch.tensor(sizes)
+    padded = torch.full((3, 4, 9, 7), float("nan"))  # whatever the network says there
+    labels = torch.full((3, 9, 7), 255)
+    alone = [(logits_of(size, batch=1, seed=at), label_of(size, batch=1, seed=at)) for at, size in enumerate(sizes)]
+    for at, ((height, width), (logits, label)) in enumerate(zip(sizes, alone, strict=True)):
+        padded[at, :, :height, :width], labels[at, :height, :width] = logits[0], label[0]
+    padded.requires_grad_()
+
+    def pooled(mean: list[float], counts: list[int]) -> float:
+        return sum(one * count for one, count in zip(mean, counts, strict=True)) / max(1, sum(counts))
+
+    pixels = [height * width for height, width in sizes]
+    labelled = [int((label != 255).sum()) for _, label in alone]
+    exact = [(logits.double().numpy(), label.numpy()) for logits, label in alone]
+    edges = [int(label_boundary(label).sum()) for _, label in alone]
+    below = [int((torch.softmax(logits, 1) < 0.05).sum()) for logits, _ in alone]
+    got = (
+        supervised_loss(padded, labels, average=average, shape=shape),  # type: ignore[arg-type]
+        consistency_loss(padded, labels, boundary_only, border=border, shape=shape),  # type: ignore[arg-type]
+        negative_learning_loss(padded, shape=shape),
+    )
+    want = (
+        pooled([reference.supervised(*one, average) for one in exact], labelled if average == "labelled" else pixels),
+        pooled(
+            [reference.consistency(*one, boundary_only, "neighbors", border) for one in exact],
+            edges if boundary_only else pixels,
+        ),
+        pooled([reference.negative(one[0], 0.05) for one in exact], below),
+    )
+    assert [loss.item() for loss in got] == pytest.approx(list(want), abs=1e-5)
+    for loss in got:
+        slopes = gradient(loss, padded)
+        for at, (height, width) in enumerate(sizes):
+            assert torch.isfinite(slopes[at, :, :height, :width]).all()
+            assert not slopes[at, :, height:].any()
+            assert not slopes[at, :, :, width:].any()

@@ -70,6 +70,7 @@ class RipuDataModule(pl.LightningDataModule):
                 not used, and should be stripped (:meth:`SceneDataset.without_labels`).
             plan, seed: The schedule; the seed of order and augmentation.
             source_size, target_size: (height, width) of images in training; selection and evaluation use the target's.
+                Under ``fit`` pad of the scenes, images keep their proportions inside it.
             source_batch, target_batch: Images per micro-batch and device.
             uses_target: Whether target images are read after pre-training.
             store: The revealed labels; None to train on all target labels.

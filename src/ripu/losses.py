@@ -3,10 +3,15 @@
 Legend: B batch, C classes, H W size. ``logits`` are (B, C, H, W) raw network outputs, ``label`` (B, H, W) integer train
 ids with 255 = no label. Every loss is a float32 scalar, computed in float32 whatever the precision of the logits. An
 empty set of pixels gives exactly 0 with a zero gradient, never NaN.
+
+``shape`` (B, 2) is the height and width of each image in a batch whose images are padded below and to the right
+(``data.fit=pad``), None if none is. A loss then is that of the images without their padding: no pixel of it counts, and
+windows end where the image does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,9 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = 255
+Sums = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def supervised_loss(logits: Tensor, label: Tensor, *, average: Literal["labelled", "all"] = "labelled") -> Tensor:
+def supervised_loss(
+    logits: Tensor,
+    label: Tensor,
+    *,
+    average: Literal["labelled", "all"] = "labelled",
+    shape: Tensor | None = None,
+) -> Tensor:
     """Return the cross-entropy over the labelled pixels in nats (Eq. 8), for source and target alike.
 
     ``L_CE = -1/|I| * sum_ij sum_c Y_ijc log P_ijc``, where ``average`` says if ``|I|`` counts the ``labelled`` pixels
@@ -28,10 +40,14 @@ def supervised_loss(logits: Tensor, label: Tensor, *, average: Literal["labelled
     _check_shapes(logits, label)
     if average not in ("labelled", "all"):
         raise ValueError(f"average={average!r} is unknown; use 'labelled' or 'all'")
-    # Summed here, because trainer.deterministic forbids the kernel that sums on a GPU.
-    loss_BHW = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="none")
-    count = (label != IGNORE).sum() if average == "labelled" else torch.tensor(label.numel(), device=logits.device)
-    return loss_BHW.sum() / count.clamp(min=1)
+
+    def sums(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        # Summed here, because trainer.deterministic forbids the kernel that sums on a GPU.
+        loss_BHW = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="none")
+        count = (label != IGNORE).sum() if average == "labelled" else torch.tensor(label.numel(), device=logits.device)
+        return loss_BHW.sum(), count
+
+    return _mean(sums, logits, label, shape)
 
 
 def label_boundary(label: Tensor, *, detector: Literal["neighbors", "laplacian"] = "neighbors") -> Tensor:
@@ -71,6 +87,7 @@ def consistency_loss(
     *,
     boundary_detector: Literal["neighbors", "laplacian"] = "neighbors",
     border: Literal["clip", "replicate"] = "clip",
+    shape: Tensor | None = None,
 ) -> Tensor:
     """Return the mean distance of a prediction to the mean prediction of its 3x3 window (Eq. 9), on source images.
 
@@ -83,11 +100,27 @@ def consistency_loss(
             (the paper's text).
         boundary_detector: See :func:`label_boundary`.
         border: ``clip`` the 3x3 window at the image border (the paper) or ``replicate`` the border pixels.
+        shape: See the top of this module.
 
     Raises:
         ValueError: The shapes do not fit, or an option is unknown.
     """
     _check_shapes(logits, label)
+
+    def sums(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        distance_BHW = _distance_to_window(logits, border)
+        if not boundary_only:
+            return distance_BHW.sum(), torch.tensor(label.numel(), device=logits.device)
+        boundary_BHW = label_boundary(label, detector=boundary_detector)
+        return (distance_BHW * boundary_BHW).sum(), boundary_BHW.sum()
+
+    if shape is None and not boundary_only:
+        return _distance_to_window(logits, border).mean()
+    return _mean(sums, logits, label, shape)
+
+
+def _distance_to_window(logits: Tensor, border: str) -> Tensor:
+    """Return the L1 distance (B, H, W) of each pixel's softmax to the mean of its 3x3 window."""
     probs_BCHW = torch.softmax(logits.float(), dim=1)
     if border == "clip":
         mean_BCHW = F.avg_pool2d(probs_BCHW, 3, stride=1, padding=1, count_include_pad=False)
@@ -95,14 +128,12 @@ def consistency_loss(
         mean_BCHW = F.avg_pool2d(F.pad(probs_BCHW, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     else:
         raise ValueError(f"border={border!r} is unknown; use 'clip' or 'replicate'")
-    distance_BHW = (probs_BCHW - mean_BCHW).abs().sum(dim=1)
-    if not boundary_only:
-        return distance_BHW.mean()
-    boundary_BHW = label_boundary(label, detector=boundary_detector)
-    return (distance_BHW * boundary_BHW).sum() / boundary_BHW.sum().clamp(min=1)
+    return (probs_BCHW - mean_BCHW).abs().sum(dim=1)
 
 
-def negative_learning_loss(logits: Tensor, threshold: float = 0.05, *, epsilon: float = 0.0) -> Tensor:
+def negative_learning_loss(
+    logits: Tensor, threshold: float = 0.05, *, epsilon: float = 0.0, shape: Tensor | None = None
+) -> Tensor:
     """Return the loss in nats that pushes down the classes a pixel surely is not (Eq. 10-11), on target images.
 
     ``L_nl = -1/Lambda * sum_ij sum_c [P_ijc < tau] log(1 - P_ijc)``, where ``Lambda`` is the number of (pixel, class)
@@ -112,18 +143,36 @@ def negative_learning_loss(logits: Tensor, threshold: float = 0.05, *, epsilon: 
         logits: Network outputs.
         threshold: tau, in (0, 1).
         epsilon: Added inside the logarithm; 1e-6 in the released code.
+        shape: See the top of this module.
 
     Raises:
         ValueError: ``threshold`` is outside (0, 1).
     """
     if not 0.0 < threshold < 1.0:
         raise ValueError(f"negative threshold tau = {threshold} is outside (0, 1); the paper uses 0.05")
-    probs_BCHW = torch.softmax(logits.float(), dim=1)
-    below_BCHW = ~(probs_BCHW.detach() >= threshold)  # includes NaN, which must reach the loss to be found
-    # Classes at or above tau are masked before the logarithm: log(1 - 1) would make the gradient NaN.
-    kept_BCHW = torch.where(below_BCHW, probs_BCHW, 0.0)
-    log_complement_BCHW = torch.log1p(-kept_BCHW) if epsilon == 0.0 else torch.log(1.0 - kept_BCHW + epsilon)
-    return -(log_complement_BCHW * below_BCHW).sum() / below_BCHW.sum().clamp(min=1)
+
+    def sums(logits: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        probs_BCHW = torch.softmax(logits.float(), dim=1)
+        below_BCHW = ~(probs_BCHW.detach() >= threshold)  # includes NaN, which must reach the loss to be found
+        # Classes at or above tau are masked before the logarithm: log(1 - 1) would make the gradient NaN.
+        kept_BCHW = torch.where(below_BCHW, probs_BCHW, 0.0)
+        log_complement_BCHW = torch.log1p(-kept_BCHW) if epsilon == 0.0 else torch.log(1.0 - kept_BCHW + epsilon)
+        return -(log_complement_BCHW * below_BCHW).sum(), below_BCHW.sum()
+
+    return _mean(sums, logits, logits[:, 0], shape)
+
+
+def _mean(sums: Sums, logits: Tensor, label: Tensor, shape: Tensor | None) -> Tensor:
+    """Return the sum over the count that ``sums`` finds, in the whole batch or in its images without their padding."""
+    if shape is None:
+        total, count = sums(logits, label)
+    else:
+        rows = [
+            (slice(at, at + 1), ..., slice(height), slice(width)) for at, (height, width) in enumerate(shape.tolist())
+        ]
+        found = [sums(logits[part], label[part]) for part in rows]
+        total, count = (torch.stack(values).sum() for values in zip(*found, strict=True))
+    return total / count.clamp(min=1)
 
 
 def _check_shapes(logits: Tensor, label: Tensor) -> None:

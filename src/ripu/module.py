@@ -105,8 +105,8 @@ class RipuModule(EvaluationModule):
 
         ``batch`` has ``image`` (B, 3, H, W) uint8 and ``label`` (B, H, W) uint8 train ids.
         """
-        logits = self(batch["image"])
-        terms = {"source_ce": supervised_loss(logits, batch["label"], average=self.supervised_average)}
+        logits, shape = self(batch["image"]), batch.get("shape")
+        terms = {"source_ce": supervised_loss(logits, batch["label"], average=self.supervised_average, shape=shape)}
         if with_consistency and self.consistency_weight:
             terms["consistency"] = self.consistency_weight * consistency_loss(
                 logits,
@@ -114,16 +114,17 @@ class RipuModule(EvaluationModule):
                 self.boundary_only,
                 boundary_detector=self.boundary_detector,
                 border=self.consistency_border,
+                shape=shape,
             )
         return terms
 
     def target_loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weighted terms of Eq. 12 on a target batch, whose ``label`` is 255 where it is not revealed."""
-        logits = self(batch["image"])
-        terms = {"target_ce": supervised_loss(logits, batch["label"], average=self.supervised_average)}
+        logits, shape = self(batch["image"]), batch.get("shape")
+        terms = {"target_ce": supervised_loss(logits, batch["label"], average=self.supervised_average, shape=shape)}
         if self.negative_weight:
             terms["negative"] = self.negative_weight * negative_learning_loss(
-                logits, self.negative_threshold, epsilon=self.loss_epsilon
+                logits, self.negative_threshold, epsilon=self.loss_epsilon, shape=shape
             )
         return terms
 

@@ -56,6 +56,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
         device,
         replace(options, tile=_tile(options.tile, described.fixed_size)),
         _reader(described.image_reader, plain(cfg)["value_range"]),
+        described.fit,
     )
 
 

@@ -186,6 +186,7 @@ TABLE: Mapping[str, Key] = {
         unused=(Unused({"setting.target_labels": "none"}, "setting={setting.name} reads no target image in training"),),
     ),
     "data.transforms": Key(rules.NODES, target="any"),
+    "data.fit": Key(one_of("stretch", "pad")),
     "data.bands": Key(rules.BANDS | NOTHING),
     "data.value_range": Key(one_of("bit_depth", "percentiles") | rules.RANGE),
     # A run fills it in; numbers of one's own belong in data.value_range.
@@ -248,6 +249,7 @@ TABLE: Mapping[str, Key] = {
     "dataset.recipe.pixel_radius": Key(whole(0), unused=(_NO_PIXELS,)),
     "dataset.recipe.region_side": _copied(whole(1), unused=(_NO_RECTANGLES,)),
     "dataset.recipe.region_pixels": _copied(whole(1), unused=(_NO_SUPERPIXELS,)),
+    "dataset.recipe.fit": Key(one_of("stretch", "pad"), is_optional=True),
     "dataset.recipe.transforms": Key(rules.NODES, target="any"),
     # Commands other than ripu.train
     "checkpoint": Key(TEXT),

@@ -33,6 +33,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "dry_run": False,
     "data.bands": None,
     "data.cache": None,
+    "data.fit": "stretch",
     "data.measured_range": None,
     "data.unreadable": "stop",
     "data.value_range": "bit_depth",

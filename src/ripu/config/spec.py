@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ripu.config.migrate import upgrade
 from ripu.datasets.image_files import ImageReader
+from ripu.datasets.proportions import Fit, fitted
 from ripu.datasets.taxonomy import TAXONOMIES, Taxonomy
 from ripu.datasets.value_ranges import with_ranges
 from ripu.io.errors import ConfigError, RipuError, is_out_of_memory
@@ -138,9 +139,14 @@ class DataSpec:
     num_workers: int
     cache: str | None
     unreadable: str
+    fit: Fit
     bands: Sequence[int] | None
     value_range: str | Sequence[Any]  # bit_depth, percentiles, [low, high] or one such pair for each band
     measured_range: Sequence[Sequence[float]] | None  # the percentiles of each band
+
+    def fed_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (height, width) at which the network sees a target image of ``size``."""
+        return fitted(size, self.target_size, self.fit)
 
     @property
     def measures(self) -> bool:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.datasets.errors import Fault, SceneError, SkippedFileError
-from ripu.datasets.image_files import ImageReader, as_rgb, naming_file, open_image, read_header, read_ids
+from ripu.datasets.image_files import ImageReader, as_rgb, naming_file, open_image, read_header, read_ids, resize_image
+from ripu.datasets.proportions import Fit, fitted
 from ripu.datasets.taxonomy import VOID, Taxonomy
 
 
@@ -47,6 +48,7 @@ class SceneDataset:
         on_unreadable: Policy for files that cannot be read; see the top of this module.
         part: ``source``, ``target`` or ``val``, for the record of skipped files.
         image_reader: Reads an image file into (H, W, B) uint8.
+        fit: Bring images to the size of the network by stretching, or keep their proportions; see :func:`fitted`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class SceneDataset:
     on_unreadable: Literal["stop", "skip"] = "stop"
     part: str = ""
     image_reader: ImageReader = field(default_factory=ImageReader)
+    fit: Fit = "stretch"
 
     def __post_init__(self) -> None:
         counts = Counter(scene.image_id for scene in self.scenes)
@@ -99,6 +102,11 @@ class SceneDataset:
         path = self.scenes[index].image
         with self._following_policy(index, path):
             return self.image_reader(path)
+
+    def require_sized_image(self, index: int, frame: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read the image of a scene as a network of ``frame`` (height, width) sees it; errors of require_image."""
+        image = self.require_image(index)
+        return resize_image(image, fitted(image.shape, frame, self.fit))
 
     def require_label(self, index: int) -> NDArray[np.uint8]:
         """Read the label of a scene, (H, W) uint8 train ids, 255 for void.

@@ -32,6 +32,12 @@ from ripu.io.writing import write_json
 from ripu.run.assembly.data import load_parts
 
 
+def _frames(data: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return the (height, width) that the images of each part are fed at in training."""
+    (rows, columns), (height, width) = data["source_size"], data["target_size"]
+    return {"source": (rows, columns), "target": (height, width), "val": (height, width)}
+
+
 def doctor(cfg: DictConfig) -> dict[str, Any]:
     """Check the data set of a composed ``conf/doctor.yaml``, and return what the file ``report`` contains.
 
@@ -40,14 +46,18 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
     """
     check_values(cfg, "doctor")
     config = plain(cfg)
-    reader = make_reader(**config["data"])
+    reader = make_reader(config["data"]["bands"], config["data"]["value_range"])
     parts = load_parts(make_dataset(config["dataset"]), reader, is_lenient=True)
     if config["data"]["value_range"] == "percentiles":
         measured = measure_ranges([scene.image for scene in parts["target"].scenes], reader, skips=True)
         parts = {name: replace(part, image_reader=with_ranges(reader, measured)) for name, part in parts.items()}
+    parts = {name: replace(part, fit=config["data"]["fit"]) for name, part in parts.items()}
     with Progress("reading", sum(len(scenes) for scenes in parts.values()), "scenes") as progress:
         facts = read_all(parts, cfg.num_workers, progress)
-    report = {"dataset": str(cfg.dataset.name), **as_mapping(parts, facts, examine(parts, facts))}
+    report = {
+        "dataset": str(cfg.dataset.name),
+        **as_mapping(parts, facts, examine(parts, facts, _frames(config["data"]))),
+    }
     if cfg.report is not None:
         write_json(Path(cfg.report), report)
     return report

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ripu.datasets.class_masks import ClassMasks
 from ripu.datasets.pairing import composed, label_fit
+from ripu.datasets.proportions import squashed
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
 from ripu.datasets.value_ranges import dark_fault
@@ -127,6 +128,19 @@ def judge_sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) ->
         what = f"images of {len(sizes)} sizes: {shown}, ..."
         found.append(Finding(NOTE, name, what, "nothing to do: they are resized", len(sizes)))
     return found
+
+
+def judge_proportions(
+    name: str, scenes: SceneDataset, facts: Sequence[SceneFacts], frame: tuple[int, int]
+) -> list[Finding]:
+    """Find images whose proportions training would change; ``frame`` is the (height, width) of training."""
+    if scenes.fit != "stretch":
+        return []
+    known = [(scene, one.image_size) for scene, one in zip(scenes.scenes, facts, strict=True) if one.image_size]
+    found = [known[at] for at in squashed([size for _, size in known], frame)]
+    what = f"images whose proportions differ from {frame[1]} x {frame[0]}, to which they are stretched"
+    shown = [f"{scene.image_id} ({size[1]} x {size[0]})" for scene, size in found]
+    return _listed(WARNING, name, what, "data.fit=pad keeps their proportions", shown)
 
 
 def judge_values(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list[Finding]:

@@ -18,12 +18,18 @@ _log = logging.getLogger(__name__)
 _MORE = "python -m ripu.doctor dataset=... checks every file"
 
 
-def examine(parts: Mapping[str, SceneDataset], facts: Mapping[str, Sequence[SceneFacts]]) -> list[Finding]:
+def examine(
+    parts: Mapping[str, SceneDataset],
+    facts: Mapping[str, Sequence[SceneFacts]],
+    frames: Mapping[str, tuple[int, int]] | None = None,
+) -> list[Finding]:
     """Judge the parts (source, target, val) by the facts of their scenes; return the findings, the worst first."""
     found: list[Finding] = []
     for name, scenes in parts.items():
         found += checks.judge_files(name, scenes, facts[name])
         found += checks.judge_sizes(name, scenes, facts[name])
+        if frames is not None:
+            found += checks.judge_proportions(name, scenes, facts[name], frames[name])
         found += checks.judge_values(name, scenes, facts[name])
         ids = checks.judge_ids(name, scenes.taxonomy, facts[name])
         # If ids are not what they are taken for, counts of classes mean nothing.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ripu.datasets.image_files import ImageReader
+from ripu.datasets.proportions import Fit
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.io.errors import ConfigError
 
@@ -35,6 +36,7 @@ class Description:
         flip: Evaluations of the run average with the mirrored image.
         fixed_size: (height, width) of the only input that the file takes; None: any size.
         multiple: Height and width of inputs must be multiples of this number of pixels.
+        fit: ``stretch`` if training brought all images to the training size, ``pad`` if it kept their proportions.
         image_reader: Chooses the bands of image files, and scales their values to 0..255.
         origin: Facts about the run that the network comes from.
     """
@@ -48,6 +50,7 @@ class Description:
     flip: bool
     fixed_size: tuple[int, int] | None = None
     multiple: int = 1
+    fit: Fit = "stretch"
     image_reader: ImageReader = field(default_factory=ImageReader)
     origin: Mapping[str, Any] = field(default_factory=dict)
 
@@ -75,6 +78,7 @@ class Description:
                 "size": None if self.fixed_size is None else list(self.fixed_size),
                 "padding": "right and bottom, border repeated",
                 "training_size": list(self.target_size),
+                "fit": self.fit,
             },
             "score": {"radius": self.radius, "pixel": self.pixel},
             "flip": self.flip,
@@ -112,6 +116,7 @@ def read_description(content: Any, source: object) -> Description:
             flip=bool(found["flip"]),
             fixed_size=None if shape["size"] is None else _size(shape["size"]),
             multiple=int(shape["multiple"]),
+            fit="pad" if shape["fit"] == "pad" else "stretch",
             image_reader=_reader(shape["bands"], shape["band_ranges"]),
             origin=dict(found["origin"]),
         )

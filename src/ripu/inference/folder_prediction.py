@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import ImageReader, as_rgb, resize_image
+from ripu.datasets.proportions import Fit, fitted
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.datasets.value_ranges import check_ranges
 from ripu.inference.input_images import Finished, Photo, find_photos
@@ -56,15 +57,19 @@ class Options:
     num_workers: int
 
 
-def network_size(size: tuple[int, int], trained: tuple[int, int], scale: float | None) -> tuple[int, int]:
+def network_size(
+    size: tuple[int, int], trained: tuple[int, int], scale: float | None, fit: Fit = "stretch"
+) -> tuple[int, int]:
     """Return the size at which an image goes through the network.
 
-    Without a scale, images of the aspect ratio of training (within 5 %) get the size of training, as in evaluation;
-    others keep their own ratio and get as many pixels as training had.
+    Without a scale, a network trained with ``data.fit=pad`` sees an image as in evaluation. With ``stretch``, images of
+    the aspect ratio of training (within 5 %) get the size of training, as in evaluation; others keep their own ratio
+    and get as many pixels as training had.
 
     Args:
         size, trained: (height, width) of the image, and of target images in training.
         scale: Network pixels per image pixel; None as described.
+        fit: ``data.fit`` in training.
 
     Raises:
         PictureSizeError: More than 2**25 pixels.
@@ -78,6 +83,8 @@ def network_size(size: tuple[int, int], trained: tuple[int, int], scale: float |
         (256, 512)
     """
     (height, width), (rows, columns) = size, trained
+    if scale is None and fit == "pad":
+        return fitted(size, trained, fit)
     if scale is None:
         stretch = (width / height) / (columns / rows)
         if max(stretch, 1 / stretch) < 1 + _SAME_SHAPE:
@@ -102,6 +109,7 @@ def predict_folder(
     device: torch.device,
     options: Options,
     reader: ImageReader,
+    fit: Fit = "stretch",
 ) -> dict[str, Any]:
     """Predict every image of a folder.
 
@@ -114,6 +122,7 @@ def predict_folder(
         checkpoint_sha256: Digest of the checkpoint; finished images of another one are refused.
         options: See ``conf/predict.yaml``.
         reader: Reads the images.
+        fit: ``data.fit`` in training.
 
     Returns:
         ``done``, ``skipped`` (finished before), ``unreadable`` (name to reason) and ``others`` (files that are not
@@ -162,7 +171,7 @@ def predict_folder(
                 progress.add()
             writing.clear()
 
-        for group in _read(waiting, pool, trained_size, options, reader):
+        for group in _read(waiting, pool, trained_size, options, reader, fit):
             good = []
             for photo, found in group:
                 if isinstance(found, str):
@@ -191,6 +200,7 @@ def _read(
     trained_size: tuple[int, int],
     options: Options,
     reader: ImageReader,
+    fit: Fit,
 ) -> Iterator[list[tuple[Photo, Any]]]:
     """Yield groups of images, one read ahead: (image, image at network size), or the reason for skipping it."""
 
@@ -203,7 +213,7 @@ def _read(
                     f"{height} x {width} pixels are too many for an overlay, which is a JPEG of at most {_JPEG_SIDE} a "
                     "side; leave overlay out of write"
                 )
-            size = network_size((height, width), trained_size, options.scale)
+            size = network_size((height, width), trained_size, options.scale, fit)
         except (SceneError, PictureSizeError) as error:
             return str(error)
         resized = resize_image(picture, size)

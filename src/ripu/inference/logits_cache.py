@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ripu.io.console import Progress
 from ripu.io.errors import ConfigError
 from ripu.io.reading import UntrustedError, read_array, read_json
 from ripu.io.writing import AtomicFile, write_json
+from ripu.loading.samples import of_one_size
 
 MEMORY_BYTES = 2 << 30  # without a folder, larger logits are computed again for every round
 
@@ -106,8 +108,8 @@ class LogitSource:
             self._faults |= {numbers[fault.image_id]: fault for fault in faults if fault.image_id in numbers}
             if batch["index"]:
                 with torch.no_grad():
-                    logits = self.network(batch["image"].to(self.device)).cpu()
-                for image, own in zip(batch["index"], logits, strict=True):
+                    parts = [self.network(images.to(self.device)).cpu() for images in of_one_size(batch["image"])]
+                for image, own in zip(batch["index"], chain.from_iterable(parts), strict=True):
                     self._keep(image, own)
             done += len(batch["index"]) + len(faults)
             show(done)

@@ -62,7 +62,9 @@ class TrainedNetwork:
         """
         values = self._read(image)
         height, width = values.shape[:2]
-        resized = resize_image(values, network_size((height, width), self.description.target_size, None))
+        resized = resize_image(
+            values, network_size((height, width), self.description.target_size, None, self.description.fit)
+        )
         planes = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         ((label, entropy),) = self._predictor([planes], [(height, width)])
         return Maps(label, entropy, self._score(label, entropy))

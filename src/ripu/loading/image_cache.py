@@ -20,7 +20,7 @@ import PIL
 from numpy.typing import NDArray
 
 from ripu.datasets.errors import SceneError
-from ripu.datasets.image_files import resize_image, resize_label
+from ripu.datasets.image_files import resize_label
 from ripu.datasets.scenes import SceneDataset
 from ripu.io.writing import AtomicFile
 
@@ -57,9 +57,9 @@ class ImageCache:
             raise SceneError(f"data.cache={folder} cannot be written to; name another folder, or null")
 
     def image(self, scenes: SceneDataset, index: int, size: tuple[int, int]) -> Pixels:
-        """Return (h, w, B) uint8 of a scene; if it is not kept, as :meth:`SceneDataset.require_image` reads it."""
-        path, how = scenes.scenes[index].image, f"resize_image {scenes.image_reader}"
-        return self._get(path, size, how, lambda: resize_image(scenes.require_image(index), size))
+        """Return (h, w, B) uint8 of a scene; if not kept, as :meth:`SceneDataset.require_sized_image` reads it."""
+        path, how = scenes.scenes[index].image, f"resize_image {scenes.fit} {scenes.image_reader}"
+        return self._get(path, size, how, lambda: scenes.require_sized_image(index, size))
 
     def label(self, scenes: SceneDataset, index: int, size: tuple[int, int]) -> Pixels:
         """Return (h, w) uint8 train ids of a scene; if not kept, as :meth:`SceneDataset.require_label` reads them."""

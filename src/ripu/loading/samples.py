@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ripu.datasets.errors import Fault, SceneError, SkippedFileError
-from ripu.datasets.image_files import resize_image, resize_label
+from ripu.datasets.image_files import resize_label
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import LabelStore
@@ -64,7 +64,7 @@ class TrainScenes(Dataset[Sample]):
 
         Args:
             scenes: Source of the images.
-            size: (height, width) that images and labels are resized to.
+            size: (height, width) that images and labels are resized to, or, under ``scenes.fit`` pad, into.
             read_label: Reads the label of a scene; None if there are no labels at all.
             transforms: Albumentations transforms, applied in order to image and label together.
             *key: Non-negative integers that seed the augmentation, with the position.
@@ -117,10 +117,10 @@ class TrainScenes(Dataset[Sample]):
     def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         image = _sized_image(self.scenes, index, self.size, self.cache)
         if self.read_label is None:
-            return image, np.full(self.size, VOID, dtype=np.uint8)
+            return image, np.full(image.shape[:2], VOID, dtype=np.uint8)
         if self.cache is not None and self.read_label == self.scenes.require_label:
-            return image, self.cache.label(self.scenes, index, self.size)
-        return image, resize_label(self.read_label(index), self.size)
+            return image, self.cache.label(self.scenes, index, image.shape[:2])
+        return image, resize_label(self.read_label(index), image.shape[:2])
 
 
 @dataclass(eq=False)
@@ -129,7 +129,7 @@ class PoolScenes(Dataset[Sample]):
 
     Attributes:
         scenes: Source of the images.
-        size: (height, width) that images are resized to.
+        size: (height, width) that images are resized to, or, under ``scenes.fit`` pad, into.
         indices: The scenes to read, in this order.
         cache: Keeps images at their size.
     """
@@ -175,7 +175,7 @@ class EvalScenes(PoolScenes):
 def _sized_image(
     scenes: SceneDataset, index: int, size: tuple[int, int], cache: ImageCache | None
 ) -> NDArray[np.uint8]:
-    return resize_image(scenes.require_image(index), size) if cache is None else cache.image(scenes, index, size)
+    return scenes.require_sized_image(index, size) if cache is None else cache.image(scenes, index, size)
 
 
 def _channels_first(image: NDArray[np.uint8]) -> Tensor:
@@ -183,20 +183,44 @@ def _channels_first(image: NDArray[np.uint8]) -> Tensor:
 
 
 def collate_train(samples: list[Sample]) -> dict[str, Any]:
-    """Stack images, labels and numbers; list in ``fault``, if there are any, the files that could not be read."""
+    """Stack images, labels and numbers; list in ``fault``, if there are any, the files that could not be read.
+
+    Images of different sizes are padded below and to the right, by repeating their last pixels, to the largest height
+    and width; labels with void. ``shape`` (B, 2) int64 then has the height and width of each image without its padding.
+    """
     faults = [fault for sample in samples for fault in sample.pop("fault", [])]
+    shapes = torch.tensor([tuple(sample["label"].shape) for sample in samples])
+    rows, columns = shapes.amax(dim=0).tolist()
+    if is_padded := bool((shapes != shapes[0]).any()):
+        samples = [_padded(sample, rows, columns) for sample in samples]
     batch: dict[str, Any] = default_collate(samples)
+    if is_padded:
+        batch["shape"] = shapes
     return {**batch, "fault": faults} if faults else batch
 
 
+def _padded(sample: Sample, rows: int, columns: int) -> Sample:
+    height, width = sample["label"].shape
+    below, right = (0, rows - height), (0, columns - width)
+    image = np.pad(sample["image"].numpy(), ((0, 0), below, right), mode="edge")
+    label = np.pad(sample["label"].numpy(), (below, right), constant_values=VOID)
+    return {**sample, "image": torch.from_numpy(image), "label": torch.from_numpy(label)}
+
+
+def of_one_size(images: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """Return the images of :func:`collate_eval` as batches for the network: one, or one for each if sizes differ."""
+    return [images] if isinstance(images, Tensor) else [image[None] for image in images]
+
+
 def collate_eval(samples: list[Sample]) -> dict[str, Any]:
-    """Stack the images; keep labels a list, since their sizes may differ.
+    """Stack the images, or keep them a list if their sizes differ; keep labels a list, since theirs may.
 
     Scenes that could not be read are left out and listed in ``fault``.
     """
     whole = [sample for sample in samples if "fault" not in sample]
     batch: dict[str, Any] = {key: [sample[key] for sample in whole] for key in samples[0] if key != "fault"}
-    batch["image"] = torch.stack(batch["image"]) if whole else samples[0]["image"].new_empty(0)
+    if len({image.shape for image in batch["image"]}) < 2:
+        batch["image"] = torch.stack(batch["image"]) if whole else samples[0]["image"].new_empty(0)
     if len(whole) < len(samples):
         batch["fault"] = [sample["fault"] for sample in samples if "fault" in sample]
     return batch

@@ -70,12 +70,12 @@ def _figures(records: Sequence[RunRecord], out: Path | None) -> bool:
     return len(done) == len(records)
 
 
-def open_network(checkpoint: Path) -> tuple[Any, tuple[int, int]]:
-    """Return the module of a checkpoint and the (height, width) that images are fed at."""
+def open_network(checkpoint: Path) -> tuple[Any, Callable[[tuple[int, int]], tuple[int, int]]]:
+    """Return the module of a checkpoint, and a function from the (height, width) of an image to that it is fed at."""
     from ripu.run import restore
 
     spec, module = restore.restore(checkpoint)
-    return module, spec.data.target_size
+    return module, spec.data.fed_size
 
 
 def _each(records: Sequence[RunRecord], write: Callable[[Path, str], Sequence[object]]) -> dict[Path, str]:

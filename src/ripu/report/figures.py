@@ -30,7 +30,7 @@ CANNY = (100, 200)
 NUM_IMAGES = 4
 MOST_QUERIED, MOST_OTHERS = 400, 1600  # pixels of an image in Fig. 8
 
-OpenNetwork = Callable[[Path], "tuple[nn.Module, tuple[int, int]]"]
+OpenNetwork = Callable[[Path], "tuple[nn.Module, Callable[[tuple[int, int]], tuple[int, int]]]"]
 """From a checkpoint to its :class:`ripu.module.RipuModule` and the (height, width) that images are fed at."""
 
 
@@ -207,12 +207,13 @@ def _features(data: RunData, path: Path, open_network: OpenNetwork) -> list[Path
     if not checkpoint.exists():
         raise FigureError(f"{checkpoint} does not exist; let the run finish")
     images = _chosen(data.gallery, 2)
-    module, size = open_network(checkpoint)
+    module, fed_size = open_network(checkpoint)
     figure, axes = start(1, len(images), figsize=(5.6 * len(images), 5.2), squeeze=False)
     colors = class_table(data.class_colors) / 255.0
     present: set[int] = set()
     for axis, image in zip(axes[0], images, strict=True):
-        found = pixel_features(module, _image(data, image), size)
+        picture = _image(data, image)
+        found = pixel_features(module, picture, fed_size((picture.shape[0], picture.shape[1])))
         is_queried, truth = queried_labels(data, image, (found.shape[1], found.shape[2]))
         if (truth == VOID).all():
             raise FigureError(f"no truth was recorded for {image.image_id}; train on images with labels")

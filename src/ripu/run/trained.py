@@ -103,6 +103,7 @@ def describe(spec: RunSpec, module: EvaluationModule) -> Description:
         radius=int(mode["radius"]),
         pixel=bool(mode["pixel"]),
         flip=spec.evaluation.flip,
+        fit=spec.data.fit,
         image_reader=spec.data.image_reader,
     )
 

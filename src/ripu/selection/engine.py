@@ -20,6 +20,7 @@ from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundCo
 from ripu.labelstore.cut import FOLDER as ANNOTATION_FOLDER
 from ripu.labelstore.cut import set_aside
 from ripu.labelstore.predictions import write_predictions
+from ripu.loading.samples import of_one_size
 from ripu.selection.candidates import Candidates, global_cut
 from ripu.selection.oracles import Oracle
 from ripu.selection.ranks import Exchange, Ranks, SelectionError, Together
@@ -145,7 +146,7 @@ class SelectionEngine:
             info["region"] = {"shape": type(region).__name__, **asdict(region)}
             most = max(1, *(scorer.most_pixels(size, index) for size in sizes))  # picks, if all were one pixel large
         else:
-            most = max(query.most_picks(size, scorer.train_size) for size in sizes)
+            most = max(query.most_picks(size, scorer.fed_size(size)) for size in sizes)
             radius = query.suppress_radius
             if query.grid == "training":
                 info["grid"] = {"name": "training", "suppress_radius": radius}
@@ -177,7 +178,7 @@ class SelectionEngine:
             spent = sum(scorer.spent_pixels(store, spec.index, index) for index in range(len(scorer.image_ids)))
             budget = sum(query.pixels_until(size, spec.index) for size in scorer.label_sizes) - spent
         else:
-            budget = sum(query.picks_per_round(size, scorer.train_size) for size in scorer.label_sizes)
+            budget = sum(query.picks_per_round(size, scorer.fed_size(size)) for size in scorer.label_sizes)
             offered = sum(len(part) for part in scores)
             if offered < budget and exchange.ranks.rank == 0:
                 _log.warning("round %d: only %d places are left for a budget of %d picks", spec.index, offered, budget)
@@ -279,7 +280,8 @@ class _Part:
             except SkippedFileError as skipped:
                 self.tally.unreadable.append(skipped.fault)
                 return
-        tally, budget = self.tally, scorer.query.picks_per_round((height, width), scorer.train_size)
+        size = (height, width)
+        tally, budget = self.tally, scorer.query.picks_per_round(size, scorer.fed_size(size))
         if not scorer.is_fixed and not scorer.has_shared_budget and len(offer) < budget:
             tally.short[image_id] = len(offer)
         tally.picks += len(offer)
@@ -311,7 +313,10 @@ class _Forward:
             for logits in batch["logits"]:
                 yield logits[None].to(self.device)
             return
-        images: Tensor = batch["image"]
+        for images in of_one_size(batch["image"]):
+            yield from self._run(images)
+
+    def _run(self, images: Tensor) -> Iterator[Tensor]:
         done = 0
         while done < len(images):
             part = images[done : done + (self.limit or len(images))]
@@ -339,7 +344,7 @@ class _Forward:
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            yield from logits.split(1)
+            yield from (logits[at : at + 1] for at in range(len(logits)))
             done += len(part)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ripu.acquisition import Acquisition, ScoreMaps
+from ripu.datasets.proportions import Fit, fitted
 from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelReader, Round, square_regions
 from ripu.loading.order import seed_of
@@ -34,10 +35,11 @@ class Scorer:
         query: Radii and budget.
         image_ids: Image ids in the order of the data set.
         label_sizes: (H, W) of every label, in the same order.
-        train_size: (h, w) that images are fed at.
+        train_size: (h, w) that images are fed at, or into which they fit; see :meth:`fed_size`.
         seed: Seed of random scores.
         excluded: Reads the static mask of an image, (H, W) bool, True where nothing may be queried; None for no mask.
         region: The shape of regions; None for the squares of the query.
+        fit: ``stretch`` images to ``train_size``, or keep their proportions inside it.
     """
 
     acquisition: Acquisition
@@ -48,6 +50,7 @@ class Scorer:
     seed: int
     excluded: Callable[[int], NDArray[np.bool_]] | None = None
     region: RegionShape | None = None
+    fit: Fit = "stretch"
 
     def __post_init__(self) -> None:
         if self.is_fixed:
@@ -82,7 +85,11 @@ class Scorer:
 
     def grid(self, size: tuple[int, int]) -> TrainingGrid | None:
         """Return the pixels of a label of this size that picks are restricted to; None if they may lie anywhere."""
-        return TrainingGrid.between(size, self.train_size) if self.query.grid == "training" else None
+        return TrainingGrid.between(size, self.fed_size(size)) if self.query.grid == "training" else None
+
+    def fed_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (height, width) at which the network sees an image whose label has ``size``."""
+        return fitted(size, self.train_size, self.fit)
 
     def most_pixels(self, size: tuple[int, int], round_index: int) -> int:
         """Return the most pixels of fixed regions by the end of the round, or in it if images share the budget."""
@@ -116,7 +123,7 @@ class Scorer:
                     limit -= self.spent_pixels(store, spec.index, index)
                 return self._fixed(index, logits, image, key, asked, excluded, limit, self.has_shared_budget)
             blocked = self._blocked(store, spec.index, index, excluded)
-            num_picks = self.query.most_picks(size, self.train_size)
+            num_picks = self.query.most_picks(size, self.fed_size(size))
             return self._windows(index, logits, image, key, blocked, num_picks)
         except ValueError as error:
             raise SelectionError(f"image {image_id!r} cannot be scored: {error}") from error
@@ -134,8 +141,8 @@ class Scorer:
         They are (M,) int64 flat indices for an image of ``size`` (H, W); none if the training grid does not fit into
         it. For ``logits`` and ``image`` see :meth:`candidates`.
         """
-        is_on_grid = self.query.grid == "training"
-        if is_on_grid and (size[0] < self.train_size[0] or size[1] < self.train_size[1]):
+        is_on_grid, fed = self.query.grid == "training", self.fed_size(size)
+        if is_on_grid and (size[0] < fed[0] or size[1] < fed[1]):
             return np.zeros(0, dtype=np.int64)
         scorer, nothing = replace(self, image_ids=("",), label_sizes=(size,)), np.zeros(size, dtype=np.bool_)
         if self.is_fixed:
@@ -143,8 +150,8 @@ class Scorer:
             regions = scorer._fixed(0, logits, image, 0, nothing, None, limit, at_least_one=True).regions
             assert regions is not None
             return regions.indices
-        blocked = np.zeros(self.train_size, dtype=np.bool_) if is_on_grid else nothing
-        num_picks = self.query.picks_per_round(size, self.train_size)
+        blocked = np.zeros(fed, dtype=np.bool_) if is_on_grid else nothing
+        num_picks = self.query.picks_per_round(size, fed)
         places = scorer._windows(0, logits, image, 0, blocked, num_picks).places
         return square_regions(places, self.query.reveal_radius, *size).indices
 
@@ -172,7 +179,7 @@ class Scorer:
     ) -> Candidates:
         size = self.label_sizes[index]
         grid = self.grid(size)
-        maps = self._score(logits, image, size if grid is None else self.train_size, key)
+        maps = self._score(logits, image, size if grid is None else self.fed_size(size), key)
         score, tie_break = maps.score[0], None if maps.tie_break is None else maps.tie_break[0]
         available = torch.from_numpy(~blocked).to(score.device)
         picks = greedy_picks(score, num_picks, self.query.suppress_radius, available, tie_break)

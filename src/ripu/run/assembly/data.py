@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from ripu.config.migrate import read_stored
 from ripu.config.spec import DatasetSpec, RunSpec, instantiate
 from ripu.config.validate import locate
-from ripu.datasets.image_files import ImageReader
+from ripu.datasets.errors import SceneError
+from ripu.datasets.image_files import ImageReader, read_header
+from ripu.datasets.proportions import squashed
 from ripu.datasets.scenes import Scenes
-from ripu.datasets.value_ranges import measure_ranges
+from ripu.datasets.value_ranges import MOST_FILES, measure_ranges, spread
 from ripu.io.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,9 +61,11 @@ def _checked_parts(spec: RunSpec, names: Sequence[str]) -> dict[str, SceneDatase
     from ripu.doctor.examine import quick_check
 
     parts = load_parts(spec.dataset, spec.data.image_reader, unreadable=spec.data.unreadable, parts=names)
+    parts = {name: replace(part, fit=spec.data.fit) for name, part in parts.items()}
     if spec.data.unreadable == "skip":
         parts = {name: replace(part, part=name, on_unreadable="skip") for name, part in parts.items()}
     quick_check(parts)
+    _name_squashed(parts, spec)
     for name, why in (("source", "they cannot be trained on"), ("val", "nothing can be measured on them")):
         bare = [scene.image_id for scene in parts[name].scenes if scene.label is None] if name in parts else []
         if bare:
@@ -76,6 +81,30 @@ def _checked_parts(spec: RunSpec, names: Sequence[str]) -> dict[str, SceneDatase
                 f"{list(taxonomy.class_names)}, but has {list(part.taxonomy.class_names)}"
             )
     return parts
+
+
+def _name_squashed(parts: Mapping[str, SceneDataset], spec: RunSpec) -> None:
+    """Log the parts of a run that stretches images of other proportions; a few headers of each part are read."""
+    if spec.data.fit != "stretch":
+        return
+    for name, part in parts.items():
+        frame = spec.data.source_size if name == "source" else spec.data.target_size
+        known: list[tuple[str, tuple[int, int]]] = []
+        for index in spread(len(part), MOST_FILES):
+            with suppress(SceneError):  # left to the code that needs the image
+                known.append((part.scenes[index].image_id, read_header(part.scenes[index].image).size))
+        if found := squashed([size for _, size in known], frame):
+            image_id, (height, width) = known[found[0]]
+            _log.warning(
+                "%s: images of other proportions than %d x %d are stretched to it (%s is %d x %d); data.fit=pad keeps "
+                "their proportions",
+                part.name,
+                frame[1],
+                frame[0],
+                image_id,
+                width,
+                height,
+            )
 
 
 def check_data(spec: RunSpec) -> None:

@@ -41,7 +41,7 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
         if region is not None and region.is_fixed:
             _check_fits(region, query, *size)
         else:
-            check_room(query, size, spec.data.target_size)
+            check_room(query, size, spec.data.fed_size(size))
     scorer = Scorer(
         acquisition=instantiate(spec.acquisition),
         query=query,
@@ -51,6 +51,7 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
         seed=spec.seed,
         excluded=_static_mask(spec.dataset.static_mask, scenes) if spec.dataset.static_mask else None,
         region=region,
+        fit=spec.data.fit,
     )
     return SelectionEngine(scorer, instantiate({**spec.oracle, "_partial_": True})(scenes.target))
 
@@ -119,7 +120,7 @@ def make_store(spec: RunSpec, scenes: Scenes, run: Path, images: Sequence[Target
             if region is not None and region.is_fixed:
                 picks = -(-query.pixels_until(size, 0) // region.region_px())
             else:
-                picks = query.picks_per_round(size, spec.data.target_size)
+                picks = query.picks_per_round(size, spec.data.fed_size(size))
             planned_picks = max(planned_picks, picks * query.num_rounds)
     return LabelStore.create(
         run / "labels",

@@ -187,7 +187,7 @@ def _budget(measured: Measured) -> Budget | None:
         picks = {size: count // region.region_px() for size, count in pixels.items()}
         all_px = sum(whole[size] for size in sizes)
     else:
-        picks = {size: query.picks_per_round(size, measured.spec.data.target_size) for size in set(sizes)}
+        picks = {size: query.picks_per_round(size, measured.spec.data.fed_size(size)) for size in set(sizes)}
         pixels = {size: count * (2 * query.reveal_radius + 1) ** 2 for size, count in picks.items()}
         all_px = rounds * sum(pixels[size] for size in sizes)
     return Budget(
