@@ -9,7 +9,7 @@ QUICK := tests/functional tests/test_losses.py tests/acquisition tests/selection
   $(addprefix --ignore=tests/config/test_,experiments.py hardware.py command_line.py)
 ARGS ?=
 
-.PHONY: demo quick test test-all soak lint docs bench compare study install clean
+.PHONY: demo quick test test-all soak lint docs doctor-cases bench compare study install clean
 
 demo: install
 	$(RUN) -m ripu.train $(ARGS)
@@ -35,6 +35,9 @@ lint: install
 docs: install
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict $(ARGS)
+
+doctor-cases: install
+	$(RUN) scripts/doctor_cases.py $(ARGS)
 
 bench: install
 	$(RUN) scripts/bench.py $(ARGS)

@@ -18,7 +18,8 @@ SIGNATURES = {
     "pixel_entropy": "(logits_BCHW, *, epsilon=0.0)",
     "window_mean": "(x_BHW, radius)",
     "supervised_loss": "(logits, label, *, average='labelled', shape=None)",
-    "consistency_loss": "(logits, label, boundary_only=True, *, boundary_detector='neighbors', border='clip', shape=None)",
+    "consistency_loss": "(logits, label, boundary_only=True, *, boundary_detector='neighbors', border='clip', "
+    "shape=None)",
     "negative_learning_loss": "(logits, threshold=0.05, *, epsilon=0.0, shape=None)",
     "ripu_score": "(logits, radius, size=None, pixel=False)",
     "greedy_picks": "(score_HW, num_picks, suppress_radius, available=None, tie_break=None)",

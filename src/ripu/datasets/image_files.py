@@ -26,6 +26,8 @@ from ripu.datasets.errors import SceneError
 MAX_PIXELS = 2**27
 """Most pixels that an image may claim in its header: no camera takes more, but decompression bombs do."""
 
+_SMALLER = "cut it into smaller images or scale it down, or take it out of the folder"
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Endings (lower case) of the files that count as images."""
 
@@ -86,13 +88,13 @@ def open_image(path: Path) -> Iterator[Image.Image]:
                 file = Image.open(path, formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise SceneError(
-                f"{path} claims far more than {MAX_PIXELS} pixels; it is not decoded. Remove it"
+                f"{path} claims far more than {MAX_PIXELS} pixels and is not decoded; {_SMALLER}"
             ) from error
         with file:
             width, height = file.size
             if width * height > MAX_PIXELS:
                 raise SceneError(
-                    f"{path} claims {width} x {height} pixels, more than {MAX_PIXELS}; it is not decoded. Remove it"
+                    f"{path} claims {width} x {height} pixels, more than {MAX_PIXELS}, and is not decoded; {_SMALLER}"
                 )
             yield file
 
@@ -345,7 +347,8 @@ def read_ids(path: Path) -> NDArray[np.integer]:
         if channels and file.mode in ("LA", "PA", "RGB", "RGBA") and (values[..., :channels] == values[..., :1]).all():
             return values[..., 0]
         raise SceneError(
-            f"{path} is an image of mode {file.mode}, not one id per pixel; give the id images, not the colour ones"
+            f"{path} is an image of mode {file.mode}, not one id per pixel; "
+            + ("store the ids as whole numbers" if file.mode == "F" else "give the id images, not the colour ones")
         )
 
 

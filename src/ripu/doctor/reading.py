@@ -38,7 +38,6 @@ class SceneFacts:
     label_fault: str = ""
     image_bytes: str = ""  # digest of the image file
     image_pixels: str = ""  # digest of its pixels, independent of the file format
-    label_bytes: str = ""  # digest of the label file
     thumb: bytes = b""  # (THUMB * THUMB,) uint8, a small grey copy of the image
     disk_ids: dict[int, int] = field(default_factory=dict)  # id in the label file -> pixels
     train_pixels: tuple[int, ...] = ()  # (C,) pixels of each class
@@ -50,8 +49,8 @@ def read_scene(scenes: SceneDataset, index: int) -> SceneFacts:
     facts = SceneFacts()
     path = scenes.scenes[index].image
     try:
+        header, reader = read_header(path), scenes.image_reader  # first: it refuses a pipe, which would block
         facts.image_bytes = _digest(path.read_bytes())
-        header, reader = read_header(path), scenes.image_reader
         facts.orientation = header.orientation
         facts.unread_bands = unread_bands(header, reader)
         pixels = reader(path)
@@ -71,7 +70,6 @@ def read_label(scenes: SceneDataset, index: int, facts: SceneFacts) -> SceneFact
     if scene.label is None:
         return facts
     try:
-        facts.label_bytes = _digest(scene.label.read_bytes())
         with open_image(scene.label) as file:
             facts.label_size = (file.height, file.width)
         ids = scenes.decode_label(scene.label)
