@@ -15,7 +15,7 @@ OTHER_SYSTEM = os.pathsep.join(map(str, (SUPPORT / "other_system", SUPPORT, ROOT
 
 
 def call_there(module: str, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    done = call(module, *words, cwd=cwd, PYTHONPATH=OTHER_SYSTEM)
+    done = call(module, *words, cwd=cwd, PYTHONPATH=OTHER_SYSTEM, RIPU_TESTED_AS_OTHER_SYSTEM="1")
     assert done.returncode == 0, done.stderr
     return done
 

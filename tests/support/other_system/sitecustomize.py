@@ -15,8 +15,9 @@ def _import_as_there(name, globals=None, *rest, **more):
     return _import(name, globals, *rest, **more)
 
 
-builtins.__import__ = _import_as_there
-for name in CALLS.split():
-    if hasattr(os, name):
-        delattr(os, name)
-multiprocessing.set_start_method("spawn")
+if os.environ.get("RIPU_TESTED_AS_OTHER_SYSTEM"):  # pytest imports this file, too, when it looks for doctests
+    builtins.__import__ = _import_as_there
+    for name in CALLS.split():
+        if hasattr(os, name):
+            delattr(os, name)
+    multiprocessing.set_start_method("spawn")
