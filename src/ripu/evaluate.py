@@ -123,7 +123,8 @@ def _about(shared: SharedClasses, name: str) -> str:
 def _check_folder(cfg: DictConfig) -> None:
     """Refuse to write results on other data into the folder of a run, beside its own."""
     folder = Path(cfg.paths.output_dir)
-    if "dataset" in cfg and (folder / "config.yaml").exists():
+    is_run = any((folder / name).exists() for name in ("config.yaml", "results.json", "checkpoints"))
+    if "dataset" in cfg and is_run:
         raise ConfigError(
             f"paths.output_dir={folder} is the folder of a run; name another one for results on other data"
         )
