@@ -38,6 +38,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: The checkpoint is missing, or was not written by ``ripu.train``; or no class of the other data set
             is one of the network's.
     """
+    _check_folder(cfg)
     path, run = restore.checkpoint_path(cfg.checkpoint), Path(cfg.paths.output_dir)
     import pytorch_lightning as pl
 
