@@ -19,7 +19,7 @@ RUN pip install "/src[annotate,export,figures,tensorboard,superpixels,sweep,tiff
     && useradd --uid 1000 ripu
 
 # Files in a mounted folder belong to whoever runs the container: docker run --user "$(id -u):$(id -g)" ...
-ENV HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib WANDB_DIR=/tmp
+ENV HOME=/tmp
 USER 1000
 WORKDIR /work
 

@@ -112,7 +112,7 @@ def test_faulty_masks_are_named(tmp_path: Path) -> None:
         folder(root, labels=labels)
     assert folder(root, labels=labels, verify=False).reading != before
     Image.fromarray(np.arange(64 * 96, dtype=np.uint8).reshape(64, 96)).save(root / "masks" / "car" / "0.png")
-    with pytest.raises(SceneError, match=r"car/0.png is no mask: besides zero, it has 255 values"):
+    with pytest.raises(SceneError, match=r"car/0\.png is not a mask: besides zero, it has 255 values"):
         folder(root, labels=labels)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / "masks" / "car" / "0.png")
     with pytest.raises(SceneError, match=r"differs in size from"):

@@ -1,4 +1,4 @@
-"""What differs between systems: quoting, renaming over a file in use, terminals, and modules that only POSIX has."""
+"""Differences between systems: shell quoting, replacing a file in use, terminals, and modules found only on POSIX."""
 
 from __future__ import annotations
 

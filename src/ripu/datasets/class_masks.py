@@ -46,7 +46,7 @@ class ClassMasks:
         """Find the masks below ``root``, and return the first one of each image by the text of its wildcards.
 
         Raises:
-            SceneError: There is no mask, or a mask is of a class that ``names`` lacks.
+            SceneError: The pattern finds no mask, or finds one whose class is not among ``names``.
         """
         wide = pattern.replace("{any}", "*")
         shape = pattern_regex(pattern).replace(r"\{any\}", "[^/]*")
@@ -100,7 +100,7 @@ class ClassMasks:
         inside: NDArray[np.bool_] = values != 0
         if np.unique(values[inside]).size > 1:
             raise SceneError(
-                f"{file} is no mask: besides zero, it has {np.unique(values[inside]).size} values; store masks without "
+                f"{file} is not a mask: besides zero, it has {np.unique(values[inside]).size} values; store masks without "
                 "smoothing, as PNG"
             )
         return inside

@@ -147,7 +147,7 @@ def color_labels(
 
 
 def id_labels(ignored: Sequence[int] | None, taxonomy: Taxonomy, key: str) -> IdLabels:
-    """Return the reader of ids; refuse ``ignored`` that is no list of ids, or that has ids of classes."""
+    """Return the reader of ids; refuse ``ignored`` if it is not a list of ids, or contains the id of a class."""
     if ignored is None:
         return IdLabels(None)
     is_list = isinstance(ignored, Sequence) and not isinstance(ignored, str)
