@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tifffile
 import torch
 import yaml
 from PIL import Image
@@ -240,6 +241,20 @@ def test_a_folder_is_loaded_as_the_checkpoint(name: str, tmp_path: Path, request
         predicted(one, source, tmp_path / str(number)) for number, one in enumerate((path, tmp_path / "net"))
     )
     assert all((ours[key] == theirs[key]).all() for key in ours)
+
+
+@pytest.mark.parametrize(("output", "words"), [("net", ["format=huggingface"]), ("net.onnx", [])])
+def test_bands_and_ranges_go_along(output: str, words: list[str], tmp_path: Path) -> None:
+    reading = ("data.bands=[1,2,3,4]", "data.value_range=[0,4095]")
+    path = untrained_checkpoint(tmp_path, *SMP, *reading)
+    run(path, tmp_path / output, *words)
+    ours, theirs = ripu.load(path, "cpu"), ripu.load(tmp_path / output, "cpu")
+    assert theirs.description.image_reader == ours.description.image_reader
+    image = np.random.default_rng(4).integers(0, 256, (32, 48, 4), dtype=np.uint8)
+    np.testing.assert_array_equal(ours.predict(image), theirs.predict(image))
+    values = image.astype(np.uint16) * 16
+    tifffile.imwrite(tmp_path / "image.tif", values)
+    np.testing.assert_array_equal(ours.predict(tmp_path / "image.tif"), theirs.predict(tmp_path / "image.tif"))
 
 
 def test_a_foreign_or_damaged_folder_is_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ class ClassMasks:
         inside: NDArray[np.bool_] = values != 0
         if np.unique(values[inside]).size > 1:
             raise SceneError(
-                f"{file} is not a mask: besides zero, it has {np.unique(values[inside]).size} values; store masks without "
-                "smoothing, as PNG"
+                f"{file} is not a mask: besides zero, it has {np.unique(values[inside]).size} values; store masks "
+                "without smoothing, as PNG"
             )
         return inside
 

@@ -77,7 +77,11 @@ def read_model_folder(folder: Path) -> Any:
         raise ConfigError(f"{folder / CONFIG} is missing, or not written by ripu.export; export the network again")
     described = read_description(config["ripu"], folder / CONFIG)
     node = accept_stored({"model": config["network"]}, folder / CONFIG)["model"]
-    network = instantiate(node | ({"pretrained": False} if takes(str(node["_target_"]), "pretrained") else {}))
+    if takes(str(node["_target_"]), "pretrained"):
+        node["pretrained"] = False
+    if (num_bands := described.image_reader.num_bands) != 3:
+        node["in_channels"] = num_bands
+    network = instantiate(node)
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (SafetensorError, OSError, RuntimeError) as error:
