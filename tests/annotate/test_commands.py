@@ -1,3 +1,4 @@
+import contextlib
 import http.server
 import json
 import signal
@@ -41,6 +42,24 @@ def record(run, port):
     folder = run / "annotation"
     folder.mkdir(exist_ok=True)
     (folder / "server.json").write_text(json.dumps({"url": f"http://127.0.0.1:{port}/", "token": "key"}))
+
+
+def test_the_address_is_open_as_soon_as_it_is_printed(tmp_path, monkeypatch, capsys):
+    from ripu.annotate import server
+
+    run, reached = make_run(tmp_path), []
+    session = open_session(run)
+    images = Images(session.store, picture)
+    monkeypatch.setattr(annotate, "_own_session", lambda arguments: contextlib.nullcontext((session, images)))
+
+    def before_it_serves(self):
+        port = int(capsys.readouterr().out.split("127.0.0.1:")[1].split("/")[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+            reached.append(client.getpeername()[1] == port)
+
+    monkeypatch.setattr(server.Server, "run", before_it_serves)
+    assert annotate.main([str(run)]) == 0
+    assert reached == [True]
 
 
 @pytest.mark.parametrize(

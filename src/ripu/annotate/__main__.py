@@ -225,6 +225,7 @@ def _serve(arguments: argparse.Namespace) -> int:
                 named += [host, socket.gethostname(), *_own_addresses()]
             hosts = frozenset(f"{one.lower()}:{port}" for one in named)
             address = f"http://{host}:{port}/"
+        sock.listen(128)  # before anybody hears of it: who comes early waits instead of being turned away
         app = make_app(session, images, {**tokens, own: None}, hosts)
         record = arguments.run / "annotation" / SERVER_FILE
         about = {"url": address, "token": own, "pid": os.getpid(), "host": socket.gethostname()}
