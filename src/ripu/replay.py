@@ -118,6 +118,10 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, acquisition: Any) -> Dic
     if job.selection_steps is not None and not job.selection_steps:  # so does one that trained on given labels
         job.selection_steps = None
     job.acquisition = acquisition
+    if cfg.first_round is not None:
+        job.first_round = OmegaConf.to_container(cfg.first_round, resolve=False)
+    elif cfg.acquisitions is not None or cfg.acquisition is not None:  # scores that are compared ask in every round
+        job.first_round = {}
     return job
 
 

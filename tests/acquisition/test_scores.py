@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from reference import equations, picking
 from ripu.acquisition import (
     CannyEntropy,
+    ColorClusters,
     ImpurityOnly,
     Margin,
     RandomScore,
@@ -26,7 +27,8 @@ from ripu.acquisition import (
 )
 from ripu.selection.picks import greedy_picks
 
-CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "acquisition").glob("*.yaml"))
+CONF = Path(__file__).parents[2] / "conf"
+CONFIGS = [*sorted((CONF / "acquisition").glob("*.yaml")), CONF / "first_round" / "clusters.yaml"]
 SIZE = (29, 41)
 
 
@@ -70,9 +72,16 @@ def test_every_score_keeps_the_contract(config: Path, radius: int, pixel: bool) 
             assert values.dtype == torch.float32, name
             assert torch.isfinite(values).all(), name
     assert maps.score.std() > 0
+    assert (maps.group is not None) == getattr(score, "has_groups", False)
+    if maps.group is not None:
+        assert maps.group.shape == (3, *SIZE)
+        assert not maps.group.is_floating_point()
     for b in range(3):  # the same image alone: the same bytes
         alone = call(score, logits[b : b + 1], keys=[b])
         assert torch.equal(alone.score[0], maps.score[b])
+        if maps.group is not None:
+            assert alone.group is not None
+            assert torch.equal(alone.group[0], maps.group[b])
         if maps.tie_break is not None:
             assert alone.tie_break is not None
             assert torch.equal(alone.tie_break[0], maps.tie_break[b])
@@ -91,7 +100,7 @@ def test_every_score_takes_an_empty_batch(config: Path) -> None:
 
 def test_every_score_that_reads_logits_refuses_nan(config: Path) -> None:
     score = build(config, 1, False)
-    if isinstance(score, RandomScore):
+    if isinstance(score, (RandomScore, ColorClusters)):
         pytest.skip("reads no logits")
     logits = smooth_logits(3, 6, 17, 23)
     logits[1, 0, 0, 0] = math.nan

@@ -54,6 +54,7 @@ def test_numbers_are_those_of_the_results(run: Path) -> None:
         for text, value in ((early, before[name]), (late, results["per_class_iou"][name])):
             assert text == ("–" if value is None else f"{value:.1f}")
     for row, entry in zip(cells(page, "rounds"), results["rounds"], strict=True):
+        assert row.pop(1) == entry["acquisition"]
         assert row[1:3] == [f"{entry['step']:,}", f"{entry['picks']:,}"]
         assert row[4:6] == [f"{entry['mIoU_before']:.2f}", f"{entry['mIoU']:.2f}"]
         assert float(row[6]) == pytest.approx(entry["mIoU"] - entry["mIoU_before"], abs=0.0051)

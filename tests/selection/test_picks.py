@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from reference import picking
 from ripu.selection import picks as module
-from ripu.selection.picks import greedy_picks
+from ripu.selection.picks import fair_picks, greedy_picks
 
 
 @st.composite
@@ -174,6 +174,44 @@ def test_nan_is_named() -> None:
 def test_errors(arguments: tuple) -> None:
     with pytest.raises(ValueError):
         greedy_picks(*arguments)
+
+
+@settings(deadline=None, max_examples=200)
+@given(problems(), st.integers(0, 30), st.integers(0, 6), st.integers(1, 4), st.integers(0, 9))
+def test_turns_match_the_literal_loop(
+    problem: tuple[np.ndarray, np.ndarray, np.ndarray | None], num_picks: int, radius: int, groups: int, seed: int
+) -> None:
+    score, available, tie = problem
+    group = np.random.default_rng(seed).integers(-1, groups, score.shape)
+    arrays = [None if one is None else torch.from_numpy(one) for one in (available, tie)]
+    got = fair_picks(torch.from_numpy(score), torch.from_numpy(group), num_picks, radius, *arrays)
+    assert got.dtype == torch.int64
+    assert got.tolist() == picking.fair_picks(score, group, num_picks, radius, available, tie)
+
+
+@pytest.mark.usefixtures("few_candidates")
+@pytest.mark.parametrize(("num_picks", "radius"), [(40, 1), (500, 2), (3, 20)])
+def test_turns_go_on_when_candidates_run_out(num_picks: int, radius: int) -> None:
+    generator = np.random.default_rng(num_picks)
+    score = np.round(generator.normal(size=(53, 71)) * 4).astype(np.float32)
+    group = np.repeat(np.arange(53)[:, None] ** 2 // 400, 71, axis=1)  # groups of very different sizes
+    tie = generator.normal(size=score.shape).astype(np.float32)
+    got = fair_picks(torch.from_numpy(score), torch.from_numpy(group), num_picks, radius, None, torch.from_numpy(tie))
+    assert got.tolist() == picking.fair_picks(score, group, num_picks, radius, None, tie)
+
+
+def test_one_group_is_the_greedy_rule_and_every_group_gets_its_share() -> None:
+    score = torch.rand(40, 60)
+    assert torch.equal(fair_picks(score, torch.zeros(40, 60, dtype=torch.uint8), 50, 2), greedy_picks(score, 50, 2))
+    group = torch.arange(60).div(20, rounding_mode="floor").expand(40, 60)
+    picked = fair_picks(score + group, group, 31, 2)
+    assert sorted(group[picked[:, 0], picked[:, 1]].bincount().tolist()) == [10, 10, 11]
+
+
+@pytest.mark.parametrize("group", [torch.zeros(4, 5), torch.zeros(5, 4, dtype=torch.int64)])
+def test_groups_are_integers_of_the_same_shape(group: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="group must be integers"):
+        fair_picks(torch.rand(4, 5), group, 1, 1)
 
 
 @pytest.mark.gpu

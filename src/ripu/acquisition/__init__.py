@@ -8,6 +8,7 @@ Legend of all files: B batch, C classes, H W size of the maps, h w size of the l
 """
 
 from ripu.acquisition.canny_entropy import CannyEntropy
+from ripu.acquisition.color_clusters import ColorClusters
 from ripu.acquisition.impurity_only import ImpurityOnly
 from ripu.acquisition.interface import Acquisition, ScoreMaps
 from ripu.acquisition.margin import Margin
@@ -19,6 +20,7 @@ from ripu.acquisition.uncertainty_only import UncertaintyOnly
 __all__ = [
     "Acquisition",
     "CannyEntropy",
+    "ColorClusters",
     "ImpurityOnly",
     "Margin",
     "RandomScore",

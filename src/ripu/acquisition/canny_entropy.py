@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ripu.acquisition.interface import ScoreMaps
+from ripu.acquisition.interface import ScoreMaps, check_images
 from ripu.acquisition.uncertainty_only import UncertaintyOnly
 from ripu.functional import check_radius
 from ripu.io.errors import ConfigError
@@ -46,10 +46,7 @@ class CannyEntropy:
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int], *, images: Tensor) -> ScoreMaps:
         """Score a batch; resize its images, which must fit the logits (else ConfigError), to ``size`` first."""
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8 or len(images) != len(logits):
-            raise ConfigError(
-                f"images must be uint8 RGB ({len(logits)}, h, w, 3), not {tuple(images.shape)} of {images.dtype}."
-            )
+        check_images(images, logits)
         uncertainty_BHW = UncertaintyOnly(self.radius, self.pixel)(logits, size, keys).score
         is_edge_BHW = torch.empty(uncertainty_BHW.shape, dtype=torch.bool)
         for is_edge_HW, image in zip(is_edge_BHW, images.cpu().numpy(), strict=True):

@@ -10,23 +10,34 @@ import torch
 from torch import Tensor
 
 from ripu.functional import check_radius, map_pixels, window_mean
+from ripu.io.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class ScoreMaps:
-    """Maps at the size of the labels, on the device of the logits; all (B, H, W) float32.
+    """Maps at the size of the labels, on the device of the logits; all (B, H, W), float32 but for the groups.
 
     Attributes:
         score: The highest are picked.
         tie_break: Of equal scores the larger one wins. None: row, then column decide.
         impurity: In nats (Eq. 4), for reports; None if the score does not use it.
         uncertainty: Eq. 5 or the pixel's own, for reports; None if the score does not use it.
+        group: Groups that take turns in picking, integers; None: the highest scores are picked, wherever they lie.
     """
 
     score: Tensor
     tie_break: Tensor | None = None
     impurity: Tensor | None = None
     uncertainty: Tensor | None = None
+    group: Tensor | None = None
+
+
+def check_images(images: Tensor, logits: Tensor) -> None:
+    """Refuse images that are not uint8 RGB, one for each of the logits."""
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8 or len(images) != len(logits):
+        raise ConfigError(
+            f"images must be uint8 RGB ({len(logits)}, h, w, 3), not {tuple(images.shape)} of {images.dtype}."
+        )
 
 
 class Acquisition(Protocol):
@@ -34,6 +45,7 @@ class Acquisition(Protocol):
 
     Attributes:
         needs_image: True if the call needs ``images``: uint8 (B, h, w, 3) RGB at any size.
+        has_groups: True if its maps have groups; a score without this attribute has none.
     """
 
     needs_image: ClassVar[bool]

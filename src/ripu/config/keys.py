@@ -131,6 +131,7 @@ TABLE: Mapping[str, Key] = {
     "mode.budget_per": _asking(one_of("image", "dataset")),
     "mode.image_cap": _asking(number("1 or more", least=1) | NOTHING),
     "acquisition.*": _asking(target="score"),
+    "first_round.*": _asking(target="score"),
     "oracle.*": _asking(target="oracle"),
     "oracle.wait": _person(one_of("exit", "hold")),
     "oracle.hold_minutes": _person(POSITIVE, unused=(_EXITS,)),

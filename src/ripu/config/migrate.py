@@ -27,6 +27,7 @@ class _Same:
 _DEFAULTS: Mapping[str, Any] = {
     # Groups
     "start": {"run": None, "labels": None, "ids": "train", "missing_masks": "refuse"},
+    "first_round": {},
     "oracle": {"_target_": "ripu.selection.oracles.GroundTruthOracle"},
     "region": {"_target_": "ripu.regions.Square", "radius": _Same("mode.radius")},
     # Keys of groups; a key is left out if its group is missing.

@@ -232,6 +232,7 @@ class RunSpec:
     mode: str  # name of the labelling mode
     budget: float  # as configured
     acquisition: Node
+    first_round: Node | None  # the score of the first round; None for that of acquisition
     oracle: Node
     region_node: Node | None  # describes region; None for the squares of the query
     model: Node  # with checkpoint: weights of a whole network to start from
@@ -251,6 +252,12 @@ class RunSpec:
     def has_rounds(self) -> bool:
         """True if the run asks for labels; with ``selection_steps=[]`` it trains on those that it begins with."""
         return bool(self.plan.selection_steps)
+
+    @property
+    def scores(self) -> dict[str, str | None]:
+        """The class names of the score and of that of the first round, as results name them."""
+        nodes = {"acquisition": self.acquisition, "first_round": self.first_round}
+        return {key: None if node is None else str(node["_target_"]).rpartition(".")[2] for key, node in nodes.items()}
 
     @cached_property
     def person(self) -> PersonSpec | None:
@@ -318,6 +325,7 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
         mode=config["mode"]["name"],
         budget=config["budget"],
         acquisition=config["acquisition"],
+        first_round=config["first_round"] or None,
         oracle=config["oracle"],
         region_node=config["region"],
         model=config["model"],

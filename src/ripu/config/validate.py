@@ -71,6 +71,8 @@ def known_keys(config_name: str, choices: Mapping[str, str | None] | None = None
         for path in _option_files(group, None if choices is None else choices[group.name]):
             if "@package _global_" not in path.read_text("utf-8"):
                 add(path, f"{group.name}.")
+                if not _file_leaves(path):  # an option that stands for nothing
+                    found.setdefault(group.name, {dict})
     return {key: frozenset(kinds) for key, kinds in found.items()}
 
 

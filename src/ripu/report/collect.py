@@ -24,7 +24,7 @@ STARTS = ("start.run", "start.labels", "model.checkpoint")
 SETTINGS_WITHOUT_ROUNDS = ("source_only", "fully_supervised")
 """Settings that query nothing; mode, score and budget mean nothing for them."""
 
-_WITHOUT_ROUNDS = ("mode", "region", "acquisition", "budget", "selection_steps", "dataset.static_mask")
+_WITHOUT_ROUNDS = ("mode", "region", "acquisition", "first_round", "budget", "selection_steps", "dataset.static_mask")
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,17 @@ class RunRecord:
         """Data set, mode, setting, acquisition and budget; a run without rounds has a dash where one means nothing."""
         results, config = self.results, self.config
         setting = str(results.get("setting", config.get("setting.name", "?")))
-        target = str(config.get("acquisition._target_", "?")).rpartition(".")[2]
+        scores = {
+            name: str(config[f"{name}._target_"]).rpartition(".")[2]
+            for name in ("acquisition", "first_round")
+            if f"{name}._target_" in config
+        }
         has_rounds = setting not in SETTINGS_WITHOUT_ROUNDS and config.get("selection_steps") != []
         given = {
             "dataset": str(results.get("dataset", config.get("dataset.name", "?"))),
             "mode": str(results.get("mode", config.get("mode.name", "?"))),
             "setting": setting,
-            "acquisition": str(results.get("acquisition", target)),
+            "acquisition": score_words({"acquisition": "?", **scores, **results}),
             "budget": number(results.get("budget", config.get("budget"))),
         }
         return given if has_rounds else given | dict.fromkeys(("mode", "acquisition", "budget"), "–")
@@ -77,6 +81,16 @@ class RunRecord:
             found[key] = file + title_words(self.parent.title)
             found |= {f"{key}.{name}": value for name, value in self.parent.compared.items()}
         return found
+
+
+def score_words(results: Mapping[str, Any]) -> str:
+    """Return the name of the score of a run, after that of its first round if it is another one.
+
+    >>> score_words({"acquisition": "RipuScore", "first_round": "RandomScore"})
+    'RandomScore, then RipuScore'
+    """
+    first = results.get("first_round")
+    return f"{first}, then {results['acquisition']}" if first else str(results["acquisition"])
 
 
 def number(value: Any) -> str:

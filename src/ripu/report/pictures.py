@@ -23,6 +23,7 @@ from ripu.io.writing import TMP_PREFIX, publish, writing
 from ripu.loading.samples import EvalScenes, PoolScenes
 from ripu.models.interface import evaluating
 from ripu.module import RipuModule
+from ripu.report.collect import score_words
 from ripu.report.page import try_page
 from ripu.report.painting import dimmed, paint, round_table
 from ripu.report.plots import start
@@ -179,7 +180,7 @@ def write_curve(path: Path, results: Mapping[str, Any]) -> None:
     axes[1].set(xlabel="target pixels queried (%)")
     for axis in axes:
         axis.grid(alpha=0.3)
-    words = " ".join(str(results[key]) for key in ("dataset", "mode", "setting", "acquisition"))
+    words = " ".join([*(str(results[key]) for key in ("dataset", "mode", "setting")), score_words(results)])
     figure.suptitle(f"{words}, seed {results['seed']}")
     with writing(path):
         figure.savefig(path, dpi=120)

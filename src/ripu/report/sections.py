@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ripu.inference import palette
 from ripu.labelstore import LabelStoreError, all_planned_picks
 from ripu.report.charts import line_chart, reliability
-from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS
+from ripu.report.collect import SETTINGS_WITHOUT_ROUNDS, score_words
 from ripu.report.gallery import old_pictures, painted_url, picture_url
 from ripu.report.rundata import RunData
 from ripu.report.storage import MOST_WIDTH
@@ -55,6 +55,7 @@ def head(data: RunData) -> Content:
     results, curve, rounds = data.results, data.curve, data.rounds
     has_rounds = results.get("setting") not in SETTINGS_WITHOUT_ROUNDS
     words = ("dataset", "mode", "setting", "acquisition") if has_rounds else ("dataset", "setting")
+    named = {**results, "acquisition": score_words(results)} if results.get("acquisition") else results
     last, first = (curve[-1], curve[0]) if curve else ({}, {})
     before = next((one for one in curve if rounds and one["step"] == rounds[0]["step"]), first)
     miou, labelled = last.get("mIoU"), last.get("labelled_fraction")
@@ -63,7 +64,7 @@ def head(data: RunData) -> Content:
     scores = results if data.is_finished else last
     known = [(int(one["step"]), float(one["mIoU"])) for one in curve if one.get("mIoU") is not None]
     return {
-        "title": " · ".join(str(results[key]) for key in words if results.get(key) is not None) or data.run.name,
+        "title": " · ".join(str(named[key]) for key in words if named.get(key) is not None) or data.run.name,
         "miou": miou,
         "gain": miou - before["mIoU"] if miou is not None and before is not last else None,
         "labelled": labelled,

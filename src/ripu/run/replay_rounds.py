@@ -72,6 +72,7 @@ def replay_rounds(
         "mode": base.config["mode"],
         "region": base.region_node,
         "acquisition": {name: job.acquisition for name, job in jobs.items()},
+        "first_round": base.first_round,
     }
     _check_same(inputs, out, jobs)
     scenes = make_scenes(base)
@@ -101,7 +102,7 @@ def replay_rounds(
                     index,
                     index + 1,
                     network=source.network,
-                    pool=source.pool(with_images=engine.scorer.needs_image),
+                    pool=source.pool(with_images=engine.scorer.of_round(index).needs_image),
                     device=source.device,
                     progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(engine.scorer.image_ids)),
                 )

@@ -138,7 +138,7 @@ def _origin(path: Path, spec: RunSpec, stored: Mapping[str, Any]) -> dict[str, A
         "dataset": spec.dataset.name,
         "setting": spec.setting.name,
         "mode": spec.mode,
-        "acquisition": str(spec.acquisition["_target_"]).rsplit(".", 1)[-1],
+        **spec.scores,
         "seed": spec.seed,
         "exported_by": provenance()["version"],
     }

@@ -95,7 +95,7 @@ def facts(spec: RunSpec) -> dict[str, Any]:
         "dataset": spec.dataset.name,
         "mode": spec.mode,
         "setting": spec.setting.name,
-        "acquisition": str(spec.acquisition["_target_"]).rsplit(".", 1)[-1],
+        **spec.scores,
         "budget": spec.budget,
         "seed": spec.seed,
         "max_steps": spec.plan.max_steps,

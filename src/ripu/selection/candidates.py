@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ripu.acquisition import Acquisition
+from ripu.acquisition import Acquisition, ScoreMaps
 from ripu.functional import map_entropy_and_label
 from ripu.labelstore import Regions
 
@@ -28,7 +28,7 @@ class Candidates:
     Attributes:
         index: The image.
         places: (N, 2) int64 rows and columns.
-        scores: (N,) float32, never rising, so any cut takes the first few.
+        scores: (N,) float32, never rising unless groups take turns, so any cut takes the first few.
         pixels: (N,) int64, the cost of each in the unit of the budget: its pixels, or 1 for windows, whose budget
             counts picks.
         regions: The pixels of each region of fixed shape; None for the round's squares.
@@ -98,11 +98,13 @@ def fixed_candidates(
     place = np.zeros(len(counts), dtype=np.int64)
     is_used = counts > 0
     place[is_used] = order[(starts[:-1] + counts // 2)[is_used]]
-    score, impurity, uncertainty = _region_scores(acquisition, logits, partition, counts, place, key, extra or {})
+    maps, score, impurity, uncertainty = _region_scores(acquisition, logits, partition, counts, place, key, extra or {})
     is_open = is_used & (np.bincount(flat[order], asked.reshape(-1)[order], len(counts)) == 0)
     regions = np.flatnonzero(is_open)
     tie_break = np.zeros(len(counts)) if uncertainty is None else uncertainty
     ranked = regions[np.lexsort((-tie_break[regions], -score[regions]))]
+    if maps.group is not None:
+        ranked = _in_turns(ranked, _majorities(maps.group, partition, len(counts)))
     fits = int(np.searchsorted(np.cumsum(counts[ranked]), limit_px, side="right"))
     chosen = ranked[: max(fits, int(at_least_one))]
     return Candidates(
@@ -124,8 +126,8 @@ def _region_scores(
     place: NDArray[np.int64],
     key: int,
     extra: dict[str, Any],
-) -> tuple[NDArray[np.float32], FloatArray | None, FloatArray | None]:
-    """Return (R,) score, impurity and uncertainty: Eq. (4) to (6) with the region in place of the window.
+) -> tuple[ScoreMaps, NDArray[np.float32], FloatArray | None, FloatArray | None]:
+    """Return the maps of pixels, and (R,) score, impurity and uncertainty: Eq. (4) to (6) with regions for windows.
 
     The maps that a score returns tell its parts. With impurity, the score of a region is the impurity of its predicted
     labels, times the mean uncertainty of its pixels if there is one. Without impurity, it is the mean score of its
@@ -139,7 +141,7 @@ def _region_scores(
     of_pixels: Acquisition = replace(acquisition, **changes)  # type: ignore[type-var]
     maps = of_pixels(logits, size, [key], **extra)
     if maps.impurity is None and maps.uncertainty is None:
-        return maps.score[0].reshape(-1).float().cpu().numpy()[place], None, None
+        return maps, maps.score[0].reshape(-1).float().cpu().numpy()[place], None, None
     flat = partition.reshape(-1)
     inside = flat >= 0
     numbers = flat[inside].astype(np.int64)
@@ -150,7 +152,7 @@ def _region_scores(
 
     uncertainty = None if maps.uncertainty is None else means(maps.uncertainty)
     if maps.impurity is None:
-        return means(maps.score).astype(np.float32), None, uncertainty
+        return maps, means(maps.score).astype(np.float32), None, uncertainty
     num_classes = int(logits.shape[1])
     _, label = map_entropy_and_label(logits, size)
     label_M = label[0].reshape(-1).cpu().numpy().astype(np.int64)[inside]
@@ -160,7 +162,28 @@ def _region_scores(
     size_R = np.maximum(counts, 1)
     impurity = np.maximum(0.0, (counts * np.log(size_R) - nlogn_R) / size_R)
     score = impurity if uncertainty is None else impurity * uncertainty
-    return score.astype(np.float32), impurity, uncertainty
+    return maps, score.astype(np.float32), impurity, uncertainty
+
+
+def _majorities(group_BHW: Tensor, partition: NDArray[np.int32], num_regions: int) -> NDArray[np.int64]:
+    """Return the most frequent group of the pixels of each region, (R,); the lowest of equally frequent ones."""
+    group = group_BHW[0].reshape(-1).cpu().numpy().astype(np.int64)
+    flat, inside, num_groups = partition.reshape(-1), partition.reshape(-1) >= 0, int(group.max()) + 1
+    pairs = flat[inside].astype(np.int64) * num_groups + group[inside]
+    most: NDArray[np.int64] = np.bincount(pairs, minlength=num_regions * num_groups).reshape(-1, num_groups).argmax(1)
+    return most
+
+
+def _in_turns(ranked: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ranked regions in the order in which their groups pick them in turns.
+
+    >>> _in_turns(np.array([3, 0, 2, 1]), np.array([5, 7, 5, 5])).tolist()
+    [3, 1, 0, 2]
+    """
+    turn, own = np.zeros(len(ranked), dtype=np.int64), group[ranked]
+    for number in np.unique(own):
+        turn[own == number] = np.arange((own == number).sum())
+    return ranked[np.argsort(turn, kind="stable")]
 
 
 def grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -104,6 +104,22 @@ class SelectionEngine:
             SelectionError: The round failed on this rank or on another; nothing is committed. Or it is committed, but a
                 rank on another machine does not see it.
         """
+        engine = replace(self, scorer=self.scorer.of_round(index))
+        return engine._run(store, index, step, network, pool, device, ranks, progress, watch)
+
+    def _run(
+        self,
+        store: LabelStore,
+        index: int,
+        step: int,
+        network: Callable[[Tensor], Tensor],
+        pool: Callable[[list[int]], DataLoader[Any]],
+        device: torch.device,
+        ranks: Ranks,
+        progress: Callable[[int, int], None],
+        watch: Watch | None,
+    ) -> RoundTally:
+        """Run a round with the scorer's own score."""
         together = Together(ranks, f"round {index} at step {step}")
         spec, is_committed = together(lambda: self._begin(store, index, step))
         part = _Part(self, store, spec, is_committed, ranks.rank)

@@ -60,16 +60,9 @@ def greedy_picks(
 def _pick(
     score_HW: Tensor, num_picks: int, suppress_radius: int, available: Tensor | None, tie_break: Tensor | None
 ) -> list[tuple[int, int]]:
-    for name, values in (("score", score_HW), ("tie_break", tie_break)):
-        if values is not None and values.numel() and bool(values.amax().isnan()):
-            row, column = values.isnan().nonzero()[0].tolist()
-            count = int(values.isnan().sum())
-            raise ConfigError(f"{name} is NaN at {count} pixel(s), first at row {row}, column {column}.")
+    _refuse_nan(score_HW, tie_break)
     height, width = score_HW.shape
-    left = score_HW if score_HW.dtype in (torch.float32, torch.float64) else score_HW.float()
-    if available is not None:
-        left = torch.where(available, left, -torch.inf)
-    left = left.reshape(-1)
+    left = _without_blocked(score_HW, available)
     tie_flat = None if tie_break is None else tie_break.detach().reshape(-1)
     reach = min(suppress_radius, max(height, width))
     side, stride = 2 * reach + 1, width + 2 * reach
@@ -98,6 +91,126 @@ def _pick(
         left[torch.from_numpy(candidates).to(left.device)] = -torch.inf
         num_candidates *= 4
     return picks
+
+
+def _refuse_nan(score_HW: Tensor, tie_break: Tensor | None) -> None:
+    for name, values in (("score", score_HW), ("tie_break", tie_break)):
+        if values is not None and values.numel() and bool(values.amax().isnan()):
+            row, column = values.isnan().nonzero()[0].tolist()
+            count = int(values.isnan().sum())
+            raise ConfigError(f"{name} is NaN at {count} pixel(s), first at row {row}, column {column}.")
+
+
+def _without_blocked(score_HW: Tensor, available: Tensor | None) -> Tensor:
+    """Return the flat scores, at least float32; -inf where nothing is available."""
+    left = score_HW if score_HW.dtype in (torch.float32, torch.float64) else score_HW.float()
+    return (left if available is None else torch.where(available, left, -torch.inf)).reshape(-1)
+
+
+def fair_picks(
+    score_HW: Tensor,
+    group_HW: Tensor,
+    num_picks: int,
+    suppress_radius: int,
+    available: Tensor | None = None,
+    tie_break: Tensor | None = None,
+) -> Tensor:
+    """Pick as :func:`greedy_picks` does, but let groups of pixels take turns.
+
+    Equal to: repeat ``num_picks`` times {of the groups with the fewest picks so far that have an available pixel, take
+    the best pixel; make all pixels within ``suppress_radius`` of it unavailable, whatever their group}. A group whose
+    pixels run out leaves its share to the others.
+
+    Args:
+        group_HW: (H, W) integers, the group of each pixel.
+        score_HW, num_picks, suppress_radius, available, tie_break: See :func:`greedy_picks`.
+
+    Returns:
+        (n, 2) int64 rows and columns in picking order, on the device of the scores.
+
+    Raises:
+        ConfigError: As :func:`greedy_picks`, or groups that are no integers of the same shape.
+
+    >>> fair_picks(torch.tensor([[1.0, 5.0, 4.0, 3.0]]), torch.tensor([[0, 1, 1, 1]]), 2, 0).tolist()
+    [[0, 1], [0, 0]]
+    """
+    _check(score_HW, num_picks, suppress_radius, available, tie_break)
+    if group_HW.shape != score_HW.shape or group_HW.is_floating_point():
+        raise ConfigError(
+            f"group must be integers of the score's shape {tuple(score_HW.shape)}, not {tuple(group_HW.shape)} of "
+            f"{group_HW.dtype}."
+        )
+    picks: list[tuple[int, int]] = []
+
+    def task() -> None:
+        picks.extend(_pick_in_turns(score_HW.detach(), group_HW, num_picks, suppress_radius, available, tie_break))
+
+    for_each(task, [()], score_HW.device)
+    return torch.tensor(picks, dtype=torch.int64, device=score_HW.device).reshape(-1, 2)
+
+
+def _pick_in_turns(
+    score_HW: Tensor,
+    group_HW: Tensor,
+    num_picks: int,
+    suppress_radius: int,
+    available: Tensor | None,
+    tie_break: Tensor | None,
+) -> list[tuple[int, int]]:
+    _refuse_nan(score_HW, tie_break)
+    left = _without_blocked(score_HW, available)
+    tie_flat = None if tie_break is None else tie_break.detach().reshape(-1)
+    is_blocked = np.zeros(score_HW.shape, dtype=np.bool_)
+    flat, group_flat = is_blocked.reshape(-1), group_HW.reshape(-1)
+    queues = []
+    for number in torch.unique(group_flat).tolist():
+        place = (group_flat == number).nonzero().flatten()
+        queues.append(_Queue(place, left[place], None if tie_flat is None else tie_flat[place], num_picks))
+    picks: list[tuple[int, int]] = []
+    while len(picks) < num_picks:
+        heads: list[tuple[tuple[float, float, int], _Queue]] = []
+        for queue in sorted(queues, key=lambda queue: queue.num_picks):
+            if heads and queue.num_picks > heads[0][1].num_picks:
+                break
+            if (head := queue.head(flat)) is not None:
+                heads.append((head, queue))
+        if not heads:
+            break
+        (_, _, place), queue = max(heads, key=lambda one: one[0])
+        row, column = divmod(-place, score_HW.shape[1])
+        is_blocked[max(0, row - suppress_radius) : row + suppress_radius + 1][
+            :, max(0, column - suppress_radius) : column + suppress_radius + 1
+        ] = True
+        queue.num_picks += 1
+        picks.append((row, column))
+    return picks
+
+
+class _Queue:
+    """The pixels of a group, best first, and the number of its picks; its best few are fetched and sorted at a time."""
+
+    def __init__(self, place: Tensor, score: Tensor, tie_break: Tensor | None, num_picks: int) -> None:
+        self._place, self._score, self._tie_break = place, score, tie_break
+        self._next = max(_FEWEST_CANDIDATES, _CANDIDATES_PER_PICK * num_picks)
+        self._fetched: list[tuple[float, float, int]] = []
+        self._at = self.num_picks = 0
+
+    def head(self, is_blocked: NDArray[np.bool_]) -> tuple[float, float, int] | None:
+        """Return score, tie break and minus the flat place of its best pixel that is left; None if there is none."""
+        while True:
+            while self._at < len(self._fetched):
+                if not is_blocked[-self._fetched[self._at][2]]:
+                    return self._fetched[self._at]
+                self._at += 1
+            best = torch.from_numpy(_best(self._score, self._tie_break, self._next)).to(self._score.device)
+            if not len(best):
+                self._fetched, self._at = [], 0
+                return None
+            tie = [0.0] * len(best) if self._tie_break is None else self._tie_break[best].double().tolist()
+            places = (-self._place[best]).tolist()
+            self._fetched = list(zip(self._score[best].double().tolist(), tie, places, strict=True))
+            self._score[best] = -torch.inf
+            self._next, self._at = 4 * self._next, 0
 
 
 def _best(score: Tensor, tie_break: Tensor | None, at_least: int) -> NDArray[np.int64]:

@@ -28,6 +28,7 @@ def report_round(store: LabelReader, index: int, tally: RoundTally, started: flo
 
     Returns:
         ``index``, ``step``, ``picks`` (places picked in this round) and ``seconds``;
+        ``acquisition``: the class of its score;
         ``labelled_fraction``: share of all target pixels queried so far, before the run too;
         ``void_fraction``: share of the pixels queried so far whose answer was void;
         ``class_pixels``: revealed pixels so far by class name, before the run too;
@@ -42,6 +43,7 @@ def report_round(store: LabelReader, index: int, tally: RoundTally, started: flo
     return {
         "index": index,
         "step": store.rounds[index].step,
+        "acquisition": store.rounds[index].info.get("acquisition"),
         **counts,
         "overlap": overlap,
         "overlap_by_chance": by_chance,

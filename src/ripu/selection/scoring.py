@@ -21,7 +21,7 @@ from ripu.labelstore import LabelReader, Round, square_regions
 from ripu.loading.order import seed_of
 from ripu.regions import RegionShape
 from ripu.selection.candidates import Candidates, fixed_candidates, grown
-from ripu.selection.picks import greedy_picks
+from ripu.selection.picks import fair_picks, greedy_picks
 from ripu.selection.query import Query
 from ripu.selection.ranks import SelectionError
 
@@ -40,6 +40,7 @@ class Scorer:
         excluded: Reads the static mask of an image, (H, W) bool, True where nothing may be queried; None for no mask.
         region: The shape of regions; None for the squares of the query.
         fit: ``stretch`` images to ``train_size``, or keep their proportions inside it.
+        first_round: The score of the first round; None for that of all rounds.
     """
 
     acquisition: Acquisition
@@ -51,8 +52,15 @@ class Scorer:
     excluded: Callable[[int], NDArray[np.bool_]] | None = None
     region: RegionShape | None = None
     fit: Fit = "stretch"
+    first_round: Acquisition | None = None
 
     def __post_init__(self) -> None:
+        if self.has_shared_budget and any(getattr(score, "has_groups", False) for score in self._scores):
+            names = ", ".join(type(score).__name__ for score in self._scores if getattr(score, "has_groups", False))
+            raise ConfigError(
+                "mode.budget_per=dataset compares the scores of all images, but the score shares out the picks of each "
+                f"image among its groups ({names}); use mode.budget_per=image, or another score"
+            )
         if self.is_fixed:
             if self.query.pixel:
                 raise ConfigError(
@@ -67,6 +75,16 @@ class Scorer:
                 )
         for size in set(self.label_sizes):
             self.grid(size)
+
+    @property
+    def _scores(self) -> tuple[Acquisition, ...]:
+        return (self.acquisition,) if self.first_round is None else (self.first_round, self.acquisition)
+
+    def of_round(self, round_index: int) -> Scorer:
+        """Return this scorer with the score of a round as that of all rounds."""
+        if self.first_round is None:
+            return self
+        return replace(self, acquisition=self._scores[min(round_index, 1)], first_round=None)
 
     @property
     def is_fixed(self) -> bool:
@@ -182,7 +200,8 @@ class Scorer:
         maps = self._score(logits, image, size if grid is None else self.fed_size(size), key)
         score, tie_break = maps.score[0], None if maps.tie_break is None else maps.tie_break[0]
         available = torch.from_numpy(~blocked).to(score.device)
-        picks = greedy_picks(score, num_picks, self.query.suppress_radius, available, tie_break)
+        rule = (num_picks, self.query.suppress_radius, available, tie_break)
+        picks = greedy_picks(score, *rule) if maps.group is None else fair_picks(score, maps.group[0], *rule)
         rows, columns = picks.unbind(1)
 
         def at_picks(batch: Tensor | None) -> NDArray[np.float64] | None:

@@ -44,6 +44,7 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
             check_room(query, size, spec.data.fed_size(size))
     scorer = Scorer(
         acquisition=instantiate(spec.acquisition),
+        first_round=None if spec.first_round is None else instantiate(spec.first_round),
         query=query,
         image_ids=tuple(image.image_id for image in images),
         label_sizes=sizes,

@@ -195,6 +195,7 @@ def _trial_spec(spec: RunSpec, folder: Path) -> RunSpec:
         beginnings=None,
         loggers=(),
         plan=_trial_plan(spec),
+        first_round=None if len(spec.plan.selection_steps) > 1 else spec.first_round,  # its round stands for all
         oracle={"_target_": "ripu.selection.oracles.GroundTruthOracle"},  # nobody waits for an answer
         data=replace(spec.data, cache=None, num_workers=0),  # reading is timed by itself
         protocol=replace(spec.protocol, source_sampling="uniform"),
