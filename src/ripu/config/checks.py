@@ -97,7 +97,7 @@ def _check_spec(spec: RunSpec) -> None:
     if spec.dry_run and spec.resume:
         raise ConfigError("dry_run=true forecasts a whole run, but resume=true continues one; leave one of them out")
     _check_start(spec)
-    if not spec.setting.uses_source and not spec.model_checkpoint and spec.start.run is None:
+    if spec.setting.needs_network and not spec.model_checkpoint and spec.start.run is None:
         raise ConfigError(
             f"setting={spec.setting.name} begins with a trained network; give "
             "model.checkpoint=RUN/checkpoints/final.ckpt of a run with setting=source_only, or start.run=RUN"

@@ -67,8 +67,10 @@ _NO_CONSISTENCY = (
 )
 _NO_PIXELS = Unused({"mode.pixel": False}, "mode={mode.name} queries regions, not pixels")
 _EXITS = Unused({"oracle.wait": "exit"}, "oracle.wait=exit ends the run instead of holding it")
-_OTHER_LENGTH = Unused({"setting.uses_source": False}, "setting={setting.name} has its own: see source_free")
+_OTHER_LENGTH = Unused({"setting.uses_source": False}, "setting={setting.name} has its own: see {setting.name}")
 _OTHER_SETTING = Unused({"setting.uses_source": True}, "setting={setting.name} is another one")
+_NOT_SOURCE_FREE = (_OTHER_SETTING, Unused({"setting.name": "target_only"}, "setting={setting.name} is another one"))
+_NOT_TARGET_ONLY = (_OTHER_SETTING, Unused({"setting.name": "source_free"}, "setting={setting.name} is another one"))
 
 # Groups whose keys have something in common.
 _technical = partial(Key, may_change=True, is_compared=False)  # says where and how fast a run goes, not what it learns
@@ -159,6 +161,7 @@ TABLE: Mapping[str, Key] = {
     "setting.name": Key(),
     "setting.target_labels": Key(one_of("revealed", "all", "none")),
     "setting.uses_source": Key(),
+    "setting.needs_network": _copied(),  # setting.name tells it
     "setting.max_steps": Key(whole(1)),
     "setting.pretrain_fraction": Key(rules.SHARE),
     "setting.selection_fractions": Key(rules.FRACTIONS),
@@ -238,8 +241,10 @@ TABLE: Mapping[str, Key] = {
     "dataset.recipe.selection_fractions": Key(
         rules.FRACTIONS, unused=(_OTHER_LENGTH, Unused({"selection_steps": GIVEN}, "selection_steps is given"))
     ),
-    "dataset.recipe.source_free.max_steps": _copied(whole(1), unused=(_OTHER_SETTING,)),
-    "dataset.recipe.source_free.selection_fractions": _copied(rules.FRACTIONS, unused=(_OTHER_SETTING,)),
+    "dataset.recipe.source_free.max_steps": _copied(whole(1), unused=_NOT_SOURCE_FREE),
+    "dataset.recipe.source_free.selection_fractions": _copied(rules.FRACTIONS, unused=_NOT_SOURCE_FREE),
+    "dataset.recipe.target_only.max_steps": _copied(whole(1), unused=_NOT_TARGET_ONLY),
+    "dataset.recipe.target_only.selection_fractions": _copied(rules.FRACTIONS, unused=_NOT_TARGET_ONLY),
     "dataset.recipe.source_sampling": Key(one_of("uniform", "class_balanced"), is_optional=True),
     "dataset.recipe.flip": _evaluation(YES_NO, is_optional=True),
     "dataset.recipe.source_size": Key(SIZE),

@@ -52,6 +52,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "protocol.score_numerics": "exact",
     "protocol.source_sampling": "uniform",
     "setting.max_steps": _Same("dataset.recipe.max_steps"),
+    "setting.needs_network": False,
     "setting.pretrain_fraction": _Same("dataset.recipe.pretrain_fraction"),
     "setting.selection_fractions": _Same("dataset.recipe.selection_fractions"),
     "setting.uses_source": True,

@@ -45,6 +45,11 @@ class DatasetSpec:
     val: Node
     static_mask: str | None  # a grey PNG, non-zero where nothing may be queried
 
+    @property
+    def has_source(self) -> bool:
+        """False if the description names no source images (data of one's own with a target alone)."""
+        return "images" not in self.source or self.source["images"] is not None
+
 
 @dataclass(frozen=True)
 class SettingSpec:
@@ -53,6 +58,7 @@ class SettingSpec:
     name: str
     target_labels: str  # revealed (by rounds), all or none
     uses_source: bool  # False: no source image is read
+    needs_network: bool  # True: it begins with a trained network
 
     @property
     def is_active(self) -> bool:

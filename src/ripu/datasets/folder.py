@@ -179,7 +179,7 @@ _NEEDED = {
     "them. Label a few images of the target domain (ten are a start) and name them in dataset.val.images and "
     "dataset.val.labels",
     "source": "dataset.source needs images with labels: training starts on them; name dataset.source.images and "
-    ".labels",
+    ".labels, or train without a source: setting=target_only",
 }
 
 

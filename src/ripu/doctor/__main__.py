@@ -47,7 +47,9 @@ def doctor(cfg: DictConfig) -> dict[str, Any]:
     check_values(cfg, "doctor")
     config = plain(cfg)
     reader = make_reader(config["data"]["bands"], config["data"]["value_range"])
-    parts = load_parts(make_dataset(config["dataset"]), reader, is_lenient=True)
+    dataset = make_dataset(config["dataset"])
+    named = ("source", "target", "val") if dataset.has_source else ("target", "val")
+    parts = load_parts(dataset, reader, is_lenient=True, parts=named)
     if config["data"]["value_range"] == "percentiles":
         measured = measure_ranges([scene.image for scene in parts["target"].scenes], reader, skips=True)
         parts = {name: replace(part, image_reader=with_ranges(reader, measured)) for name, part in parts.items()}

@@ -35,6 +35,9 @@ def examine(
         # If ids are not what they are taken for, counts of classes mean nothing.
         found += ids or checks.judge_classes(name, scenes.taxonomy, facts[name])
         found += checks.find_copies(name, scenes, facts[name])
+    if "source" not in parts:
+        what = "no source is described (dataset.source.images)"
+        found.append(Finding(NOTE, "source", what, "nothing to do with setting=target_only; other settings need one"))
     found += checks.find_unpaired(parts)
     found += checks.find_leaks(parts, facts)
     return sorted(found, key=lambda one: (ERROR, WARNING, NOTE).index(one.level))

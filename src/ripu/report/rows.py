@@ -91,7 +91,7 @@ def make_rows(records: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
                     runs[one.seed] = one
             by_seed = sorted(runs.values(), key=lambda run: (run.seed is None, run.seed))
             rows.append(Row(group[0].title, also, tuple(by_seed)))
-    settings = ("source_only", "active", "source_free", "fully_supervised")
+    settings = ("source_only", "active", "source_free", "target_only", "fully_supervised")
 
     def order(row: Row) -> tuple[Any, ...]:
         title = row.title

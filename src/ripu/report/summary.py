@@ -24,14 +24,15 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
         return f"{name:<22}{step:>7}{100 * scores['labelled_fraction']:>9.2f}%{scores['mIoU']:>8.2f}{more}"
 
     evaluations, done = results["evaluations"], 0
-    starts_trained = (results.get("start") or {}).get("run") is not None
+    # Without a source, or from a run that has seen the target, nothing is known of the source alone.
+    begins_otherwise = results.get("setting") == "target_only" or (results.get("start") or {}).get("run") is not None
     for entry in evaluations:
         name = f"after round {done}"
         if not done:
             # Without pre-training, the target is trained on (negative learning) before the first round; a warm start
             # brings a network that has seen it.
             pretrained = results.get("pretrain_steps", evaluations[0]["step"])
-            name = "source only" if not starts_trained and entry["step"] <= pretrained else "before round 1"
+            name = "source only" if not begins_otherwise and entry["step"] <= pretrained else "before round 1"
         lines.append(row(name, entry["step"], entry))
         done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
     lines.append(row("final", results["max_steps"], results))

@@ -36,6 +36,12 @@ def make_scenes(spec: RunSpec) -> Scenes:
     if spec.setting.target_labels == "all" and not target.is_labelled:
         raise ConfigError(f"setting={spec.setting.name} needs every label of {target.name}, but some are missing")
     unlabelled = sum(scene.label is None for scene in target.scenes)
+    knows_nothing = not (spec.setting.uses_source or spec.setting.needs_network or spec.start.has_labels)
+    if knows_nothing and unlabelled == len(target) and spec.person is None:
+        raise ConfigError(
+            f"setting={spec.setting.name} learns from revealed labels alone, but no image of {target.name} has a label "
+            "and nobody is asked; let people answer (oracle=human), or give dataset.target.labels or start.labels"
+        )
     if unlabelled and spec.has_rounds and spec.person is None:
         _log.warning(
             "%d of the %d images of %s have no label, and nobody can answer (oracle=human asks people): queries "
