@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import struct
-import warnings
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from ripu.datasets import tiff_pages
 from ripu.datasets.errors import SceneError
 
 MAX_PIXELS = 2**27
@@ -31,8 +32,8 @@ _SMALLER = "cut it into smaller images or scale it down, or take it out of the f
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Endings (lower case) of the files that count as images."""
 
-_COLOURS = (2, 5, 6, 8)  # RGB, CMYK, YCbCr and L*a*b* in the header of a TIFF
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # Pillow's other readers start programs or are not needed here
+_lock = threading.Lock()
 _PNG_EXIF = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})  # may store a PNG's orientation
 
 
@@ -72,31 +73,36 @@ def naming_file(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path, most_pixels: float = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open an image of one of :data:`FORMATS`, and refuse one of absurd size before it is decoded.
 
     Raises:
         SceneError: The file is missing, damaged (even if that shows only when the caller decodes it) or claims more
-            than :data:`MAX_PIXELS`.
+            than ``most_pixels``.
     """
     if path.exists() and not path.is_file():  # reading a pipe would block forever
         raise SceneError(f"{path} is not a regular file; put the image itself there, or take the scene out")
     with naming_file(path):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below applies instead
-                file = Image.open(path, formats=FORMATS)
-        except Image.DecompressionBombError as error:
-            raise SceneError(
-                f"{path} claims far more than {MAX_PIXELS} pixels and is not decoded; {_SMALLER}"
-            ) from error
+        with _without_pillows_limit():  # the limit below applies instead
+            file = Image.open(path, formats=FORMATS)
         with file:
             width, height = file.size
-            if width * height > MAX_PIXELS:
+            if width * height > most_pixels:
                 raise SceneError(
-                    f"{path} claims {width} x {height} pixels, more than {MAX_PIXELS}, and is not decoded; {_SMALLER}"
+                    f"{path} claims {width} x {height} pixels, more than {most_pixels}, and is not decoded; {_SMALLER}"
                 )
             yield file
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Read headers of any size; Pillow's own limit belongs to the whole process."""
+    with _lock:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class ImageHeader:
         num_bands: Bands without transparency: 1 for grey, 3 for colour and palettes; all samples of a TIFF.
         bits: Of a value.
         is_float: True if values are floating-point numbers.
+        num_pages: Pages of a TIFF without overviews and masks, or pictures of an animation; only the first is read.
     """
 
     size: tuple[int, int]
@@ -116,25 +123,28 @@ class ImageHeader:
     num_bands: int = 3
     bits: int = 8
     is_float: bool = False
+    num_pages: int = 1
 
 
-def read_header(path: Path) -> ImageHeader:
+def read_header(path: Path, most_pixels: float = MAX_PIXELS) -> ImageHeader:
     """Return what the header of an image file tells; nothing is decoded.
 
     Raises:
         SceneError: As :func:`open_image`.
     """
-    if (page := _tiff_page(path)) is not None:
-        turn = _tiff_turn(page)
+    if (page := _tiff_page(path, most_pixels)) is not None:
+        turn = tiff_pages.turn_of(page)
         size = (page.imagelength, page.imagewidth) if turn < 5 else (page.imagewidth, page.imagelength)
-        return ImageHeader(size, turn, page.samplesperpixel, page.dtype.itemsize * 8, page.dtype.kind == "f")
-    with open_image(path) as file:
+        bits, is_float = page.dtype.itemsize * 8, page.dtype.kind == "f"
+        return ImageHeader(size, turn, page.samplesperpixel, bits, is_float, tiff_pages.num_pages(path))
+    with open_image(path, most_pixels) as file:
         num_bands = 1 if file.mode in ("1", "L", "LA", "La", "I", "F") or file.mode.startswith("I;16") else 3
-        bits = {"I": 16, "F": 32}.get(file.mode, 16 if file.mode.startswith("I;16") or _is_deep_png(file) else 8)
-        return ImageHeader(upright_size(file), orientation(file), num_bands, bits, file.mode == "F")
+        bits = {"I": 16, "F": 32}.get(file.mode, 16 if file.mode.startswith("I;16") or is_deep_png(file) else 8)
+        pages = tiff_pages.num_pages(path) if file.format == "TIFF" else getattr(file, "n_frames", 1)
+        return ImageHeader(upright_size(file), orientation(file), num_bands, bits, file.mode == "F", pages)
 
 
-def read_values(path: Path, *, all_bands: bool = False) -> NDArray[Any]:
+def read_values(path: Path, *, all_bands: bool = False, most_pixels: float = MAX_PIXELS) -> NDArray[Any]:
     """Read an image file upright with its values as stored, (H, W, S), and palettes as their colours.
 
     Without ``all_bands``, transparency is dropped, and CMYK is RGB.
@@ -142,20 +152,30 @@ def read_values(path: Path, *, all_bands: bool = False) -> NDArray[Any]:
     Raises:
         SceneError: The file is missing, damaged or absurdly large, or its compression is unknown.
     """
-    page = _tiff_page(path)
-    if page is not None and (all_bands or not _is_plain(page)):
+    page = _tiff_page(path, most_pixels)
+    if page is not None and (all_bands or not tiff_pages.is_plain(page)):
         with naming_file(path):
-            return _upright(_decoded_tiff(path), _tiff_turn(page))
-    with open_image(path) as file:
-        turn = orientation(file)
-        try:
-            file.load()
-        except (struct.error, TypeError, AttributeError) as error:  # EXIF values of the wrong kind
-            raise OSError(f"its EXIF data are damaged: {error}") from error
-        if isinstance(file, TiffImagePlugin.TiffImageFile):  # Pillow has turned it
-            turn = 1
-        values = _decoded_png(path, file.mode) if _is_deep_png(file) else _pillow_values(file, all_bands)
-        return _upright(values if all_bands or values.shape[2] not in (2, 4) else values[..., :-1], turn)
+            return upright(tiff_pages.read_page(path), tiff_pages.turn_of(page))
+    with open_image(path, most_pixels) as file:
+        turn = load(file)
+        if is_deep_png(file):
+            return upright(_shown(_decoded_png(path, file.mode), all_bands), turn)
+        return upright(pillow_values(file, all_bands), turn)
+
+
+def load(file: Image.Image) -> int:
+    """Decode an opened image, and return the orientation that it still has to be turned by."""
+    turn = orientation(file)
+    try:
+        file.load()
+    except (struct.error, TypeError, AttributeError) as error:  # EXIF values of the wrong kind
+        raise OSError(f"its EXIF data are damaged: {error}") from error
+    return 1 if isinstance(file, TiffImagePlugin.TiffImageFile) else turn  # Pillow has turned a TIFF
+
+
+def _shown(values: NDArray[Any], all_bands: bool) -> NDArray[Any]:
+    """Return values (H, W, S) without transparency unless all bands are wanted."""
+    return values if all_bands or values.shape[2] not in (2, 4) else values[..., :-1]
 
 
 @dataclass(frozen=True)
@@ -166,10 +186,12 @@ class ImageReader:
         bands: Numbers of the bands to read, from 1; None for colour: the first three bands, and grey as RGB.
         ranges: (low, high) values that become 0 and 255, one for all bands or one for each. None: 8-bit integers stay,
             other integers are of 16 bits, 0..65535, and floats are 0..1 (0..255 if any value exceeds 1).
+        most_pixels: Images that are decoded whole are refused if they claim more.
     """
 
     bands: tuple[int, ...] | None = None
     ranges: tuple[tuple[float, float], ...] | None = None
+    most_pixels: int = field(default=MAX_PIXELS, repr=False, compare=False)
 
     @property
     def num_bands(self) -> int:
@@ -182,7 +204,8 @@ class ImageReader:
         Raises:
             SceneError: The file is missing, damaged or absurdly large, or lacks a band.
         """
-        return self.scaled(self.chosen(read_values(path, all_bands=self.bands is not None), path))
+        values = read_values(path, all_bands=self.bands is not None, most_pixels=self.most_pixels)
+        return self.scaled(self.chosen(values, path))
 
     def chosen(self, values: NDArray[Any], path: Path) -> NDArray[Any]:
         """Return the bands to read, (H, W, B), of all values (H, W, S); ``path`` is for the message.
@@ -200,8 +223,12 @@ class ImageReader:
             )
         return values[..., [band - 1 for band in self.bands]]
 
-    def scaled(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return values (H, W, B) as uint8, scaled by ``ranges``, rounded and clipped; NaN becomes 0."""
+    def scaled(self, values: NDArray[Any], largest: float | None = None) -> NDArray[np.uint8]:
+        """Return values (H, W, B) as uint8, scaled by ``ranges``, rounded and clipped; NaN becomes 0.
+
+        ``largest`` is the largest value of the whole image, which decides on the scale of floats, if these are only a
+        part of it.
+        """
         if self.ranges is None and values.dtype == np.uint8:
             return np.ascontiguousarray(values)
         exact = values.astype(np.float64)
@@ -211,7 +238,7 @@ class ImageReader:
             low, high = np.array(self.ranges, dtype=np.float64).T
             exact = (exact - low) * (255.0 / (high - low))
         elif values.dtype.kind == "f":
-            exact *= 255.0 if exact.max(initial=0.0) <= 1.0 else 1.0
+            exact *= 255.0 if (exact.max(initial=0.0) if largest is None else largest) <= 1.0 else 1.0
         elif values.dtype.itemsize > 1:
             exact /= 257.0
         return np.clip(np.rint(exact), 0, 255).astype(np.uint8)
@@ -231,16 +258,16 @@ def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
 
 
-def _pillow_values(file: Image.Image, all_bands: bool) -> NDArray[Any]:
-    """Return the values of a decoded image, (H, W, S)."""
+def pillow_values(file: Image.Image, all_bands: bool) -> NDArray[Any]:
+    """Return the values of a decoded image, (H, W, S); transparency only with ``all_bands``."""
     if file.mode in ("I", "F") or file.mode.startswith("I;16"):
         return np.asarray(file)[..., None]
     kept = {"1": "L", "L": "L", "LA": "LA", "RGBA": "RGBA", "CMYK": "CMYK"} if all_bands else {"1": "L", "L": "L"}
     values = np.asarray(file.convert(kept.get(file.mode, "RGB")))
-    return values if values.ndim == 3 else values[..., None]
+    return _shown(values if values.ndim == 3 else values[..., None], all_bands)
 
 
-def _is_deep_png(file: Image.Image) -> bool:
+def is_deep_png(file: Image.Image) -> bool:
     """Return whether Pillow would cut the values of an opened PNG to 8 bits."""
     return file.format == "PNG" and file.mode in ("LA", "RGB", "RGBA") and _png_bits(Path(file.filename)) == 16  # type: ignore[attr-defined]
 
@@ -258,69 +285,30 @@ def _decoded_png(path: Path, mode: str) -> NDArray[Any]:
     return values[..., [0, -1]] if mode == "LA" else values
 
 
-def _tiff_page(path: Path) -> Any:
+def _tiff_page(path: Path, most_pixels: float) -> Any:
     """Return tifffile's header of a TIFF that Pillow would not keep whole; None for any other file.
 
     Raises:
-        SceneError: It claims more than :data:`MAX_PIXELS`, or more than four times as many values.
+        SceneError: It claims more than ``most_pixels``, or more than four times as many values.
     """
     if not path.is_file():
         return None
-    with naming_file(path), path.open("rb") as file:
-        if file.read(4)[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    with naming_file(path):
+        if not tiff_pages.is_tiff(path):
             return None
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page: Any = tiff.pages[0]
-            is_colour = page.samplesperpixel == 3 and page.photometric in _COLOURS and page.bitspersample <= 8
-            is_usual = page.samplesperpixel == 1 or is_colour
-    except Exception:  # damaged headers make it fail in any way; Pillow will name the fault
-        return None
-    if is_usual or page.dtype is None or page.dtype.kind not in "uif":
+    page = tiff_pages.first_page(path)
+    if page is None or tiff_pages.is_usual(page):  # of what is damaged, Pillow will name the fault
         return None
     pixels = page.imagewidth * page.imagelength
-    if pixels > MAX_PIXELS or pixels * page.samplesperpixel > 4 * MAX_PIXELS:
+    if pixels > most_pixels or pixels * page.samplesperpixel > 4 * most_pixels:
         raise SceneError(
             f"{path} claims {page.imagewidth} x {page.imagelength} pixels of {page.samplesperpixel} bands, more than "
-            f"{MAX_PIXELS} pixels or {4 * MAX_PIXELS} values; it is not decoded. Cut it into smaller images"
+            f"{most_pixels} pixels or {4 * most_pixels} values, and is not decoded; {_SMALLER}"
         )
     return page
 
 
-def _is_plain(page: Any) -> bool:
-    """Return whether Pillow reads the colour or the grey of a TIFF beside transparency, or CMYK."""
-    is_grey = page.samplesperpixel == 2 and page.planarconfig == 1
-    is_colour = page.samplesperpixel == 4 and page.photometric in _COLOURS
-    return bool(page.dtype.itemsize == 1 and (is_grey or is_colour))
-
-
-def _tiff_turn(page: Any) -> int:
-    value = page.tags.valueof(ExifTags.Base.Orientation, 1)
-    return value if value in range(1, 9) else 1
-
-
-def _decoded_tiff(path: Path) -> NDArray[Any]:
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page: Any = tiff.pages[0]
-            values: NDArray[Any] = page.asarray(maxworkers=1)
-    except Exception as error:  # arbitrary bytes make it fail in any way
-        if "imagecodecs" in str(error):
-            raise SceneError(
-                f"{path} is compressed in a way that needs the package imagecodecs ({error}); install ripu[tiff], or "
-                "store the image without compression or with Deflate"
-            ) from error
-        raise OSError(str(error)) from error
-    if page.planarconfig == 2 and values.ndim == 3:
-        values = np.moveaxis(values, 0, -1)
-    return values if values.ndim == 3 else values[..., None]
-
-
-def _upright(values: NDArray[Any], turn: int) -> NDArray[Any]:
+def upright(values: NDArray[Any], turn: int) -> NDArray[Any]:
     """Turn (H, W, S) as an EXIF orientation asks."""
     if turn >= 5:
         values = values.transpose(1, 0, 2)
@@ -384,11 +372,17 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     """Resize (H, W, B) uint8 to ``size`` (height, width) with Pillow's antialiased bicubic filter, band by band."""
     if image.shape[:2] == tuple(size):
         return image
-    if image.shape[2] != 3:  # Pillow would take a fourth band for transparency
-        bands = (Image.fromarray(image[..., band]) for band in range(image.shape[2]))
-        resized = (band.resize((size[1], size[0]), Image.Resampling.BICUBIC) for band in bands)
-        return np.stack([np.asarray(band) for band in resized], axis=2)
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    if image.shape[2] == 3:
+        return np.asarray(_resized(Image.fromarray(image), size))
+    # Pillow would take a fourth band for transparency
+    bands = (Image.fromarray(image[..., band]) for band in range(image.shape[2]))
+    return np.stack([np.asarray(_resized(band, size)) for band in bands], axis=2)
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize along rows first: in one call, Pillow's versions differ in the order for tall images."""
+    narrow = image.resize((size[1], image.height), Image.Resampling.BICUBIC)
+    return narrow.resize((size[1], size[0]), Image.Resampling.BICUBIC)
 
 
 def resize_label(label: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 
 from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import ImageHeader, ImageReader, read_header, read_values
+from ripu.datasets.image_rows import open_rows
 
 MOST_FILES = 20
 """Files, evenly spread, whose values are looked at before a run and for percentiles."""
@@ -38,7 +40,8 @@ def highest_value(path: Path, header: ImageHeader, reader: ImageReader) -> int |
     """Return the highest value of an image of integers of more than 8 bits; None for others, or if a range is given."""
     if reader.ranges is not None or header.bits <= 8 or header.is_float:
         return None
-    return int(reader.chosen(read_values(path, all_bands=reader.bands is not None), path).max(initial=0))
+    with open_rows(path, reader) as rows:
+        return int(rows.largest)
 
 
 def dark_fault(highest: Sequence[tuple[int, Path]], key: str = "data.value_range") -> str | None:
@@ -70,7 +73,7 @@ def check_ranges(
     for at in spread(len(paths), MOST_FILES):
         path = paths[at]
         try:
-            header = read_header(path)
+            header = read_header(path, math.inf)
         except SceneError:
             continue
         if not skips and header.num_bands < max(reader.bands or (1,)):
