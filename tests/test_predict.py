@@ -16,9 +16,9 @@ from PIL import Image
 from ripu.config import keys
 from ripu.datasets.image_files import read_image
 from ripu.datasets.taxonomy import CAMVID11
-from ripu.inference import folder_prediction
-from ripu.inference.folder_prediction import network_size
+from ripu.inference import results as result_files
 from ripu.inference.input_images import PhotosError, find_photos
+from ripu.inference.photo_prediction import check_row_of_tiles, network_size
 from ripu.inference.predictor import Predictor
 from ripu.predict import predict
 from ripu.run import restore
@@ -273,7 +273,7 @@ def test_what_cannot_be_done_is_refused(words: tuple[str, ...], message: str, ch
 
 
 def test_every_kind_of_file_may_be_given() -> None:
-    kinds = list(folder_prediction.KINDS)
+    kinds = list(result_files.KINDS)
     assert keys.fault("write", kinds) is None
     assert keys.fault("write", [*kinds, "other"]) is not None
 
@@ -282,8 +282,10 @@ def test_sizes_in_the_network() -> None:
     assert network_size((1080, 1920), (640, 1280), None) == (679, 1207)  # another shape, as many pixels
     assert network_size((1030, 2048), (640, 1280), None) == (640, 1280)  # about the same shape
     assert network_size((10, 10_000), (640, 1280), None) == (32, 28622)
-    with pytest.raises(ValueError, match="give a smaller scale"):
-        network_size((9000, 9000), (640, 1280), 1.0)
+    with pytest.raises(
+        ValueError, match="a row of tiles 1280 x 40000, more than 33554432 in all; give a smaller scale"
+    ):
+        check_row_of_tiles((9000, 40_000), (9000, 40_000), (1280, 1280))
 
 
 @pytest.mark.slow

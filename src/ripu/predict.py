@@ -55,7 +55,7 @@ def predict(cfg: DictConfig) -> dict[str, Any]:
         trained.sha256,
         device,
         replace(options, tile=_tile(options.tile, described.fixed_size)),
-        _reader(described.image_reader, plain(cfg)["value_range"]),
+        replace(_reader(described.image_reader, plain(cfg)["value_range"]), most_pixels=cfg.max_pixels),
         described.fit,
     )
 

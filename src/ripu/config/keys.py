@@ -272,6 +272,7 @@ TABLE: Mapping[str, Key] = {
     "size": Key(SIZE | NOTHING),
     "flip": Key(YES_NO | NOTHING),
     "value_range": Key(one_of("bit_depth") | rules.RANGE | NOTHING),
+    "max_pixels": Key(whole(1)),
     "scale": Key(number("above 0, 16 at most", above=0, most=16) | NOTHING),
     "tile": Key(SIZE | NOTHING),
     "overlap": Key(number("between 0 and 0.9", least=0, most=0.9)),

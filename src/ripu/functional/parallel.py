@@ -28,9 +28,14 @@ def split_rows(height: int, rows: int) -> list[tuple[int, int]]:
     return [(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
+def band_rows(height: int, most: int, device: torch.device) -> int:
+    """Return the rows that are the job of one worker: at most ``most`` and an eighth of ``height``; all on a device."""
+    return min(most, max(16, -(-height // 8))) if device.type == "cpu" else height
+
+
 def split_bands(height: int, most: int, device: torch.device) -> list[tuple[int, int]]:
-    """Return row ranges that are each the job of one worker: at most ``most`` rows and an eighth; all on a device."""
-    return split_rows(height, min(most, max(16, -(-height // 8))) if device.type == "cpu" else height)
+    """Return row ranges of :func:`band_rows` that cover ``0 .. height``."""
+    return split_rows(height, band_rows(height, most, device))
 
 
 def for_each(task: Callable[..., None], jobs: Sequence[tuple[int, ...]], device: torch.device) -> None:

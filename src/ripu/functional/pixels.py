@@ -9,19 +9,55 @@ W, then blends two of them for each of its own rows, with the positions and weig
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ripu.functional.parallel import for_each, split_bands, split_rows, strip_rows
+from ripu.functional.parallel import band_rows, for_each, split_rows, strip_rows
 
 PixelKernel = Callable[[Tensor], tuple[Tensor, ...]]
 """(C, R, W) float32 logits, which it may overwrite -> maps (R, W)."""
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A part of the rows of logits and maps, for images whose logits are never held whole.
+
+    Attributes:
+        first: The row of the whole logits that the given ones begin with.
+        height: h of the whole logits.
+        span: Half-open range of rows of the whole maps to return; :func:`source_rows` tells which logits it needs.
+    """
+
+    first: int
+    height: int
+    span: tuple[int, int]
+
+
+def span_rows(num_classes: int, size: tuple[int, int], device: torch.device) -> int:
+    """Return a number of rows: spans that begin at its multiples give the maps of the whole image, to the bit."""
+    most = strip_rows(num_classes, size[1], device)
+    return band_rows(size[0], 4 * most, device) if device.type == "cpu" else most
+
+
+def source_rows(height: int, target: int, span: tuple[int, int]) -> tuple[int, int]:
+    """Return the half-open range of rows, out of ``height``, that rows ``span`` out of ``target`` are blended from.
+
+    >>> source_rows(10, 20, (0, 5))
+    (0, 3)
+    """
+    upper, lower, _ = _vertical_taps(height, target, span)
+    return upper[0], lower[-1] + 1
+
+
 def map_pixels(
-    logits_BChw: Tensor, size: tuple[int, int], kernel: PixelKernel, dtypes: Sequence[torch.dtype]
+    logits_BChw: Tensor,
+    size: tuple[int, int],
+    kernel: PixelKernel,
+    dtypes: Sequence[torch.dtype],
+    rows: Rows | None = None,
 ) -> tuple[Tensor, ...]:
     """Up-sample logits to ``size`` (bilinear, align_corners) and reduce them to per-pixel maps, strip by strip.
 
@@ -30,6 +66,8 @@ def map_pixels(
         size: (H, W) of the maps; nothing is interpolated if it equals (h, w).
         kernel: Reduction over classes, called on (C, R, W) strips.
         dtypes: The dtypes of the (B, H, W) maps that ``kernel`` returns.
+        rows: The logits are these rows of larger ones, and only these rows of the maps are returned; ``size`` is that
+            of the whole maps.
 
     Raises:
         ValueError: Not four dimensions, an empty one, not floating, or logits that are not finite (positions named).
@@ -40,23 +78,26 @@ def map_pixels(
         raise ValueError(f"size {size} must be two positive numbers (H, W).")
     logits_BChw = logits_BChw.detach()
     batch, num_classes, source_height, source_width = logits_BChw.shape
+    rows = rows or Rows(0, source_height, (0, height))
+    upper, lower, blend = _vertical_taps(rows.height, height, rows.span)
+    upper, lower = [row - rows.first for row in upper], [row - rows.first for row in lower]
+    height = len(upper)
     device = logits_BChw.device
     maps = tuple(torch.empty((batch, height, width), dtype=dtype, device=device) for dtype in dtypes)
     if device.type != "cpu":
-        map_on_device(logits_BChw, maps, kernel)
+        _map_rows_on_device(logits_BChw, maps, kernel, (upper, lower, blend))
         _refuse_broken(torch.isfinite(logits_BChw).flatten(1).all(dim=1))
         return maps
-    upper, lower, blend = _vertical_taps(source_height, height)
-    rows = strip_rows(num_classes, width, device)
+    most = strip_rows(num_classes, width, device)
     # A worker takes four strips in a row: only at the start of a band is a source row stretched a second time.
-    bands = split_bands(height, 4 * rows, device)
+    bands = split_rows(height, band_rows(size[0], 4 * most, device))
     is_finite = torch.ones((batch, len(bands)), dtype=torch.bool, device=device)
 
     def task(b: int, number: int) -> None:
         first, last = bands[number]
         stretched: dict[int, Tensor] = {}  # source row -> its (C, W) values, stretched along W
         start = upper[first]
-        for top, bottom in split_rows(last - first, rows):
+        for top, bottom in split_rows(last - first, most):
             top, bottom = top + first, bottom + first
             # Up to the next strip's first row: when shrinking, rows between strips must be seen to be checked.
             stop = max(lower[bottom - 1] + 1, upper[bottom] if bottom < height else source_height)
@@ -82,10 +123,17 @@ def map_pixels(
 
 def map_on_device(logits_BChw: Tensor, maps_BHW: Sequence[Tensor], kernel: PixelKernel) -> None:
     """Write the maps of :func:`map_pixels`, in a few large operations a strip; for accelerators."""
-    batch, num_classes, source_height, source_width = logits_BChw.shape
+    height = maps_BHW[0].shape[1]
+    _map_rows_on_device(logits_BChw, maps_BHW, kernel, _vertical_taps(logits_BChw.shape[2], height, (0, height)))
+
+
+def _map_rows_on_device(
+    logits_BChw: Tensor, maps_BHW: Sequence[Tensor], kernel: PixelKernel, taps: tuple[list[int], list[int], list[float]]
+) -> None:
+    batch, num_classes, _, source_width = logits_BChw.shape
     height, width = maps_BHW[0].shape[1:]
     device = logits_BChw.device
-    upper, lower, blend = _vertical_taps(source_height, height)
+    upper, lower, blend = taps
     upper_H, lower_H = torch.tensor(upper, device=device), torch.tensor(lower, device=device)
     blend_H1 = torch.tensor(blend, device=device)[:, None]
 
@@ -121,10 +169,13 @@ def check_logits(logits_BCHW: Tensor) -> None:
         raise ValueError(f"logits must be floating, not {logits_BCHW.dtype}: pass the network's output before argmax.")
 
 
-def _vertical_taps(source: int, target: int) -> tuple[list[int], list[int], list[float]]:
-    """Return the rows above and below each of ``target`` rows among ``source`` rows, and the weight of the latter."""
+def _vertical_taps(source: int, target: int, span: tuple[int, int]) -> tuple[list[int], list[int], list[float]]:
+    """Return the rows above and below, out of ``source``, of the rows ``span`` out of ``target``.
+
+    The third list has the weights of the rows below.
+    """
     scale = torch.tensor((source - 1) / (target - 1) if target > 1 else 0.0, dtype=torch.float32)
-    position = torch.arange(target, dtype=torch.float32) * scale
+    position = torch.arange(*span, dtype=torch.float32) * scale
     upper = position.long().clamp_(max=source - 1)
     blend = (position - upper).clamp_(0.0, 1.0)
     return upper.tolist(), (upper + 1).clamp_(max=source - 1).tolist(), blend.tolist()

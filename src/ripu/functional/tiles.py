@@ -62,6 +62,67 @@ def blend_tiles(tiles: Sequence[Tensor], rows: Sequence[int], columns: Sequence[
     return total_CHW.div_(weight_HW)
 
 
+class RowBlender:
+    """Blends tiles as :func:`blend_tiles` does, but holds little more than the rows that a row of tiles covers.
+
+    Tiles are added row by row of tiles. After each row, :meth:`complete` returns the logits that no later tile changes.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[int],
+        columns: Sequence[int],
+        tile: tuple[int, int],
+        size: tuple[int, int],
+        like_Chw: Tensor,
+        spare: int,
+    ) -> None:
+        """Make room for the logits.
+
+        Args:
+            rows, columns: Of :func:`tile_starts`.
+            tile, size: (height, width) of a tile, and of the image.
+            like_Chw: Logits of any tile.
+            spare: Most complete rows that :meth:`forget` is asked to keep.
+        """
+        device = like_Chw.device
+        self._rows, self._columns, self._tile, self._height = rows, columns, tile, size[0]
+        self._down, self._across = _weights(rows, tile[0], device), _weights(columns, tile[1], device)
+        self._spare, self._kept = spare, 0
+        self._total_CRW = torch.zeros((like_Chw.shape[0], spare + tile[0], size[1]), device=device)
+        self._weight_hW = torch.zeros((tile[0], size[1]), device=device)
+
+    def add(self, row: int, column: int, logits_Chw: Tensor) -> None:
+        """Add the logits of a tile, by the numbers of its row and column of tiles."""
+        weight_hw = self._down[row][:, None] * self._across[column]
+        part = slice(self._columns[column], self._columns[column] + self._tile[1])
+        self._total_CRW[:, self._spare :, part] += logits_Chw.float() * weight_hw
+        self._weight_hW[:, part] += weight_hw
+
+    def complete(self, row: int) -> tuple[int, Tensor]:
+        """Return the kept and the newly complete rows once row number ``row`` of tiles is added.
+
+        These are the number of the first one, and (C, R, W) logits until :meth:`forget` is called.
+        """
+        count, spare = self._num_complete(row), self._spare
+        self._total_CRW[:, spare : spare + count].div_(self._weight_hW[:count])
+        return self._rows[row] - self._kept, self._total_CRW[:, spare - self._kept : spare + count]
+
+    def forget(self, row: int, kept: int) -> None:
+        """Keep only the last ``kept`` complete rows, and make room for the next row of tiles."""
+        assert kept <= self._spare
+        self._kept = kept
+        count = self._num_complete(row)
+        for plane_RW in (*self._total_CRW, self._weight_hW):  # one after the other: a copy of all would double them
+            rows = len(plane_RW) - count
+            plane_RW[:rows] = plane_RW[count:].clone()
+            plane_RW[rows:] = 0.0
+
+    def _num_complete(self, row: int) -> int:
+        end = self._rows[row + 1] if row + 1 < len(self._rows) else self._height
+        return end - self._rows[row]
+
+
 def _weights(starts: Sequence[int], tile: int, device: torch.device) -> list[Tensor]:
     """Return the (tile,) weights of each tile along a side: 1, falling over what it shares with its neighbours."""
     position = torch.arange(tile, device=device, dtype=torch.float32)

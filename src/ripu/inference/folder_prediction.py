@@ -4,49 +4,37 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ripu.datasets.errors import SceneError
-from ripu.datasets.image_files import ImageReader, as_rgb, resize_image
-from ripu.datasets.proportions import Fit, fitted
+from ripu.datasets.georeference import read_georeference
+from ripu.datasets.image_files import ImageReader
+from ripu.datasets.proportions import Fit
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.datasets.value_ranges import check_ranges
 from ripu.inference.input_images import Finished, Photo, find_photos
-from ripu.inference.palette import heat
+from ripu.inference.photo_prediction import Job, PhotoPredictor, Picture, PictureSizeError
 from ripu.inference.predictor import Predictor
+from ripu.inference.results import Painter, suffix_of
 from ripu.io.console import Progress
-from ripu.io.errors import ConfigError, RipuError
+from ripu.io.errors import ConfigError
 from ripu.io.writing import write_bytes
 
-KINDS = {"labelIds": ".png", "trainIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}
-"""Kinds of files that an image can get, with their suffixes."""
-
 _log = logging.getLogger(__name__)
-_SAME_SHAPE = 0.05  # relative difference of aspect ratios up to which an image gets the size of training
-_MIN_SIDE = 32  # no image goes through the network with a shorter side
-_MAX_NETWORK_PIXELS = 2**25  # larger images are skipped: the logits of 19 classes would take more than 2.5 GB
-_JPEG_SIDE = 65500  # the longest side that a JPEG can have
-
-
-class PictureSizeError(RipuError, ValueError):
-    """An image is too large at the given scale."""
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of a prediction; see ``conf/predict.yaml``."""
 
-    write: tuple[str, ...]  # kinds of files, out of KINDS
+    write: tuple[str, ...]  # kinds of files, out of those of ripu.inference.results
     scale: float | None
     tile: list[int] | None
     overlap: float
@@ -55,48 +43,6 @@ class Options:
     overwrite: bool
     batch: int
     num_workers: int
-
-
-def network_size(
-    size: tuple[int, int], trained: tuple[int, int], scale: float | None, fit: Fit = "stretch"
-) -> tuple[int, int]:
-    """Return the size at which an image goes through the network.
-
-    Without a scale, a network trained with ``data.fit=pad`` sees an image as in evaluation. With ``stretch``, images of
-    the aspect ratio of training (within 5 %) get the size of training, as in evaluation; others keep their own ratio
-    and get as many pixels as training had.
-
-    Args:
-        size, trained: (height, width) of the image, and of target images in training.
-        scale: Network pixels per image pixel; None as described.
-        fit: ``data.fit`` in training.
-
-    Raises:
-        PictureSizeError: More than 2**25 pixels.
-
-    Example:
-        >>> network_size((1024, 2048), (640, 1280), None)
-        (640, 1280)
-        >>> network_size((2048, 1024), (640, 1280), None)
-        (1280, 640)
-        >>> network_size((1024, 2048), (640, 1280), 0.25)
-        (256, 512)
-    """
-    (height, width), (rows, columns) = size, trained
-    if scale is None and fit == "pad":
-        return fitted(size, trained, fit)
-    if scale is None:
-        stretch = (width / height) / (columns / rows)
-        if max(stretch, 1 / stretch) < 1 + _SAME_SHAPE:
-            return trained
-        scale = math.sqrt(rows * columns / (height * width))
-    result = max(_MIN_SIDE, round(height * scale)), max(_MIN_SIDE, round(width * scale))
-    if result[0] * result[1] > _MAX_NETWORK_PIXELS:
-        raise PictureSizeError(
-            f"{height} x {width} pixels are {result[0]} x {result[1]} for the network, more than {_MAX_NETWORK_PIXELS} "
-            "in all; give a smaller scale"
-        )
-    return result
 
 
 def predict_folder(
@@ -148,114 +94,125 @@ def predict_folder(
         "value_range": reader.ranges and [list(pair) for pair in reader.ranges],
     }
     finished = Finished(output, settings, overwrite=options.overwrite)
-    files = {photo.name: {kind: finished.place(kind, photo, KINDS[kind]) for kind in options.write} for photo in photos}
-    waiting = [photo for photo in photos if not finished.has(photo, list(files[photo.name].values()))]
     write_bytes(output / "legend.png", _legend(taxonomy))
     predictor = Predictor(module, device, (tile[0], tile[1]), options.overlap, options.batch, options.flip)
-    unreadable: dict[str, str] = {}
-    done = 0
-
-    def write(photo: Photo, picture: Any, label: Any, entropy: Any) -> Photo:
-        for kind, file in files[photo.name].items():
-            write_bytes(file, _render(kind, picture, label, entropy, taxonomy, options.opacity))
-        return photo
-
-    with ThreadPoolExecutor(max(1, options.num_workers)) as pool, Progress("predicting", len(waiting)) as progress:
-        writing: list[Future[Photo]] = []
-
-        def settle() -> None:
-            nonlocal done
-            for future in writing:
-                finished.add(future.result())
-                done += 1
-                progress.add()
-            writing.clear()
-
-        for group in _read(waiting, pool, trained_size, options, reader, fit):
-            good = []
-            for photo, found in group:
-                if isinstance(found, str):
-                    unreadable[photo.name] = found
-                    progress.say(f"skipped {photo.name!a}: {found}")
-                    progress.add()
-                else:
-                    good.append((photo, *found))
-            results = predictor([image for *_, image in good], [picture.shape[:2] for _, picture, _ in good])
-            made = []
-            for photo, picture, _ in good:
-                try:
-                    made.append((photo, picture, *next(results)))
-                except ValueError as error:
-                    raise ConfigError(f"{photo.name!a}: {error}") from error
-            settle()  # files that were written while the network worked
-            writing += [pool.submit(write, *parts) for parts in made]
-        settle()
+    painter = Painter(taxonomy, options.opacity)
+    prediction = _Prediction(
+        PhotoPredictor(predictor, painter, reader, trained_size, options.scale, fit), finished, options
+    )
+    skipped = prediction.run(photos)
     finished.close()
-    return {"done": done, "skipped": len(photos) - len(waiting), "unreadable": unreadable, "others": others}
+    return {"done": prediction.done, "skipped": skipped, "unreadable": prediction.unreadable, "others": others}
 
 
-def _read(
-    photos: Sequence[Photo],
-    pool: ThreadPoolExecutor,
-    trained_size: tuple[int, int],
-    options: Options,
-    reader: ImageReader,
-    fit: Fit,
-) -> Iterator[list[tuple[Photo, Any]]]:
-    """Yield groups of images, one read ahead: (image, image at network size), or the reason for skipping it."""
+class _Prediction:
+    """The prediction of many images: reading ahead and writing go on while the network works."""
 
-    def read(photo: Photo) -> Any:
+    def __init__(self, single: PhotoPredictor, finished: Finished, options: Options) -> None:
+        self._single, self._finished, self._options = single, finished, options
+        self._writing: list[Future[Photo]] = []
+        self.done = 0
+        self.unreadable: dict[str, str] = {}
+
+    def run(self, photos: Sequence[Photo]) -> int:
+        """Predict the images that are not finished, and return the number of the others."""
+        jobs = []
+        for photo in photos:
+            try:
+                jobs.append((photo, self._job(photo)))
+            except SceneError as error:
+                self.unreadable[photo.name] = str(error)
+        waiting = [(photo, job) for photo, job in jobs if not self._finished.has(photo, list(job.files.values()))]
+        total = len(waiting) + len(self.unreadable)
+        with ThreadPoolExecutor(max(1, self._options.num_workers)) as pool, Progress("predicting", total) as progress:
+            for name, reason in list(self.unreadable.items()):
+                self._skip(name, reason, progress)
+            for group in self._read(waiting, pool):
+                whole = []
+                for photo, job, found in group:
+                    if isinstance(found, str):
+                        self._skip(photo.name, found, progress)
+                    elif found.image is None:
+                        self._predict_strips(photo, job, found, pool, progress)
+                    else:
+                        whole.append((photo, job, found))
+                self._predict_whole(whole, pool, progress)
+            self._settle(progress)
+        return len(jobs) - len(waiting)
+
+    def _job(self, photo: Photo) -> Job:
+        place = read_georeference(photo.path)
+        kinds = self._options.write
+        return Job(
+            photo.path, {kind: self._finished.place(kind, photo, suffix_of(kind, place)) for kind in kinds}, place
+        )
+
+    def _skip(self, name: str, reason: str, progress: Progress) -> None:
+        self.unreadable[name] = reason
+        progress.say(f"skipped {name!a}: {reason}")
+        progress.add()
+
+    def _read(
+        self, waiting: Sequence[tuple[Photo, Job]], pool: ThreadPoolExecutor
+    ) -> Iterator[list[tuple[Photo, Job, Picture | str]]]:
+        """Yield groups of images, one read ahead, each with what was read or the reason for skipping it."""
+        batch = self._options.batch
+
+        def read(job: Job) -> Picture | str:
+            try:
+                return self._single.read(job)
+            except (SceneError, PictureSizeError) as error:
+                return str(error)
+
+        def start(first: int) -> list[Future[Picture | str]]:
+            return [pool.submit(read, job) for _, job in waiting[first : first + batch]]
+
+        ahead = start(0)
+        for first in range(0, len(waiting), batch):
+            now, ahead = ahead, start(first + batch)
+            group = zip(waiting[first : first + batch], now, strict=True)
+            yield [(photo, job, future.result()) for (photo, job), future in group]
+
+    def _predict_whole(
+        self, group: Sequence[tuple[Photo, Job, Picture]], pool: ThreadPoolExecutor, progress: Progress
+    ) -> None:
+        images = [picture.image for *_, picture in group if picture.image is not None]
+        results = self._single.predictor(images, [picture.size for *_, picture in group])
+        made = []
+        for photo, job, picture in group:
+            try:
+                made.append((photo, job, picture, *next(results)))
+            except ValueError as error:
+                raise ConfigError(f"{photo.name!a}: {error}") from error
+
+        def write(photo: Photo, *parts: Any) -> Photo:
+            self._single.write(*parts)
+            return photo
+
+        self._settle(progress)  # files that were written while the network worked
+        self._writing += [pool.submit(write, *parts) for parts in made]
+
+    def _predict_strips(
+        self, photo: Photo, job: Job, picture: Picture, pool: ThreadPoolExecutor, progress: Progress
+    ) -> None:
         try:
-            picture = reader(photo.path)
-            height, width = picture.shape[:2]
-            if "overlay" in options.write and max(height, width) > _JPEG_SIDE:
-                raise PictureSizeError(
-                    f"{height} x {width} pixels are too many for an overlay, which is a JPEG of at most {_JPEG_SIDE} a "
-                    "side; leave overlay out of write"
-                )
-            size = network_size((height, width), trained_size, options.scale, fit)
-        except (SceneError, PictureSizeError) as error:
-            return str(error)
-        resized = resize_image(picture, size)
-        return as_rgb(picture), torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+            self._single.predict_strips(job, picture, pool.map)
+        except SceneError as error:
+            self._skip(photo.name, str(error), progress)
+            return
+        except ValueError as error:
+            raise ConfigError(f"{photo.name!a}: {error}") from error
+        self._count(photo, progress)
 
-    def start(first: int) -> list[Future[Any]]:
-        return [pool.submit(read, photo) for photo in photos[first : first + options.batch]]
+    def _settle(self, progress: Progress) -> None:
+        for future in self._writing:
+            self._count(future.result(), progress)
+        self._writing.clear()
 
-    ahead = start(0)
-    for first in range(0, len(photos), options.batch):
-        now, ahead = ahead, start(first + options.batch)
-        yield list(zip(photos[first : first + options.batch], [future.result() for future in now], strict=True))
-
-
-def _render(
-    kind: str,
-    picture: NDArray[np.uint8],
-    label: NDArray[np.uint8],
-    entropy: NDArray[np.float32],
-    taxonomy: Taxonomy,
-    opacity: float,
-) -> bytes:
-    """Return the bytes of one kind of file; uncertainty is a palette image, index 0 for 0 nats and 255 for log C."""
-    if kind == "labelIds":
-        return _encoded(Image.fromarray(taxonomy.to_disk_ids(label)))
-    if kind == "trainIds":
-        return _encoded(Image.fromarray(label))
-    if kind == "color":
-        return _encoded(Image.fromarray(taxonomy.colorize(label)))
-    if kind == "overlay":
-        mixed = np.rint(picture * (1 - opacity) + taxonomy.colorize(label) * opacity).astype(np.uint8)
-        return _encoded(Image.fromarray(mixed), "JPEG", quality=90)
-    largest = math.log(taxonomy.num_classes) if taxonomy.num_classes > 1 else 1.0
-    image = Image.fromarray(np.clip(np.rint(entropy * (255.0 / largest)), 0, 255).astype(np.uint8), mode="P")
-    image.putpalette(heat(np.arange(256.0)[None], 255.0).tobytes())
-    return _encoded(image)
-
-
-def _encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
-    return buffer.getvalue()
+    def _count(self, photo: Photo, progress: Progress) -> None:
+        self._finished.add(photo)
+        self.done += 1
+        progress.add()
 
 
 def _legend(taxonomy: Taxonomy) -> bytes:
@@ -267,7 +224,9 @@ def _legend(taxonomy: Taxonomy) -> bytes:
         top = 4 + number * line
         draw.rectangle((6, top + 3, 36, top + line - 4), fill=color)
         draw.text((46, top + 3), name, fill="black", font=font)
-    return _encoded(sheet)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def summary(results: Mapping[str, Any], output: Path) -> str:

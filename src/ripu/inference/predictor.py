@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ripu.functional import entropy_and_label, map_pixels
-from ripu.functional.tiles import blend_tiles, tile_starts
+from ripu.functional.pixels import Rows, source_rows, span_rows
+from ripu.functional.tiles import RowBlender, blend_tiles, tile_starts
+
+_STRIP_PIXELS = 2**20  # of the results that are made at a time
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,58 @@ class Predictor:
             own = logits[number][None]
             if self.flip:
                 own = torch.cat([own, logits[len(images) + number].flip(-1)[None]], dim=1)
-            yield _label_and_entropy(own, size, num_views=1 + self.flip)
+            yield _label_and_entropy(own, size, 1 + self.flip)
+
+    def stream(
+        self, read: Callable[[int], Tensor], network_size: tuple[int, int], size: tuple[int, int]
+    ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.float32]]]:
+        """Predict an image of any height strip by strip; a row of tiles and its logits are the most that is held.
+
+        The results are those of a call with the whole image.
+
+        Args:
+            read: ``read(count)`` returns the next rows of the image at network size, (bands, count, w) uint8.
+            network_size: (height, width) of the image at network size.
+            size: (height, width) of the results.
+
+        Yields:
+            The number of the first row, and train ids and entropies as in a call, strip by strip from top to bottom.
+        """
+        rows, columns = (tile_starts(network_size[axis], self.tile[axis], self.overlap) for axis in (0, 1))
+        tile = (min(self.tile[0], network_size[0]), min(self.tile[1], network_size[1]))
+        blenders: list[RowBlender] = []
+        held, top, span = read(tile[0]), 0, 1
+        for number, start in enumerate(rows):
+            if number:
+                count = start - rows[number - 1]
+                held = torch.cat([held[:, count:], read(count)], dim=1)
+            for view, image in enumerate([held, held.flip(-1)] if self.flip else [held]):
+                for column, logits in self._row_of_tiles(image, columns, tile[1]):
+                    if view == len(blenders):
+                        span = span_rows(logits.shape[1], size, logits.device)
+                        spare = 2 + -(-span * network_size[0] // size[0])
+                        blenders.append(RowBlender(rows, columns, tile, network_size, logits[0], spare))
+                    for place, part in enumerate(logits, column):
+                        blenders[view].add(number, place, part)
+            first_row, views = _complete(blenders, number)
+            last_row = first_row + views[0].shape[1]
+            for first, bottom in _spans(network_size[0], size, top, last_row, span):
+                above, below = source_rows(network_size[0], size[0], (first, bottom))
+                own = torch.cat([logits[:, above - first_row : below - first_row] for logits in views])[None]
+                found = _label_and_entropy(own, size, len(views), Rows(above, network_size[0], (first, bottom)))
+                yield first, *found
+                top = bottom
+            above = source_rows(network_size[0], size[0], (top, top + 1))[0] if top < size[0] else last_row
+            for blender in blenders:
+                blender.forget(number, max(0, last_row - above))
+
+    def _row_of_tiles(self, image: Tensor, columns: Sequence[int], width: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield the number of the first tile and the (B, C, h, w) logits of each batch of a row of tiles."""
+        for first in range(0, len(columns), self.batch):
+            places = columns[first : first + self.batch]
+            tiles = torch.stack([image[:, :, column : column + width] for column in places])
+            with torch.no_grad():
+                yield first, self.network(tiles.to(self.device))
 
     def _logits(self, images: Sequence[Tensor]) -> list[Tensor]:
         """Return the (C, h, w) float32 logits of every image."""
@@ -81,8 +136,29 @@ class Predictor:
         return [blend_tiles(list(own.values()), *grid) for own, grid in zip(tiles, grids, strict=True)]
 
 
+def _complete(blenders: Sequence[RowBlender], number: int) -> tuple[int, list[Tensor]]:
+    """Return the complete rows after a row of tiles: the first one's number, and the logits of each view."""
+    (first, logits), *mirrored = (blender.complete(number) for blender in blenders)
+    return first, [logits, *(other.flip(-1) for _, other in mirrored)]
+
+
+def _spans(height: int, size: tuple[int, int], top: int, last: int, span: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of rows of the results, from ``top`` on, that are blended from logits above row ``last``.
+
+    They begin at multiples of ``span``.
+    """
+    while top < size[0]:
+        ends = [top + span * count for count in range(1, 1 + max(1, _STRIP_PIXELS // (span * size[1])))]
+        ends = [end for end in ends if end < size[0]] + ([size[0]] if ends[-1] >= size[0] else [])
+        count = bisect_left(ends, last + 1, key=lambda end: source_rows(height, size[0], (end - 1, end))[1])
+        if count == 0:
+            return
+        yield top, ends[count - 1]
+        top = ends[count - 1]
+
+
 def _label_and_entropy(
-    logits: Tensor, size: tuple[int, int], *, num_views: int
+    logits: Tensor, size: tuple[int, int], num_views: int, rows: Rows | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return labels and entropies without ever holding the up-sampled logits; the softmax of the views is averaged.
 
@@ -95,5 +171,5 @@ def _label_and_entropy(
             strip_CRW = views.mean(dim=0).clamp_min(1e-30).log()
         return entropy_and_label(strip_CRW)
 
-    entropy, label = map_pixels(logits, size, kernel, (torch.float32, torch.uint8))
+    entropy, label = map_pixels(logits, size, kernel, (torch.float32, torch.uint8), rows)
     return label[0].cpu().numpy(), entropy[0].cpu().numpy()

@@ -14,7 +14,7 @@ from PIL import Image
 from ripu.datasets.image_files import resize_image
 from ripu.functional import region_impurity, window_mean
 from ripu.inference.description import Description
-from ripu.inference.folder_prediction import network_size
+from ripu.inference.photo_prediction import check_row_of_tiles, network_size
 from ripu.inference.predictor import Predictor
 
 ImageLike = NDArray[np.uint8] | Image.Image | str | os.PathLike[str]
@@ -62,9 +62,9 @@ class TrainedNetwork:
         """
         values = self._read(image)
         height, width = values.shape[:2]
-        resized = resize_image(
-            values, network_size((height, width), self.description.target_size, None, self.description.fit)
-        )
+        network = network_size((height, width), self.description.target_size, None, self.description.fit)
+        check_row_of_tiles((height, width), network, network)
+        resized = resize_image(values, network)
         planes = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         ((label, entropy),) = self._predictor([planes], [(height, width)])
         return Maps(label, entropy, self._score(label, entropy))

@@ -83,6 +83,14 @@ class AtomicFile:
         with self._explained():
             return self._handle.write(data)
 
+    def rewrite(self, position: int, data: bytes) -> None:
+        """Replace bytes that were written before, and go on at the end."""
+        assert self._handle is not None
+        with self._explained():
+            self._handle.seek(position)
+            self._handle.write(data)
+            self._handle.seek(0, os.SEEK_END)
+
     def flush(self) -> None:
         """Hand what is written to the operating system."""
         assert self._handle is not None
