@@ -79,11 +79,14 @@ def _acquisitions(cfg: DictConfig, config: Mapping[str, Any]) -> dict[str, Any]:
     if cfg.acquisition is not None:
         node, name = OmegaConf.to_container(cfg.acquisition, resolve=False), chosen("acquisition")
     else:
-        node, name = dict(config["acquisition"]), None
-        for key in ("radius", "pixel"):  # resolved in the run; follow the mode if they did so there
-            if key in node and node[key] == config["mode"][key]:
-                node[key] = f"${{mode.{key}}}"
+        node, name = _following(config["acquisition"], config["mode"]), None
     return {name or str(node["_target_"]).rsplit(".", 1)[-1]: node}
+
+
+def _following(node: Mapping[str, Any], mode: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a resolved score whose window follows the mode of the replay if it did so in the run."""
+    copied = {key: _following(value, mode) if isinstance(value, Mapping) else value for key, value in node.items()}
+    return copied | {key: f"${{mode.{key}}}" for key in ("radius", "pixel") if key in node and node[key] == mode[key]}
 
 
 def _config(config: Mapping[str, Any], cfg: DictConfig, acquisition: Any) -> DictConfig:

@@ -72,7 +72,7 @@ def test_every_score_keeps_the_contract(config: Path, radius: int, pixel: bool) 
             assert values.dtype == torch.float32, name
             assert torch.isfinite(values).all(), name
     assert maps.score.std() > 0
-    assert (maps.group is not None) == getattr(score, "has_groups", False)
+    assert maps.group is None or not score.is_comparable
     if maps.group is not None:
         assert maps.group.shape == (3, *SIZE)
         assert not maps.group.is_floating_point()

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 import rounds
-from ripu.acquisition import CannyEntropy, RandomScore
+from ripu.acquisition import (
+    CannyEntropy,
+    ClassBalanced,
+    ColorClusters,
+    DiverseToUncertain,
+    MarginBalanced,
+    PixelPick,
+    RandomScore,
+    RipuScore,
+)
 from ripu.labelstore import LabelStore, RoundOrderError
 from ripu.regions import Rectangles
 from ripu.selection.ranks import SelectionError
@@ -28,6 +37,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dataset": {"budget_per": "dataset"},
     "dataset-pa": {"pixel": True, "radius": 3, "suppress_radius": 3, "budget": 30, "budget_per": "dataset"},
     "rectangles": {"region": Rectangles(5, 4)},
+    "survey": {"acquisition": MarginBalanced(1)},
+    "nested-survey": {"acquisition": PixelPick(MarginBalanced(1), 0.1), "budget_per": "dataset"},
+    "survey-rectangles": {"acquisition": ClassBalanced(MarginBalanced(1)), "region": Rectangles(5, 4)},
+    "diverse": {"acquisition": DiverseToUncertain(RipuScore(1)), "region": Rectangles(5, 4)},
+    "first": {"first_round": ColorClusters(4)},
     "dataset-rectangles": {"region": Rectangles(5, 4), "budget_per": "dataset"},
 }
 

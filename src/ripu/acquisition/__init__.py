@@ -2,16 +2,20 @@
 
 A score is a frozen dataclass that is called as ``score(logits, size, keys)`` (plus ``images=`` if it ``needs_image``)
 and returns :class:`ScoreMaps`; see :class:`Acquisition`. It has parameters, but no state, device or random generator.
+It may contain other scores, depend on the round, and know the whole pool.
 A new one is one file here and one YAML file in ``conf/acquisition`` with its ``_target_``; the tests find it there.
 
 Legend of all files: B batch, C classes, H W size of the maps, h w size of the logits, R rows of a strip.
 """
 
 from ripu.acquisition.canny_entropy import CannyEntropy
+from ripu.acquisition.class_balanced import ClassBalanced
 from ripu.acquisition.color_clusters import ColorClusters
 from ripu.acquisition.impurity_only import ImpurityOnly
 from ripu.acquisition.interface import Acquisition, ScoreMaps
 from ripu.acquisition.margin import Margin
+from ripu.acquisition.margin_balanced import MarginBalanced
+from ripu.acquisition.pixelpick import DiverseToUncertain, PixelPick
 from ripu.acquisition.random import RandomScore
 from ripu.acquisition.ripu import RipuScore, ripu_maps, ripu_score
 from ripu.acquisition.softmax_confidence import SoftmaxConfidence
@@ -20,9 +24,13 @@ from ripu.acquisition.uncertainty_only import UncertaintyOnly
 __all__ = [
     "Acquisition",
     "CannyEntropy",
+    "ClassBalanced",
     "ColorClusters",
+    "DiverseToUncertain",
     "ImpurityOnly",
     "Margin",
+    "MarginBalanced",
+    "PixelPick",
     "RandomScore",
     "RipuScore",
     "ScoreMaps",

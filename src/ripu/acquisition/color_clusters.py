@@ -37,7 +37,7 @@ class ColorClusters:
     num_clusters: int = 16
     position_weight: float = 0.5
     needs_image: ClassVar[bool] = True
-    has_groups: ClassVar[bool] = True
+    is_comparable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_clusters <= 256:

@@ -45,10 +45,23 @@ class Acquisition(Protocol):
 
     Attributes:
         needs_image: True if the call needs ``images``: uint8 (B, h, w, 3) RGB at any size.
-        has_groups: True if its maps have groups; a score without this attribute has none.
+
+    A score may have more members:
+
+    - ``is_comparable``: False if scores of different images cannot be compared, e.g. because groups take turns; such a
+      score needs a budget for each image. Without it, they can.
+    - ``for_round(index, num_rounds)`` returns the score that a round, counted from 0, uses in its place.
+    - ``survey(logits)`` returns what it wants to know of one image of the pool, from logits (1, C, h, w) without
+      gradient, as float64 of one shape; ``with_pool(found)`` returns the score that knows them all, stacked in the
+      order of the images. A round surveys the pool before it scores the first image, in a pass of its own.
+    - Fields that are scores themselves: all of this reaches them, too. One with the field ``score`` and the method
+      ``rescore(values, key)`` says what its scores are where the other score has certain values; regions of fixed shape
+      need it.
     """
 
-    needs_image: ClassVar[bool]
+    @property
+    def needs_image(self) -> bool:
+        """See above; usually a constant of the class."""
 
     def __call__(self, logits: Tensor, size: tuple[int, int], keys: Sequence[int], **images: Any) -> ScoreMaps:
         """Score a batch.

@@ -133,6 +133,7 @@ TABLE: Mapping[str, Key] = {
     "mode.budget_per": _asking(one_of("image", "dataset")),
     "mode.image_cap": _asking(number("1 or more", least=1) | NOTHING),
     "acquisition.*": _asking(target="score"),
+    "acquisition.score": _asking(target="score"),
     "first_round.*": _asking(target="score"),
     "oracle.*": _asking(target="oracle"),
     "oracle.wait": _person(one_of("exit", "hold")),

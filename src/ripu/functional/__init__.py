@@ -3,11 +3,12 @@
 from ripu.functional.entropy import entropy_and_label, map_entropy_and_label, pixel_entropy
 from ripu.functional.impurity import ImpurityKernel, region_impurity
 from ripu.functional.parallel import for_each
-from ripu.functional.pixels import check_logits, map_pixels
+from ripu.functional.pixels import check_finite, check_logits, map_pixels
 from ripu.functional.windows import check_radius, running_sum, window_count, window_mean, window_mean_rows
 
 __all__ = [
     "ImpurityKernel",
+    "check_finite",
     "check_logits",
     "check_radius",
     "entropy_and_label",

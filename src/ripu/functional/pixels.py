@@ -151,6 +151,11 @@ def _map_rows_on_device(
     for_each(task, [(b, *strip) for b in range(batch) for strip in strips], device)
 
 
+def check_finite(logits_BCHW: Tensor) -> None:
+    """Raise ValueError if logits are NaN or infinite; the message names the batch positions."""
+    _refuse_broken(torch.isfinite(logits_BCHW).flatten(1).all(dim=1))
+
+
 def _refuse_broken(is_finite_B: Tensor) -> None:
     broken = (~is_finite_B).nonzero().flatten().tolist()
     if broken:

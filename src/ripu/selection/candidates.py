@@ -6,15 +6,17 @@ Legend: N candidates, H W label size, R regions, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ripu.acquisition import Acquisition, ScoreMaps
+from ripu.acquisition.nested import of_single_pixels
 from ripu.functional import map_entropy_and_label
 from ripu.labelstore import Regions
 
@@ -132,14 +134,16 @@ def _region_scores(
     The maps that a score returns tell its parts. With impurity, the score of a region is the impurity of its predicted
     labels, times the mean uncertainty of its pixels if there is one. Without impurity, it is the mean score of its
     pixels. With neither (random), it is the score of the region's middle pixel, because a mean of random numbers would
-    depend on the region's size.
+    depend on the region's size. A score of another score's values gets those of the regions.
     """
     size = (partition.shape[0], partition.shape[1])
-    # The score of single pixels: in PA mode, if it has one, with a window of one pixel.
-    names = {field.name for field in fields(acquisition)}  # type: ignore[arg-type]
-    changes: dict[str, Any] = {name: value for name, value in (("pixel", True), ("radius", 0)) if name in names}
-    of_pixels: Acquisition = replace(acquisition, **changes)  # type: ignore[type-var]
-    maps = of_pixels(logits, size, [key], **extra)
+    maps = of_single_pixels(acquisition)(logits, size, [key], **extra)
+    if hasattr(acquisition, "rescore"):
+        arguments = (acquisition.score, logits, partition, counts, place, key, extra)  # type: ignore[attr-defined]
+        _, inner, impurity, uncertainty = _region_scores(*arguments)
+        is_used = counts > 0
+        inner[is_used] = acquisition.rescore(torch.from_numpy(inner[is_used]), key).numpy()
+        return maps, inner, impurity, uncertainty
     if maps.impurity is None and maps.uncertainty is None:
         return maps, maps.score[0].reshape(-1).float().cpu().numpy()[place], None, None
     flat = partition.reshape(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -14,16 +14,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ripu.acquisition import ScoreMaps
+from ripu.acquisition.nested import Survey
 from ripu.datasets.errors import Fault, SkippedFileError
-from ripu.io.errors import is_out_of_memory
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
 from ripu.labelstore.cut import FOLDER as ANNOTATION_FOLDER
 from ripu.labelstore.cut import set_aside
 from ripu.labelstore.predictions import write_predictions
-from ripu.loading.samples import of_one_size
 from ripu.selection.candidates import Candidates, global_cut
+from ripu.selection.forward import Source, share_of_rank
 from ripu.selection.oracles import Oracle
-from ripu.selection.ranks import Exchange, Ranks, SelectionError, Together
+from ripu.selection.ranks import Exchange, Ranks, Together
 from ripu.selection.scoring import Scorer
 
 _ALONE = Ranks()
@@ -105,27 +105,53 @@ class SelectionEngine:
                 rank on another machine does not see it.
         """
         engine = replace(self, scorer=self.scorer.of_round(index))
-        return engine._run(store, index, step, network, pool, device, ranks, progress, watch)
+        images = share_of_rank(len(self.scorer.image_ids), pool, ranks)
+        together, source = Together(ranks, f"round {index} at step {step}"), Source(pool, images, network, device)
+        if not engine.scorer.needs_survey:
+            return engine._run(store, index, step, source, together, progress, watch)
+        total = 2 * len(images)
+        engine = engine._surveyed(store, index, source, together, lambda done: progress(done, total))
+        return engine._run(
+            store, index, step, source, together, lambda done, _: progress(len(images) + done, total), watch
+        )
+
+    def _surveyed(
+        self, store: LabelStore, index: int, source: Source, together: Together, progress: Callable[[int], None]
+    ) -> SelectionEngine:
+        """Return this engine with a score that knows what it wants to know of all images of all ranks."""
+        exchange = Exchange(store.path, index, together.ranks, "survey")
+
+        def own() -> Iterator[tuple[int, list[Survey]]]:
+            done = 0
+            for batch, logits in source.batches():
+                done += len(batch.get("fault", ()))
+                for number, one in zip(batch["index"], logits, strict=True):
+                    yield int(number), self.scorer.survey(int(number), one)
+                    done += 1
+                    progress(done)
+
+        try:
+            together(lambda: exchange.write_surveys(own()))
+            found = together(exchange.read_surveys)
+        finally:
+            exchange.remove()
+        return replace(self, scorer=self.scorer.with_pool(found)) if found else self
 
     def _run(
         self,
         store: LabelStore,
         index: int,
         step: int,
-        network: Callable[[Tensor], Tensor],
-        pool: Callable[[list[int]], DataLoader[Any]],
-        device: torch.device,
-        ranks: Ranks,
+        source: Source,
+        together: Together,
         progress: Callable[[int, int], None],
         watch: Watch | None,
     ) -> RoundTally:
         """Run a round with the scorer's own score."""
-        together = Together(ranks, f"round {index} at step {step}")
+        ranks = together.ranks
         spec, is_committed = together(lambda: self._begin(store, index, step))
         part = _Part(self, store, spec, is_committed, ranks.rank)
-        offers = part.candidates(
-            pool, _share_of_rank(len(self.scorer.image_ids), pool, ranks), network, device, progress, watch
-        )
+        offers = part.candidates(source, progress, watch)
         if self.scorer.has_shared_budget:
             exchange = Exchange(store.path, index, ranks)
             try:
@@ -230,22 +256,16 @@ class _Part:
         return labels
 
     def candidates(
-        self,
-        pool: Callable[[list[int]], DataLoader[Any]],
-        images: list[int],
-        network: Callable[[Tensor], Tensor],
-        device: torch.device,
-        progress: Callable[[int, int], None],
-        watch: Watch | None,
+        self, source: Source, progress: Callable[[int, int], None], watch: Watch | None
     ) -> Iterator[Candidates]:
         """Yield the candidates of each image; reading starts with the first one requested."""
-        scorer, tally, forward = self.engine.scorer, self.tally, _Forward(network, device)
-        for batch in pool(images):
+        scorer, tally, total = self.engine.scorer, self.tally, len(source.images)
+        for batch, forwarded in source.batches():
             for fault in batch.get("fault", ()):
                 tally.unreadable.append(fault)
                 tally.images += 1
-                progress(tally.images, len(images))
-            for item, (index, logits) in enumerate(zip(batch["index"], forward(batch), strict=True)):
+                progress(tally.images, total)
+            for item, (index, logits) in enumerate(zip(batch["index"], forwarded, strict=True)):
                 image = batch["image"][item] if scorer.needs_image else None
                 offer = scorer.candidates(self.store, self.spec, int(index), logits, image)
                 if self.engine.asks_people and not self.is_committed:
@@ -255,7 +275,7 @@ class _Part:
                     watch.see(number, offer.index, logits, scorer.maps(number, offer.index, logits, image))
                 yield offer
                 tally.images += 1
-                progress(tally.images, len(images))
+                progress(tally.images, total)
 
     def write(self, offers: Iterator[Candidates]) -> None:
         """Ask about candidates and write picks and answers; for a committed round, only compare the picks."""
@@ -313,60 +333,3 @@ class _Part:
             pixels, labels = pixels[is_known], labels[is_known]
         if len(pixels):
             yield ImageAnswers(image_id, pixels, labels)
-
-
-@dataclass
-class _Forward:
-    """Runs batches through the network; halves them once memory runs out."""
-
-    network: Callable[[Tensor], Tensor]
-    device: torch.device
-    limit: int | None = None
-
-    def __call__(self, batch: Mapping[str, Any]) -> Iterator[Tensor]:
-        """Yield the (1, C, h, w) logits of each image."""
-        if "logits" in batch:
-            for logits in batch["logits"]:
-                yield logits[None].to(self.device)
-            return
-        for images in of_one_size(batch["image"]):
-            yield from self._run(images)
-
-    def _run(self, images: Tensor) -> Iterator[Tensor]:
-        done = 0
-        while done < len(images):
-            part = images[done : done + (self.limit or len(images))]
-            is_too_much = False
-            try:
-                with torch.no_grad():
-                    logits = self.network(part.to(self.device))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise SelectionError(
-                        "there is not enough memory on the device for the forward pass of one image; give a smaller "
-                        "data.target_size, or trainer.precision=bf16-mixed"
-                    ) from error
-                is_too_much = True  # retried below, where the error no longer keeps its tensors alive
-            if is_too_much:
-                self.limit = len(part) // 2
-                _log.warning(
-                    "not enough memory for a batch of %d images; continuing with %d (evaluation.batch=%d avoids this)",
-                    len(part),
-                    self.limit,
-                    self.limit,
-                )
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            yield from (logits[at : at + 1] for at in range(len(logits)))
-            done += len(part)
-
-
-def _share_of_rank(num_images: int, pool: Callable[[list[int]], DataLoader[Any]], ranks: Ranks) -> list[int]:
-    """Return the images of this rank: whole batches in turn, so that an image is in the same one with any ranks."""
-    images = list(range(num_images))
-    size = getattr(pool(images), "batch_size", None) or 1
-    batches = [images[first : first + size] for first in range(0, num_images, size)]
-    return [image for batch in batches[ranks.rank :: ranks.world_size] for image in batch]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.acquisition.nested import Survey
 from ripu.io.errors import RipuError, line_of
 from ripu.io.writing import TMP_PREFIX, writing
 from ripu.selection.candidates import Candidates
@@ -59,7 +60,9 @@ class Together:
 
 @dataclass(frozen=True)
 class Exchange:
-    """The scores of all ranks' candidates, exchanged by files beside the shards.
+    """The scores of all ranks' candidates, or what a score wants to know of the pool, exchanged by files.
+
+    The files lie beside the shards.
 
     After a crash, the label store removes these files as temporary ones when it is next opened for writing.
     """
@@ -67,9 +70,10 @@ class Exchange:
     folder: Path
     index: int
     ranks: Ranks
+    content: str = "candidates"
 
     def _path(self, rank: int) -> Path:
-        return self.folder / f"{TMP_PREFIX}candidates-{self.index:03d}-{rank:05d}.npz"
+        return self.folder / f"{TMP_PREFIX}{self.content}-{self.index:03d}-{rank:05d}.npz"
 
     def write(self, offers: Iterator[Candidates]) -> list[Candidates]:
         """Collect this rank's candidates, and write their scores and costs for the others."""
@@ -98,6 +102,27 @@ class Exchange:
                 for image, score, cost in split if len(part["image"]) else ():
                     scores[image], costs[image] = score, cost
         return scores, costs
+
+    def write_surveys(self, surveys: Iterable[tuple[int, list[Survey]]]) -> None:
+        """Write what is known of this rank's images, each with its index, for the others."""
+        numbers, found = [], []
+        for number, parts in surveys:
+            numbers.append(number)
+            found.append(parts)
+        path = self._path(self.ranks.rank)
+        with writing(path):
+            columns = {f"part{place}": np.stack(column) for place, column in enumerate(zip(*found, strict=True))}
+            np.savez(path, image=np.array(numbers, dtype=np.int64), **columns)  # type: ignore[arg-type]
+
+    def read_surveys(self) -> list[list[Survey]]:
+        """Return what is known of the images of all ranks, in the order of the images; unreadable ones are left out."""
+        found: dict[int, list[Survey]] = {}
+        for rank in range(self.ranks.world_size):
+            with np.load(self._path(rank), allow_pickle=False) as part:
+                columns = [part[f"part{place}"] for place in range(len(part.files) - 1)]
+                for place, number in enumerate(part["image"].tolist()):
+                    found[number] = [column[place] for column in columns]
+        return [found[number] for number in sorted(found)]
 
     def remove(self) -> None:
         """Remove this rank's file."""

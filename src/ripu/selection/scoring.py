@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ripu.acquisition import Acquisition, ScoreMaps
+from ripu.acquisition.nested import Survey, for_round, survey, surveying, with_pool
 from ripu.datasets.proportions import Fit, fitted
 from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelReader, Round, square_regions
@@ -55,11 +56,11 @@ class Scorer:
     first_round: Acquisition | None = None
 
     def __post_init__(self) -> None:
-        if self.has_shared_budget and any(getattr(score, "has_groups", False) for score in self._scores):
-            names = ", ".join(type(score).__name__ for score in self._scores if getattr(score, "has_groups", False))
+        single = [type(score).__name__ for score in self._scores if not getattr(score, "is_comparable", True)]
+        if self.has_shared_budget and single:
             raise ConfigError(
-                "mode.budget_per=dataset compares the scores of all images, but the score shares out the picks of each "
-                f"image among its groups ({names}); use mode.budget_per=image, or another score"
+                "mode.budget_per=dataset compares the scores of all images, but this score shares out the picks of "
+                f"each image ({', '.join(single)}); use mode.budget_per=image, or another score"
             )
         if self.is_fixed:
             if self.query.pixel:
@@ -82,9 +83,28 @@ class Scorer:
 
     def of_round(self, round_index: int) -> Scorer:
         """Return this scorer with the score of a round as that of all rounds."""
-        if self.first_round is None:
-            return self
-        return replace(self, acquisition=self._scores[min(round_index, 1)], first_round=None)
+        score = self._scores[min(round_index, 1) if self.first_round is not None else 0]
+        return replace(self, acquisition=for_round(score, round_index, self.query.num_rounds), first_round=None)
+
+    @property
+    def needs_survey(self) -> bool:
+        """True if the score must know the pool before it scores the first image."""
+        return any(surveying(self.acquisition))
+
+    def survey(self, index: int, logits: Tensor) -> list[Survey]:
+        """Return what the score wants to know of the ``index``-th image, by its logits (1, C, h, w).
+
+        Raises:
+            SelectionError: The logits are not finite.
+        """
+        try:
+            return survey(self.acquisition, logits)
+        except ValueError as error:
+            raise SelectionError(f"image {self.image_ids[index]!r} cannot be scored: {error}") from error
+
+    def with_pool(self, found: Sequence[Sequence[Survey]]) -> Scorer:
+        """Return this scorer with a score that knows what :meth:`survey` found, in the order of the images."""
+        return replace(self, acquisition=with_pool(self.acquisition, found))
 
     @property
     def is_fixed(self) -> bool:

@@ -90,3 +90,18 @@ def ripu_score(logits: Array, radius: int, size: tuple[int, int], pixel: bool) -
     entropy = pixel_entropy(full)
     uncertainty = entropy if pixel else window_mean(entropy, radius)
     return region_impurity(full.argmax(axis=0), len(full), radius) * uncertainty
+
+
+def margin_balanced(
+    logits: NDArray[np.float64], shares: NDArray[np.float64], strength: float, radius: int, pixel: bool
+) -> NDArray[np.float64]:
+    """1 - (best - second best), times (a * share of the best class + 1)^-2; window means for regions."""
+    num_classes, height, width = logits.shape
+    score = np.zeros((height, width))
+    for row in range(height):
+        for column in range(width):
+            probs = softmax(logits[:, row, column])
+            best = max(range(num_classes), key=lambda number, probs=probs: (probs[number], -number))  # type: ignore[misc]
+            second = max([probs[number] for number in range(num_classes) if number != best], default=0.0)
+            score[row, column] = (1 - (probs[best] - second)) / (strength * shares[best] + 1) ** 2
+    return score if pixel else window_mean(score, radius)

@@ -236,7 +236,8 @@ def _take_times(measured: Measured, watch: _Stopwatch, bar: _QuietBar, num_image
     if bar.done:
         batch = measured.spec.evaluation.batch
         first = batch if num_images > batch else 0
-        measured.round_image = (bar.done[-1] - bar.done[first]) / (num_images - first)
+        scored = len(bar.done) - 1  # twice as many as there are images if the pool is surveyed first
+        measured.round_image = (bar.done[-1] - bar.done[first]) / (scored - first) * (scored / num_images)
 
 
 def _take_reads(measured: Measured, spec: RunSpec, scenes: Scenes, folder: Path) -> None:
