@@ -13,6 +13,7 @@ import tifffile
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
 import ripu
 from ripu.datasets.taxonomy import CAMVID11
@@ -20,8 +21,10 @@ from ripu.export import export
 from ripu.exporting.comparison import ExportError
 from ripu.inference.trained_network import TrainedNetwork
 from ripu.io.errors import ConfigError
+from ripu.models.smp import SmpNetwork
 from ripu.predict import predict
 from ripu.run import restore
+from ripu.run.trained import open_trained
 from running import call, compose, train_here, untrained_checkpoint
 
 SMP = ("model=deeplabv3plus_lite0", "model._target_=ripu.models.smp.SmpNetwork", "model.weights=null")
@@ -58,6 +61,53 @@ def photos(folder: Path) -> Path:
         coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize(size[::-1])
         coarse.save(folder / f"{number}.png")
     return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=segformer_b0", "model.weights=null"),
+        ("model=convnext_tiny", "model.encoder=tu-convnext_atto", "model.weights=null"),
+        ("model=dinov2_small", "model.weights=null", "+model.depth=4"),
+        ("model=dinov2_small", "model.encoder=vit_small_patch14_reg4_dinov2", "model.weights=null", "+model.depth=4"),
+        ("model=dinov3_small", "model.weights=null", "+model.depth=4"),
+    ],
+)
+def test_networks_of_today_are_exported_for_any_size(words: tuple[str, ...], tmp_path: Path) -> None:
+    target = "SmpNetwork" if "smp" in compose(*words).model._target_ else "ViTNetwork"
+    module = "smp" if target == "SmpNetwork" else "vit"
+    path = untrained_checkpoint(tmp_path, *words, f"model._target_=ripu.models.{module}.{target}")
+    state = torch.load(path, weights_only=True)
+    if "network.encoder.pos_embed" in state["state_dict"]:  # positions that resampling would blur
+        state["state_dict"]["network.encoder.pos_embed"].normal_(generator=torch.Generator().manual_seed(0))
+    torch.save(state, path)
+    assert run(path, tmp_path / "net.onnx") <= 1e-4
+
+
+@pytest.mark.slow
+def test_adapters_are_merged_into_what_is_exported(tmp_path: Path) -> None:
+    plain = SmpNetwork(11, "Segformer", "mit_b0", None)
+    torch.save(plain.encoder.state_dict(), tmp_path / "mit_b0.pth")
+    words = ("model=segformer_b0", "model._target_=ripu.models.smp.SmpNetwork", "model.train_encoder=lora")
+    path = untrained_checkpoint(tmp_path, *words, f"model.weights={tmp_path / 'mit_b0.pth'}")
+    content = torch.load(path, weights_only=True)
+    for key, value in content["state_dict"].items():
+        if key.endswith("lora_up"):
+            value.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    torch.save(content, path)
+    _, module = restore.restore(path)
+    image = torch.randint(0, 256, (1, 3, 45, 70), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = module.eval()(image)
+    run(path, tmp_path / "net.onnx")
+    run(path, tmp_path / "net", "format=huggingface")
+    names = set(load_file(tmp_path / "net" / "model.safetensors"))
+    assert names == set(plain.state_dict())
+    for file in ("net.onnx", "net"):
+        found = open_trained(str(tmp_path / file), torch.device("cpu")).module
+        with torch.no_grad():
+            torch.testing.assert_close(found(image), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "smp_checkpoint"])

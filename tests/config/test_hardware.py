@@ -19,8 +19,10 @@ MODELS = sorted(path.stem for path in (Path(config_dir()) / "model").glob("*.yam
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("dataset", ["gtav", "synthia", "camvid"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("dataset", "model"),
+    [*((dataset, "deeplabv2_r101") for dataset in ("gtav", "synthia")), *(("camvid", model) for model in MODELS)],
+)
 def test_the_optimisation_stays_what_it_is(preset: str, dataset: str, model: str) -> None:
     words = [f"dataset={dataset}", f"model={model}", "paths.output_dir=run"]
     plain, fitted = compose(*words), compose(*words, f"hardware={preset}")

@@ -17,7 +17,7 @@ import torchvision
 from torch import Tensor, nn
 
 from ripu.models import resnet
-from ripu.models.checkpoints import CheckpointError, load_backbone, load_weights, read_checkpoint, to_released
+from ripu.models.checkpoints import CheckpointError, load_encoder, load_weights, read_checkpoint, to_released
 from ripu.models.deeplabv2 import DeepLabV2
 from ripu.models.deeplabv3plus import DeepLabV3Plus
 
@@ -191,10 +191,10 @@ def test_imagenet_weights_that_cannot_be_downloaded(tmp_path: Path, monkeypatch:
 
 def test_backbone_weights_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="imagnet does not exist"):
-        load_backbone(TinyBackbone(), "imagnet")
+        load_encoder(TinyBackbone(), "imagnet")
     path = save(released(TinyDeepLab()), tmp_path / "trained.pth")
-    with pytest.raises(CheckpointError, match=r"not a torchvision ResNet file.*found 5 entries: iteration"):
-        load_backbone(TinyBackbone(), path)
+    with pytest.raises(CheckpointError, match=r"no weights of this encoder.*conv1\.weight.*found 5 entries: iteration"):
+        load_encoder(TinyBackbone(), path)
 
 
 def test_misfits_are_counted_and_listed(tmp_path: Path) -> None:

@@ -158,6 +158,15 @@ TABLE: Mapping[str, Key] = {
     "model.weights": Key(
         unused=(Unused({"model.checkpoint": GIVEN}, "model.checkpoint contains the weights of the whole network"),)
     ),
+    "model.train_encoder": Key(one_of("all", "lora", "none")),
+    "model.lora_rank": Key(
+        whole(1),
+        unused=(
+            Unused(
+                {"model.train_encoder": ("all", "none")}, "model.train_encoder={model.train_encoder} adds no adapters"
+            ),
+        ),
+    ),
     # Training
     "setting.name": Key(),
     "setting.target_labels": Key(one_of("revealed", "all", "none")),

@@ -60,6 +60,13 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 """Key -> its value in runs that are older than the key."""
 
+_OF_NETWORKS: Mapping[str, Mapping[str, Any]] = {
+    "ripu.models.smp.SmpNetwork": {"train_encoder": "all", "lora_rank": 8},
+    "ripu.models.deeplabv2.DeepLabV2": {"train_encoder": "all"},
+    "ripu.models.deeplabv3plus.DeepLabV3Plus": {"train_encoder": "all"},
+}
+"""``model._target_`` -> the same for keys of ``model`` that other networks do not have."""
+
 RENAMED: Mapping[str, str] = {
     "ripu.boards.TensorBoard": "ripu.dashboards.tensorboard.TensorBoard",
     "ripu.wandb_board.WandbBoard": "ripu.dashboards.wandb.WandbBoard",
@@ -84,6 +91,8 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
         node = new.get(group) if group else new
         if isinstance(node, dict) and name not in node:
             node[name] = _resolved(value, config)
+    if isinstance(model := new.get("model"), dict) and isinstance(target := model.get("_target_"), str):
+        new["model"] = {**_OF_NETWORKS.get(target, {}), **model}
     return new
 
 

@@ -14,6 +14,9 @@ from ripu.inference.description import CONFIG, WEIGHTS, Description
 from ripu.inference.onnx_network import check_installed
 from ripu.io.writing import publish, write_bytes, write_json, writing
 
+_OF_TRAINING = ("checkpoint", "weights", "pretrained", "train_encoder", "lora_rank")
+"""Arguments of networks that say how they begin and what of them is trained."""
+
 
 def write_model_folder(
     network: nn.Module,
@@ -43,7 +46,7 @@ def write_model_folder(
     from safetensors.torch import save
 
     half = out.with_name(f".tmp-{out.name}")
-    kept = {key: value for key, value in model.items() if key not in ("checkpoint", "weights", "pretrained")}
+    kept = {key: value for key, value in model.items() if key not in _OF_TRAINING}
     state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
     try:
         write_bytes(half / WEIGHTS, save(state, {"format": "pt"}))

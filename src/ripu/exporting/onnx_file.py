@@ -6,9 +6,12 @@ import io
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
+from torch.onnx import symbolic_helper, utils
+from torch.onnx.errors import UnsupportedOperatorError
 
 from ripu.exporting.comparison import compare, refused
 from ripu.inference.description import Description
@@ -16,8 +19,8 @@ from ripu.inference.onnx_network import IMAGE, KEY, LOGITS, open_session, run_se
 from ripu.io.console import silent_stdout
 from ripu.io.writing import write_bytes
 
-OPSET = 17
-"""Version of the operators of files for any size: what onnxruntime reads since 2022."""
+OPSETS = (17, 18)
+"""Versions of the operators of files for any size, the first that suffices: what onnxruntime reads since 2022, 2023."""
 
 
 def write_onnx(network: nn.Module, description: Description, out: Path) -> float:
@@ -56,7 +59,6 @@ def _trace(network: nn.Module, description: Description) -> bytes:
     free sizes in networks that pad their inputs. For one size by the latter, which folds what depends on the size.
     """
     channels, size = len(description.mean), description.fixed_size
-    buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), silent_stdout(), torch.no_grad():
             warnings.simplefilter("ignore")  # sizes that become constants show when the networks are compared
@@ -72,17 +74,52 @@ def _trace(network: nn.Module, description: Description) -> bytes:
                 )
                 assert program is not None
                 return bytes(program.model_proto.SerializeToString())
-            axes = {0: "batch", 2: "height", 3: "width"}
-            torch.onnx.export(
-                network,
-                (torch.zeros(2, channels, 64, 96),),
-                buffer,  # type: ignore[arg-type]  # this exporter writes to files, too
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=[IMAGE],
-                output_names=[LOGITS],
-                dynamic_axes={IMAGE: axes, LOGITS: axes},
-            )
+            return _trace_any_size(network, channels)
     except Exception as error:  # operations fail to convert in many ways
         raise refused(error, description) from error
+
+
+def _trace_any_size(network: nn.Module, channels: int) -> bytes:
+    axes = {0: "batch", 2: "height", 3: "width"}
+    name, newest = "aten::_upsample_bicubic2d_aa", OPSETS[-1]
+    utils.register_custom_op_symbolic(name, _antialiased_bicubic, newest)
+    try:
+        for opset in OPSETS:
+            buffer = io.BytesIO()
+            try:
+                torch.onnx.export(
+                    network,
+                    (torch.zeros(2, channels, 64, 96),),
+                    buffer,  # type: ignore[arg-type]  # this exporter writes to files, too
+                    dynamo=False,
+                    opset_version=opset,
+                    input_names=[IMAGE],
+                    output_names=[LOGITS],
+                    dynamic_axes={IMAGE: axes, LOGITS: axes},
+                )
+                break
+            except UnsupportedOperatorError:
+                if opset == newest:
+                    raise
+    finally:
+        utils.unregister_custom_op_symbolic(name, newest)
     return buffer.getvalue()
+
+
+def _antialiased_bicubic(graph: Any, image: Any, size: Any, *_: Any) -> Any:
+    """Return the operator with which position embeddings are resampled to another grid; the exporter lacks it."""
+
+    def constant(*values: int) -> Any:
+        return graph.op("Constant", value_t=torch.tensor(values))
+
+    if symbolic_helper._is_packed_list(size):
+        sides = [graph.op("Unsqueeze", side, constant(0)) for side in symbolic_helper._unpack_list(size)]
+        size = graph.op("Concat", *sides, axis_i=0)
+    leading = graph.op("Slice", graph.op("Shape", image), constant(0), constant(2), constant(0))
+    whole = graph.op("Concat", leading, size, axis_i=0)
+    nothing = graph.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
+    return graph.op(
+        "Resize", image, nothing, nothing, whole,
+        mode_s="cubic", antialias_i=1, cubic_coeff_a_f=-0.5, exclude_outside_i=1,
+        coordinate_transformation_mode_s="half_pixel",
+    )  # fmt: skip

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ripu.io.errors import ConfigError
+
 
 def adapted(weight: Tensor, in_channels: int) -> Tensor:
     """Return the weights of a first convolution on RGB, (C, 3, h, w), for other bands, (C, in_channels, h, w).
@@ -32,3 +34,13 @@ def statistics(rgb: Sequence[float], in_channels: int) -> tuple[float, ...]:
     if in_channels == 1:
         return (sum(rgb) / len(rgb),)
     return tuple(rgb[band % len(rgb)] for band in range(in_channels))
+
+
+def checked_statistics(name: str, values: Sequence[float], in_channels: int) -> tuple[float, ...]:
+    """Return ``model.mean`` or ``model.std``; refuse another number of values than bands."""
+    if len(values) != in_channels:
+        whose = (
+            "three numbers, one for each of R, G and B" if in_channels == 3 else f"{in_channels} numbers, one a band"
+        )
+        raise ConfigError(f"model.{name}={list(values)} must be {whose}")
+    return tuple(values)

@@ -1,6 +1,7 @@
-"""The one reader of weights and checkpoints: the authors', torchvision's and this project's files.
+"""The one reader of weights and checkpoints: whole networks, and encoders to start from.
 
-No file is trusted: nothing in it is run, and the weights have to fit the network exactly.
+No file is trusted: nothing in it is run, and the weights have to fit the network exactly. Files with encoders have many
+layouts (:mod:`ripu.models.layouts`); those of whole networks are
 
 | layout | content | loaded |
 |---|---|---|
@@ -8,7 +9,8 @@ No file is trusted: nothing in it is run, and the weights have to fit the networ
 | torchvision | ``conv1.weight``, ``bn1.*``, ``layer1.0.*`` ... ``fc.*`` | the backbone; ``fc`` is dropped |
 | project | a Lightning checkpoint (``state_dict`` with ``network.*``) or a state dict | the whole network |
 
-A ``module.`` before every key, which wrapped networks add, is removed.
+A ``module.`` before every key, which wrapped networks add, is removed. A file that ends in ``.safetensors`` is read as
+such, any other as one that ``torch.save`` wrote.
 """
 
 from __future__ import annotations
@@ -27,11 +29,15 @@ from torch import Tensor, nn
 from ripu.io.errors import ConfigError
 from ripu.io.writing import AtomicFile, writing
 from ripu.models.bands import adapted
+from ripu.models.layouts import HEADS, encoder_state
+from ripu.models.lora import fit_adapters
 
 _log = logging.getLogger(__name__)
 
 Layout = Literal["released", "torchvision", "project"]
 StrPath = str | os.PathLike[str]
+
+_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
 class CheckpointError(ConfigError):
@@ -39,7 +45,7 @@ class CheckpointError(ConfigError):
 
 
 def read_checkpoint(path: StrPath) -> dict[str, Any]:
-    """Read a file written by ``torch.save`` onto the CPU without running any code from it.
+    """Read a file of weights onto the CPU without running any code from it.
 
     Raises:
         CheckpointError: The file is missing or damaged, contains anything but tensors and plain values, or is not a
@@ -50,6 +56,10 @@ def read_checkpoint(path: StrPath) -> dict[str, Any]:
     if not Path(path).is_file():
         raise CheckpointError(f"{path} does not exist or is not a file; give the path of a checkpoint")
     try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
         _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make the reader fail with nearly any exception
@@ -153,29 +163,44 @@ def load_weights(network: nn.Module, path: StrPath) -> Layout:
                 f"{path} is a torchvision ResNet file, i.e. the backbone of DeepLabV2 or DeepLabV3Plus; "
                 f"{type(network).__name__} has no such backbone"
             )
-    _load_strictly(part, state, path)
+    _load_strictly(part, fit_adapters(state, part), path)
     return layout
 
 
-def load_backbone(backbone: nn.Module, path: StrPath) -> None:
-    """Load a torchvision ResNet file into a backbone with its names, strictly; its ``fc`` layer is dropped.
+def is_weights_file(weights: str | None) -> bool:
+    """Return whether initial weights are given as a file, not by a name that a library knows."""
+    return weights is not None and (Path(weights).suffix in _SUFFIXES or os.sep in weights or Path(weights).is_file())
 
-    The first convolution is adapted to the bands of the backbone; see :func:`ripu.models.bands.adapted`.
+
+def load_encoder(encoder: nn.Module, path: StrPath) -> None:
+    """Load a file into an encoder, strictly, whatever its layout; see :mod:`ripu.models.layouts`.
+
+    Classifiers and decoders in the file are dropped. The first convolution is adapted to the bands of the encoder; see
+    :func:`ripu.models.bands.adapted`.
 
     Raises:
-        CheckpointError: The file is missing, unreadable, not a torchvision ResNet file, or does not fit.
+        CheckpointError: The file is missing, unreadable, of another encoder, or does not fit; the message lists the
+            entries that are missing, unexpected or of another shape.
     """
-    content = read_checkpoint(path)
-    state = _strip_wrapper(content)
-    if not _is_torchvision(state):
+    content, own = read_checkpoint(path), encoder.state_dict()
+    state = encoder_state(content, own)
+    if not own.keys() & state.keys():
         raise CheckpointError(
-            f"{path} is not a torchvision ResNet file (no 'conv1.weight' and 'layer1.0.conv1.weight'); "
-            f"{_found(content)}. The backbone starts from such a file; load a trained network with model.checkpoint "
-            "instead"
+            f"{path} has no weights of this encoder, whose first ones are {_first(list(own)[:3])}; {_found(content)}. "
+            "model.weights takes the encoder's own file; load a trained network with model.checkpoint instead"
         )
-    loaded = _torchvision_state(state)
-    in_channels = backbone.state_dict()["conv1.weight"].shape[1]
-    _load_strictly(backbone, {**loaded, "conv1.weight": adapted(loaded["conv1.weight"], in_channels)}, path)
+    counters = {key: value for key, value in own.items() if key.endswith(".num_batches_tracked")}
+    kept = {
+        key: value
+        for key, value in (counters | state).items()
+        if key in own or not (key.endswith(".num_batches_tracked") or key.partition(".")[0] in HEADS)
+    }
+    first = next(key for key, value in own.items() if value.ndim == 4)
+    if first in kept:
+        kept[first] = adapted(kept[first], own[first].shape[1])
+    _load_strictly(encoder, kept, path)
+    if dropped := len(state) - len(state.keys() & own.keys()):
+        _log.info("%s: %d weights of its head were not used", path, dropped)
 
 
 def _load_strictly(module: nn.Module, state: Mapping[str, Any], source: StrPath) -> None:

@@ -23,9 +23,10 @@ class DeepLabV2(DeepLab):
         norm_eps: float = 0.0,
         pretrained: bool = True,
         in_channels: int = 3,
+        train_encoder: str = "all",
     ) -> None:
         """Build the network; see :class:`ripu.models.resnet.DeepLab`."""
-        super().__init__(num_classes, weights, norm_eps, pretrained, in_channels)
+        super().__init__(num_classes, weights, norm_eps, pretrained, in_channels, train_encoder)
         self.head = DilatedSumHead(OUT_CHANNELS, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:

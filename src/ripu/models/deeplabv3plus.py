@@ -29,9 +29,10 @@ class DeepLabV3Plus(DeepLab):
         norm_eps: float = 0.0,
         pretrained: bool = True,
         in_channels: int = 3,
+        train_encoder: str = "all",
     ) -> None:
         """Build the network; see :class:`ripu.models.resnet.DeepLab`."""
-        super().__init__(num_classes, weights, norm_eps, pretrained, in_channels)
+        super().__init__(num_classes, weights, norm_eps, pretrained, in_channels, train_encoder)
         self.head = SeparableASPPHead(num_classes, norm_eps)
 
     def forward(self, image: Tensor) -> Tensor:

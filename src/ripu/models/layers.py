@@ -74,7 +74,10 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _as_run(network: Any, parts: list[nn.Module]) -> list[nn.Module]:
-    """Return modules in the order in which they first run; one that is not called follows the one before it."""
+    """Return modules in the order in which they last run; one that is not called follows the one before it.
+
+    Vision transformers apply their final normalisation to the features of several blocks, the last one included.
+    """
     ran: list[nn.Module] = []
     hooks = [part.register_forward_pre_hook(lambda module, _: ran.append(module)) for part in parts]
     try:
@@ -86,9 +89,7 @@ def _as_run(network: Any, parts: list[nn.Module]) -> list[nn.Module]:
     finally:
         for hook in hooks:
             hook.remove()
-    place: dict[int, int] = {}
-    for index, module in enumerate(ran):
-        place.setdefault(id(module), index)
+    place = {id(module): index for index, module in enumerate(ran)}
     before, places = -1, []
     for part in parts:
         before = place.get(id(part), before)

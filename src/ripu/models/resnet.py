@@ -16,7 +16,8 @@ from torchvision import ops
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from ripu.models.bands import statistics
-from ripu.models.checkpoints import CheckpointError, load_backbone
+from ripu.models.checkpoints import CheckpointError, load_encoder
+from ripu.models.lora import train_only
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet101-63fe2227.pth"  # torchvision's IMAGENET1K_V1
 # Its names in the cache: today's and, with the same values, the name that the published runs started from
@@ -49,7 +50,7 @@ class ResNet101(ResNet):  # type: ignore[misc]
         Args:
             weights: ``None`` for random weights (Kaiming-normal by fan out, the last convolution of each of the 33
                 blocks divided by the root of 33), ``"imagenet"`` for torchvision's ImageNet weights (from torch hub's
-                cache, downloaded into it if need be), or the path of a torchvision ResNet-101 file.
+                cache, downloaded into it if need be), or the path of a ResNet-101 file.
             norm_eps: Epsilon of the frozen batch norms.
             in_channels: Bands of the input; see :func:`ripu.models.bands.adapted`.
         """
@@ -67,7 +68,7 @@ class ResNet101(ResNet):  # type: ignore[misc]
             self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         if weights is not None:
-            load_backbone(self, imagenet_file() if weights == "imagenet" else weights)
+            load_encoder(self, imagenet_file() if weights == "imagenet" else weights)
             return
         # New frozen norms are the identity, so each block would double the variance: by 2**33 in total, with a loss of
         # 1e5. Divided by the number of blocks, the sum of the residuals stays of the order of the input.
@@ -92,7 +93,13 @@ class DeepLab(nn.Module):
     head: nn.Module
 
     def __init__(
-        self, num_classes: int, weights: str | None, norm_eps: float, pretrained: bool, in_channels: int = 3
+        self,
+        num_classes: int,
+        weights: str | None,
+        norm_eps: float,
+        pretrained: bool,
+        in_channels: int = 3,
+        train_encoder: str = "all",
     ) -> None:
         """Build the backbone.
 
@@ -102,19 +109,22 @@ class DeepLab(nn.Module):
             norm_eps: Epsilon of all frozen batch norms; 0 in the published runs.
             pretrained: False ignores ``weights``, for a network whose weights are loaded afterwards.
             in_channels: Bands of the input.
+            train_encoder: ``all``, or ``none`` for a fixed backbone.
 
         Raises:
-            CheckpointError: The weights cannot be downloaded, read or do not fit.
+            ConfigError: The weights cannot be downloaded, read or do not fit; or another part is to be trained.
         """
         super().__init__()
         self.num_classes = num_classes
         self.mean = statistics((0.485, 0.456, 0.406), in_channels)
         self.std = statistics((0.229, 0.224, 0.225), in_channels)
         self.backbone = ResNet101(weights if pretrained else None, norm_eps, in_channels)
+        train_only(self.backbone, train_encoder, is_random=pretrained and weights is None)  # it has no mode of its own
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the parameters of the backbone and of the head; frozen batch norms have none."""
-        return list(self.backbone.parameters()), list(self.head.parameters())
+        """Return the trainable parameters of the backbone and of the head; frozen batch norms have none."""
+        backbone = [parameter for parameter in self.backbone.parameters() if parameter.requires_grad]
+        return backbone, list(self.head.parameters())
 
 
 def imagenet_file() -> Path:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ripu.io.errors import ConfigError
-from ripu.models.bands import adapted, statistics
+from ripu.models.bands import adapted, checked_statistics, statistics
+from ripu.models.checkpoints import is_weights_file, load_encoder
 from ripu.models.depthwise import quicken_dilated_depthwise
+from ripu.models.lora import train_only
+from ripu.models.padding import on_multiples
 
 # Prefixes of encoders whose ImageNet weights expect the mean and standard deviation of ImageNet
 _IMAGENET_STATISTICS = ("resnet", "resnext50", "mit_b", "vgg", "densenet", "efficientnet-b", "se_res", "mobilenet_v2")
@@ -20,11 +22,14 @@ _IMAGENET_STATISTICS = ("resnet", "resnext50", "mit_b", "vgg", "densenet", "effi
 LITE0 = "tu-tf_efficientnet_lite0"
 """The encoder whose ImageNet weights are installed with the package, so that nothing is downloaded at run time."""
 
+MULTIPLE = 32
+"""Pixels that inputs are padded to: the stride of the deepest features of any encoder, or a multiple of it."""
+
 
 class SmpNetwork(nn.Module):
     """A network of segmentation-models-pytorch that takes any input size and returns logits of that size.
 
-    Inputs are padded (right and bottom, replicated) to a multiple of 32, and the logits are cropped back.
+    Inputs are padded to a multiple of :data:`MULTIPLE`, and the logits are cropped.
     """
 
     def __init__(
@@ -34,6 +39,8 @@ class SmpNetwork(nn.Module):
         encoder: str = LITE0,
         weights: str | None = "imagenet",
         freeze_batchnorm: Literal["none", "encoder", "all"] = "none",
+        train_encoder: Literal["all", "lora", "none"] = "all",
+        lora_rank: int = 8,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         pretrained: bool = True,
@@ -46,9 +53,11 @@ class SmpNetwork(nn.Module):
             num_classes: Number of classes C.
             architecture, encoder: Names of the library, e.g. ``Unet`` or ``Segformer``, ``resnet101`` or ``mit_b2``.
             weights: ``None`` for a random start; ``"imagenet"`` (for EfficientNet-Lite0 from the installed package,
-                otherwise the library's download); or another weight name that the library knows for the encoder.
+                otherwise the library's download); another weight name that the library knows for the encoder; or a
+                file, see :mod:`ripu.models.layouts`.
             freeze_batchnorm: The batch norms that keep their loaded statistics and affine parameters, in training mode
                 too: ``none``, those of the ``encoder`` or ``all``.
+            train_encoder, lora_rank: See :func:`ripu.models.lora.train_only`.
             mean, std: Of each band (0..1 scale), for normalisation; by default those of the encoder's weights.
             pretrained: False does not fetch ``weights``, for a network whose weights are loaded afterwards; ``weights``
                 still decides how inputs are normalised.
@@ -59,40 +68,31 @@ class SmpNetwork(nn.Module):
             ConfigError: An unknown architecture, encoder or option value.
         """
         super().__init__()
-        import segmentation_models_pytorch as smp
-
         if freeze_batchnorm not in ("none", "encoder", "all"):
             raise ConfigError(f"freeze_batchnorm={freeze_batchnorm!r} is unknown; use 'none', 'encoder' or 'all'")
-        items = vars(smp).items()
-        known = {name: item for name, item in items if isinstance(item, type) and issubclass(item, nn.Module)}
-        if architecture not in known:
-            choice = sorted(known)
-            raise ConfigError(f"architecture {architecture!r} is unknown; segmentation-models-pytorch has {choice}")
-        packaged = encoder == LITE0 and weights == "imagenet"
-        fetched = None if packaged or not pretrained else weights
-        try:
-            self.net: Any = known[architecture](
-                encoder, encoder_weights=fetched, classes=num_classes, in_channels=in_channels, **options
-            )
-        except (KeyError, RuntimeError, ValueError) as error:
-            names = f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}"
-            raise ConfigError(f"{names}: {error}") from error
-        except OSError as error:
-            raise ConfigError(
-                f"the weights {weights!r} of encoder {encoder!r} could not be downloaded ({error}); use weights=null, "
-                f"or encoder={LITE0} whose weights are installed with the package"
-            ) from error
+        is_packaged, is_file = encoder == LITE0 and weights == "imagenet", is_weights_file(weights)
+        fetched = None if is_packaged or is_file or not pretrained else weights
+        self.net: Any = _net(
+            architecture, encoder, fetched, options | {"classes": num_classes, "in_channels": in_channels}
+        )
         quicken_dilated_depthwise(self.net)
-        if packaged and pretrained:
+        if is_packaged and pretrained:
             load_lite0(self.encoder)
-        own_mean, own_std = _normalisation(encoder, weights) if mean is None or std is None else (mean, std)
+        if is_file and pretrained:
+            load_encoder(self.encoder, str(weights))
+        if mean is None or std is None:
+            own_mean, own_std = _normalisation(encoder, "imagenet" if is_file else weights)
+            mean = mean or statistics(own_mean, in_channels)
+            std = std or statistics(own_std, in_channels)
         self.num_classes = num_classes
-        self.mean = _checked("mean", mean or statistics(own_mean, in_channels), in_channels)
-        self.std = _checked("std", std or statistics(own_std, in_channels), in_channels)
+        self.mean = checked_statistics("mean", mean, in_channels)
+        self.std = checked_statistics("std", std, in_channels)
         frozen_part: nn.Module = {"none": nn.Module(), "encoder": self.encoder, "all": self.net}[freeze_batchnorm]
-        self._frozen = [part for part in frozen_part.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-        for part in self._frozen:
+        norms = [part for part in frozen_part.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+        for part in norms:
             part.requires_grad_(False)
+        is_random = pretrained and weights is None
+        self._resting = [*norms, *train_only(self.encoder, train_encoder, lora_rank, is_random=is_random)]
         self.train(self.training)
 
     @property
@@ -103,18 +103,15 @@ class SmpNetwork(nn.Module):
         return encoder
 
     def train(self, mode: bool = True) -> SmpNetwork:
-        """Set training mode; frozen batch norms stay in evaluation mode."""
+        """Set training mode; frozen batch norms and a frozen encoder stay in evaluation mode."""
         super().train(mode)
-        for part in self._frozen:
+        for part in self._resting:
             part.eval()
         return self
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, C, H, W) of normalised images (B, bands, H, W), for any H and W."""
-        height, width = image.shape[-2:]
-        padded = F.pad(image, (0, -width % 32, 0, -height % 32), mode="replicate")
-        logits: Tensor = self.net(padded)
-        return logits[..., :height, :width]
+        return on_multiples(self.net, image, MULTIPLE)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the trainable parameters of the encoder and of everything after it."""
@@ -124,11 +121,33 @@ class SmpNetwork(nn.Module):
         return backbone, [parameter for parameter in trainable if id(parameter) not in inside]
 
 
-def _checked(name: str, values: Sequence[float], num_bands: int) -> tuple[float, ...]:
-    if len(values) != num_bands:
-        whose = "three numbers, one for each of R, G and B" if num_bands == 3 else f"{num_bands} numbers, one a band"
-        raise ConfigError(f"model.{name}={list(values)} must be {whose}")
-    return tuple(values)
+def _net(architecture: str, encoder: str, weights: str | None, options: dict[str, Any]) -> Any:
+    """Return the library's network; vision transformers among its encoders take images of any size."""
+    import segmentation_models_pytorch as smp
+
+    items = vars(smp).items()
+    known = {name: item for name, item in items if isinstance(item, type) and issubclass(item, nn.Module)}
+    if architecture not in known:
+        choice = sorted(known)
+        raise ConfigError(f"architecture {architecture!r} is unknown; segmentation-models-pytorch has {choice}")
+    sizes = {"dynamic_img_size": True} if architecture == "DPT" else {}
+    try:
+        net: Any = known[architecture](encoder, encoder_weights=weights, **sizes | options)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        names = f"architecture={architecture!r} encoder={encoder!r} weights={weights!r}"
+        raise ConfigError(f"{names}: {error}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"the weights {weights!r} of encoder {encoder!r} could not be downloaded ({error}); fetch the file "
+            "elsewhere and give its path with model.weights=/path/to/file, or use weights=null, or "
+            f"encoder={LITE0} whose weights are installed with the package"
+        ) from error
+    if MULTIPLE % (stride := int(net.encoder.output_stride)):
+        raise ConfigError(
+            f"architecture={architecture!r} does not fit the patches of {stride} pixels of encoder={encoder!r}; use "
+            f"model=vit model.encoder={encoder.removeprefix('tu-')}"
+        )
+    return net
 
 
 def _normalisation(encoder: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -113,13 +113,19 @@ def describe(spec: RunSpec, module: EvaluationModule) -> Description:
 
 
 def open_for_export(given: str) -> tuple[RunSpec, torch.nn.Module, Description]:
-    """Read the network of a run or checkpoint on the CPU, in evaluation mode, with its description and origin."""
+    """Read the network of a run or checkpoint on the CPU, in evaluation mode, with its description and origin.
+
+    Adapters are merged into the weights that they belong to.
+    """
+    from ripu.models.lora import merge_adapters
+
     path = restore.checkpoint_path(given)
     stored = restore.read_checkpoint(path)
     spec = restore.restored_spec(stored)
     spec = replace(spec, trainer=replace(spec.trainer, compile=False, channels_last=False))
     module = restore.restored_module(spec, stored).eval()
     described = replace(describe(spec, module), origin=_origin(path, spec, stored))
+    merge_adapters(module.network)
     return spec, module.network, described
 
 

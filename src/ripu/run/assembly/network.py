@@ -12,7 +12,7 @@ from ripu.config.validate import locate
 from ripu.io.console import argument
 from ripu.io.errors import ConfigError
 from ripu.loading.order import seed_of
-from ripu.models.checkpoints import CheckpointError, load_weights, model_of
+from ripu.models.checkpoints import CheckpointError, is_weights_file, load_weights, model_of
 from ripu.models.interface import keeping_statistics
 from ripu.module import RipuModule
 from ripu.run.warm_start import check_files
@@ -108,7 +108,8 @@ def check_start(spec: RunSpec) -> None:
     if spec.model_checkpoint is not None or spec.start.run is not None:
         make_network(spec)
     elif takes(str(spec.model["_target_"]), "pretrained"):
-        make_network(spec, is_fresh=False)  # names of architecture and encoder; nothing is fetched
+        # Names of architecture and encoder, and a file of weights that is there; nothing is fetched
+        make_network(spec, is_fresh=is_weights_file(spec.model.get("weights")))
 
 
 def make_module(spec: RunSpec, *, is_fresh: bool = True) -> RipuModule:
