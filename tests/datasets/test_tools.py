@@ -1,4 +1,4 @@
-"""Labels from other tools: colours with a labelmap.txt, and a mask for each class."""
+"""Labels from other tools: colours with a labelmap.txt, a mask for each class, and COCO files."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "your-own-data.md"
 LINES = dict(re.findall(r"^\| ([^|]+?) \| [^|]+ \| `(labels: [^`]+)` \|", DOCS.read_text(), re.MULTILINE))
 TREES: dict[str, Any] = {
     "CVAT, Segmentation mask 1.1": lambda root: tool_trees.write_voc(root),
+    "COCO instances": lambda root: tool_trees.write_coco(root),
+    "COCO panoptic": lambda root: tool_trees.write_coco(root, "panoptic"),
     "a folder for each class": lambda root: tool_trees.write_masks(root, "masks/{name}/{number}.png"),
     "a file for each class": lambda root: tool_trees.write_masks(root, "masks/{number}_{name}.png"),
     "Label Studio, Brush labels to PNG": lambda root: tool_trees.write_masks(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,8 +111,7 @@ def is_class_pattern(pattern: str) -> bool:
     return "{class}" in pattern
 
 
-def all_or_none(patterns: Sequence[str], key: str) -> None:
-    """Refuse patterns of which only some stand for a mask for each class."""
-    kinds = {is_class_pattern(pattern) for pattern in patterns}
-    if len(kinds) > 1:
-        raise SceneError(f"{key}={list(patterns)}: either all of them or none can have {{class}}; split the data set")
+def all_or_none(patterns: Sequence[str], key: str, is_kind: Callable[[str], bool], sign: str) -> None:
+    """Refuse patterns of which only some are of a kind, which have ``sign`` in them."""
+    if len({is_kind(pattern) for pattern in patterns}) > 1:
+        raise SceneError(f"{key}={list(patterns)}: either all of them or none can have {sign}; split the data set")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ripu.datasets.class_masks import ClassMasks, all_or_none, is_class_pattern
+from ripu.datasets.coco_labels import CocoLabels, is_coco_file
 from ripu.datasets.errors import SceneError, SkippedFileError
 from ripu.datasets.image_files import read_header
 from ripu.datasets.label_readers import (
@@ -24,7 +25,7 @@ from ripu.datasets.label_readers import (
     read_color,
     read_color_map,
 )
-from ripu.datasets.pairing import Patterns, choose, label_fit, matches
+from ripu.datasets.pairing import Patterns, below, choose, label_fit, matches
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
 
@@ -98,7 +99,8 @@ def load_folder(
         root: The folder that patterns and the list file start from.
         images: A folder or a glob (``**`` for any depth), or several.
         labels: The same for the labels, as many as ``images``; None if nothing is labelled (target only). With
-            ``{class}`` in it, a label is a mask for each class, see :mod:`ripu.datasets.class_masks`.
+            ``{class}`` in it, a label is a mask for each class, see :mod:`ripu.datasets.class_masks`; a ``.json`` is
+            read as in :mod:`ripu.datasets.coco_labels`.
         classes, ids, subsets: See :func:`make_taxonomy`; ``ids`` are not used with a ``color_map``.
         ignore_ids: Ids that are void; any other id without a class is an error. None makes all others void.
         color_map: None for labels with ids; ``classes`` for images in the colours of ``classes``; a ``labelmap.txt``
@@ -121,21 +123,27 @@ def load_folder(
     taxonomy = make_taxonomy(f"{name} of folder", classes, ids if color_map is None else None, subsets)
     image_patterns, label_patterns = _patterns(images, labels, name)
     masks = ClassMasks(taxonomy.class_names)
-    scenes = _find(root, key, image_patterns, label_patterns, masks)
+    coco = CocoLabels(taxonomy.class_names, ids, is_strict=ignore_ids is not None)
+    scenes = _find(root, key, image_patterns, label_patterns, masks, coco)
     if list_file is not None:
         scenes = choose(scenes, root / list_file, key)
     if verify and labels is not None and (missing_labels != "allow" or name != "target"):
         _refuse_unlabelled(scenes, key, label_patterns)
-    decode: IdLabels | ColorLabels | ClassMasks
-    if masks.files:
-        if color_map is not None or ids is not None:
-            raise SceneError(f"{key}: labels with a mask for each class need no dataset.ids and no dataset.color_map")
+    if (coco.sources and color_map is not None) or (masks.files and (color_map is not None or ids is not None)):
+        kind = "in a COCO file need no" if coco.sources else "with a mask for each class need no dataset.ids and no"
+        raise SceneError(f"{key}: labels {kind} dataset.color_map; leave it out")
+    decode: IdLabels | ColorLabels | ClassMasks | CocoLabels
+    if coco.sources:
+        taxonomy, decode = make_taxonomy(taxonomy.name, classes, None, subsets), coco
+    elif masks.files:
         decode = masks
     elif color_map is None:
         decode = id_labels(ignore_ids, taxonomy, key)
     else:
         decode = color_labels(read_color_map(color_map, root, classes), ignore_colors, taxonomy)
-    dataset = SceneDataset(f"{name} in {root}", tuple(scenes), taxonomy, decode, unreadable, name)
+    size_of = coco.size_of if coco.sources else None
+    named = f"{name} in {root}"
+    dataset = SceneDataset(named, tuple(scenes), taxonomy, decode, unreadable, name, size_of_label=size_of)
     if verify:
         _check(dataset)
     return dataset
@@ -158,15 +166,21 @@ def _patterns(images: Patterns | None, labels: Patterns | None, name: str) -> tu
     return first, second
 
 
-def _find(root: Path, key: str, images: list[str], labels: list[str], masks: ClassMasks) -> list[Scene]:
-    """Pair images and labels; labels that are a mask for each class are noted in ``masks``."""
-    all_or_none(labels, f"{key}.labels")
+def _find(
+    root: Path, key: str, images: list[str], labels: list[str], masks: ClassMasks, coco: CocoLabels
+) -> list[Scene]:
+    """Pair images and labels; those that are a mask for each class or in COCO files are noted in their readers."""
+    all_or_none(labels, f"{key}.labels", is_class_pattern, "{class}")
+    all_or_none(labels, f"{key}.labels", is_coco_file, ".json")
     by_path: dict[Path, Scene] = {}
     for number, pattern in enumerate(images):
         found = matches(root, pattern, f"{key}.images")
         partners: Mapping[tuple[str, ...], Path] = {}
         if labels and is_class_pattern(labels[number]):
             partners = masks.find(root, labels[number], f"{key}.labels")
+        elif labels and is_coco_file(labels[number]):
+            own = coco.find(below(root, labels[number], f"{key}.labels"), list(found.values()), f"{key}.labels")
+            partners = {wildcards: own[path] for wildcards, path in found.items() if path in own}
         elif labels:
             partners = matches(root, labels[number], f"{key}.labels")
         for wildcards, path in found.items():

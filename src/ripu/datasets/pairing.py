@@ -86,6 +86,12 @@ def matches(root: Path, pattern: str, key: str) -> dict[tuple[str, ...], Path]:
     return found
 
 
+def below(root: Path, name: str, key: str) -> Path:
+    """Return the path of a file below ``root``; refuse a name that leaves it."""
+    _refuse_outside(root, name, key)
+    return root / name
+
+
 def glob_images(root: Path, pattern: str, key: str) -> list[Path]:
     """Return the files that a glob below ``root`` matches, sorted; refuse a glob that leaves it or matches nothing."""
     _refuse_outside(root, pattern, key)

@@ -48,6 +48,7 @@ class SceneDataset:
         on_unreadable: Policy for files that cannot be read; see the top of this module.
         part: ``source``, ``target`` or ``val``, for the record of skipped files.
         image_reader: Reads an image file into (H, W, B) uint8.
+        size_of_label: Returns (height, width) of a label file; None reads it from the header of an image.
         fit: Bring images to the size of the network by stretching, or keep their proportions; see :func:`fitted`.
     """
 
@@ -59,6 +60,7 @@ class SceneDataset:
     part: str = ""
     image_reader: ImageReader = field(default_factory=ImageReader)
     fit: Fit = "stretch"
+    size_of_label: Callable[[Path], tuple[int, int]] | None = None
 
     def __post_init__(self) -> None:
         counts = Counter(scene.image_id for scene in self.scenes)
@@ -129,7 +131,14 @@ class SceneDataset:
         scene = self.scenes[index]
         if scene.label is None:
             return self._image_size(index)
-        with self._following_policy(index, scene.label), open_image(scene.label) as file:
+        with self._following_policy(index, scene.label):
+            return self.measure_label(scene.label)
+
+    def measure_label(self, path: Path) -> tuple[int, int]:
+        """Return (height, width) of a label file; it is not decoded."""
+        if self.size_of_label is not None:
+            return self.size_of_label(path)
+        with open_image(path) as file:
             return file.height, file.width
 
     def read_image(self, index: int) -> NDArray[np.uint8]:

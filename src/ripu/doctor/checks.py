@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.datasets.class_masks import ClassMasks
+from ripu.datasets.coco_labels import CocoLabels
 from ripu.datasets.pairing import composed, label_fit
 from ripu.datasets.proportions import squashed
 from ripu.datasets.scenes import SceneDataset
@@ -308,7 +309,7 @@ def find_unpaired(parts: Mapping[str, SceneDataset]) -> list[Finding]:
     for scenes in parts.values():
         for scene in scenes.scenes:
             images.setdefault(scene.image.parent, set()).add(scene.image.name)
-            if scene.label is not None and not isinstance(scenes.decode_label, ClassMasks):  # has many files
+            if scene.label is not None and not isinstance(scenes.decode_label, (ClassMasks, CocoLabels)):
                 ends = endings.setdefault((scene.image.parent, scene.label.parent), set())
                 ends.add(_endings(composed(scene.image.name), composed(scene.label.name)))
     found: list[Finding] = []

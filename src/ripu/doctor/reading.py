@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ripu.datasets.errors import SceneError
-from ripu.datasets.image_files import as_rgb, open_image, read_header
+from ripu.datasets.image_files import as_rgb, read_header
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
 from ripu.datasets.value_ranges import highest_value, unread_bands
@@ -70,8 +70,7 @@ def read_label(scenes: SceneDataset, index: int, facts: SceneFacts) -> SceneFact
     if scene.label is None:
         return facts
     try:
-        with open_image(scene.label) as file:
-            facts.label_size = (file.height, file.width)
+        facts.label_size = scenes.measure_label(scene.label)
         ids = scenes.decode_label(scene.label)
         train = scenes.taxonomy.to_train_ids(ids)
     except Exception as error:  # decoders fail in any way on bytes that are not an image

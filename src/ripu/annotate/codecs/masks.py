@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from ripu.annotate.codecs.reading import MalformedError
 from ripu.annotate.settled import NOT_ANSWERED
+from ripu.datasets.coco_masks import mask_of_runs, runs_of_text
 
 Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-
-_MOST_BITS = 45
 
 
 def stack(shape: tuple[int, int], masks: Iterable[tuple[int, Mask]]) -> tuple[Labels, Mask]:
@@ -58,15 +57,11 @@ def to_runs(mask: NDArray[np.generic]) -> list[int]:
 
 
 def from_runs(runs: list[int], size: int, where: str) -> Mask:
-    """Return a flat mask of runs, the first one of zeros.
-
-    Raises:
-        MalformedError: The runs are not integers of at least 0, or do not add up to the size.
-    """
-    if not all(type(run) is int and 0 <= run <= size for run in runs) or sum(runs) != size:
-        raise MalformedError(f"{where}: the runs of its mask do not add up to its {size} pixels")
-    mask: Mask = np.repeat(np.arange(len(runs)) % 2 == 1, np.asarray(runs, dtype=np.int64))
-    return mask
+    """Return a flat mask of runs, the first one of zeros; MalformedError if they are none of its size."""
+    try:
+        return mask_of_runs(runs, size)
+    except ValueError as error:
+        raise MalformedError(f"{where}: {error}") from error
 
 
 def to_text(runs: Sequence[int]) -> str:
@@ -86,23 +81,8 @@ def to_text(runs: Sequence[int]) -> str:
 
 
 def from_text(text: str, where: str) -> list[int]:
-    """Return the runs of COCO's text; the inverse of :func:`to_text`.
-
-    Raises:
-        MalformedError: It is not such a text.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for sign in text:
-        digit = ord(sign) - 48
-        if not 0 <= digit < 64 or shift > _MOST_BITS:
-            raise MalformedError(f"{where}: its mask is not in the text form of run-length encoding")
-        value |= (digit & 31) << shift
-        shift += 5
-        if not digit & 32:
-            value -= (1 << shift) if digit & 16 else 0
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    if shift:
-        raise MalformedError(f"{where}: its mask is cut off")
-    return runs
+    """Return the runs of COCO's text, the inverse of :func:`to_text`; MalformedError if it is no such text."""
+    try:
+        return runs_of_text(text)
+    except ValueError as error:
+        raise MalformedError(f"{where}: {error}") from error
