@@ -60,7 +60,7 @@ def test_every_shape_cuts_an_image_the_same_way_again(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_shape_composes(path: Path) -> None:
     cfg = compose("dataset=camvid", f"region={path.stem}")
-    if path.stem == "superpixels" and importlib.util.find_spec("skimage") is None:
+    if "superpixels" in path.stem and importlib.util.find_spec("skimage") is None:
         with pytest.raises(ValueError, match=r"ripu\[superpixels\]"):
             _ = spec_of(cfg).region
         return

@@ -51,11 +51,14 @@ _ASKS_NOTHING = (
     Unused({"selection_steps": []}, "selection_steps=[] queries nothing"),
 )
 _FIXED_SHAPE = Unused(
-    {"region._target_": ("ripu.regions.Rectangles", "ripu.regions.Superpixels")},
+    {"region._target_": ("ripu.regions.Rectangles", "ripu.regions.Superpixels", "ripu.regions.MergedSuperpixels")},
     "regions of a fixed partition have no window around a pick",
 )
 _OTHER_SHAPE = "regions of this shape ({region._target_}) do not depend on it"
-_NO_RECTANGLES = Unused({"region._target_": ("ripu.regions.Square", "ripu.regions.Superpixels")}, _OTHER_SHAPE)
+_NO_RECTANGLES = Unused(
+    {"region._target_": ("ripu.regions.Square", "ripu.regions.Superpixels", "ripu.regions.MergedSuperpixels")},
+    _OTHER_SHAPE,
+)
 _NO_SUPERPIXELS = Unused({"region._target_": ("ripu.regions.Square", "ripu.regions.Rectangles")}, _OTHER_SHAPE)
 _CROSS_ENTROPY = Unused(
     {"setting.target_labels": ("none", "all")}, "setting={setting.name} trains with cross-entropy alone"

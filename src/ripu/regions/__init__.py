@@ -11,11 +11,12 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.regions.merged_superpixels import MergedSuperpixels
 from ripu.regions.rectangles import Rectangles
 from ripu.regions.square import Square
 from ripu.regions.superpixels import Superpixels
 
-__all__ = ["Rectangles", "RegionShape", "Square", "Superpixels"]
+__all__ = ["MergedSuperpixels", "Rectangles", "RegionShape", "Square", "Superpixels"]
 
 
 class RegionShape(Protocol):
@@ -25,6 +26,10 @@ class RegionShape(Protocol):
         is_fixed: False: regions are the windows around the picks, and :meth:`partition` is never called. True: the
             image is cut once and a pick is one of the pieces.
         needs_image: True if :meth:`partition` needs the image.
+
+    A shape may also have ``merge(partition, probs, asked)``: it returns the regions of a round, (H, W) int32, each the
+    union of pieces of the partition, from the predicted probabilities, (C, h, w) float32 at any size, and the pixels
+    that were queried before, (H, W) bool.
     """
 
     is_fixed: ClassVar[bool]

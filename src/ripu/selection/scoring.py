@@ -17,6 +17,7 @@ from torch import Tensor
 from ripu.acquisition import Acquisition, ScoreMaps
 from ripu.acquisition.nested import Survey, for_round, survey, surveying, with_pool
 from ripu.datasets.proportions import Fit, fitted
+from ripu.functional import check_finite
 from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelReader, Round, square_regions
 from ripu.loading.order import seed_of
@@ -256,6 +257,9 @@ class Scorer:
         partition = self.region.partition(self.label_sizes[index], picture)
         if excluded is not None:
             partition = np.where(excluded, np.int32(-1), partition)
+        if hasattr(self.region, "merge"):
+            check_finite(logits)
+            partition = self.region.merge(partition, logits[0].float().softmax(dim=0).cpu().numpy(), asked)
         more: dict[str, Any] = {"at_least_one": at_least_one, "extra": self._extra(image)}
         return fixed_candidates(index, self.acquisition, logits, partition, key, asked, limit_px, **more)
 
