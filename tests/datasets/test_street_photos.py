@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import photo_trees
 import running
 from ripu.datasets.cityscapes import load_cityscapes
 from ripu.datasets.errors import DatasetNotFoundError
+from ripu.datasets.mapillary import CLASSES
 from ripu.datasets.taxonomy import CITYSCAPES19
 from ripu.doctor.__main__ import doctor
 from ripu.io.errors import RipuError
@@ -57,6 +59,38 @@ def test_missing_photographs_say_where_to_get_them(name: str, own_data: Path) ->
     (own_data / name / "images").mkdir(parents=True)
     with pytest.raises(DatasetNotFoundError, match=r"found instead: .*matches no image .*which contains \['images'\]"):
         make_scenes(spec)
+
+
+def write_vistas(root: Path) -> Path:
+    """Write Vistas 1.2 with its labels in another order than the real one: names count."""
+    known = [label for labels in CLASSES.values() for label in labels]
+    names = ["animal--bird", *known[::-1], "void--unlabeled"]
+    for seed, split in enumerate(("training", "validation")):
+        train_ids = draw_label(seed, CITYSCAPES19)
+        ids = np.full(train_ids.shape, len(names) - 1, dtype=np.uint8)
+        for number, name in enumerate(CITYSCAPES19.class_names):
+            ids[train_ids == number] = names.index(CLASSES[name][-1])
+        for folder, suffix, pixels in (("images", "jpg", np.dstack([ids] * 3)), ("v1.2/labels", "png", ids)):
+            path = root / split / folder / f"k3b_{seed}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    (root / "config_v1.2.json").write_text(json.dumps({"labels": [{"name": name} for name in names]}))
+    return root
+
+
+def test_the_labels_of_vistas_are_matched_by_name(own_data: Path) -> None:
+    root = write_vistas(own_data / "mapillary")
+    words = ("dataset=mapillary", f"paths.data_root={own_data}")
+    scenes = make_scenes(running.spec(*words))
+    for seed, part in enumerate((scenes.target, scenes.val)):
+        np.testing.assert_array_equal(part.read_label(0), draw_label(seed, CITYSCAPES19))
+    assert running.spec(*words).data.fit == "pad"
+    (root / "config_v1.2.json").write_text('{"labels": [{"name": "construction--flat--road"}]}')
+    with pytest.raises(RipuError, match=r"has no label construction--flat--bike-lane, so it is not"):
+        make_scenes(running.spec(*words))
+    (root / "config_v1.2.json").unlink()
+    with pytest.raises(DatasetNotFoundError, match=r"mapillary .*was not found"):
+        make_scenes(running.spec(*words))
 
 
 def test_an_image_without_label_stays_in_the_pool(own_data: Path) -> None:
