@@ -49,10 +49,7 @@ def kept_bytes(module: RipuModule, domain: str, size: tuple[int, int], precision
     }
     autocast = torch.autocast("cpu", torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
-        if domain == "source":
-            terms = module.source_loss(batch, with_consistency=True)
-        else:
-            terms = module.target_loss(batch)
+        terms = module.domain_loss({domain: batch}, domain, is_adapting=True)
     assert terms
     return sum(seen.values())
 

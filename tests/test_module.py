@@ -6,6 +6,7 @@ import copy
 import json
 import weakref
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from ripu.datasets.taxonomy import CITYSCAPES19
 from ripu.module import RipuModule
+from ripu.objectives import RipuObjective
 from ripu.schedule import Plan
+from ripu.training.optimizers import Optimization
 from running import call, tiny, train_here, weights
 from tiny import TinyDeepLab, TinyNetwork
 
@@ -27,7 +30,16 @@ Batch = dict[str, dict[str, Tensor]]
 def make_module(steps: int = 1, pretrain: int = 0, accumulate: int = 1, rate: float = 0.05) -> RipuModule:
     network = TinyNetwork(19, dropout=0.0)
     plan = Plan(steps, pretrain)
-    return RipuModule(network, CITYSCAPES19, plan, seed=0, learning_rate=rate, accumulate=accumulate)
+    optimization = Optimization(partial(torch.optim.SGD, momentum=0.9), learning_rate=rate)
+    return RipuModule(
+        network,
+        CITYSCAPES19,
+        plan,
+        seed=0,
+        objective=RipuObjective(),
+        optimization=optimization,
+        accumulate=accumulate,
+    )
 
 
 def make_batches(count: int, size: tuple[int, int] = (24, 32), num_images: int = 2) -> list[Batch]:
@@ -77,8 +89,8 @@ def summed_gradients(module: RipuModule, batches: list[Batch], autocast: bool = 
             term
             for batch in batches
             for part in (
-                module.source_loss(batch["source"], with_consistency=True),
-                module.target_loss(batch["target"]),
+                module.domain_loss(batch, "source", is_adapting=True),
+                module.domain_loss(batch, "target", is_adapting=True),
             )
             for term in part.values()
         ]
@@ -136,10 +148,7 @@ def test_two_graphs_are_never_held_at_once() -> None:
     for domain in batch:
         with Held() as held:
             one = copy.deepcopy(module).train()
-            if domain == "source":
-                terms = one.source_loss(batch[domain], with_consistency=True)
-            else:
-                terms = one.target_loss(batch[domain])
+            terms = one.domain_loss(batch, domain, is_adapting=True)
             torch.stack(list(terms.values())).sum().backward()
         alone[domain] = held.most
         del terms

@@ -1,38 +1,34 @@
-"""The LightningModule: the segmentation net, the losses and the optimiser."""
+"""The LightningModule: the segmentation net, the objective and the optimiser."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.loading.order import seed_of
-from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss
 from ripu.models.interface import keeping_statistics
+from ripu.objectives import Batch, Objective
 from ripu.schedule import Plan
 from ripu.training.evaluation_module import EvaluationModule
+from ripu.training.optimizers import Optimization
 from ripu.training.step_failure import StepGuard, keep_failed_step, largest_gradients
 
 
-def poly_factor(step: int, horizon: int, power: float) -> float:
-    """Return the poly learning-rate factor ``(1 - step / horizon) ** power``; 0 past the horizon."""
-    return float(max(0.0, 1.0 - step / horizon) ** power)
-
-
 class RipuModule(EvaluationModule):
-    """Trains a segmentation net with the objective of Eq. 12 and measures it.
+    """Trains a segmentation net with an objective and measures it.
 
-    The loss is the sum of a source part (cross-entropy + alpha1 x consistency) and a target part (cross-entropy on
-    revealed labels + alpha2 x negative learning). Their backward passes run one after the other, so that memory never
-    holds two graphs. The gradients are those of the sum; several processes exchange them once a step. Batch norms that
-    are not frozen normalise each domain by its own batch, and their running statistics follow the target once target
-    images are read.
+    The loss is the sum of a source part and a target part. Their backward passes run one after the other, so that
+    memory never holds two graphs. The gradients are those of the sum; several processes exchange them once a step.
+    Batch norms that are not frozen normalise each domain by its own batch.
 
     Attributes:
         step_losses: The terms of the last step and their sum ``loss``, means over its micro-batches.
@@ -45,20 +41,10 @@ class RipuModule(EvaluationModule):
         plan: Plan,
         *,
         seed: int,
-        learning_rate: float,
-        head_lr_factor: float = 10.0,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        poly_power: float = 0.9,
-        poly_horizon: int | None = None,
-        consistency_weight: float = 0.1,
-        negative_weight: float = 1.0,
-        negative_threshold: float = 0.05,
-        supervised_average: str = "labelled",
-        boundary_only: bool = True,
-        boundary_detector: str = "neighbors",
-        consistency_border: str = "clip",
-        loss_epsilon: float = 0.0,
+        objective: Objective,
+        optimization: Optimization,
+        average_decay: float | None = None,
+        norm_statistics: Literal["target", "both"] = "target",
         accumulate: int = 1,
         flip: bool = False,
         channels_last: bool = False,
@@ -70,73 +56,40 @@ class RipuModule(EvaluationModule):
         Args:
             network: A :class:`ripu.models.interface.SegmentationNetwork`.
             taxonomy, plan, seed: The classes, the schedule, the seed of dropout.
-            learning_rate, momentum, weight_decay: Of SGD, ``learning_rate`` for the backbone at the start.
-            head_lr_factor: Learning rate of the head over that of the backbone.
-            poly_power, poly_horizon: See :func:`poly_factor`; the horizon is ``plan.max_steps`` by default.
-            consistency_weight, negative_weight: alpha1 and alpha2 of Eq. 12.
-            negative_threshold: tau of Eq. 10.
-            supervised_average: See :func:`ripu.losses.supervised_loss`.
-            boundary_only, boundary_detector, consistency_border: See :func:`ripu.losses.consistency_loss`.
-            loss_epsilon: ``epsilon`` of :func:`ripu.losses.negative_learning_loss`.
+            objective: The terms of the loss.
+            optimization: The optimiser and its learning rates.
+            average_decay: Keep a :class:`ripu.models.average.MovingAverage` of the weights, which evaluations and
+                rounds use in the place of the network; None: the network itself is used.
+            norm_statistics: The batches that move the running statistics of norms: of the ``target`` alone, once target
+                images are read, or of ``both`` domains. Evaluation and selection see target images.
             accumulate: Micro-batches in an optimiser step.
             flip: Average the softmax with that of the mirrored image in evaluation.
             channels_last, compile_network: Use the channels-last memory format; use ``torch.compile``.
             config: The resolved configuration as a plain container; stored in every checkpoint.
         """
-        super().__init__(network, taxonomy, flip=flip, channels_last=channels_last, compile_network=compile_network)
+        super().__init__(
+            network,
+            taxonomy,
+            flip=flip,
+            channels_last=channels_last,
+            compile_network=compile_network,
+            average_decay=average_decay,
+        )
         self.save_hyperparameters({"config": dict(config)} if config is not None else {})
         self.automatic_optimization = False
         self.plan, self.seed, self.accumulate = plan, seed, accumulate
-        self.learning_rate, self.head_lr_factor = learning_rate, head_lr_factor
-        self.momentum, self.weight_decay = momentum, weight_decay
-        self.poly_power, self.poly_horizon = poly_power, poly_horizon or plan.max_steps
-        self.consistency_weight, self.negative_weight = consistency_weight, negative_weight
-        self.negative_threshold = negative_threshold
-        self.supervised_average: Any = supervised_average
-        self.boundary_only = boundary_only
-        self.boundary_detector: Any = boundary_detector
-        self.consistency_border: Any = consistency_border
-        self.loss_epsilon = loss_epsilon
+        self.objective, self.optimization, self.norm_statistics = objective, optimization, norm_statistics
         self.step_losses: dict[str, Tensor] = {}
         self._step = StepGuard()
 
-    def source_loss(self, batch: Mapping[str, Tensor], *, with_consistency: bool) -> dict[str, Tensor]:
-        """Return the weighted terms of Eq. 12 on a source batch; pre-training is without consistency.
-
-        ``batch`` has ``image`` (B, 3, H, W) uint8 and ``label`` (B, H, W) uint8 train ids.
-        """
-        logits, shape = self(batch["image"]), batch.get("shape")
-        terms = {"source_ce": supervised_loss(logits, batch["label"], average=self.supervised_average, shape=shape)}
-        if with_consistency and self.consistency_weight:
-            terms["consistency"] = self.consistency_weight * consistency_loss(
-                logits,
-                batch["label"],
-                self.boundary_only,
-                boundary_detector=self.boundary_detector,
-                border=self.consistency_border,
-                shape=shape,
-            )
-        return terms
-
-    def target_loss(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weighted terms of Eq. 12 on a target batch, whose ``label`` is 255 where it is not revealed."""
-        logits, shape = self(batch["image"]), batch.get("shape")
-        terms = {"target_ce": supervised_loss(logits, batch["label"], average=self.supervised_average, shape=shape)}
-        if self.negative_weight:
-            terms["negative"] = self.negative_weight * negative_learning_loss(
-                logits, self.negative_threshold, epsilon=self.loss_epsilon, shape=shape
-            )
-        return terms
-
-    def domain_loss(
-        self, batch: Mapping[str, Mapping[str, Tensor]], domain: str, *, with_consistency: bool
-    ) -> dict[str, Tensor]:
-        """Return the weighted terms of Eq. 12 on one domain, ``source`` or ``target``, of a batch."""
-        if domain != "source":
-            return self.target_loss(batch[domain])
-        # Evaluation and selection see target images: if both domains are read, the target's statistics count.
-        with keeping_statistics(self.network) if "target" in batch else nullcontext():
-            return self.source_loss(batch[domain], with_consistency=with_consistency)
+    def domain_loss(self, batch: Mapping[str, Batch], domain: str, *, is_adapting: bool) -> dict[str, Tensor]:
+        """Return the weighted terms of the loss on one domain, ``source`` or ``target``, of a batch."""
+        if domain == "source":
+            keeps = "target" in batch and self.norm_statistics == "target"
+            with keeping_statistics(self.network) if keeps else nullcontext():
+                return self.objective.source_terms(self, batch["source"], is_adapting=is_adapting)
+        teacher = None if self.average is None else self.teacher
+        return self.objective.target_terms(self, batch["target"], source=batch.get("source"), teacher=teacher)
 
     def seed_step(self, step: int, micro_batch: int, rank: int) -> None:
         """Seed dropout from (seed, step, micro-batch, rank), so that the step can be repeated."""
@@ -174,9 +127,12 @@ class RipuModule(EvaluationModule):
         self.step_losses = {name: before[name] + share if name in before else share for name, share in shares.items()}
         if is_last_micro:
             with self._step.changing():
+                step = self.global_step
                 optimizer.step()  # type: ignore[union-attr]
                 optimizer.zero_grad()  # type: ignore[union-attr]
                 scheduler.step()  # type: ignore[union-attr]
+                if self.average is not None:
+                    self.average.move(self.network, step)
 
     def _backward(self, batch: dict[str, dict[str, Tensor]], *, is_last_micro: bool) -> dict[str, Tensor]:
         """Run a forward and a backward pass for each domain in turn; return the detached terms of the loss."""
@@ -185,7 +141,7 @@ class RipuModule(EvaluationModule):
         terms: dict[str, Tensor] = {}
         for domain in batch:
             is_last = is_last_micro and domain == next(reversed(batch))
-            part_terms = self.domain_loss(batch, domain, with_consistency=is_adapting)
+            part_terms = self.domain_loss(batch, domain, is_adapting=is_adapting)
             total = torch.stack(list(part_terms.values())).sum() / self.accumulate
             # Ranks add their gradients up once a step, in the last pass.
             is_local = not is_last and isinstance(strategy, ParallelStrategy)
@@ -194,19 +150,16 @@ class RipuModule(EvaluationModule):
             terms |= {name: term.detach() for name, term in part_terms.items()}
         return terms
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Limit the gradient, if there is a limit; a scaler has divided by its scale by now."""
+        if self.optimization.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optimization.clip_norm)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return SGD with a group each for backbone and head, and the poly schedule."""
-        backbone, head = self.network.parameter_groups()  # type: ignore[operator]
-        groups = [
-            {"params": backbone, "lr": self.learning_rate, "name": "backbone"},
-            {"params": head, "lr": self.learning_rate * self.head_lr_factor, "name": "head"},
-        ]
-        optimizer = torch.optim.SGD(
-            groups, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: poly_factor(step, self.poly_horizon, self.poly_power)
-        )
+        """Return the optimiser and the schedule of its learning rates."""
+        optimizer = self.optimization.optimizer(self.network)
+        max_steps = self.plan.max_steps
+        schedule = LambdaLR(optimizer, lambda step: self.optimization.factor(step, max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
         raise ConfigError(f"{path} is not the state of a step that failed; name RUN/nonfinite/step-*.pt")
     spec = restore.restored_spec(state)
     device = make_device(accelerator)
-    module = restore.restored_module(spec, state).to(device).train()
+    module = restore.restored_module(spec, state, is_trained_on=True).to(device).train()
     batch = {
         domain: {name: tensor.to(device) for name, tensor in part.items()} for domain, part in state["batch"].items()
     }
@@ -65,7 +65,7 @@ def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
     try:
         with torch.autocast(device.type, kinds.get(precision), enabled=precision in kinds):
             for domain in batch:
-                part_terms = module.domain_loss(batch, domain, with_consistency=is_adapting)
+                part_terms = module.domain_loss(batch, domain, is_adapting=is_adapting)
                 total = torch.stack(list(part_terms.values())).sum()
                 if total.requires_grad:
                     total.backward()  # type: ignore[no-untyped-call]

@@ -64,10 +64,10 @@ def test_every_row_is_the_published_setting(row: str) -> None:
     is_synthia = cfg.dataset.name == "synthia"
     assert made.taxonomy.num_classes == (16 if is_synthia else 19)
     is_source = row in ("table5/gtav_source", "table5/synthia_source")
-    assert made.learning_rate == (5e-4 if is_source else 2.5e-4)
-    assert made.head_lr_factor == 10.0
+    assert made.optimization.learning_rate == (5e-4 if is_source else 2.5e-4)
+    assert made.optimization.head_lr_factor == 10.0
     steps = {"source_free": 30000}.get(cfg.setting.name, 20000 if is_source else 40000)
-    assert (made.plan.max_steps, made.poly_horizon) == (steps, 31250 if is_source else 62500)
+    assert (made.plan.max_steps, made.optimization.poly_horizon) == (steps, 31250 if is_source else 62500)
     rounds = {
         "active": (10000, 12000, 14000, 16000, 18000),
         "source_free": (0, 2000, 4000, 6000, 8000),
@@ -104,7 +104,7 @@ def test_picks_a_round(row: str, picks: int) -> None:
 )
 def test_a_sweep_of_a_weight_differs_in_it_alone(pattern: str, key: str, values: set[float]) -> None:
     rows = [row for row in ROWS if Path(row).match(pattern)]
-    assert {getattr(module(composed(row)), key) for row in rows} == values
+    assert {getattr(module(composed(row)).objective, key) for row in rows} == values
     for row in rows:
         assert differences("table1/ra", row) <= {f"objective.{key}"}
 
@@ -125,7 +125,7 @@ def test_a_sweep_of_a_weight_differs_in_it_alone(pattern: str, key: str, values:
 def test_the_ablation(task: str, row: str, consistency: float, negative: float, score: str) -> None:
     cfg = composed(f"table3/{task}_{row}")
     made = module(cfg)
-    assert (made.consistency_weight, made.negative_weight) == (consistency, negative)
+    assert (made.objective.consistency_weight, made.objective.negative_weight) == (consistency, negative)
     assert type(instantiate(cfg.acquisition)).__name__ == score
 
 

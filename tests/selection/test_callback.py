@@ -92,13 +92,14 @@ def test_the_step_after_a_round_trains_on_its_labels(
     from ripu.module import RipuModule
 
     labelled: dict[int, bool] = {}
-    loss = RipuModule.target_loss
+    loss = RipuModule.domain_loss
 
-    def watch(self: RipuModule, batch: Any) -> Any:
-        labelled[self.global_step] = bool((batch["label"] != 255).any())
-        return loss(self, batch)
+    def watch(self: RipuModule, batch: Any, domain: str, **more: Any) -> Any:
+        if domain == "target":
+            labelled[self.global_step] = bool((batch["target"]["label"] != 255).any())
+        return loss(self, batch, domain, **more)
 
-    monkeypatch.setattr(RipuModule, "target_loss", watch)
+    monkeypatch.setattr(RipuModule, "domain_loss", watch)
     train_here(data_root, tmp_path / "run", "data.num_workers=2", "budget=0.4")
     assert labelled == {2: False, 3: True, 4: True, 5: True, 6: True}
 

@@ -46,10 +46,11 @@ def arm(moment: str) -> None:
         before(lifecycle, "make_scenes")
         return
     from ripu.module import RipuModule
+    from ripu.objectives import RipuObjective
     from ripu.selection.scoring import Scorer
 
     if moment == "training":
-        before(RipuModule, "target_loss", 3)  # in the middle of a step
+        before(RipuObjective, "revealed_terms", 3)  # in the middle of a step
     elif moment == "round":
         before(Scorer, "candidates", 5)
     elif moment == "evaluation":

@@ -191,7 +191,11 @@ class _Checker:
             cfg = self._loader.compose(self._args.config_name or self._config_name, choices)
         except Exception:  # it is not the keys
             return
-        names = [*known_keys(self._config_name, dict(cfg.hydra.runtime.choices)), *self._groups]
+        known = [
+            key
+            for key in known_keys(self._config_name, dict(cfg.hydra.runtime.choices))
+            if not key.endswith("._target_")  # nobody means it
+        ]
         for override in overrides:
             if override.input_line in choices:
                 continue
@@ -202,9 +206,9 @@ class _Checker:
             if override.is_add() and exists:
                 raise ConfigError(f"{line}: {key} exists already; leave out the +")
             if not exists and not override.is_add():
-                hint = near(key, names)
+                hint = near(key, known if parent else [*known, *self._groups])
                 if not hint and parent and isinstance(node, DictConfig) and len(node):
-                    hint = f"; {parent} has {', '.join(map(str, node))}"
+                    hint = f"; {parent} has {', '.join(str(own) for own in node if own != '_target_')}"
                 is_argument = isinstance(node, DictConfig) and "_target_" in node
                 more = f" (an argument that {node._target_} takes is added with +{key})" if is_argument else ""
                 raise ConfigError(f"{line}: there is no key {key}{hint}{more}")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ripu.config import value_rules as rules
 from ripu.config.value_rules import NOT_NEGATIVE, NOTHING, POSITIVE, SIZE, TEXT, YES_NO, Rule, number, one_of, whole
 
-Target = Literal["", "network", "score", "oracle", "shape", "loader", "class table", "any"]
+Target = Literal["", "network", "score", "oracle", "shape", "objective", "optimizer", "loader", "class table", "any"]
 """A kind of object; ``any`` if it is made only from the user's own configuration, never from a file."""
 
 GIVEN = object()
@@ -63,10 +63,14 @@ _NO_SUPERPIXELS = Unused({"region._target_": ("ripu.regions.Square", "ripu.regio
 _CROSS_ENTROPY = Unused(
     {"setting.target_labels": ("none", "all")}, "setting={setting.name} trains with cross-entropy alone"
 )
+_NO_TARGET = Unused({"setting.target_labels": "none"}, "setting={setting.name} reads no target image in training")
 _NO_SOURCE = Unused({"setting.uses_source": False}, "setting={setting.name} reads no source image")
 _NO_CONSISTENCY = (
     _CROSS_ENTROPY,
     Unused({"objective.consistency_weight": 0}, "objective.consistency_weight=0 switches the term off"),
+)
+_NO_POLY = Unused(
+    {"optimizer.schedule": ("cosine", "constant")}, "optimizer.schedule={optimizer.schedule} is another schedule"
 )
 _NO_PIXELS = Unused({"mode.pixel": False}, "mode={mode.name} queries regions, not pixels")
 _EXITS = Unused({"oracle.wait": "exit"}, "oracle.wait=exit ends the run instead of holding it")
@@ -178,6 +182,7 @@ TABLE: Mapping[str, Key] = {
     "setting.max_steps": Key(whole(1)),
     "setting.pretrain_fraction": Key(rules.SHARE),
     "setting.selection_fractions": Key(rules.FRACTIONS),
+    "objective.*": _objective(target="objective"),
     "objective.consistency_weight": _objective(NOT_NEGATIVE, unused=(_CROSS_ENTROPY, _NO_SOURCE)),
     "objective.negative_weight": _objective(NOT_NEGATIVE),
     "objective.negative_threshold": _objective(
@@ -187,20 +192,34 @@ TABLE: Mapping[str, Key] = {
             Unused({"objective.negative_weight": 0}, "objective.negative_weight=0 switches the term off"),
         ),
     ),
+    "objective.pseudo_weight": _objective(NOT_NEGATIVE),
+    "objective.confidence": _objective(rules.BELOW_ONE),
+    "objective.mix": _objective(YES_NO),
+    "objective.jitter": _objective(rules.SHARE),
+    "objective.blur": _objective(rules.SHARE),
+    "objective.teacher_decay": _copied(rules.BETWEEN),
+    "ema.decay": Key(rules.BETWEEN | NOTHING),
+    "optimizer.*": Key(target="optimizer"),
     "optimizer.learning_rate": Key(POSITIVE),
     "optimizer.head_lr_factor": Key(POSITIVE),
-    "optimizer.momentum": Key(number("0 or more and below 1", least=0, below=1)),
+    "optimizer.layer_decay": Key(number("above 0, 1 at most", above=0, most=1)),
+    "optimizer.momentum": Key(rules.BELOW_ONE | NOTHING),
+    "optimizer.betas": Key(rules.BETAS | NOTHING),
     "optimizer.weight_decay": Key(NOT_NEGATIVE),
-    "optimizer.poly_power": Key(NOT_NEGATIVE),
+    "optimizer.norm_decay": Key(unused=(Unused({"optimizer.weight_decay": 0}, "optimizer.weight_decay=0"),)),
+    "optimizer.clip_norm": Key(POSITIVE | NOTHING),
+    "optimizer.schedule": Key(one_of("poly", "cosine", "constant")),
+    "optimizer.warmup_fraction": Key(rules.BELOW_ONE),
+    "optimizer.poly_power": Key(NOT_NEGATIVE, unused=(_NO_POLY,)),
     "optimizer.poly_horizon_factor": Key(
-        number("1 or more: below, the rest of the run would train at rate 0", least=1)
+        number("1 or more: below, the rest of the run would train at rate 0", least=1), unused=(_NO_POLY,)
     ),
     "data.source_size": Key(SIZE, unused=(_NO_SOURCE,)),
     "data.target_size": Key(SIZE),
     "data.source_batch": Key(whole(1, most=65536), unused=(_NO_SOURCE,)),
     "data.target_batch": Key(
         whole(1, most=65536),
-        unused=(Unused({"setting.target_labels": "none"}, "setting={setting.name} reads no target image in training"),),
+        unused=(_NO_TARGET,),
     ),
     "data.transforms": Key(rules.NODES, target="any"),
     "data.fit": Key(one_of("stretch", "pad")),
@@ -222,6 +241,7 @@ TABLE: Mapping[str, Key] = {
     "protocol.consistency_border": Key(one_of("clip", "replicate"), unused=(*_NO_CONSISTENCY, _NO_SOURCE)),
     "protocol.loss_epsilon": Key(NOT_NEGATIVE),
     "protocol.source_sampling": Key(one_of("uniform", "class_balanced"), unused=(_NO_SOURCE,)),
+    "protocol.norm_statistics": Key(one_of("target", "both"), unused=(_NO_SOURCE, _NO_TARGET)),
     "protocol.flip": _evaluation(YES_NO),
     "protocol.pretraining": Key(one_of("recipe", "until_first_round")),
     "protocol.score_numerics": Key(one_of("exact", "released")),

@@ -100,22 +100,17 @@ class PersonSpec:
 
 
 @dataclass(frozen=True)
-class ObjectiveSpec:
-    """Weights of the loss terms (Eq. 12) and tau; see ``conf/train.yaml``."""
-
-    consistency_weight: float
-    negative_weight: float
-    negative_threshold: float
-
-
-@dataclass(frozen=True)
 class OptimizerSpec:
-    """The optimiser and its poly schedule; see ``conf/train.yaml``."""
+    """The learning rates and the schedule; see ``conf/optimizer``."""
 
     learning_rate: float
     head_lr_factor: float
-    momentum: float
+    layer_decay: float
     weight_decay: float
+    norm_decay: bool
+    clip_norm: float | None
+    schedule: str
+    warmup_fraction: float
     poly_power: float
     poly_horizon_factor: float
 
@@ -131,6 +126,7 @@ class ProtocolSpec:
     consistency_border: str
     loss_epsilon: float
     source_sampling: str
+    norm_statistics: str
 
 
 @dataclass(frozen=True)
@@ -246,8 +242,10 @@ class RunSpec:
     dataset: DatasetSpec
     setting: SettingSpec
     start: StartSpec
-    objective: ObjectiveSpec
+    objective: Node
     optimizer: OptimizerSpec
+    optimizer_node: Node  # the optimiser itself, with the arguments that OptimizerSpec does not have
+    average_decay: float | None  # of the moving average of the weights; None without one
     protocol: ProtocolSpec
     data: DataSpec
     evaluation: EvaluationSpec
@@ -339,14 +337,22 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
         dataset=make_dataset(config["dataset"]),
         setting=fill(SettingSpec, config["setting"]),
         start=fill(StartSpec, config["start"]),
-        objective=fill(ObjectiveSpec, config["objective"]),
+        objective=config["objective"],
         optimizer=fill(OptimizerSpec, config["optimizer"]),
+        optimizer_node=_own_arguments(config["optimizer"]),
+        average_decay=config["ema"]["decay"],
         protocol=fill(ProtocolSpec, config["protocol"]),
         data=fill(DataSpec, config["data"]),
         evaluation=fill(EvaluationSpec, config["evaluation"]),
         checkpoint=fill(CheckpointSpec, config["checkpoint"]),
         trainer=fill(TrainerSpec, config["trainer"]),
     )
+
+
+def _own_arguments(optimizer: Mapping[str, Any]) -> Node:
+    """Return the optimiser's node without the keys that the package reads itself."""
+    ours = {field.name for field in fields(OptimizerSpec)}
+    return {key: value for key, value in optimizer.items() if key not in ours}
 
 
 def _make_plan(config: Mapping[str, Any]) -> Plan:

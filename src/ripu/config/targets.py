@@ -6,6 +6,7 @@ nothing that it names is made before each ``_target_`` has been checked against 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ def _is_network(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, nn.Module)
 
 
+def _is_optimizer(found: Any) -> bool:
+    from torch.optim import Optimizer
+
+    if not (isinstance(found, type) and issubclass(found, Optimizer)):
+        return False
+    closure = inspect.signature(found.step).parameters.get("closure")
+    return closure is None or closure.default is not closure.empty
+
+
 def _is_loader(found: Any) -> bool:
     if isinstance(found, type) or not callable(found):
         return False
@@ -36,6 +46,8 @@ _KINDS: Mapping[Target, tuple[Callable[[Any], bool], str]] = {
     "score": (lambda found: isinstance(found, type) and hasattr(found, "needs_image"), "a score"),
     "oracle": (lambda found: isinstance(found, type) and hasattr(found, "is_person"), "an oracle"),
     "shape": (lambda found: isinstance(found, type) and hasattr(found, "is_fixed"), "a shape of regions"),
+    "objective": (lambda found: isinstance(found, type) and hasattr(found, "needs_teacher"), "an objective"),
+    "optimizer": (_is_optimizer, "an optimiser of torch that steps without a closure"),
     "loader": (_is_loader, "a loader of data"),
     "class table": (_is_loader, "a class table"),
 }

@@ -71,6 +71,8 @@ TEXT = Rule("text", lambda value: isinstance(value, str) and value != "")
 POSITIVE = number("above 0", above=0)
 NOT_NEGATIVE = number("0 or more", least=0)
 SHARE = number("between 0 and 1", least=0, most=1)
+BELOW_ONE = number("0 or more and below 1", least=0, below=1)
+BETWEEN = number("between 0 and 1", above=0, below=1)
 SEED = Rule("a whole number from 0, below 2**63", lambda value: _is_whole(value) and 0 <= value < 2**63)
 NODES = Rule("a list of entries with _target_", lambda value: isinstance(value, list))
 SIZE = Rule(
@@ -93,6 +95,10 @@ FRACTIONS = Rule(
         and all(_is_number(one) and 0 <= one < 1 for one in value)
         and all(one < next_one for one, next_one in pairwise(value))
     ),
+)
+BETAS = Rule(
+    "two numbers of 0 or more and below 1",
+    lambda value: isinstance(value, list) and len(value) == 2 and all(map(BELOW_ONE.is_good, value)),
 )
 BANDS = Rule(
     "a list of band numbers from 1, e.g. [1,2,3,4], each at most once",

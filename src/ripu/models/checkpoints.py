@@ -7,7 +7,7 @@ layouts (:mod:`ripu.models.layouts`); those of whole networks are
 |---|---|---|
 | released | dicts ``feature_extractor`` (``backbone.*``) and ``classifier`` | the DeepLab network |
 | torchvision | ``conv1.weight``, ``bn1.*``, ``layer1.0.*`` ... ``fc.*`` | the backbone; ``fc`` is dropped |
-| project | a Lightning checkpoint (``state_dict`` with ``network.*``) or a state dict | the whole network |
+| project | a Lightning checkpoint (``state_dict`` with ``network.*``) or a state dict | the (averaged) network |
 
 A ``module.`` before every key, which wrapped networks add, is removed. A file that ends in ``.safetensors`` is read as
 such, any other as one that ``torch.save`` wrote.
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ripu.io.errors import ConfigError
 from ripu.io.writing import AtomicFile, writing
+from ripu.models.average import averaged_weights
 from ripu.models.bands import adapted
 from ripu.models.layouts import HEADS, encoder_state
 from ripu.models.lora import fit_adapters
@@ -266,7 +267,8 @@ def _identify(content: Mapping[str, Any], network: nn.Module, path: StrPath) -> 
         head = {f"head.{key}": value for key, value in _strip_wrapper(classifier).items()}
         return "released", _without_counters({**_strip_wrapper(extractor), **head})
     if isinstance(wrapped, Mapping):
-        state = {key.removeprefix("network."): wrapped[key] for key in wrapped if key.startswith("network.")}
+        weights = averaged_weights(wrapped)
+        state = {key.removeprefix("network."): weights[key] for key in weights if key.startswith("network.")}
         if not state:
             raise CheckpointError(
                 f"{path} is a Lightning checkpoint of another project: no weight in its state_dict starts with "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,16 @@ def restored_spec(stored: Mapping[str, Any], data_root: str | None = None) -> Ru
     return make_spec(with_data_root(stored["hyper_parameters"]["config"], data_root))
 
 
-def restored_module(spec: RunSpec, stored: Mapping[str, Any]) -> RipuModule:
-    """Return the module of a checkpoint with its weights."""
+def restored_module(spec: RunSpec, stored: Mapping[str, Any], *, is_trained_on: bool = False) -> RipuModule:
+    """Return the module of a checkpoint, to repeat a step or to use the network: with an average, its weights."""
+    from ripu.models.average import averaged_weights
     from ripu.run.assembly.network import make_module
 
+    state = stored["state_dict"]
+    if not is_trained_on:
+        spec, state = replace(spec, average_decay=None), averaged_weights(state)
     module = make_module(spec, is_fresh=False)
-    module.load_state_dict(stored["state_dict"])
+    module.load_state_dict(state)
     return module
 
 

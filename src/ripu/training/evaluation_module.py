@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ripu.datasets.errors import SceneError
 from ripu.datasets.taxonomy import Taxonomy
+from ripu.models.average import MovingAverage
 from ripu.training.metrics import ConfusionMatrix, SegmentationScores, scores_from_confusion
 from ripu.training.step_failure import NonFiniteError
 
@@ -36,12 +37,16 @@ class EvaluationModule(pl.LightningModule):
         flip: bool = False,
         channels_last: bool = False,
         compile_network: bool = False,
+        average_decay: float | None = None,
     ) -> None:
         """Take the network; see :class:`ripu.module.RipuModule`."""
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        self.average = None if average_decay is None else MovingAverage(self.network, average_decay)
         if compile_network:
             self.network.compile()
+            if self.average is not None:
+                self.average.compile()
         self.taxonomy, self.flip, self.channels_last = taxonomy, flip, channels_last
         self.mean: Tensor
         self.std: Tensor
@@ -53,12 +58,24 @@ class EvaluationModule(pl.LightningModule):
         self.on_prediction: OnPrediction | None = None
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the (B, C, H, W) logits of raw images, (B, bands, H, W) uint8."""
-        normalised = (image.float() / 255.0 - self.mean) / self.std
-        if self.channels_last:
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.network(normalised)
+        """Return the (B, C, H, W) logits of raw images, (B, bands, H, W) uint8.
+
+        In training mode they are those of the network; in evaluation mode those of its average, if there is one.
+        """
+        average = None if self.training else self.average
+        logits: Tensor = (self.network if average is None else average)(self._normalised(image))
         return logits
+
+    def teacher(self, image: Tensor) -> Tensor:
+        """Return the logits of the average of the network, without a gradient; see :meth:`forward`."""
+        assert self.average is not None
+        with torch.no_grad():
+            logits: Tensor = self.average(self._normalised(image))
+        return logits
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        normalised = (image.float() / 255.0 - self.mean) / self.std
+        return normalised.contiguous(memory_format=torch.channels_last) if self.channels_last else normalised
 
     def predict_probs(self, image: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the softmax at label resolution, averaged with the mirrored image if ``flip`` is set.
@@ -125,8 +142,9 @@ class EvaluationModule(pl.LightningModule):
         Each rank's statistics follow its own batches; with manual optimisation, DDP does not share buffers.
         """
         if self._trainer is not None and self._trainer.world_size > 1:
-            for buffer in self.network.buffers():
-                torch.distributed.broadcast(buffer, src=0)
+            for network in (self.network, self.average):
+                for buffer in () if network is None else network.buffers():
+                    torch.distributed.broadcast(buffer, src=0)
 
     on_test_start = on_validation_start
 

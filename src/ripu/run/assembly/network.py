@@ -15,7 +15,9 @@ from ripu.loading.order import seed_of
 from ripu.models.checkpoints import CheckpointError, is_weights_file, load_weights, model_of
 from ripu.models.interface import keeping_statistics
 from ripu.module import RipuModule
+from ripu.objectives import Objective, RipuObjective
 from ripu.run.warm_start import check_files
+from ripu.training.optimizers import Optimization
 
 _INITIAL_WEIGHTS = 7  # key, beside the seed, of the stream of random numbers that initial weights are drawn from
 
@@ -103,7 +105,9 @@ def takes(target: str, name: str) -> bool:
 
 
 def check_start(spec: RunSpec) -> None:
-    """Refuse weights and labels to start from that are missing or do not fit, before looking for data."""
+    """Refuse an optimiser, objective, weights or labels to start from that do not fit, before looking for data."""
+    _check_optimizer(spec)
+    _check_objective(spec)
     check_files(spec.start)
     if spec.model_checkpoint is not None or spec.start.run is not None:
         make_network(spec)
@@ -112,10 +116,40 @@ def check_start(spec: RunSpec) -> None:
         make_network(spec, is_fresh=is_weights_file(spec.model.get("weights")))
 
 
+def _check_optimizer(spec: RunSpec) -> None:
+    """Refuse an argument that the optimiser does not have."""
+    node = spec.optimizer_node
+    target = str(node["_target_"])
+    parameters = inspect.signature(locate(target, "optimizer._target_")).parameters
+    for name, value in node.items():
+        if name != "_target_" and value is not None and name not in parameters:
+            raise ConfigError(
+                f"optimizer.{name}={value}: {target} has no argument {name}; leave it out with optimizer.{name}=null"
+            )
+    if "weight_decay" not in parameters and spec.optimizer.weight_decay:
+        raise ConfigError(
+            f"optimizer.weight_decay={spec.optimizer.weight_decay}: {target} has no weight decay; give "
+            "optimizer.weight_decay=0"
+        )
+
+
+def _check_objective(spec: RunSpec) -> None:
+    """Refuse an objective that lacks its teacher, or images to mix."""
+    objective = make_objective(spec)
+    target = str(spec.objective["_target_"]).rpartition(".")[2]
+    if objective.needs_teacher and spec.average_decay is None:
+        raise ConfigError(
+            f"ema.decay=null, but {target} learns from the moving average of the weights; give ema.decay=0.999"
+        )
+    if getattr(objective, "mix", False) and not spec.setting.uses_source and spec.data.target_batch == 1:
+        raise ConfigError(
+            f"objective.mix=true mixes target images with one another in setting={spec.setting.name}, and "
+            "data.target_batch=1 has no other; give 2 or more, or objective.mix=false"
+        )
+
+
 def make_module(spec: RunSpec, *, is_fresh: bool = True) -> RipuModule:
     """Make the network with its losses and optimiser; see :func:`make_network`."""
-    optimizer, objective, protocol = spec.optimizer, spec.objective, spec.protocol
-    is_supervised = spec.setting.target_labels == "all"
     network = make_network(spec, is_fresh=is_fresh)
     if is_fresh:
         _check_single_images(spec, network)
@@ -124,25 +158,50 @@ def make_module(spec: RunSpec, *, is_fresh: bool = True) -> RipuModule:
         spec.taxonomy,
         spec.plan,
         seed=spec.seed,
-        learning_rate=optimizer.learning_rate,
-        head_lr_factor=optimizer.head_lr_factor,
-        momentum=optimizer.momentum,
-        weight_decay=optimizer.weight_decay,
-        poly_power=optimizer.poly_power,
-        poly_horizon=max(1, round(optimizer.poly_horizon_factor * spec.plan.max_steps)),
-        consistency_weight=0.0 if is_supervised else objective.consistency_weight,
-        negative_weight=0.0 if is_supervised else objective.negative_weight,
-        negative_threshold=objective.negative_threshold,
-        supervised_average=protocol.supervised_average,
-        boundary_only=protocol.boundary_only,
-        boundary_detector=protocol.boundary_detector,
-        consistency_border=protocol.consistency_border,
-        loss_epsilon=protocol.loss_epsilon,
+        objective=make_objective(spec),
+        optimization=make_optimization(spec),
+        average_decay=spec.average_decay,
+        norm_statistics=spec.protocol.norm_statistics,  # type: ignore[arg-type]
         accumulate=spec.trainer.accumulate,
         flip=spec.evaluation.flip,
         channels_last=spec.trainer.channels_last,
         compile_network=spec.trainer.compile,
         config=spec.config,
+    )
+
+
+def make_objective(spec: RunSpec) -> Objective:
+    """Make the objective of a run; with every target label it is cross-entropy alone."""
+    protocol = spec.protocol
+    readings = {
+        "supervised_average": protocol.supervised_average,
+        "boundary_only": protocol.boundary_only,
+        "boundary_detector": protocol.boundary_detector,
+        "consistency_border": protocol.consistency_border,
+        "loss_epsilon": protocol.loss_epsilon,
+    }
+    if spec.setting.target_labels == "all":
+        return RipuObjective(0.0, 0.0, **readings)  # type: ignore[arg-type]
+    objective: Objective = instantiate(spec.objective, **readings)
+    return objective
+
+
+def make_optimization(spec: RunSpec) -> Optimization:
+    """Make the optimiser of a run, with its learning rates."""
+    optimizer, max_steps = spec.optimizer, spec.plan.max_steps
+    node = {key: value for key, value in spec.optimizer_node.items() if value is not None}
+    return Optimization(
+        instantiate({**node, "_partial_": True, "_convert_": "all"}),  # checkpoints keep plain lists
+        learning_rate=optimizer.learning_rate,
+        head_lr_factor=optimizer.head_lr_factor,
+        layer_decay=optimizer.layer_decay,
+        weight_decay=optimizer.weight_decay,
+        norm_decay=optimizer.norm_decay,
+        clip_norm=optimizer.clip_norm,
+        schedule=optimizer.schedule,  # type: ignore[arg-type]
+        warmup_steps=round(optimizer.warmup_fraction * max_steps),
+        poly_power=optimizer.poly_power,
+        poly_horizon=max(1, round(optimizer.poly_horizon_factor * max_steps)),
     )
 
 

@@ -1,0 +1,119 @@
+"""Images that are mixed and disturbed, with random numbers from the generator of torch on the CPU.
+
+Legend: B batch, H W size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ripu.losses import IGNORE
+from ripu.objectives.interface import Batch
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Images with their labels by origin; a pixel has a label in at most one of them, 255 in the others.
+
+    Attributes:
+        image: (B, bands, H, W) uint8.
+        label: (B, H, W) uint8, revealed labels of target pixels.
+        pseudo: (B, H, W) uint8, labels of the teacher.
+        weight: (B, H, W) float32, the weight of each pseudo-label.
+        pasted: (B, H, W) uint8, labels of pixels pasted from source images; None if there is no source.
+    """
+
+    image: Tensor
+    label: Tensor
+    pseudo: Tensor
+    weight: Tensor
+    pasted: Tensor | None = None
+
+    @classmethod
+    def of_source(cls, source: Batch, like: Mixture) -> Mixture:
+        """Return source images as donors for target images, one each, in turn if there are fewer.
+
+        Where sizes differ, the middles of both images lie on one another, and nothing is outside the smaller one.
+        """
+        nothing = torch.full_like(like.label, IGNORE)
+        image, pasted = like.image.clone(), nothing.clone()
+        size, own_size = source["label"].shape[-2:], like.label.shape[-2:]
+        theirs, ours = _middle(size, own_size), _middle(own_size, size)
+        turn = torch.arange(len(image), device=image.device) % len(source["image"])
+        image[ours] = source["image"][turn][theirs]
+        pasted[ours] = source["label"][turn][theirs]
+        return cls(image, nothing, nothing, torch.zeros_like(like.weight), pasted)
+
+    def classes(self) -> Tensor:
+        """Return the class of each pixel by whichever label it has, (B, H, W) uint8; 255 without any."""
+        found = torch.where(self.label != IGNORE, self.label, self.pseudo)
+        return found if self.pasted is None else torch.where(self.pasted != IGNORE, self.pasted, found)
+
+    def with_pasted(self, donors: Mixture, area: Tensor) -> Mixture:
+        """Return these images with the pixels and labels of donors in ``area``, (B, H, W) bool."""
+        labels = ("label", "pseudo", "weight")
+        mixed = {name: torch.where(area, getattr(donors, name), getattr(self, name)) for name in labels}
+        pasted = None if donors.pasted is None else torch.where(area, donors.pasted, IGNORE)
+        return replace(self, image=torch.where(area[:, None], donors.image, self.image), pasted=pasted, **mixed)
+
+
+def _middle(size: Sequence[int], limit: Sequence[int]) -> tuple[Any, ...]:
+    """Return the index of the middle of images of ``size`` that is not larger than ``limit``."""
+    first = [max(0, (side - most) // 2) for side, most in zip(size, limit, strict=True)]
+    spans = [slice(at, at + min(side, most)) for at, side, most in zip(first, size, limit, strict=True)]
+    return (..., *spans)
+
+
+def shift_donors(mixture: Mixture) -> Mixture:
+    """Return target images as donors for one another: each gets the next one of the batch."""
+    parts = {name: getattr(mixture, name).roll(1, dims=0) for name in ("image", "label", "pseudo", "weight")}
+    return Mixture(**parts)
+
+
+def pasted_area(classes: Tensor, shape: Tensor | None = None) -> Tensor:
+    """Return where to paste: the pixels of a random half (rounded up) of the classes of each donor, (B, H, W) bool.
+
+    ``classes`` (B, H, W) uint8 are those of the donors' pixels; 255 is never pasted. ``shape`` (B, 2) limits the area
+    to the height and width of the image that is pasted onto.
+    """
+    area = torch.zeros_like(classes, dtype=torch.bool)
+    for place, classes_HW in enumerate(classes):
+        present = torch.nonzero(torch.bincount(classes_HW.flatten().int(), minlength=IGNORE + 1)[:IGNORE]).flatten()
+        order = torch.randperm(len(present)).to(present.device)
+        chosen = present[order[: (len(present) + 1) // 2]]
+        area[place] = torch.isin(classes_HW, chosen.to(classes_HW.dtype))
+        if shape is not None:
+            height, width = shape[place].tolist()
+            area[place, height:] = False
+            area[place, :, width:] = False
+    return area
+
+
+def disturbed(image: Tensor, jitter: float, blur: float) -> Tensor:
+    """Return images with other brightness, contrast and saturation, and some of them blurred, (B, bands, H, W) uint8.
+
+    Args:
+        image: (B, bands, H, W) uint8.
+        jitter: Each of the three changes multiplies by a number in [1 - jitter, 1 + jitter]: the values; their distance
+            to the mean of the image; their distance to the mean of the pixel's bands (colour images alone).
+        blur: Probability of a Gaussian blur with a standard deviation between 0.15 and 1.15 pixels.
+    """
+    from torchvision.transforms.v2 import functional as T
+
+    result = []
+    for one in image:
+        drawn = torch.rand(5).tolist()
+        gain, contrast, saturation = (1.0 + jitter * (2.0 * share - 1.0) for share in drawn[:3])
+        value = one.float() * gain
+        value = torch.lerp(value.mean(), value, contrast)
+        if len(one) == 3:
+            value = torch.lerp(value.mean(dim=0, keepdim=True), value, saturation)
+        if drawn[3] < blur:
+            value = T.gaussian_blur(value, [5, 5], [0.15 + drawn[4]])
+        result.append(value.round_().clamp_(0.0, 255.0).to(torch.uint8))
+    return torch.stack(result)
