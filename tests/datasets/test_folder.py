@@ -21,7 +21,8 @@ from ripu.datasets.image_files import read_image
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import CAMVID11, VOID
 from ripu.io.errors import ConfigError
-from ripu.run.assembly.data import make_scenes
+from ripu.loading.samples import TrainScenes
+from ripu.run.assembly.data import make_scenes, make_transforms
 
 DOCS = Path(__file__).parents[2] / "docs" / "your-own-data.md"
 NAMES = list(CAMVID11.class_names)
@@ -412,3 +413,23 @@ def test_pictures_in_sub_folders_only_are_named(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "rgb" / "oslo" / "1.png")
     with pytest.raises(SceneError, match=r"only in folders below it.*write rgb/\*\*/\*\.png"):
         load_folder("target", tmp_path, "rgb", None, ["road"])
+
+
+@pytest.mark.slow
+def test_the_crops_of_the_guide_contain_rare_classes(data_root: Path, own_yaml: str, tmp_path: Path) -> None:
+    """The yaml of the guide about rare classes, smaller; its classes are those of the guide's data."""
+    found = re.search(r"```yaml\n(recipe:\n  transforms:\n.*?)```", DOCS.read_text(), re.DOTALL)
+    assert found is not None
+    transforms = OmegaConf.create(found.group(1).replace("160", "24").replace("224", "32")).recipe.transforms
+    words = (f"data.transforms={OmegaConf.to_container(transforms)}".replace("'", ""), own_yaml)
+    results = running.train_here(data_root, tmp_path / "run", *words, dataset="dusk")
+    assert results["rounds"]
+    spec = running.spec("dataset=dusk", f"paths.data_root={data_root}", words[0], own_yaml)
+    scenes = make_scenes(spec).source
+    assert scenes is not None
+    samples = TrainScenes(scenes, (48, 64), scenes.require_label, make_transforms(spec), 3)
+    rare = set(range(11)) - {0, 1, 3, 4, 5}
+    for index in range(len(scenes)):
+        label = samples[index, index]["label"].numpy()
+        assert label.shape == (24, 32)
+        assert rare & set(np.unique(label).tolist())
