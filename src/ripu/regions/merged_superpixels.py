@@ -91,8 +91,9 @@ def touching(partition_HW: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArra
     sides = [(partition_HW[:, :-1], partition_HW[:, 1:]), (partition_HW[:-1], partition_HW[1:])]
     pairs = np.concatenate([np.stack([one.reshape(-1), other.reshape(-1)], axis=1) for one, other in sides])
     pairs = np.sort(pairs[(pairs[:, 0] != pairs[:, 1]) & (pairs.min(axis=1) >= 0)].astype(np.int64), axis=1)
-    pairs = np.unique(pairs, axis=0)
-    return pairs[:, 0], pairs[:, 1]
+    # One number for each pair: NumPy finds the different ones many times faster than rows.
+    first_N, second_N = np.divmod(np.unique(pairs[:, 0] << 32 | pairs[:, 1]), 1 << 32)
+    return first_N, second_N
 
 
 def jensen_shannon(first_NC: Array, second_NC: Array) -> Array:

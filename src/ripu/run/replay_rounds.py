@@ -123,6 +123,7 @@ def replay_rounds(
         "budget": base.budget,
         "budget_per": query.budget_per,
         "region": base.region_node,
+        "first_round": base.scores["first_round"],
         "images": len(scenes.target),
         **compare(asked, scenes.target, num_rounds),
         "unreadable": [unreadable[key] for key in sorted(unreadable)],
