@@ -160,7 +160,11 @@ def test_a_run_leaves_its_origin_and_figures(data_root: Path, tmp_path: Path) ->
 
     final, early = origin("net.onnx"), origin("early.onnx")
     assert (final["mIoU"], final["step"], final["dataset"]) == (results["mIoU"], 7, "camvid")
-    assert final["command"] == results["provenance"]["command"] == early["command"]
+    record = tmp_path / "run" / "results.json"
+    results["provenance"]["command"] = f"python -m ripu.train dataset=camvid paths.data_root={tmp_path}"
+    record.write_text(json.dumps(results))
+    run(tmp_path / "run", tmp_path / "again.onnx")
+    assert origin("again.onnx")["command"] == "python -m ripu.train dataset=camvid paths.data_root=..."
     assert early["step"] == 5
     assert "mIoU" not in early  # the run's figures are those of its final checkpoint
 

@@ -121,6 +121,24 @@ def test_bands_that_nothing_reads_are_named_but_not_transparency(tmp_path: Path)
         check_ranges([*paths, tmp_path / "three.png"], ImageReader(bands=(1, 4)))
 
 
+def test_several_pages_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    page = np.zeros((8, 9, 3), dtype=np.uint8)
+    with tifffile.TiffWriter(tmp_path / "stack.tif") as file:
+        file.write(page, photometric="rgb")
+        file.write(page, photometric="rgb")
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
+        file.write(page, photometric="rgb")
+        file.write(page[::2, ::2], photometric="rgb", subfiletype=1)
+    frames = [Image.fromarray(page), Image.fromarray(page + 9)]
+    frames[0].save(tmp_path / "film.png", save_all=True, append_images=frames[1:])
+    pages = {name: read_header(tmp_path / name).num_pages for name in ("stack.tif", "pyramid.tif", "film.png")}
+    assert pages == {"stack.tif": 2, "pyramid.tif": 1, "film.png": 2}
+    check_ranges([tmp_path / "pyramid.tif"], ImageReader())
+    assert not caplog.records
+    check_ranges([tmp_path / "pyramid.tif", tmp_path / "stack.tif"], ImageReader())
+    assert "stack.tif, ...): only the first page is read; write the others as files of their own" in caplog.text
+
+
 def test_percentiles_are_those_of_numpy_and_always_the_same(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     stacks = [rng.integers(0, 3000, (20, 30, 5), dtype=np.uint16) for _ in range(3)]

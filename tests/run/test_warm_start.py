@@ -15,6 +15,7 @@ from PIL import Image
 from ripu import labels as labels_command
 from ripu.config.keys import without_effect
 from ripu.config.migrate import read_values
+from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11
@@ -451,6 +452,33 @@ def test_a_mask_is_named_by_as_much_of_the_id_as_tells_images_apart(tmp_path: Pa
     (tmp_path / "masks" / "a.b.png").touch()
     with pytest.raises(ConfigError, match=r"1 files are not masks of target images: \['a\.b\.png'\]"):
         MaskFolder(tmp_path / "masks", scenes, CAMVID11)
+
+
+def test_masks_of_one_class_each(data_root: Path, tmp_path: Path) -> None:
+    masks = draw_masks(data_root, tmp_path / "masks")
+    for path in sorted(masks.rglob("*.png")):
+        with Image.open(path) as file:
+            ids = np.asarray(file)
+        for train_id in set(np.unique(ids).tolist()) - {255}:
+            place = tmp_path / "apart" / CAMVID11.class_names[train_id] / path.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.where(ids == train_id, 255, 0).astype(np.uint8)).save(place)
+    given = f"start.labels='{tmp_path}/apart/{{class}}/*.png'"
+    words = ("start.missing_masks=allow", "selection_steps=[]")
+    one = train_here(data_root, tmp_path / "one", given, *words)
+    other = train_here(data_root, tmp_path / "other", f"start.labels={masks}", *words)
+    assert one["mIoU"] == other["mIoU"]
+    first, second = (LabelStore.open(tmp_path / name / "labels") for name in ("one", "other"))
+    for image_id in IDS:
+        np.testing.assert_array_equal(first.revealed_label(image_id, 0), second.revealed_label(image_id, 0))
+    with pytest.raises(ConfigError, match=r"start\.ids=label: masks of one class each .* have no ids"):
+        train_here(data_root, tmp_path / "third", given, "start.ids=label")
+    with pytest.raises(ConfigError, match=r"nowhere/\{class\}/\*\.png is not a folder"):
+        train_here(data_root, tmp_path / "third", "start.labels='nowhere/{class}/*.png'")
+    (tmp_path / "apart" / "tram").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "apart" / "tram" / "x.png")
+    with pytest.raises(SceneError, match=r"start\.labels=\{class\}/\*\.png: 1 masks are of no class"):
+        train_here(data_root, tmp_path / "third", given)
 
 
 def test_the_accents_of_a_mask_may_be_written_otherwise(tmp_path: Path) -> None:

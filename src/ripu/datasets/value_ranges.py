@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,9 @@ PERCENTILES = (1.0, 99.0)
 SMALL_SHARE = 8
 """Integers of more than 8 bits whose highest value is below this fraction (1 / 8) of their range are refused."""
 
+ONE_PAGE = "write the others as files of their own if they matter"
+
+_log = logging.getLogger(__name__)
 _MOST_VALUES = 2**16  # of each band of an image, for percentiles
 
 
@@ -61,7 +65,7 @@ def dark_fault(highest: Sequence[tuple[int, Path]], key: str = "data.value_range
 def check_ranges(
     paths: Sequence[Path], reader: ImageReader, key: str = "data.value_range", *, skips: bool = False
 ) -> list[Path]:
-    """Look at a few evenly spread images, and return those with bands that are not read.
+    """Look at a few evenly spread images, and return those with bands that are not read; log those of several pages.
 
     Files that cannot be read are left to the code that needs them; with ``skips``, so are those without a band.
 
@@ -70,6 +74,7 @@ def check_ranges(
     """
     highest: list[tuple[int, Path]] = []
     unread: list[Path] = []
+    several: list[Path] = []
     for at in spread(len(paths), MOST_FILES):
         path = paths[at]
         try:
@@ -80,11 +85,15 @@ def check_ranges(
             reader.chosen(read_values(path, all_bands=True), path)  # raises, unless transparency is the missing band
         if unread_bands(header, reader):
             unread.append(path)
+        if header.num_pages > 1:
+            several.append(path)
         with suppress(SceneError):
             top = highest_value(path, header, reader)
             highest += [(top, path)] if top is not None else []
     if (line := dark_fault(highest, key)) is not None:
         raise SceneError(line)
+    if several:
+        _log.warning("images have several pages (%s, ...): only the first page is read; %s", several[0], ONE_PAGE)
     return unread
 
 

@@ -17,7 +17,7 @@ from ripu.datasets.pairing import composed, label_fit
 from ripu.datasets.proportions import squashed
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID, Taxonomy
-from ripu.datasets.value_ranges import dark_fault
+from ripu.datasets.value_ranges import ONE_PAGE, dark_fault
 from ripu.doctor.reading import SceneFacts
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -145,7 +145,7 @@ def judge_proportions(
 
 
 def judge_values(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -> list[Finding]:
-    """Find images with bands that are not read, and integers that use only a small part of their bits."""
+    """Find images with bands or pages that are not read, and integers that use only a small part of their bits."""
     unread = [
         f"{scene.image}: {one.unread_bands} left out"
         for scene, one in zip(scenes.scenes, facts, strict=True)
@@ -153,6 +153,12 @@ def judge_values(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) -
     ]
     remedy = "name the bands to read, e.g. data.bands=[1,2,3,4], or [1,2,3] if colour is what is meant"
     found = _listed(WARNING, name, "images with bands that are not read", remedy, unread)
+    pages = [
+        f"{scene.image}: {one.num_pages} pages"
+        for scene, one in zip(scenes.scenes, facts, strict=True)
+        if one.num_pages > 1
+    ]
+    found += _listed(WARNING, name, "images of several pages, of which only the first is read", ONE_PAGE, pages)
     highest = [
         (one.highest, scene.image) for scene, one in zip(scenes.scenes, facts, strict=True) if one.highest is not None
     ]

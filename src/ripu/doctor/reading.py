@@ -33,6 +33,7 @@ class SceneFacts:
     orientation: int = 1  # EXIF; 1: stored upright, 5 to 8: upright swaps its sides
     label_size: tuple[int, int] | None = None  # (height, width); None if there is no label or it cannot be read
     unread_bands: int = 0  # beyond those that are read as colour
+    num_pages: int = 1  # of a TIFF or an animation; only the first is read
     highest: int | None = None  # the highest value, if the range of its integers counts and has more than 8 bits
     image_fault: str = ""
     label_fault: str = ""
@@ -53,6 +54,7 @@ def read_scene(scenes: SceneDataset, index: int) -> SceneFacts:
         facts.image_bytes = _digest(path.read_bytes())
         facts.orientation = header.orientation
         facts.unread_bands = unread_bands(header, reader)
+        facts.num_pages = header.num_pages
         pixels = reader(path)
         facts.highest = highest_value(path, header, reader)
         facts.image_size = (pixels.shape[0], pixels.shape[1])

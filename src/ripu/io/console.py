@@ -20,6 +20,7 @@ PLAIN_SECONDS = 15.0
 
 _T = TypeVar("_T")
 _PLAIN = re.compile(r"/?[A-Za-z_][\w.-]*(/[\w.+-]+)*", re.ASCII)
+_FOLDER_KEYS = ("paths.", "start.", "data.cache", "model.checkpoint", "model.weights", "dataset.root")
 _NOT_TEXT = re.compile(r"null|true|false|nan|inf", re.IGNORECASE)
 
 
@@ -149,6 +150,27 @@ def command_line(name: str, words: Sequence[str] = ()) -> str:
     'python -m ripu.train dataset=gtav \\'paths.output_dir=\\'"\\'"\\'a,b\\'"\\'"\\'\\''
     """
     return _shell_words(["python", "-m", f"ripu.{name}", *words])
+
+
+def without_folders(command: str) -> str:
+    """Return a command without the names of files and folders, which are nobody's business in a published file.
+
+    >>> without_folders("python -m ripu.train --config-dir /home/ann/conf experiment=table1/ra paths.output_dir=secret")
+    'python -m ripu.train --config-dir ... experiment=table1/ra paths.output_dir=...'
+    """
+    try:
+        words = shlex.split(command, posix=os.name != "nt")
+    except ValueError:
+        return "python -m ripu.train ..."
+    return " ".join(_without_folder(word) for word in words)
+
+
+def _without_folder(word: str) -> str:
+    key, sign, value = word.partition("=")
+    if not sign:
+        return "..." if re.search(r"[/\\]", word) else word
+    is_folder = re.search(r"[/\\]", value) and key != "experiment"
+    return f"{key}=..." if is_folder or key.lstrip("+").startswith(_FOLDER_KEYS) else word
 
 
 def _shell_words(words: Sequence[str]) -> str:

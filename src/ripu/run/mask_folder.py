@@ -1,4 +1,4 @@
-"""Partial labels that a run begins with: a folder of masks, a PNG for each target image."""
+"""Partial labels that a run begins with: a folder of masks, a PNG for each target image or for each of its classes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from ripu.datasets.class_masks import ClassMasks, is_class_pattern
+from ripu.datasets.coco_labels import CocoLabels
 from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import read_ids
 from ripu.datasets.label_readers import ColorLabels, IdLabels
@@ -23,11 +25,23 @@ from ripu.labelstore import Mask
 UNKNOWN = 255  # in a mask: the class of the pixel is not known
 
 
+def root_of(given: Path) -> tuple[Path, str]:
+    """Return the folder of ``start.labels``, and the rest: a pattern with ``{class}``, or an empty text."""
+    parts = given.parts
+    if not is_class_pattern(str(given)):
+        return given, ""
+    fixed = next(number for number, part in enumerate(parts) if set("*?[{") & set(part))
+    return Path(*parts[:fixed]), "/".join(parts[fixed:])
+
+
 class MaskFolder(Mapping[str, Mask]):
     """Partial labels by image id: a PNG for each target image, 255 where nothing is known.
 
     A file belongs to the image whose id is its path below the folder without the suffix, or the only one whose id ends
     with that path. An ``images.json``, as ``python -m ripu.labels export`` writes it, takes precedence.
+
+    With ``{class}`` in the path of the folder, an image has a mask for each class (:mod:`ripu.datasets.class_masks`),
+    and pixels outside all of them are unknown; the text of the wildcards is the path of the image.
     """
 
     def __init__(
@@ -47,8 +61,9 @@ class MaskFolder(Mapping[str, Mask]):
         Raises:
             ConfigError: A file belongs to no image, two belong to one, or an image has none.
         """
-        self.folder = folder
+        self.folder, self._pattern = root_of(folder)
         self.ids = ids
+        self._classes = ClassMasks(taxonomy.class_names)
         self._target, self._taxonomy = target, taxonomy
         self._counts: Counter[int] = Counter()
         self._numbers = {scene.image_id: number for number, scene in enumerate(target.scenes)}
@@ -59,6 +74,12 @@ class MaskFolder(Mapping[str, Mask]):
                 f"masks {UNKNOWN} means unknown; write the masks in train ids (0, 1, ... in the order of the classes) "
                 "and give start.ids=train"
             )
+        has_no_ids = self._pattern or isinstance(target.decode_label, (ClassMasks, CocoLabels))
+        if ids == "label" and has_no_ids:
+            raise ConfigError(
+                "start.ids=label: masks of one class each and COCO files have no ids; leave start.ids out, and write "
+                "masks in train ids (0, 1, ... in the order of the classes) or as start.labels=FOLDER/{class}/*.png"
+            )
         self._paths = self._pair()
         missing = [image_id for image_id in self._numbers if image_id not in self._paths]
         if missing and not allows_missing:
@@ -67,6 +88,16 @@ class MaskFolder(Mapping[str, Mask]):
                 f"{missing[:3]}; the first should be {missing[0]}.png. Add masks that are 255 throughout, or set "
                 "start.missing_masks=allow"
             )
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        """Yield the files, of several masks of an image the first, with the path that tells which image it is."""
+        if self._pattern:
+            found = self._classes.find(self.folder, self._pattern, "start.labels")
+            for texts, path in found.items():
+                yield "/".join(text.rstrip("/") for text in texts if text) + path.suffix, path
+            return
+        for path in sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+            yield path.relative_to(self.folder).as_posix(), path
 
     def _pair(self) -> dict[str, Path]:
         names = self.folder / "images.json"
@@ -79,8 +110,7 @@ class MaskFolder(Mapping[str, Mask]):
                 ends.setdefault("/".join(parts[first:]), []).append(image_id)
         pairs: dict[str, Path] = {}
         stray: list[str] = []
-        for path in sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-            name = path.relative_to(self.folder).as_posix()
+        for name, path in self._files():
             if path == names:
                 continue
             if listed is None:
@@ -140,7 +170,9 @@ class MaskFolder(Mapping[str, Mask]):
         """Return the SHA-256 over image ids and the bytes of their masks."""
         digest = hashlib.sha256()
         for image_id, path in sorted(self._paths.items()):
-            digest.update(f"{image_id!r} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+            for file, train_id in self._classes.files.get(path, ((path, None),)):
+                of_class = "" if train_id is None else f" {train_id}"
+                digest.update(f"{image_id!r}{of_class} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -170,6 +202,9 @@ class MaskFolder(Mapping[str, Mask]):
     def _decode(self, path: Path) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
         """Return where a mask is known, (H, W) bool, and its train ids, (H, W) uint8."""
         decode, table = self._target.decode_label, self._target.taxonomy
+        if self._pattern:
+            label = self._classes(path).astype(np.uint8)
+            return label != UNKNOWN, label
         if self.ids == "label" and isinstance(decode, ColorLabels):
             label = decode(path).astype(np.uint8)  # a colour of void may be anything
             return label != UNKNOWN, label

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ripu.config.spec import RunSpec, instantiate
 from ripu.config.targets import accept_stored
+from ripu.io.console import without_folders
 from ripu.io.errors import ConfigError
 from ripu.io.reading import read_json
 from ripu.run import restore
@@ -156,7 +157,9 @@ def _origin(path: Path, spec: RunSpec, stored: Mapping[str, Any]) -> dict[str, A
         return found
     made = results.get("provenance")
     if isinstance(made, dict):
-        found |= {key: made.get(key) for key in ("version", "commit", "command")}
+        found |= {key: made.get(key) for key in ("version", "commit")}
+        command = made.get("command")
+        found["command"] = without_folders(command) if isinstance(command, str) else None
     if path.name == "final.ckpt":
         found |= {key: results[key] for key in _FIGURES if key in results}
     return found

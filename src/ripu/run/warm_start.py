@@ -25,7 +25,7 @@ from ripu.labelstore import (
     mask_round,
 )
 from ripu.run.device import early_rank
-from ripu.run.mask_folder import UNKNOWN, MaskFolder
+from ripu.run.mask_folder import UNKNOWN, MaskFolder, root_of
 
 
 def check_files(start: StartSpec) -> None:
@@ -43,7 +43,7 @@ def check_files(start: StartSpec) -> None:
             )
         if not (folder / "labels" / "manifest.json").exists():
             raise _nothing_revealed(start)
-    if start.labels is not None and not Path(start.labels).is_dir():
+    if start.labels is not None and not root_of(Path(start.labels))[0].is_dir():
         raise ConfigError(f"start.labels={start.labels} is not a folder; name the one with a PNG for each target image")
 
 
@@ -60,7 +60,7 @@ def files(start: StartSpec) -> Iterator[Path]:
         yield start.weights
         yield Path(start.run) / "labels" / "manifest.json"
     if start.labels is not None:
-        yield from sorted(path for path in Path(start.labels).rglob("*") if path.is_file())
+        yield from sorted(path for path in root_of(Path(start.labels))[0].rglob("*") if path.is_file())
 
 
 def find_labels(spec: RunSpec, target: SceneDataset) -> StartLabels | None:
