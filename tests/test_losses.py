@@ -42,6 +42,36 @@ def test_supervised_matches_the_loop(size: tuple[int, int], average: str) -> Non
     assert supervised_loss(logits, label.to(torch.uint8), average=average).item() == pytest.approx(want, abs=1e-5)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+@pytest.mark.parametrize("average", ["labelled", "all"])
+def test_class_weights_match_the_loop(average: str, balance: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 5, 6, 7, generator=generator)
+    label = torch.randint(0, 4, (2, 6, 7), generator=generator)  # class 4 does not occur
+    label[0, :4] = 0
+    label[1, 2:] = 255
+    want = reference.supervised(logits.double().numpy(), label.numpy(), average, balance)
+    got = supervised_loss(logits, label, average=average, class_balance=balance)  # type: ignore[arg-type]
+    assert got.item() == pytest.approx(want, abs=1e-5)
+    assert got.item() != pytest.approx(supervised_loss(logits, label, average=average).item(), abs=1e-3)  # type: ignore[arg-type]
+    shape = torch.tensor([[6, 7], [2, 7]])
+    padded = supervised_loss(logits, label, class_balance=balance, shape=shape)
+    assert padded.item() == pytest.approx(supervised_loss(logits, label, class_balance=balance).item(), abs=1e-6)
+    nothing = supervised_loss(logits.requires_grad_(), torch.full_like(label, 255), class_balance=balance)
+    nothing.backward()
+    assert nothing.item() == 0.0
+    assert not logits.grad.any()  # type: ignore[union-attr]
+
+
+def test_full_balance_gives_every_class_the_same_share() -> None:
+    """Three pixels of one class and one of another: the mean of the two means."""
+    logits = torch.tensor([[[[2.0, 1.0, 0.5, -1.0]], [[0.0, 0.0, 0.0, 0.0]]]])
+    label = torch.tensor([[[0, 0, 0, 1]]])
+    losses = torch.nn.functional.cross_entropy(logits, label, reduction="none").flatten()
+    want = (losses[:3].mean() + losses[3]) / 2
+    assert supervised_loss(logits, label, class_balance=1.0).item() == pytest.approx(want.item(), abs=1e-6)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("boundary_only", [True, False])
 @pytest.mark.parametrize("detector", ["neighbors", "laplacian"])

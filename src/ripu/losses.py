@@ -27,12 +27,15 @@ def supervised_loss(
     label: Tensor,
     *,
     average: Literal["labelled", "all"] = "labelled",
+    class_balance: float = 0.0,
     shape: Tensor | None = None,
 ) -> Tensor:
     """Return the cross-entropy over the labelled pixels in nats (Eq. 8), for source and target alike.
 
-    ``L_CE = -1/|I| * sum_ij sum_c Y_ijc log P_ijc``, where ``average`` says if ``|I|`` counts the ``labelled`` pixels
-    (the released code) or ``all`` of them (the paper's text).
+    ``L_CE = -1/|I| * sum_ij sum_c w_c Y_ijc log P_ijc``, where ``average`` says if ``|I|`` counts the ``labelled``
+    pixels (the released code) or ``all`` of them (the paper's text). With ``n_c`` labelled pixels of class ``c`` in
+    the batch, ``w_c`` is proportional to ``n_c ** -class_balance``, and 1 in the mean over the labelled pixels: 0 is
+    Eq. 8, and 1 gives every class that occurs the same share of the loss.
 
     Raises:
         ValueError: The shapes do not fit, or ``average`` is unknown.
@@ -40,14 +43,28 @@ def supervised_loss(
     _check_shapes(logits, label)
     if average not in ("labelled", "all"):
         raise ValueError(f"average={average!r} is unknown; use 'labelled' or 'all'")
+    weight_C = class_weights(label, logits.shape[1], class_balance) if class_balance else None
 
     def sums(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         # Summed here, because trainer.deterministic forbids the kernel that sums on a GPU.
-        loss_BHW = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="none")
+        loss_BHW = F.cross_entropy(logits.float(), label.long(), weight_C, ignore_index=IGNORE, reduction="none")
         count = (label != IGNORE).sum() if average == "labelled" else torch.tensor(label.numel(), device=logits.device)
         return loss_BHW.sum(), count
 
     return _mean(sums, logits, label, shape)
+
+
+def class_weights(label: Tensor, num_classes: int, balance: float) -> Tensor:
+    """Return the weight of each class, (C,) float32, from its share of the labels; see :func:`supervised_loss`.
+
+    A class that does not occur has weight 0; without any label, all have.
+
+    >>> class_weights(torch.tensor([[[0, 0, 0, 1, 255]]]), 3, 1.0)
+    tensor([0.6667, 2.0000, 0.0000])
+    """
+    count_C = torch.bincount(label.flatten().int(), minlength=IGNORE + 1)[:num_classes].float()
+    weight_C = torch.where(count_C > 0, count_C.clamp(min=1.0) ** -balance, 0.0)
+    return weight_C * (count_C.sum() / (weight_C * count_C).sum().clamp(min=1e-12))
 
 
 def label_boundary(label: Tensor, *, detector: Literal["neighbors", "laplacian"] = "neighbors") -> Tensor:

@@ -192,6 +192,7 @@ TABLE: Mapping[str, Key] = {
             Unused({"objective.negative_weight": 0}, "objective.negative_weight=0 switches the term off"),
         ),
     ),
+    "objective.class_balance": Key(rules.SHARE),
     "objective.pseudo_weight": _objective(NOT_NEGATIVE),
     "objective.confidence": _objective(rules.BELOW_ONE),
     "objective.mix": _objective(YES_NO),

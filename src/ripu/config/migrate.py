@@ -45,6 +45,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "mode.image_cap": None,
     "model.checkpoint": None,
     "objective._target_": "ripu.objectives.RipuObjective",
+    "objective.class_balance": 0.0,
     "optimizer._target_": "torch.optim.SGD",
     "optimizer.clip_norm": None,
     "optimizer.layer_decay": 1.0,

@@ -18,6 +18,7 @@ class RipuObjective:
     Attributes:
         consistency_weight, negative_weight: alpha1 and alpha2 of Eq. 12; a term of weight 0 is not computed.
         negative_threshold: tau of Eq. 10.
+        class_balance: Of both cross-entropies; see :func:`ripu.losses.supervised_loss`.
         supervised_average: See :func:`ripu.losses.supervised_loss`.
         boundary_only, boundary_detector, consistency_border: See :func:`ripu.losses.consistency_loss`.
         loss_epsilon: ``epsilon`` of :func:`ripu.losses.negative_learning_loss`.
@@ -26,6 +27,7 @@ class RipuObjective:
     consistency_weight: float = 0.1
     negative_weight: float = 1.0
     negative_threshold: float = 0.05
+    class_balance: float = 0.0
     supervised_average: Literal["labelled", "all"] = "labelled"
     boundary_only: bool = True
     boundary_detector: Literal["neighbors", "laplacian"] = "neighbors"
@@ -36,7 +38,7 @@ class RipuObjective:
     def source_terms(self, student: Network, batch: Batch, *, is_adapting: bool) -> dict[str, Tensor]:
         """Return ``source_ce`` and, unless in pre-training, ``consistency``."""
         logits, shape = student(batch["image"]), batch.get("shape")
-        terms = {"source_ce": supervised_loss(logits, batch["label"], average=self.supervised_average, shape=shape)}
+        terms = {"source_ce": self._supervised(logits, batch["label"], shape)}
         if is_adapting and self.consistency_weight:
             terms["consistency"] = self.consistency_weight * consistency_loss(
                 logits,
@@ -56,9 +58,13 @@ class RipuObjective:
 
     def revealed_terms(self, logits: Tensor, label: Tensor, shape: Tensor | None) -> dict[str, Tensor]:
         """Return ``target_ce`` and ``negative`` of logits (B, C, H, W) and revealed labels (B, H, W)."""
-        terms = {"target_ce": supervised_loss(logits, label, average=self.supervised_average, shape=shape)}
+        terms = {"target_ce": self._supervised(logits, label, shape)}
         if self.negative_weight:
             terms["negative"] = self.negative_weight * negative_learning_loss(
                 logits, self.negative_threshold, epsilon=self.loss_epsilon, shape=shape
             )
         return terms
+
+    def _supervised(self, logits: Tensor, label: Tensor, shape: Tensor | None) -> Tensor:
+        average, balance = self.supervised_average, self.class_balance
+        return supervised_loss(logits, label, average=average, class_balance=balance, shape=shape)

@@ -27,16 +27,20 @@ def probabilities(logits: Array) -> Array:
     return result
 
 
-def supervised(logits: Array, label: NDArray[np.integer], average: str) -> float:
-    """Eq. (8)."""
+def supervised(logits: Array, label: NDArray[np.integer], average: str, balance: float = 0.0) -> float:
+    """Eq. (8), with weights of classes."""
     probs = probabilities(logits)
     batch, height, width = label.shape
+    ids = [int(value) for value in label.flatten() if value != 255]
+    weights = {c: ids.count(c) ** -balance for c in set(ids)}
+    scale = len(ids) / sum(weights[c] for c in ids) if ids else 0.0
     total, labelled = 0.0, 0
     for b in range(batch):
         for i in range(height):
             for j in range(width):
                 if label[b, i, j] != 255:
-                    total -= math.log(probs[b, label[b, i, j], i, j])
+                    weight = scale * weights[int(label[b, i, j])]
+                    total -= weight * math.log(probs[b, label[b, i, j], i, j])
                     labelled += 1
     count = labelled if average == "labelled" else batch * height * width
     return total / count if count else 0.0

@@ -181,7 +181,8 @@ def make_objective(spec: RunSpec) -> Objective:
         "loss_epsilon": protocol.loss_epsilon,
     }
     if spec.setting.target_labels == "all":
-        return RipuObjective(0.0, 0.0, **readings)  # type: ignore[arg-type]
+        balance = spec.objective.get("class_balance", 0.0)
+        return RipuObjective(0.0, 0.0, class_balance=balance, **readings)  # type: ignore[arg-type]
     objective: Objective = instantiate(spec.objective, **readings)
     return objective
 
