@@ -112,8 +112,9 @@ def check_start(spec: RunSpec) -> None:
     if spec.model_checkpoint is not None or spec.start.run is not None:
         make_network(spec)
     elif takes(str(spec.model["_target_"]), "pretrained"):
-        # Names of architecture and encoder, and a file of weights that is there; nothing is fetched
-        make_network(spec, is_fresh=is_weights_file(spec.model.get("weights")))
+        weights = spec.model.get("weights")
+        # Names of architecture and encoder, and weights that nothing has to be fetched for
+        make_network(spec, is_fresh=weights is None or is_weights_file(weights))
 
 
 def _check_optimizer(spec: RunSpec) -> None:
