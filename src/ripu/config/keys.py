@@ -203,7 +203,10 @@ TABLE: Mapping[str, Key] = {
     "optimizer.*": Key(target="optimizer"),
     "optimizer.learning_rate": Key(POSITIVE),
     "optimizer.head_lr_factor": Key(POSITIVE),
-    "optimizer.layer_decay": Key(number("above 0, 1 at most", above=0, most=1)),
+    "optimizer.layer_decay": Key(
+        number("above 0, 1 at most", above=0, most=1),
+        unused=(Unused({"model.train_encoder": "none"}, "model.train_encoder=none trains no layer of the encoder"),),
+    ),
     "optimizer.momentum": Key(rules.BELOW_ONE | NOTHING),
     "optimizer.betas": Key(rules.BETAS | NOTHING),
     "optimizer.weight_decay": Key(NOT_NEGATIVE),
