@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable
 
 import torch
+from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from bench import cpu_name
-from ripu.config.hydra_bridge import ConfigLoader
 from ripu.config.spec import RunSpec, make_spec, plain
 from ripu.config.validate import config_dir
 from ripu.module import RipuModule
@@ -78,11 +78,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    loader = ConfigLoader(config_dir())
     runs: dict[str, Callable[[], None]] = {}
     for name in OBJECTIVES:
-        cfg = loader.compose("train", [*arguments.words, f"objective={name}", "paths.output_dir=unused"])
-        del cfg["hydra"]
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            cfg = compose("train", [*arguments.words, f"objective={name}", "paths.output_dir=unused"])
         spec = make_spec(plain(cfg))
         module = make_module(spec).to(device).train()
         batch, optimizer = make_batches(spec, device), module.optimization.optimizer(module.network)
