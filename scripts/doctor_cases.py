@@ -1,8 +1,8 @@
 """Send unusual and hostile files through doctor, training, prediction and masks: ``make doctor-cases``.
 
-Each file takes the place of an image, a label or a mask in a small data set of its own. Every command has to end in the
+Each file takes the place of an image, a label, a mask or a COCO file in a small data set of its own. Every command has to end in the
 right value or in one line that names the file or the key. ``--cases FOLDER`` adds the files of a folder whose names
-begin with ``image``, ``label`` or ``mask``. The exit status is 1 if any command ends otherwise.
+begin with ``image``, ``label``, ``mask`` or ``coco``. The exit status is 1 if any command ends otherwise.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 from bombs import bomb
@@ -89,6 +91,62 @@ def nan_float(path: Path) -> None:
     Image.fromarray(values).save(path, "TIFF")
 
 
+def geotiff(**options: Any) -> Make:
+    place = [(33550, "d", 3, (0.5, 0.5, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, 5e5, 5e6, 0.0), True)]
+
+    def make(path: Path) -> None:
+        more = options.get("tags", [])
+        kept = {key: value for key, value in options.items() if key != "tags"}
+        tifffile.imwrite(path, plain_image(), photometric="rgb", extratags=[*place, *more], **kept)
+
+    return make
+
+
+def cut_tiles(path: Path) -> None:
+    tifffile.imwrite(path, plain_image(), photometric="rgb", tile=(16, 16), compression="zlib")
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def beside(suffix: str, text: str) -> Make:
+    def make(path: Path) -> None:
+        Image.fromarray(plain_image()).save(path)
+        path.with_name(path.stem + suffix.replace("NAME", path.name)).write_text(text)
+
+    return make
+
+
+def tall(path: Path) -> None:
+    Image.fromarray(np.repeat(plain_image(), 40, axis=0)).save(path)
+
+
+def coco(change: Callable[[dict[str, Any]], object] = lambda content: None) -> Make:
+    names = ["ground", "sky", "crack"]
+    mask = {"size": [HEIGHT, WIDTH], "counts": [0, HEIGHT * WIDTH]}
+    content: dict[str, Any] = {
+        "images": [
+            {"id": number, "file_name": f"{name}.png", "height": HEIGHT, "width": WIDTH}
+            for number, name in enumerate(("0", "1", "2", "x"))
+        ],
+        "annotations": [
+            {"image_id": number, "category_id": label, "segmentation": shape, "iscrowd": label % 2}
+            for number in range(4)
+            for label, shape in ((1, mask), (2, [[0, 0, 9, 0, 9, 8, 0, 8]]), (3, [[20, 2, 30, 2, 30, 20, 20, 20]]))
+        ],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
+    }
+
+    def make(path: Path) -> None:
+        changed = json.loads(json.dumps(content))
+        change(changed)
+        path.write_text(json.dumps(changed))
+
+    return make
+
+
+def polygon(points: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda content: content["annotations"][1].update(segmentation=points)
+
+
 IMAGES: dict[str, tuple[str, Make]] = {
     "empty": (".png", lambda path: path.write_bytes(b"")),
     "text": (".png", lambda path: path.write_text("not a picture")),
@@ -110,6 +168,22 @@ IMAGES: dict[str, tuple[str, Make]] = {
     "float with nan": (".tif", nan_float),
     "rotated by exif": (".jpg", rotated),
     "damaged exif": (".jpg", bad_exif),
+    "tiled": (".tif", lambda path: tifffile.imwrite(path, plain_image(), photometric="rgb", tile=(16, 16))),
+    "cut tiles": (".tif", cut_tiles),
+    "big-endian bigtiff": (
+        ".tif",
+        lambda path: tifffile.imwrite(path, plain_image(), photometric="rgb", bigtiff=True, byteorder=">"),
+    ),
+    "interlaced bomb": (".png", lambda path: bomb(path, 100_000, 100_000, interlaced=True)),
+    "tall": (".png", tall),
+    "geotiff": (".tif", geotiff(tile=(16, 16), compression="zlib")),
+    "geotiff with nodata": (".tif", geotiff(tags=[(42113, "s", 0, "0", True)])),
+    "geotiff with an orientation": (".tif", geotiff(tags=[(274, "H", 1, 6, True)])),
+    "aux.xml with entities": (
+        ".png",
+        beside(".png.aux.xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><PAMDataset>&b;</PAMDataset>"),
+    ),
+    "world file": (".png", beside(".pgw", "1\n0\n0\n-1\n0\n0\n")),
     "one pixel": (".png", saved(plain_image()[:1, :1], "PNG")),
     "one row": (".png", saved(plain_image()[:1], "PNG")),
     "folder": (".png", lambda path: path.mkdir()),
@@ -137,6 +211,26 @@ LABELS: dict[str, tuple[str, Make]] = {
 }
 
 
+COCO: dict[str, tuple[str, Make]] = {
+    "instances": (".json", coco()),
+    "empty": (".json", lambda path: path.write_bytes(b"")),
+    "not json": (".json", lambda path: path.write_text("{")),
+    "other json": (".json", lambda path: path.write_text("[1, 2]")),
+    "deep": (".json", lambda path: path.write_text("[" * 100_000)),
+    "unknown category": (".json", coco(lambda content: content["categories"].append({"id": 9, "name": "tram"}))),
+    "no category": (".json", coco(lambda content: content.update(categories=[]))),
+    "an image is missing": (".json", coco(lambda content: content["images"].pop())),
+    "an image twice": (".json", coco(lambda content: content["images"].append(dict(content["images"][0], id=7)))),
+    "another size": (".json", coco(lambda content: content["images"][0].update(height=5))),
+    "huge": (".json", coco(lambda content: content["images"][0].update(height=10**6, width=10**6))),
+    "far polygon": (".json", coco(polygon([[0, 0, 1e12, 0, 5, 5]]))),
+    "short polygon": (".json", coco(polygon([[0, 0, 1, 1]]))),
+    "polygon of text": (".json", coco(polygon([["a", "b", 1, 1, 2, 2]]))),
+    "wrong runs": (".json", coco(polygon({"size": [HEIGHT, WIDTH], "counts": [5, -3]}))),
+    "wrong text": (".json", coco(polygon({"size": [HEIGHT, WIDTH], "counts": "~~~"}))),
+}
+
+
 def build(folder: Path, kind: str, name: str, suffix: str, make: Make) -> Path:
     """Write a data set of four pairs, one of them with the file; return the file."""
     stem = name if kind == "image" and suffix else "x"
@@ -146,25 +240,29 @@ def build(folder: Path, kind: str, name: str, suffix: str, make: Make) -> Path:
         (folder / "images" / f"{number}.png").write_bytes(png(plain_image()))
         (folder / "labels" / f"{number}.png").write_bytes(png(plain_label()))
         (folder / "masks" / f"{number}.png").write_bytes(png(plain_label()))
-    own = {"image": ".png", "label": ".png", "mask": ".png", kind: suffix}
+    own = {"image": ".png", "label": ".png", "mask": ".png", **({} if kind == "coco" else {kind: suffix})}
     (folder / "images" / f"{stem}{own['image']}").write_bytes(png(plain_image()))
     (folder / "labels" / f"{stem}{own['label']}").write_bytes(png(plain_label()))
     (folder / "masks" / f"{stem}{own['mask']}").write_bytes(png(plain_label()))
-    path = folder / f"{kind}s" / f"{stem}{suffix}"
-    path.unlink()
+    if kind == "coco":
+        path = folder / "labels.json"
+    else:
+        path = folder / f"{kind}s" / f"{stem}{suffix}"
+        path.unlink()
     make(path)
     return path
 
 
 def data_set(folder: Path) -> list[str]:
-    part = "{{images: images, labels: labels{more}}}"
+    labels = "labels.json" if (folder / "labels.json").exists() else "labels"
+    part = f"{{images: images, labels: {labels}}}"
     return [
         "dataset=folder",
         f"dataset.root='{folder}'",
         "dataset.classes=[ground,sky,crack]",
-        f"dataset.source={part.format(more='')}",
-        f"dataset.target={part.format(more='')}",
-        f"dataset.val={part.format(more='')}",
+        f"dataset.source={part}",
+        f"dataset.target={part}",
+        f"dataset.val={part}",
     ]
 
 
@@ -245,13 +343,13 @@ def commands(folder: Path, path: Path, kind: str, trained: Path) -> Iterator[tup
         yield "train", trained_on()
     if kind == "image":
         yield "predict", predicted
-    if kind != "image":
+    if kind in ("label", "mask"):
         yield "masks", trained_on(f"start.labels='{folder / 'masks'}'", "start.missing_masks=allow")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=Path, help="a folder of further files: image*, label*, mask*")
+    parser.add_argument("--cases", type=Path, help="a folder of further files: image*, label*, mask*, coco*")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -261,8 +359,9 @@ def main() -> int:
     cases = [("image", name, suffix, make) for name, (suffix, make) in IMAGES.items()]
     cases += [("label", name, suffix, make) for name, (suffix, make) in LABELS.items()]
     cases += [("mask", name, suffix, make) for name, (suffix, make) in LABELS.items()]
+    cases += [("coco", name, suffix, make) for name, (suffix, make) in COCO.items()]
     for file in sorted(arguments.cases.iterdir()) if arguments.cases else ():
-        kind = next((kind for kind in ("image", "label", "mask") if file.name.startswith(kind)), None)
+        kind = next((kind for kind in ("image", "label", "mask", "coco") if file.name.startswith(kind)), None)
         if kind is not None:
             content = file.read_bytes()
             cases.append((kind, file.stem, file.suffix, lambda path, content=content: path.write_bytes(content)))

@@ -20,7 +20,7 @@ PLAIN_SECONDS = 15.0
 
 _T = TypeVar("_T")
 _PLAIN = re.compile(r"/?[A-Za-z_][\w.-]*(/[\w.+-]+)*", re.ASCII)
-_FOLDER_KEYS = ("paths.", "start.", "data.cache", "model.checkpoint", "model.weights", "dataset.root")
+_FOLDER_KEYS = ("paths.", "start.", "data.cache", "model.checkpoint", "dataset.root")
 _NOT_TEXT = re.compile(r"null|true|false|nan|inf", re.IGNORECASE)
 
 
