@@ -1,8 +1,8 @@
 """Send unusual and hostile files through doctor, training, prediction and masks: ``make doctor-cases``.
 
-Each file takes the place of an image, a label, a mask or a COCO file in a small data set of its own. Every command has to end in the
-right value or in one line that names the file or the key. ``--cases FOLDER`` adds the files of a folder whose names
-begin with ``image``, ``label``, ``mask`` or ``coco``. The exit status is 1 if any command ends otherwise.
+Each file takes the place of an image, a label, a mask or a COCO file in a small data set of its own. Every command has
+to end in the right value or in one line that names the file or the key. ``--cases FOLDER`` adds the files of a folder
+whose names begin with ``image``, ``label``, ``mask`` or ``coco``. The exit status is 1 if any command ends otherwise.
 """
 
 from __future__ import annotations

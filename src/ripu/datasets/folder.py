@@ -200,10 +200,13 @@ _NEEDED = {
 def _refuse_unlabelled(scenes: list[Scene], key: str, patterns: list[str]) -> None:
     unlabelled = [scene.image_id for scene in scenes if scene.label is None]
     if unlabelled:
+        rule = "the wildcards must match the same text in images and labels"
+        if any(map(is_coco_file, patterns)):
+            rule = "a COCO file lists its images by name"
         also = ", or set dataset.target.missing_labels=allow" if key == "dataset.target" else ""
         raise SceneError(
-            f"{key}: {len(unlabelled)} of {len(scenes)} images have no label in {patterns}: {unlabelled[:5]}; the "
-            f"wildcards must match the same text in images and labels. Add the labels, take the images out{also}"
+            f"{key}: {len(unlabelled)} of {len(scenes)} images have no label in {patterns}: {unlabelled[:5]}; {rule}. "
+            f"Add the labels, take the images out{also}"
         )
 
 
