@@ -346,8 +346,6 @@ def test_a_model_card_has_the_figures_of_the_run(data_root: Path, tmp_path: Path
 @pytest.mark.parametrize("name", ["checkpoint", "smp_checkpoint"])
 def test_torch_export_writes_one_size(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(name)
-    with pytest.raises(ExportError, match=r"give one size, e\.g\. size=\[32,48\], or use format=onnx"):
-        run(path, tmp_path / "net.pt2", "format=torch_export")
     assert run(path, tmp_path / "net.pt2", "format=torch_export", "size=[45,70]") <= 1e-4
     extra = {"ripu": ""}
     program = torch.export.load(str(tmp_path / "net.pt2"), extra_files=extra)
@@ -356,6 +354,34 @@ def test_torch_export_writes_one_size(name: str, tmp_path: Path, request: pytest
     image = torch.randn(3, 3, 45, 70, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(program.module()(image), module.eval().network(image), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "multiple"),
+    [
+        ((), 1),
+        pytest.param(("segformer_b0", "smp.SmpNetwork"), 32, marks=pytest.mark.slow),
+        pytest.param(("dinov2_small", "vit.ViTNetwork", "+model.depth=4"), 14, marks=pytest.mark.slow),
+    ],
+)
+def test_torch_export_finds_free_sizes(words: tuple[str, ...], multiple: int, tmp_path: Path) -> None:
+    chosen = [f"model={words[0]}", f"model._target_=ripu.models.{words[1]}", "model.weights=null"] if words else []
+    path = untrained_checkpoint(tmp_path, *chosen, *words[2:])
+    assert run(path, tmp_path / "net.pt2", "format=torch_export") <= 1e-4
+    extra = {"ripu": ""}
+    program = torch.export.load(str(tmp_path / "net.pt2"), extra_files=extra)
+    about = json.loads(extra["ripu"])["preprocessing"]
+    assert (about["size"], about["multiple"]) == (None, multiple)
+    _, module = restore.restore(path)
+    image = torch.randn(3, 3, 224, 448, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(image), module.eval().network(image), atol=1e-4, rtol=0)
+
+
+def test_networks_without_free_sizes_say_which_size_works(smp_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"any size \(\S+ computes its padding from .*; add size=\[32,48\] to export"):
+        run(smp_checkpoint, tmp_path / "net.pt2", "format=torch_export")
+    assert not (tmp_path / "net.pt2").exists()
 
 
 def test_an_array_a_picture_and_a_file_give_the_same_maps(checkpoint: Path, tmp_path: Path) -> None:

@@ -79,6 +79,8 @@ def main(cfg: DictConfig) -> None:
         print_error(error)
         sys.exit(1)
     sizes = "any batch size, height and width" if cfg.size is None else f"any batch size, {cfg.size[0]} x {cfg.size[1]}"
+    if cfg.format == "torch_export" and cfg.size is None:
+        sizes += " (multiples of preprocessing.multiple in its description)"
     print(f"exported to {cfg.output}: {sizes}; logits differ from the checkpoint's by at most {difference:.1e}")
 
 

@@ -32,6 +32,8 @@ class SmpNetwork(nn.Module):
     Inputs are padded to a multiple of :data:`MULTIPLE`, and the logits are cropped.
     """
 
+    multiple = MULTIPLE
+
     def __init__(
         self,
         num_classes: int,
@@ -111,7 +113,7 @@ class SmpNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, C, H, W) of normalised images (B, bands, H, W), for any H and W."""
-        return on_multiples(self.net, image, MULTIPLE)
+        return on_multiples(self.net, image, self.multiple)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the trainable parameters of the encoder and of everything after it."""
