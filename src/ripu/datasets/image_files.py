@@ -1,8 +1,9 @@
-"""The only place that opens image files: known formats, never more than :data:`MAX_PIXELS`, errors that name the file.
+"""The place that opens image files: known formats, never more than :data:`MAX_PIXELS`, errors that name the file.
 
 Images become uint8, RGB or the bands that an :class:`ImageReader` names, turned upright as their EXIF data ask; labels
 become arrays of ids, as stored. Pillow decodes what it keeps whole. OpenCV decodes PNG files of 16 bits in colour, and
-tifffile TIFF files of other numbers of bands or of more than 8 bits in several bands.
+tifffile TIFF files of other numbers of bands or of more than 8 bits in several bands. Large images are read row by row
+in :mod:`ripu.datasets.image_rows`.
 """
 
 from __future__ import annotations
