@@ -18,7 +18,7 @@ from ripu.loading.order import seed_of
 from ripu.models.interface import keeping_statistics
 from ripu.objectives import Batch, Objective
 from ripu.schedule import Plan
-from ripu.training.evaluation_module import EvaluationModule
+from ripu.training.evaluation_module import EvaluationModule, share_buffers
 from ripu.training.optimizers import Optimization
 from ripu.training.step_failure import StepGuard, keep_failed_step, largest_gradients
 
@@ -133,6 +133,8 @@ class RipuModule(EvaluationModule):
                 scheduler.step()  # type: ignore[union-attr]
                 if self.average is not None:
                     self.average.move(self.network, step)
+                    if self.objective.needs_teacher and self.trainer.world_size > 1:
+                        share_buffers(self.average)  # else a rank's own statistics would decide its pseudo-labels
 
     def _backward(self, batch: dict[str, dict[str, Tensor]], *, is_last_micro: bool) -> dict[str, Tensor]:
         """Run a forward and a backward pass for each domain in turn; return the detached terms of the loss."""

@@ -72,7 +72,9 @@ def test_what_rounds_ask_has_no_effect_before_them() -> None:
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
-        ("model", "network"), ("model.extra", ""), ("acquisition", "score"), ("region", "shape"),
+        ("model", "network"), ("model.extra", ""), ("acquisition", "score"),
+        ("acquisition.score.score", "score"), ("first_round.score", "score"),
+        ("objective", "objective"), ("optimizer", "optimizer"), ("optimizer.extra", ""), ("region", "shape"),
         ("dataset.source", "loader"), ("dataset.taxonomy", "class table"), ("dataset.recipe.transforms.0", "any"),
         ("logger.wandb", "any"), ("setting", ""), ("", ""),
     ],

@@ -141,6 +141,9 @@ def test_protocols_switch_score_numerics() -> None:
     assert numerics() == numerics("protocol=paper") == "exact"
     assert numerics("protocol=released") == numerics("protocol.score_numerics=released") == "released"
     assert numerics("protocol=released", "acquisition.numerics=exact") == "exact"
+    for name in ("class_balanced", "diverse_to_uncertain"):
+        inner = instantiate(checked("protocol=released", f"acquisition={name}").acquisition).score
+        assert inner.numerics == "released"
 
 
 @pytest.mark.parametrize(

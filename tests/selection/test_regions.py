@@ -207,6 +207,10 @@ def test_what_does_not_go_together() -> None:
         rounds.make_engine(pixel=True, budget=10, region=Rectangles(4, 4))
     with pytest.raises(ValueError, match=r"acquisition\.numerics=released"):
         rounds.make_engine(acquisition=scores.RipuScore(1, numerics="released"), region=Rectangles(4, 4))
+    released = scores.RipuScore(1, numerics="released")
+    for changes in ({"first_round": released}, {"acquisition": scores.PixelPick(released)}):
+        with pytest.raises(ValueError, match=r"acquisition\.numerics=released"):
+            rounds.make_engine(region=Rectangles(4, 4), **changes)
     with pytest.raises(ConfigError, match=r"mode\.image_cap=2"):
         _ = spec("dataset=camvid", "mode.image_cap=2").query
     with pytest.raises(ConfigError, match=r"mode\.image_cap=0\.5"):

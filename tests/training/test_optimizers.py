@@ -127,6 +127,11 @@ def test_the_gradient_is_limited(data_root: Path, tmp_path: Path) -> None:
             ("optimizer=adamw", "optimizer._target_=torch.optim.Rprop", "optimizer.betas=null"),
             "Rprop has no weight decay; give optimizer.weight_decay=0",
         ),
+        (("+optimizer.lr=0.1",), r"optimizer.lr=0.1 has no effect; give optimizer.learning_rate"),
+        (
+            ("optimizer.clip_norm=1", "+optimizer.fused=true", "trainer.precision=16-mixed"),
+            "optimizer.clip_norm cannot limit the gradient of optimizer.fused=true",
+        ),
         (("objective=ripu_teacher", "ema.decay=null"), "ema.decay=null, but TeacherObjective learns from"),
     ],
 )
@@ -155,3 +160,25 @@ def test_running_statistics_follow_the_target_or_both(data_root: Path, tmp_path:
     assert not torch.equal(found["target"]["network.norm.running_mean"], found["both"]["network.norm.running_mean"])
     assert counts["both"] == counts["target"] == 12  # both count; only the momentum differs
     assert isinstance(nn.BatchNorm2d(1).momentum, float)
+
+
+def test_an_optimiser_that_needs_a_closure_or_takes_none_is_refused() -> None:
+    from ripu.config.targets import check_target
+
+    check_target("torch.optim.NAdam", "optimizer")
+    for target in ("torch.optim.LBFGS", "test_optimizers.NoClosure", "torch.nn.Linear"):
+        with pytest.raises(ConfigError, match="is not an optimiser of torch whose step may have a closure"):
+            check_target(target, "optimizer")
+
+
+class NoClosure(torch.optim.SGD):
+    def step(self) -> None:  # type: ignore[override]
+        super().step()
+
+
+@pytest.mark.parametrize("setting", ["source_only", "fully_supervised"])
+def test_a_teacher_has_no_part_in_settings_without_revealed_labels(setting: str, tmp_path: Path) -> None:
+    described = spec(*tiny(tmp_path, tmp_path / "run", f"setting={setting}", "objective=ripu_teacher"))
+    assert described.average_decay is None
+    check_start(described)
+    assert make_module(described).average is None

@@ -23,6 +23,13 @@ def parts_of(score: Acquisition) -> dict[str, Acquisition]:
     return {name: value for name, value in values.items() if hasattr(value, "needs_image")}
 
 
+def with_parts(score: Acquisition) -> Iterator[Acquisition]:
+    """Yield a score and all scores inside it."""
+    yield score
+    for part in parts_of(score).values():
+        yield from with_parts(part)
+
+
 def changed(score: Acquisition, change: Callable[[Any], Any]) -> Acquisition:
     """Return a score with ``change`` applied to every score inside it, and then to itself."""
     parts = {name: changed(part, change) for name, part in parts_of(score).items()}

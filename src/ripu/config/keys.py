@@ -140,7 +140,6 @@ TABLE: Mapping[str, Key] = {
     "mode.budget_per": _asking(one_of("image", "dataset")),
     "mode.image_cap": _asking(number("1 or more", least=1) | NOTHING),
     "acquisition.*": _asking(target="score"),
-    "acquisition.score": _asking(target="score"),
     "first_round.*": _asking(target="score"),
     "oracle.*": _asking(target="oracle"),
     "oracle.wait": _person(one_of("exit", "hold")),
@@ -373,8 +372,11 @@ def is_own_word(name: str) -> bool:
 
 def target_of(name: str) -> Target:
     """Return the kind of object that ``_target_`` may name in a node of a configuration from a file."""
-    if any(key_of(key).target == "any" for key in _with_parents(name)):
+    kinds = {key_of(key).target for key in _with_parents(name)}
+    if "any" in kinds:
         return "any"
+    if "score" in kinds:  # and whatever is described inside a score is one
+        return "score"
     return key_of(name).target if entry_of(name) in (name, f"{name}.*") else ""
 
 

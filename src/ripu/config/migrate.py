@@ -45,7 +45,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "mode.image_cap": None,
     "model.checkpoint": None,
     "objective._target_": "ripu.objectives.RipuObjective",
-    "objective.class_balance": 0.0,
     "optimizer._target_": "torch.optim.SGD",
     "optimizer.clip_norm": None,
     "optimizer.layer_decay": 1.0,
@@ -70,12 +69,13 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 """Key -> its value in runs that are older than the key."""
 
-_OF_NETWORKS: Mapping[str, Mapping[str, Any]] = {
+_OF_TARGETS: Mapping[str, Mapping[str, Any]] = {
+    "ripu.objectives.RipuObjective": {"class_balance": 0.0},
     "ripu.models.smp.SmpNetwork": {"train_encoder": "all", "lora_rank": 8},
     "ripu.models.deeplabv2.DeepLabV2": {"train_encoder": "all"},
     "ripu.models.deeplabv3plus.DeepLabV3Plus": {"train_encoder": "all"},
 }
-"""``model._target_`` -> the same for keys of ``model`` that other networks do not have."""
+"""``_target_`` of ``model`` or ``objective`` -> the same for keys that others of their kind do not have."""
 
 RENAMED: Mapping[str, str] = {
     "ripu.boards.TensorBoard": "ripu.dashboards.tensorboard.TensorBoard",
@@ -101,8 +101,9 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
         node = new.get(group) if group else new
         if isinstance(node, dict) and name not in node:
             node[name] = _resolved(value, config)
-    if isinstance(model := new.get("model"), dict) and isinstance(target := model.get("_target_"), str):
-        new["model"] = {**_OF_NETWORKS.get(target, {}), **model}
+    for group in ("model", "objective"):
+        if isinstance(node := new.get(group), dict) and isinstance(target := node.get("_target_"), str):
+            new[group] = {**_OF_TARGETS.get(target, {}), **node}
     return new
 
 

@@ -59,6 +59,11 @@ def quotient(whole: int, part: int) -> int:
     return whole // part
 
 
+def teacher_decay(decay: float | None, target_labels: str) -> float | None:
+    """Return the decay that an objective asks for, in settings where it is used."""
+    return decay if target_labels == "revealed" else None
+
+
 def sweep_name(overrides: Sequence[str], number: int) -> str:
     """Return the name of a job of a sweep: its overrides that have several values on the command line, or its number.
 
@@ -84,7 +89,7 @@ def _is_sweep(words: Sequence[str]) -> bool:
 if _is_sweep(sys.argv):
     os.environ[_SWEEP] = "\n".join(sys.argv[1:])
 
-for _resolver in (run_folder, quotient, sweep_name):
+for _resolver in (run_folder, quotient, teacher_decay, sweep_name):
     OmegaConf.register_new_resolver(f"ripu.{_resolver.__name__}", _resolver, replace=True)
 OmegaConf.register_new_resolver("ripu.started", started, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("ripu.len", len, replace=True)

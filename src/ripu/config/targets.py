@@ -29,7 +29,7 @@ def _is_optimizer(found: Any) -> bool:
     if not (isinstance(found, type) and issubclass(found, Optimizer)):
         return False
     closure = inspect.signature(found.step).parameters.get("closure")
-    return closure is None or closure.default is not closure.empty
+    return closure is not None and closure.default is not closure.empty  # Lightning passes one
 
 
 def _is_loader(found: Any) -> bool:
@@ -47,7 +47,7 @@ _KINDS: Mapping[Target, tuple[Callable[[Any], bool], str]] = {
     "oracle": (lambda found: isinstance(found, type) and hasattr(found, "is_person"), "an oracle"),
     "shape": (lambda found: isinstance(found, type) and hasattr(found, "is_fixed"), "a shape of regions"),
     "objective": (lambda found: isinstance(found, type) and hasattr(found, "needs_teacher"), "an objective"),
-    "optimizer": (_is_optimizer, "an optimiser of torch that steps without a closure"),
+    "optimizer": (_is_optimizer, "an optimiser of torch whose step may have a closure and needs none"),
     "loader": (_is_loader, "a loader of data"),
     "class table": (_is_loader, "a class table"),
 }

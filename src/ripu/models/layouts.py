@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ripu.models.average import averaged_weights
+
 State = dict[str, Any]
 
 _WRAPPERS = ("state_dict", "model", "teacher")  # entries that contain the weights, beside others
@@ -93,6 +95,7 @@ def encoder_state(content: Mapping[str, Any], own: Mapping[str, Tensor]) -> Stat
 
 def _unwrapped(content: Mapping[str, Any]) -> State:
     """Return the weights without what lies beside them and without the prefix of a larger network."""
+    content = averaged_weights(content)
     for key in _WRAPPERS:
         if isinstance(inside := content.get(key), Mapping):
             return _unwrapped(inside)

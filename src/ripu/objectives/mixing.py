@@ -94,7 +94,7 @@ def pasted_area(classes: Tensor, shape: Tensor | None = None) -> Tensor:
     return area
 
 
-def disturbed(image: Tensor, jitter: float, blur: float) -> Tensor:
+def disturbed(image: Tensor, jitter: float, blur: float, shape: Tensor | None = None) -> Tensor:
     """Return images with other brightness, contrast and saturation, and some of them blurred, (B, bands, H, W) uint8.
 
     Args:
@@ -102,11 +102,14 @@ def disturbed(image: Tensor, jitter: float, blur: float) -> Tensor:
         jitter: Each of the three changes multiplies by a number in [1 - jitter, 1 + jitter]: the values; their distance
             to the mean of the image; their distance to the mean of the pixel's bands (colour images alone).
         blur: Probability of a Gaussian blur with a standard deviation between 0.15 and 1.15 pixels.
+        shape: (B, 2), the height and width of each image without its padding, which stays as it is; None: no padding.
     """
     from torchvision.transforms.v2 import functional as T
 
-    result = []
-    for one in image:
+    result = image.clone()
+    for place, whole in enumerate(image):
+        height, width = whole.shape[1:] if shape is None else shape[place].tolist()
+        one = whole[:, :height, :width]
         drawn = torch.rand(5).tolist()
         gain, contrast, saturation = (1.0 + jitter * (2.0 * share - 1.0) for share in drawn[:3])
         value = one.float() * gain
@@ -115,5 +118,5 @@ def disturbed(image: Tensor, jitter: float, blur: float) -> Tensor:
             value = torch.lerp(value.mean(dim=0, keepdim=True), value, saturation)
         if drawn[3] < blur:
             value = T.gaussian_blur(value, [5, 5], [0.15 + drawn[4]])
-        result.append(value.round_().clamp_(0.0, 255.0).to(torch.uint8))
-    return torch.stack(result)
+        result[place, :, :height, :width] = value.round_().clamp_(0.0, 255.0).to(torch.uint8)
+    return result

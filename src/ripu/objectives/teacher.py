@@ -63,14 +63,18 @@ class TeacherObjective(RipuObjective):
         if self.mix:
             donors = shift_donors(mixture) if source is None else Mixture.of_source(source, mixture)
             mixture = mixture.with_pasted(donors, pasted_area(donors.classes(), shape))
-        logits = student(disturbed(mixture.image, self.jitter, self.blur))
+        logits = student(disturbed(mixture.image, self.jitter, self.blur, shape))
         terms = self.revealed_terms(logits, mixture.label, shape)
         num_pixels = weight_BHW[0].numel() * len(weight_BHW) if shape is None else int(shape.prod(dim=1).sum())
         scale = self.pseudo_weight / num_pixels
-        terms["pseudo"] = scale * _weighted_ce(logits, mixture.pseudo, mixture.weight)
+        # In one pass: no pixel has both.
+        pasted = torch.full_like(mixture.pseudo, IGNORE) if mixture.pasted is None else mixture.pasted
+        is_pasted = pasted != IGNORE
+        label = torch.where(is_pasted, pasted, mixture.pseudo)
+        loss_BHW = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="none")
+        terms["pseudo"] = scale * (loss_BHW * mixture.weight).sum()
         if mixture.pasted is not None:
-            is_pasted = (mixture.pasted != IGNORE).float()
-            terms["pasted"] = scale * _weighted_ce(logits, mixture.pasted, is_pasted)
+            terms["pasted"] = scale * (loss_BHW * is_pasted).sum()
         return terms
 
     @torch.no_grad()
@@ -90,9 +94,3 @@ class TeacherObjective(RipuObjective):
         is_open = is_image & (label == IGNORE)
         pseudo_BHW = torch.where(is_open, pseudo_BHW, IGNORE).to(torch.uint8)
         return pseudo_BHW, is_open * share_B[:, None, None]
-
-
-def _weighted_ce(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-    """Return the sum of cross-entropies in nats, each times its weight; 0 where the label is 255."""
-    loss_BHW = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="none")
-    return (loss_BHW * weight).sum()

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ripu.acquisition import Acquisition, ScoreMaps
-from ripu.acquisition.nested import Survey, for_round, survey, surveying, with_pool
+from ripu.acquisition.nested import Survey, for_round, survey, surveying, with_parts, with_pool
 from ripu.datasets.proportions import Fit, fitted
 from ripu.functional import check_finite
 from ripu.io.errors import ConfigError
@@ -69,10 +69,10 @@ class Scorer:
                     "mode.pixel=true asks for single pixels and region._target_="
                     f"{type(self.region).__name__} for whole regions; use mode=ra, or region=square"
                 )
-            numerics = getattr(self.acquisition, "numerics", "exact")
-            if numerics != "exact":
+            numerics = {getattr(part, "numerics", "exact") for score in self._scores for part in with_parts(score)}
+            if numerics != {"exact"}:
                 raise ConfigError(
-                    f"acquisition.numerics={numerics} (protocol.score_numerics, where that is not given) is defined "
+                    "acquisition.numerics=released (protocol.score_numerics, where that is not given) is defined "
                     "only for square windows; give acquisition.numerics=exact, or region=square"
                 )
         for size in set(self.label_sizes):

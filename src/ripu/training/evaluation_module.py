@@ -21,6 +21,19 @@ OnPrediction = Callable[[int, Tensor, Tensor, Tensor], None]
 and its label (H, W) uint8."""
 
 
+def share_buffers(network: nn.Module) -> None:
+    """Give every rank the buffers of rank 0, e.g. running statistics, in one message for each type of number."""
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in network.buffers():
+        by_type.setdefault(buffer.dtype, []).append(buffer)
+    for buffers in by_type.values():
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        torch.distributed.broadcast(flat, src=0)
+        parts = torch.split(flat, [buffer.numel() for buffer in buffers])
+        for buffer, values in zip(buffers, parts, strict=True):
+            buffer.copy_(values.view_as(buffer))
+
+
 class EvaluationModule(pl.LightningModule):
     """The part of the LightningModule that predicts and evaluates.
 
@@ -143,8 +156,8 @@ class EvaluationModule(pl.LightningModule):
         """
         if self._trainer is not None and self._trainer.world_size > 1:
             for network in (self.network, self.average):
-                for buffer in () if network is None else network.buffers():
-                    torch.distributed.broadcast(buffer, src=0)
+                if network is not None:
+                    share_buffers(network)
 
     on_test_start = on_validation_start
 

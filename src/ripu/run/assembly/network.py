@@ -122,7 +122,14 @@ def _check_optimizer(spec: RunSpec) -> None:
     node = spec.optimizer_node
     target = str(node["_target_"])
     parameters = inspect.signature(locate(target, "optimizer._target_")).parameters
+    if spec.optimizer.clip_norm is not None and spec.trainer.precision == "16-mixed" and node.get("fused"):
+        raise ConfigError(
+            "optimizer.clip_norm cannot limit the gradient of optimizer.fused=true with trainer.precision=16-mixed, "
+            "which is never unscaled; leave one of them out"
+        )
     for name, value in node.items():
+        if name in ("lr", "params"):
+            raise ConfigError(f"optimizer.{name}={value} has no effect; give optimizer.learning_rate")
         if name != "_target_" and value is not None and name not in parameters:
             raise ConfigError(
                 f"optimizer.{name}={value}: {target} has no argument {name}; leave it out with optimizer.{name}=null"
@@ -138,11 +145,16 @@ def _check_objective(spec: RunSpec) -> None:
     """Refuse an objective that lacks its teacher, or images to mix."""
     objective = make_objective(spec)
     target = str(spec.objective["_target_"]).rpartition(".")[2]
-    if objective.needs_teacher and spec.average_decay is None:
+    if objective.needs_teacher and spec.average_decay is None and spec.setting.is_active:
         raise ConfigError(
             f"ema.decay=null, but {target} learns from the moving average of the weights; give ema.decay=0.999"
         )
-    if getattr(objective, "mix", False) and not spec.setting.uses_source and spec.data.target_batch == 1:
+    if (
+        getattr(objective, "mix", False)
+        and spec.setting.is_active
+        and not spec.setting.uses_source
+        and spec.data.target_batch == 1
+    ):
         raise ConfigError(
             f"objective.mix=true mixes target images with one another in setting={spec.setting.name}, and "
             "data.target_batch=1 has no other; give 2 or more, or objective.mix=false"
@@ -172,7 +184,7 @@ def make_module(spec: RunSpec, *, is_fresh: bool = True) -> RipuModule:
 
 
 def make_objective(spec: RunSpec) -> Objective:
-    """Make the objective of a run; with every target label it is cross-entropy alone."""
+    """Make the objective of a run with the readings of the protocol that it takes; with all labels, cross-entropy."""
     protocol = spec.protocol
     readings = {
         "supervised_average": protocol.supervised_average,
@@ -184,7 +196,9 @@ def make_objective(spec: RunSpec) -> Objective:
     if spec.setting.target_labels == "all":
         balance = spec.objective.get("class_balance", 0.0)
         return RipuObjective(0.0, 0.0, class_balance=balance, **readings)  # type: ignore[arg-type]
-    objective: Objective = instantiate(spec.objective, **readings)
+    known = inspect.signature(locate(str(spec.objective["_target_"]), "objective._target_")).parameters
+    more = {name: value for name, value in readings.items() if name in known and name not in spec.objective}
+    objective: Objective = instantiate(spec.objective, **more)
     return objective
 
 
