@@ -88,6 +88,9 @@ def test_every_file_is_read_safely(path: Path) -> None:
         ("region", "pathlib.Path"),
         ("model.extra", "os.system"),
         ("setting", "os.system"),
+        ("objective", "subprocess.Popen"),
+        ("optimizer", "os.system"),
+        ("first_round.score", "subprocess.Popen"),
     ],
 )
 def test_a_checkpoint_that_names_other_code_is_refused(key: str, target: str, tmp_path: Path) -> None:
