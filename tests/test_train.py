@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +22,10 @@ from ripu.run.assembly.data import make_scenes, make_val
 from running import (
     ROUNDS,
     call,
-    command,
     compose,
-    environment,
+    kill_after,
     label_bytes,
+    no_checkpoint_of,
     same_weights,
     spec_of,
     tiny,
@@ -185,24 +181,7 @@ def test_killed_and_picked_up_is_as_if_nothing_had_happened(data_root: Path, tmp
     train_here(data_root, whole, "trainer.max_steps=40", *options)
     run = tmp_path / "run"
     words = [*tiny(data_root, run, *options), "resume=true"]
-    with (tmp_path / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            command("ripu.train", *words),
-            cwd=tmp_path,
-            env=environment(),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 200
-        # Not at the end of a phase: behind the first round, at a step that was saved on the way.
-        while not any(int(path.stem.split("-")[1]) > 8 for path in run.glob("checkpoints/step-*.ckpt")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None, (tmp_path / "log.txt").read_text()
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (run / "results.json").exists()
+    kill_after(8, run, *words)  # behind the first round
     done = call("ripu.train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert same_weights(whole, run)
@@ -217,21 +196,10 @@ def test_killed_between_a_round_and_its_checkpoint(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The round is on disk, the checkpoint is from before it: the round is found again, not asked again."""
-    from ripu.training.checkpoint_callback import RunCheckpoint
-
     whole, run = tmp_path / "whole", tmp_path / "run"
     train_here(data_root, whole, "checkpoint.every_steps=1")
-    save = RunCheckpoint.save
-
-    def fail_at_the_second_round(self: RunCheckpoint, trainer: object) -> None:
-        if trainer.global_step == 5:  # type: ignore[attr-defined]
-            raise MemoryError("the power went out")
-        save(self, trainer)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunCheckpoint, "save", fail_at_the_second_round)
-        with pytest.raises(MemoryError):
-            train_here(data_root, run, "checkpoint.every_steps=1")
+    with no_checkpoint_of(5):  # of the second round
+        train_here(data_root, run, "checkpoint.every_steps=1")
     assert LabelStore.open(run / "labels").num_rounds == 2
     train_here(data_root, run, "checkpoint.every_steps=1", "resume=true")
     assert same_weights(whole, run)

@@ -18,10 +18,9 @@ from ripu.datasets.errors import Fault, SceneError, SkippedFileError
 from ripu.datasets.scenes import Scenes
 from ripu.io.errors import line_of
 from ripu.labelstore import LabelStore
-from ripu.module import RipuModule
 from ripu.run import lifecycle
 from ripu.selection.ranks import SelectionError
-from running import compose, label_bytes, same_weights, train_here
+from running import compose, failing_at, label_bytes, same_weights, train_here
 
 Damage = Callable[[Path], None]
 
@@ -117,21 +116,12 @@ def test_skipped_files_are_reported_and_runs_repeat(
     assert label_bytes(tmp_path / "run") == label_bytes(tmp_path / "workers")
 
 
-def test_a_skipping_run_resumes_exactly(own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_skipping_run_resumes_exactly(own_data: Path, tmp_path: Path) -> None:
     for path in camvid(own_data).values():
         cut(path)
     whole = train_here(own_data, tmp_path / "whole", SKIP)
-    step = RipuModule.on_train_batch_start
-
-    def stop_at_4(self: RipuModule, batch: Any, batch_idx: int) -> None:
-        if self.global_step == 4:
-            raise MemoryError("the power went out")
-        step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RipuModule, "on_train_batch_start", stop_at_4)
-        with pytest.raises(MemoryError):
-            train_here(own_data, tmp_path / "run", SKIP)
+    with failing_at(4):
+        train_here(own_data, tmp_path / "run", SKIP)
     resumed = train_here(own_data, tmp_path / "run", SKIP, "resume=true", "data.num_workers=2")
     assert same_weights(tmp_path / "whole", tmp_path / "run")
     assert label_bytes(tmp_path / "whole") == label_bytes(tmp_path / "run")

@@ -193,7 +193,7 @@ def test_smps_own_decoder_for_transformers_takes_any_size_too() -> None:
             r"model\.weights=moon: .*timm has the weights \['lvd142m'\] for this encoder",
         ),
         (ViTNetwork, {"encoder": "resnet18"}, r"resnet18 does not fit .* model=smp other encoders"),
-        (ViTNetwork, {"encoder": "swin_tiny_patch4_window7_224"}, "no vision transformer with square patches"),
+        (ViTNetwork, {"encoder": "swin_tiny_patch4_window7_224"}, "is not a vision transformer with square patches"),
         (ViTNetwork, {"width": 100}, r"model\.width=100 must be a multiple of 32"),
         (ViTNetwork, {"depth": 3}, "has 3 blocks, and the decoder reads four"),
         (ViTNetwork, {"mean": [0.5]}, r"model\.mean=\[0\.5\] must be three numbers"),

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +15,7 @@ from reference import losses as reference
 from reference.pseudo import pseudo_labels, weighted_ce
 from ripu.objectives import RipuObjective, TeacherObjective
 from ripu.objectives.mixing import Mixture, disturbed, pasted_area, shift_donors
-from running import call, command, environment, same_weights, tiny, train_here
+from running import call, kill_after, same_weights, tiny, train_here
 
 CALM = TeacherObjective(jitter=0.0, blur=0.0, mix=False, confidence=0.4)
 
@@ -183,23 +179,7 @@ def test_two_ranks_that_are_killed_learn_the_same_when_resumed(data_root: Path, 
 
     done = call("ripu.train", *words("whole"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    with (tmp_path / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            command("ripu.train", *words("run")),
-            cwd=tmp_path,
-            env=environment(),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 200
-        while not any(int(path.stem.split("-")[1]) > 6 for path in tmp_path.glob("run/checkpoints/step-*.ckpt")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None, (tmp_path / "log.txt").read_text()
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (tmp_path / "run" / "results.json").exists()
+    kill_after(6, tmp_path / "run", *words("run"))
     done = call("ripu.train", *words("run"), "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert same_weights(tmp_path / "whole", tmp_path / "run")

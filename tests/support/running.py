@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +112,58 @@ def call(module: str, *words: str, cwd: Path, **more: str) -> subprocess.Complet
         timeout=400,
         check=False,
     )
+
+
+def kill_after(step: int, run: Path, *words: str) -> None:
+    """Start training, and kill all its processes once it has saved a checkpoint of a step after ``step``."""
+    log = run.parent / f"{run.name}.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command("ripu.train", *words),
+            cwd=run.parent,
+            env=environment(),
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 200
+        while not any(int(path.stem.split("-")[1]) > step for path in run.glob("checkpoints/step-*.ckpt")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (run / "results.json").exists()
+
+
+def no_checkpoint_of(step: int) -> AbstractContextManager[None]:
+    """Let a run fail when it saves the checkpoint of a step."""
+    from ripu.training.checkpoint_callback import RunCheckpoint
+
+    return _failing(RunCheckpoint, "save", lambda self, trainer: trainer.global_step == step)
+
+
+def failing_at(step: int) -> AbstractContextManager[None]:
+    """Let a run fail when a training step begins."""
+    from ripu.module import RipuModule
+
+    return _failing(RipuModule, "on_train_batch_start", lambda self, *_: self.global_step == step)
+
+
+@contextmanager
+def _failing(owner: type, name: str, when: Callable[..., bool]) -> Iterator[None]:
+    import pytest
+
+    method = getattr(owner, name)
+
+    def fail(self: Any, *arguments: Any) -> Any:
+        if when(self, *arguments):
+            raise MemoryError("the power went out")
+        return method(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):  # noqa: PT012
+        patch.setattr(owner, name, fail)
+        yield
 
 
 def weights(run: Path, name: str = "final.ckpt") -> dict[str, Any]:

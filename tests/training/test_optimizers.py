@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 from ripu.io.errors import ConfigError
 from ripu.run.assembly.network import check_start, make_module
 from ripu.training.optimizers import Optimization, Schedule, rate_factor
-from running import ROUNDS, same_weights, spec, tiny, train_here, weights
+from running import ROUNDS, failing_at, same_weights, spec, tiny, train_here, weights
 from tiny import TinyNetwork
 
 ADAMW = partial(torch.optim.AdamW)
@@ -84,23 +83,9 @@ def test_poly_has_a_horizon_of_its_own_and_cosine_ends_with_the_run() -> None:
     ids=["adamw", "nadam-ema", "sgd-ema"],
 )
 def test_a_run_goes_on_as_if_it_had_never_stopped(options: tuple[str, ...], data_root: Path, tmp_path: Path) -> None:
-    class StopError(Exception):
-        pass
-
     whole = train_here(data_root, tmp_path / "whole", *options)
-    from ripu.module import RipuModule
-
-    loss = RipuModule.domain_loss
-
-    def stop(self: Any, batch: Any, domain: str, **more: Any) -> Any:
-        if self.global_step == 4 and domain == "target":
-            raise StopError
-        return loss(self, batch, domain, **more)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RipuModule, "domain_loss", stop)
-        with pytest.raises(StopError):
-            train_here(data_root, tmp_path / "run", *options)
+    with failing_at(4):
+        train_here(data_root, tmp_path / "run", *options)
     assert sorted((tmp_path / "run" / "checkpoints").glob("step-*4.ckpt"))
     resumed = train_here(data_root, tmp_path / "run", *options, "resume=true")
     assert same_weights(tmp_path / "whole", tmp_path / "run")

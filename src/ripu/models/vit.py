@@ -181,5 +181,5 @@ def _patch(encoder: Any, name: str) -> int:
     patch: Any = getattr(getattr(encoder, "patch_embed", None), "patch_size", None)
     is_square = isinstance(patch, tuple) and patch[0] == patch[1]
     if not is_square or not hasattr(encoder, "blocks") or not hasattr(encoder, "forward_intermediates"):
-        raise ConfigError(f"model.encoder={name} is no vision transformer with square patches; use model=smp for it")
+        raise ConfigError(f"model.encoder={name} is not a vision transformer with square patches; use model=smp")
     return int(patch[0])

@@ -25,7 +25,7 @@ class Mixture:
         label: (B, H, W) uint8, revealed labels of target pixels.
         pseudo: (B, H, W) uint8, labels of the teacher.
         weight: (B, H, W) float32, the weight of each pseudo-label.
-        pasted: (B, H, W) uint8, labels of pixels pasted from source images; None if there is no source.
+        pasted: (B, H, W) uint8, labels of pixels pasted from source images; None without a source.
     """
 
     image: Tensor

@@ -81,7 +81,7 @@ class TeacherObjective(RipuObjective):
     def pseudo_labels(self, logits: Tensor, label: Tensor, shape: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the teacher's labels, (B, H, W) uint8 with 255 where a label is revealed or padding, and weights.
 
-        The weights, (B, H, W) float32, are ``q`` of the image, and 0 where there is no pseudo-label.
+        Each weight, (B, H, W) float32, is ``q`` of its image, or 0 where there is no pseudo-label.
         """
         highest_BHW, pseudo_BHW = logits.float().softmax(dim=1).max(dim=1)
         is_image = torch.ones_like(highest_BHW, dtype=torch.bool)

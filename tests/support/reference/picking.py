@@ -14,23 +14,7 @@ def greedy_picks(
     tie_break: NDArray[np.floating] | None = None,
 ) -> list[list[int]]:
     """Eq. (2): best score, then larger tie break, then smaller row, then smaller column; suppress; repeat."""
-    left = score > -np.inf
-    if available is not None:
-        left = left & available
-    tie = np.zeros_like(score) if tie_break is None else tie_break
-    picks: list[list[int]] = []
-    for _ in range(num_picks):
-        if not left.any():
-            break
-        best = left & (score == score[left].max())
-        best &= tie == tie[best].max()
-        row, column = (int(value) for value in np.argwhere(best)[0])
-        picks.append([row, column])
-        left[
-            max(0, row - suppress_radius) : row + suppress_radius + 1,
-            max(0, column - suppress_radius) : column + suppress_radius + 1,
-        ] = False
-    return picks
+    return fair_picks(score, np.zeros(score.shape, dtype=np.int64), num_picks, suppress_radius, available, tie_break)
 
 
 def fair_picks(
@@ -41,7 +25,7 @@ def fair_picks(
     available: NDArray[np.bool_] | None = None,
     tie_break: NDArray[np.floating] | None = None,
 ) -> list[list[int]]:
-    """The same among the groups with the fewest picks so far that have something left."""
+    """Eq. (2) among the groups with the fewest picks so far that have something left."""
     left = score > -np.inf
     if available is not None:
         left = left & available

@@ -81,7 +81,7 @@ def to_text(runs: Sequence[int]) -> str:
 
 
 def from_text(text: str, where: str) -> list[int]:
-    """Return the runs of COCO's text, the inverse of :func:`to_text`; MalformedError if it is no such text."""
+    """Return the runs in COCO's text form, the inverse of :func:`to_text`; raise MalformedError for any other text."""
     try:
         return runs_of_text(text)
     except ValueError as error:
