@@ -9,7 +9,7 @@ QUICK := tests/functional tests/test_losses.py tests/acquisition tests/selection
   $(addprefix --ignore=tests/config/test_,experiments.py hardware.py command_line.py)
 ARGS ?=
 
-.PHONY: demo quick test test-all soak lint docs doctor-cases bench compare study install clean
+.PHONY: demo quick test test-all soak lint docs doctor-cases bench benchmark compare chance study install clean
 
 demo: install
 	$(RUN) -m ripu.train $(ARGS)
@@ -42,8 +42,14 @@ doctor-cases: install
 bench: install
 	$(RUN) scripts/bench.py $(ARGS)
 
+benchmark: install
+	$(RUN) scripts/benchmark.py $(ARGS)
+
 compare: install
 	$(RUN) scripts/compare.py --out runs/compare $(ARGS)
+
+chance: install
+	$(RUN) scripts/chance.py $(ARGS)
 
 study: install
 	$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[superpixels]'

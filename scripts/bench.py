@@ -7,11 +7,12 @@
     python scripts/bench.py --device cuda --full   # on a GPU, with the literal method in full
 
 T0 is the least that any method needs: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``.
-"engine" is everything from the logits to the picks. "literal" is a direct translation of the equations: softmax and
-entropy at full size, one-hot planes, a convolution with a window of ones, one arg-max per pick. A large window is timed
-on a part of the map and scaled by its number of products, marked "~"; --full runs it completely (for many minutes at k
-= 32 on a CPU). Times are wall-clock time, on a GPU until it is idle. T0 and engine alternate, so a busy machine affects
-both alike. Peak memory is the growth of the process during the call, on a GPU the memory allocated there.
+"engine" is everything from the logits to the picks; "plain" is the same without the kernels for CUDA (RIPU_FUSED=0), or
+"-" where they are not used. "literal" is a direct translation of the equations: softmax and entropy at full size,
+one-hot planes, a convolution with a window of ones, one arg-max per pick. A large window is timed on a part of
+the map and scaled by its number of products, marked "~"; --full runs it completely (for many minutes at k = 32 on a
+CPU). Times are wall-clock time, on a GPU until it is idle. T0 and engine alternate, so a busy machine affects both
+alike. Peak memory is the growth of the process during the call, on a GPU the memory allocated there.
 """
 
 from __future__ import annotations
@@ -32,7 +33,16 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, one_hot, pad
 
 from ripu.acquisition import RipuScore
-from ripu.functional import entropy_and_label, for_each, map_pixels, region_impurity, window_count, window_mean
+from ripu.functional import (
+    entropy_and_label,
+    for_each,
+    fused,
+    map_confidence_and_label,
+    map_pixels,
+    region_impurity,
+    window_count,
+    window_mean,
+)
 from ripu.selection.picks import greedy_picks
 
 NUM_CLASSES = 19
@@ -77,6 +87,15 @@ def engine(logits: Tensor, case: Case) -> Tensor:
     maps = RipuScore(case.radius, case.pixel)(logits, case.size, [0])
     assert maps.tie_break is not None
     return greedy_picks(maps.score[0], case.num_picks, case.suppress_radius, tie_break=maps.tie_break[0])
+
+
+def plain(logits: Tensor, case: Case) -> Tensor:
+    before = os.environ.get(fused.SWITCH, "1")
+    os.environ[fused.SWITCH] = "0"
+    try:
+        return engine(logits, case)
+    finally:
+        os.environ[fused.SWITCH] = before
 
 
 def window_sums(planes: Tensor, radius: int) -> Tensor:
@@ -171,9 +190,12 @@ def spread(seconds: list[float]) -> str:
 
 def run_case(case: Case, device: torch.device, repeats: int, full: bool, with_literal: bool) -> None:
     logits = make_logits(case.size, device)
-    times: dict[str, list[float]] = {"T0": [], "engine": []}
+    calls: dict[str, Callable[[Tensor, Case], object]] = {"T0": baseline, "engine": engine}
+    if fused.is_used(logits):
+        calls["plain"] = plain
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for round_number in range(repeats + 1):  # the first warms up
-        for name, call in (("T0", baseline), ("engine", engine)):
+        for name, call in calls.items():
             seconds = timed(lambda call=call: call(logits, case), device)  # type: ignore[misc]
             if round_number:
                 times[name].append(seconds)
@@ -181,6 +203,7 @@ def run_case(case: Case, device: torch.device, repeats: int, full: bool, with_li
     memory = peak_extra_mb(lambda: engine(logits, case), device)
     text = f"{case.size[0]:5d} x{case.size[1]:5d}  {'PA' if case.pixel else 'RA'} {case.radius:3d} {case.num_picks:5d}"
     text += f"  {spread(times['T0']):>20}  {spread(times['engine']):>20}  {ratio:6.2f}"
+    text += f"  {spread(times['plain']):>20}" if "plain" in times else f"  {'-':>20}"
     text += "       -" if memory is None else f"  {memory:6.0f}"
     if with_literal:
         seconds, is_scaled = time_literal(logits, case, full)
@@ -204,6 +227,10 @@ def run_stages(size: tuple[int, int], device: torch.device, repeats: int) -> Non
         "T0": lambda: baseline(logits, Case(size, 1, False)),
         "up-sampling, entropy, label": lambda: map_pixels(logits, size, entropy_and_label, dtypes),
         "mean entropy, k = 1": lambda: window_mean(entropy, 1),
+        "prediction of an evaluation": lambda: map_confidence_and_label(logits, size),
+        "the same from up-sampled planes": lambda: (
+            interpolate(logits, size, mode="bilinear", align_corners=True).softmax(dim=1).max(dim=1)
+        ),
         "dense window, planes padded first, k = 32": lambda: conv2d(
             pad(planes, (32,) * 4), torch.ones(NUM_CLASSES, 1, 65, 65, device=device), groups=NUM_CLASSES
         ),
@@ -245,29 +272,30 @@ def run_forward(size: tuple[int, int], device: torch.device, repeats: int) -> No
 
 def run_step(repeats: int) -> None:
     """Time forward and backward of the default network with and without our own gradients, alternating."""
-    from ripu.models.depthwise import DilatedDepthwiseConv2d
+    from ripu.models.quick_convolutions import KINDS, quicken_convolutions
     from ripu.models.smp import SmpNetwork
 
     network = SmpNetwork(NUM_CLASSES).to(memory_format=torch.channels_last).train()
-    own = [module for module in network.modules() if isinstance(module, DilatedDepthwiseConv2d)]
+    own = [module for module in network.modules() if isinstance(module, KINDS)]
     image = torch.randn(2, 3, 192, 256).contiguous(memory_format=torch.channels_last)
     label = torch.randint(0, NUM_CLASSES, (2, 192, 256))
 
     def step() -> None:
         torch.nn.functional.cross_entropy(network(image), label).backward()
 
-    kinds = {"nn.Conv2d": torch.nn.Conv2d, "own gradients": DilatedDepthwiseConv2d}
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    seconds: dict[str, list[float]] = {"nn.Conv2d": [], "own gradients": []}
     for turn in range(repeats + 1):
-        for name, kind in kinds.items():
+        for name in seconds:
             for module in own:
-                module.__class__ = kind
+                module.__class__ = torch.nn.Conv2d
+            if name == "own gradients":
+                quicken_convolutions(network)
             taken = timed(step, image.device)
             if turn:
                 seconds[name].append(taken)
     print(
-        f"a training step of DeepLab-v3+ (EfficientNet-Lite0) on 2 x 192 x 256, {len(own)} dilated depthwise layers, "
-        "ms:"
+        f"a training step of DeepLab-v3+ (EfficientNet-Lite0) on 2 x 192 x 256, {len(own)} layers with own "
+        "gradients, ms:"
     )
     for name, values in seconds.items():
         print(f"  {name:14} {spread(values):>20}")
@@ -310,8 +338,8 @@ def main() -> None:
         "T0 = interpolate + softmax; times in ms: median (min-max); memory in MB; ~: window timed on a part, scaled\n"
     )
     print(
-        f"{'size':>12}  {'mode':>4}{'k':>3} {'picks':>5}  {'T0':>20}  {'engine':>20}  {'eng/T0':>6}  {'peak':>6}"
-        f"  {'literal':>11}  {'lit/eng':>7}  {'peak':>6}"
+        f"{'size':>12}  {'mode':>4}{'k':>3} {'picks':>5}  {'T0':>20}  {'engine':>20}  {'eng/T0':>6}"
+        f"  {'plain':>20}  {'peak':>6}  {'literal':>11}  {'lit/eng':>7}  {'peak':>6}"
     )
     with torch.inference_mode():
         for size in sizes:

@@ -24,7 +24,8 @@ from ripu.config.spec import RunSpec, make_spec, plain
 from ripu.config.validate import config_dir
 from ripu.module import RipuModule
 from ripu.run.assembly.network import make_module
-from ripu.training.step_failure import largest_gradients
+from ripu.run.memory import keep_freed_memory
+from ripu.training.step_failure import gradient_norms
 
 OBJECTIVES = ("ripu", "ripu_teacher")
 
@@ -55,7 +56,7 @@ def step(module: RipuModule, optimizer: torch.optim.Optimizer, batch: dict[str, 
     for domain in batch:
         terms = module.domain_loss(batch, domain, is_adapting=True)
         torch.stack(list(terms.values())).sum().backward()
-    finite = torch.isfinite(torch.stack(largest_gradients(module.network, module.device)))
+    finite = torch.isfinite(torch.stack(gradient_norms(module.network, module.device)))
     assert bool(finite.all())
     optimizer.step()
     optimizer.zero_grad()
@@ -78,6 +79,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does
     runs: dict[str, Callable[[], None]] = {}
     for name in OBJECTIVES:
         with initialize_config_dir(config_dir(), version_base="1.3"):

@@ -5,9 +5,9 @@
 
 Every run is a separate ``python -m ripu.train``. Finished runs are kept, so the command can be repeated. ``--record
 FILE`` also writes each of them as a line of FILE, which can be put under version control and continued on another
-machine (where the same seed gives slightly different figures). A row is one of ROWS, or a row of the paper's tables
-(``table4/ent_pa``, see conf/experiment) on the data set given here. Rows that are the same until their first round
-share a beginning (``paths.beginnings``).
+machine (where the same seed gives slightly different figures). A row is one of ``rows.py``, or a row of the paper's
+tables (``table4/ent_pa``, see conf/experiment) on the data set given here. Rows that are the same until their first
+round share a beginning (``paths.beginnings``).
 """
 
 from __future__ import annotations
@@ -27,16 +27,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-ROWS = {
-    "source only": ["setting=source_only"],
-    "PA random": ["mode=pa", "acquisition=random"],
-    "PA RIPU": ["mode=pa", "acquisition=ripu"],
-    "RA random": ["mode=ra", "acquisition=random"],
-    "RA entropy": ["mode=ra", "acquisition=entropy"],
-    "RA RIPU": ["mode=ra", "acquisition=ripu"],
-    "source free": ["mode=ra", "setting=source_free"],
-    "all labels": ["setting=fully_supervised"],
-}
+from ripu.io.errors import RipuError, print_error
+from ripu.report.benchmark import read_runs
+from rows import FROM_SOURCE_ONLY, ROWS
+
 DEFAULT = ("source only", "PA random", "PA RIPU", "RA random", "RA RIPU", "all labels")
 PAIRS = (
     ("PA RIPU", "source only"),
@@ -45,6 +39,8 @@ PAIRS = (
     ("RA RIPU", "RA random"),
     ("RA RIPU", "RA entropy"),
     ("RA RIPU", "PA RIPU"),
+    ("RA teacher", "RA RIPU"),
+    ("target only", "RA RIPU"),
     ("all labels", "RA RIPU"),
 )
 
@@ -79,24 +75,32 @@ ALIKE = 0.01
 KEPT = ("mIoU", "per_class_iou", "labelled_fraction", "max_steps", "seconds")
 """Keys of ``results.json`` that go into a record."""
 
+FACTS = ("dataset", "setting", "mode", "method", "peak_memory_gib")
+"""More of them, which older results do not have."""
+
 
 class Record:
     """Finished runs, one line of JSON each, by data (the overrides of all rows), row and seed."""
 
-    _writing = threading.Lock()
+    _lock = threading.RLock()
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def find(self, overrides: list[str]) -> Results:
-        """Return the runs with these overrides, ignoring those that change no figure."""
+        """Return the runs with these overrides, ignoring those that change no figure.
+
+        Raises:
+            ConfigError: A line of the file is damaged.
+        """
         wanted = _effective(overrides)
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        return {(one["row"], one["seed"]): one for one in map(json.loads, lines) if one["overrides"] == wanted}
+        with self._lock:
+            runs = read_runs(self.path) if self.path.exists() and self.path.stat().st_size else []
+        return {(one["row"], one["seed"]): one for one in runs if one["overrides"] == wanted}
 
     def add(self, row: str, seed: int, overrides: list[str], result: dict[str, Any]) -> None:
         """Append a run unless it is recorded already."""
-        with self._writing:
+        with self._lock:
             if (row, seed) in self.find(overrides):
                 return
             line = {"row": row, "seed": seed, "overrides": _effective(overrides), **_kept(result)}
@@ -115,7 +119,10 @@ def _kept(result: dict[str, Any]) -> dict[str, Any]:
     rounds = [[one["step"], one["labelled_fraction"], one["mIoU"]] for one in result["rounds"]]
     first = rounds[0][0] if rounds else None
     before = [one["mIoU"] for one in result["evaluations"] if one["step"] == first]
-    kept = {name: result[name] for name in KEPT}
+    kept = {name: result[name] for name in KEPT} | {name: result[name] for name in FACTS if name in result}
+    for key, name in (("clicks", "clicks"), ("pixels", "labelled_pixels")):  # so far, after each round
+        if all(name in one for one in result["rounds"]):
+            kept[key] = [one[name] for one in result["rounds"]]
     return {**kept, "before": before[0] if before else None, "rounds": rounds, "provenance": provenance}
 
 
@@ -126,40 +133,48 @@ class Runs:
         self, out: Path, rows: list[str], seeds: list[int], overrides: list[str], record: Record | None = None
     ) -> None:
         self.out, self.rows, self.seeds, self.overrides, self.record = out, rows, seeds, overrides, record
-        self._source = {seed: threading.Event() for seed in seeds}
+        self._locks = {seed: threading.Lock() for seed in seeds}
+        self._networks: dict[int, str | None] = {}
         self._is_stopped = threading.Event()
         self._under_way: set[subprocess.Popen[bytes]] = set()
 
     def words(self, row: str, seed: int) -> list[str]:
         """Return the overrides of a run."""
-        words = [*ROWS.get(row, [f"experiment={row}"]), *self.overrides, f"seed={seed}", "resume=true"]
+        words = [*ROWS.get(row, (f"experiment={row}",)), *self.overrides, f"seed={seed}", "resume=true"]
         words += [f"paths.output_dir={folder_of(self.out, row, seed)}", f"paths.beginnings={self.out / 'beginnings'}"]
-        if row == "source free":
+        if row in FROM_SOURCE_ONLY:
             words.append(f"model.checkpoint={folder_of(self.out, 'source only', seed)}/checkpoints/final.ckpt")
         return words
 
     def one(self, row: str, seed: int, threads: int) -> str | None:
-        """Carry out one run unless it is finished.
+        """Carry out one run unless it is finished or recorded, after the run that it starts from.
 
         Returns:
             The failure, if any.
         """
-        try:
-            is_recorded = self.record is not None and (row, seed) in self.record.find(self.overrides)
-            if row == "source free" and not is_recorded:
-                if "source only" in self.rows:
-                    self._source[seed].wait()  # the source-only runs come first in the queue
-                if not (folder_of(self.out, "source only", seed) / "results.json").exists():
-                    self.train("source only", seed, threads)  # recorded, but its network is elsewhere
-            return None if is_recorded else self.train(row, seed, threads)
-        except Exception as error:  # the failure of one run does not stop the others
-            return f"{row}, seed {seed}: {error!r}"
-        finally:
-            if row == "source only":
-                self._source[seed].set()
+        if self.record is not None and (row, seed) in self.record.find(self.overrides):
+            return None
+        if row == "source only":
+            return self._network(seed, threads)
+        if row in FROM_SOURCE_ONLY and (failure := self._network(seed, threads)) is not None:
+            return f"{row}, seed {seed}: the run that it starts from failed ({failure})"
+        return self.train(row, seed, threads)
+
+    def _network(self, seed: int, threads: int) -> str | None:
+        """Make the network of ``source only`` for all rows that need it, once; return the failure, if any."""
+        with self._locks[seed]:
+            if seed not in self._networks:
+                self._networks[seed] = self.train("source only", seed, threads)
+            return self._networks[seed]
 
     def train(self, row: str, seed: int, threads: int) -> str | None:
         """Carry out one run here unless it is finished here, and record it; return the failure, if any."""
+        try:
+            return self._train(row, seed, threads)
+        except Exception as error:  # the failure of one run does not stop the others
+            return f"{row}, seed {seed}: {error!r}"
+
+    def _train(self, row: str, seed: int, threads: int) -> str | None:
         folder = folder_of(self.out, row, seed)
         if self._is_of_others(row, seed):
             return f"{row}, seed {seed}: {folder} contains a run with other overrides; give another --out, or remove it"
@@ -229,8 +244,6 @@ class Runs:
             self._is_stopped.set()
             for process in list(self._under_way):
                 process.terminate()
-            for event in self._source.values():
-                event.set()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -248,7 +261,7 @@ class Runs:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script that SIGTERM stops like Ctrl-C, with one line for either."""
+    """Run a script that SIGTERM stops like Ctrl-C, with one line for either, and for an error of the user."""
 
     def leave(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -259,6 +272,9 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped; repeat the command to resume", file=sys.stderr)
         sys.exit(130)
+    except RipuError as error:
+        print_error(error)
+        sys.exit(1)
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -346,9 +362,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and table.md")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--rows", nargs="+", default=list(DEFAULT), help=f"{', '.join(ROWS)}, or rows of conf/experiment"
-    )
+    listed = ", ".join(ROWS).replace("%", "%%")
+    parser.add_argument("--rows", nargs="+", default=list(DEFAULT), help=f"{listed}, or rows of conf/experiment")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")
     parser.add_argument("--record", type=Path, default=None, help="also keep finished runs as lines of this file")

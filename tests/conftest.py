@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 import trees
+
+if importlib.util.find_spec("triton") is not None and not torch.cuda.is_available():
+    # Without a GPU, its kernels run in Triton's interpreter, which has to be chosen before anything imports Triton.
+    # Processes that tests start do not inherit it.
+    os.environ["TRITON_INTERPRET"] = "1"
+    import ripu.functional.fused.picks
+    import ripu.functional.fused.windows  # noqa: F401
+
+    del os.environ["TRITON_INTERPRET"]
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: with more than one thread each, they would wait for one another.

@@ -157,7 +157,17 @@ def test_the_pool_is_not_augmented(data_root: Path, store: LabelStore) -> None:
         np.testing.assert_array_equal(batch["image"][0].permute(1, 2, 0).numpy(), want)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_no_rank_is_left_without_validation_scenes(data_root: Path) -> None:
+    module = make(data_root, eval_batch=4)
+    assert 1 < len(module.val) <= 4  # one batch would hold all of them
+    for world_size in range(1, len(module.val) + 1):
+        loaders = [at(module, 0, rank, world_size).val_dataloader() for rank in range(world_size)]
+        sizes = [[len(batch["index"]) for batch in loader] for loader in loaders]
+        assert all(sizes)
+        assert max(max(own) for own in sizes) == len(module.val) // world_size  # batches are dealt as a whole
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_every_validation_scene_is_on_one_rank_at_its_own_size(data_root: Path, world_size: int) -> None:
     module, seen = make(data_root, eval_batch=2), []
     for rank in range(world_size):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import tifffile
+import timm.layers
 import torch
 import yaml
 from PIL import Image
@@ -18,6 +20,7 @@ from safetensors.torch import load_file
 import ripu
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.export import export
+from ripu.exporting import torch_file
 from ripu.exporting.comparison import ExportError
 from ripu.inference.trained_network import TrainedNetwork
 from ripu.io.errors import ConfigError
@@ -382,6 +385,14 @@ def test_networks_without_free_sizes_say_which_size_works(smp_checkpoint: Path, 
     with pytest.raises(ExportError, match=r"any size \(\S+ computes its padding from .*; add size=\[32,48\] to export"):
         run(smp_checkpoint, tmp_path / "net.pt2", "format=torch_export")
     assert not (tmp_path / "net.pt2").exists()
+
+
+@pytest.mark.parametrize("kind", ["Conv2dSame", "StdConv2dSame", "ScaledStdConv2dSame"])
+def test_every_convolution_that_computes_its_padding_is_refused(kind: str) -> None:
+    network = torch.nn.Sequential(getattr(timm.layers, kind)(3, 3, 3))
+    with pytest.raises(ValueError, match="0 computes its padding from the size of the image"):
+        torch_file._check_padding(network, SimpleNamespace(fixed_size=None))  # type: ignore[arg-type]
+    torch_file._check_padding(network, SimpleNamespace(fixed_size=(32, 48)))  # type: ignore[arg-type]
 
 
 def test_an_array_a_picture_and_a_file_give_the_same_maps(checkpoint: Path, tmp_path: Path) -> None:

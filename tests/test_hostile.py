@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
+import sys
 import tracemalloc
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore, LabelStoreError, TargetImage, export_name
 from ripu.models.checkpoints import CheckpointError, read_checkpoint
 from ripu.run import restore
-from running import compose, tiny
+from running import call, compose, environment, tiny
 
 SOURCES = sorted(Path(ripu.__file__).parent.rglob("*.py"))
 
@@ -103,6 +102,84 @@ def test_a_checkpoint_that_names_other_code_is_refused(key: str, target: str, tm
     with pytest.raises(ConfigError, match=rf"evil\.ckpt: its configuration names {key}\._target_={target}"):
         restore.read_checkpoint(path)
     assert not (tmp_path / "made").exists()
+
+
+OWN = """
+from pathlib import Path
+from ripu.acquisition import UncertaintyOnly
+Path("made").touch()
+class Score(UncertaintyOnly): pass
+"""
+
+
+@pytest.mark.parametrize("form", ["module", "package", "part of a namespace"])
+def test_a_checkpoint_has_nothing_imported_from_the_current_folder(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"came_along_{form.split()[0]}"
+    place = {"module": f"{name}.py", "package": f"{name}/__init__.py"}.get(form, f"{name}/inner.py")
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text(OWN)
+    module = f"{name}.inner" if form.startswith("part") else name
+    config = {"acquisition": {"_target_": f"{module}.Score"}}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    said = rf"x\.ckpt: acquisition\._target_={module}\.Score is in the current folder.* PYTHONPATH=\. or import {name} "
+    for entry in ("", str(tmp_path)):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "path", [entry, *sys.path])
+            with pytest.raises(ConfigError, match=said):
+                targets.accept_stored(config, Path("x.ckpt"))
+    assert not (tmp_path / "made").exists()
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    if form == "package":
+        assert targets.accept_stored(config, Path("x.ckpt"), is_own=True)["acquisition"] == config["acquisition"]
+        assert targets.accept_stored(config, Path("x.ckpt"))["acquisition"] == config["acquisition"]  # imported by now
+    else:
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'other'}{os.pathsep}.")
+        assert targets.accept_stored(config, Path("x.ckpt"))["acquisition"] == config["acquisition"]
+    assert (tmp_path / "made").exists()
+
+
+def test_a_module_of_the_current_folder_hides_none_that_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would take the one of the current folder: refused. A folder of that name it would not: accepted."""
+    here, installed = tmp_path / "here", tmp_path / "installed"
+    for name in ("both_have_it", "folder_and_module", "shared_space/inner"):
+        (installed / name).parent.mkdir(parents=True, exist_ok=True)
+        (installed / f"{name}.py").write_text(OWN.replace('Path("made").touch()', ""))
+    (here / "folder_and_module").mkdir(parents=True)
+    (here / "shared_space").mkdir()
+    for name in ("both_have_it", "shared_space/own"):
+        (here / f"{name}.py").write_text(OWN)
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr(sys, "path", ["", str(installed), *sys.path])
+    for module in ("folder_and_module", "shared_space.inner"):
+        targets.accept_stored({"acquisition": {"_target_": f"{module}.Score"}}, Path("x.ckpt"))
+    for module in ("both_have_it", "shared_space.own"):
+        with pytest.raises(ConfigError, match="is in the current folder"):
+            targets.accept_stored({"acquisition": {"_target_": f"{module}.Score"}}, Path("x.ckpt"))
+    assert not (here / "made").exists()
+
+
+def test_a_module_beside_a_checkpoint_is_not_imported_by_a_command(tmp_path: Path) -> None:
+    (tmp_path / "came_along.py").write_text(OWN)
+    cfg = compose(*tiny(tmp_path, tmp_path / "run"))
+    OmegaConf.update(cfg, "model._target_", "came_along.Score", force_add=True)
+    torch.save({"state_dict": {}, "hyper_parameters": {"config": plain(cfg)}}, tmp_path / "a.ckpt")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    words = ("checkpoint=a.ckpt", "input=a.png", "output=out", "accelerator=cpu")
+    done = call("ripu.predict", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "came_along.Score is in the current folder" in done.stderr
+    assert not (tmp_path / "made").exists()
+    named = f"{environment()['PYTHONPATH']}{os.pathsep}{tmp_path}"
+    done = call("ripu.predict", *words, cwd=tmp_path, PYTHONPATH=named)
+    assert "came_along.Score, where a network belongs" in done.stderr
+    assert (tmp_path / "made").exists()
 
 
 def test_a_checkpoint_may_name_the_parts_of_a_run(tmp_path: Path) -> None:
@@ -250,13 +327,17 @@ def test_loaders_read_regular_files_only(own_data: Path) -> None:
 @pytest.mark.parametrize("claimed", [0, 10, 2**32 - 1])
 def test_a_record_is_unpacked_only_up_to_its_claimed_size(claimed: int, tmp_path: Path) -> None:
     from ripu.labelstore.errors import CorruptStoreError
-    from ripu.labelstore.files import RecordFile
+    from ripu.labelstore.files import RecordFile, RecordWriter, StoreFile
 
-    blob = zlib.compress(bytes(50_000_000))
-    file = RecordFile.__new__(RecordFile)
-    file.path = tmp_path / "bomb.dat"
-    file.path.write_bytes(blob)
-    file._rows = {0: (0, len(blob), claimed, hashlib.sha256(blob).digest())}
+    path = tmp_path / "bomb.dat"
+    with StoreFile(path) as handle:
+        writer = RecordWriter(handle, {})
+        writer.add(0, bytes(50_000_000))
+        image, _, *rest = writer._rows[0]
+        writer._rows[0] = (image, claimed, *rest)
+        writer.finish("bomb")
+        handle.publish()
+    file = RecordFile(path)
     tracemalloc.start()
     with pytest.raises(CorruptStoreError, match=r"bomb\.dat: the record of image number 0 does not hold"):
         file.read(0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import losses as reference
-from ripu.losses import consistency_loss, label_boundary, negative_learning_loss, supervised_loss
+from ripu.losses import (
+    Softmax,
+    consistency_loss,
+    label_boundary,
+    negative_learning_loss,
+    supervised_loss,
+    weighted_cross_entropy,
+)
 
 SIZES = [(1, 1), (1, 5), (4, 1), (3, 3), (5, 7), (9, 4)]
 
@@ -216,6 +224,96 @@ def test_gradients_are_slopes(name: str) -> None:
         up.ravel()[place] += step
         down.ravel()[place] -= step
         assert slopes[place] == pytest.approx((literal(up) - literal(down)) / (2 * step), abs=1e-4)
+
+
+def by_autograd(name: str, logits: torch.Tensor, label: torch.Tensor, option: object) -> torch.Tensor:
+    """The sum of each loss in float64, differentiated by torch, over the number of its pixels or pairs."""
+    log_probs = torch.log_softmax(logits, 1)
+    probs = log_probs.exp()
+    if name == "supervised":
+        weight = torch.nn.functional.one_hot(label.clamp(max=9), 10).sum((0, 1, 2)).double().pow(-float(option))[:5]  # type: ignore[arg-type]
+        weight = weight * (label != 255).sum() / weight[label[label != 255]].sum()
+        return torch.nn.functional.cross_entropy(log_probs, label, weight, ignore_index=255, reduction="sum") / max(
+            1, int((label != 255).sum())
+        )
+    if name == "consistency":
+        mode = "replicate" if option == "replicate" else "constant"
+        padded, ones = (torch.nn.functional.pad(x, (1, 1, 1, 1), mode=mode) for x in (probs, torch.ones_like(probs)))
+        windows, sizes = (x.unfold(2, 3, 1).unfold(3, 3, 1).sum((-1, -2)) for x in (padded, ones))
+        edge = label_boundary(label)
+        return ((probs - windows / sizes).abs().sum(1) * edge).sum() / max(1, int(edge.sum()))
+    below = probs.detach() < 0.05
+    return -torch.log(1 - probs + float(option))[below].sum() / max(1, int(below.sum()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [*SIZES, (2, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("supervised", 0.0),
+        ("supervised", 0.7),
+        ("consistency", "clip"),
+        ("consistency", "replicate"),
+        ("negative", 0.0),
+        ("negative", 1e-6),
+    ],
+)
+def test_gradients_are_those_of_the_formulas(
+    name: str, option: object, size: tuple[int, int], dtype: torch.dtype
+) -> None:
+    logits = logits_of(size, classes=5, seed=6).to(dtype).requires_grad_()
+    exact = logits.detach().double().requires_grad_()
+    label = label_of(size, classes=5, seed=6)
+    losses = {
+        "supervised": lambda: supervised_loss(logits, label, class_balance=option),  # type: ignore[arg-type]
+        "consistency": lambda: consistency_loss(logits, label, border=option),  # type: ignore[arg-type]
+        "negative": lambda: negative_learning_loss(logits, epsilon=option),  # type: ignore[arg-type]
+    }
+    got, want = gradient(2.0 * losses[name](), logits), gradient(2.0 * by_autograd(name, exact, label, option), exact)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.double(), want, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=2e-6)
+
+
+def test_weighted_cross_entropy_is_the_sum_over_labelled_pixels() -> None:
+    logits, label = logits_of((5, 7), classes=5).requires_grad_(), label_of((5, 7), classes=5)
+    weight = torch.rand(label.shape, generator=torch.Generator().manual_seed(1))
+    exact = logits.detach().double().requires_grad_()
+    losses = torch.nn.functional.cross_entropy(exact, label, ignore_index=255, reduction="none")
+    want, got = (losses * weight).sum(), weighted_cross_entropy(logits, label.to(torch.uint8), weight)
+    assert got.item() == pytest.approx(want.item(), rel=1e-6)
+    torch.testing.assert_close(gradient(got, logits).double(), gradient(want, exact), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="resize the label"):
+        weighted_cross_entropy(logits, label[:, :3], weight)
+
+
+def test_losses_of_the_same_logits_share_a_softmax() -> None:
+    """With it or without it, every bit of the losses and of the gradient is the same, and it is not changed."""
+    logits, label = logits_of((9, 8), classes=5).requires_grad_(), label_of((9, 8), classes=5)
+    shape = torch.tensor([[9, 8], [7, 5]])
+    softmax = Softmax.of(logits)
+    kept = softmax.probs.clone()
+    losses = (
+        lambda size, given: supervised_loss(logits, label, shape=size, softmax=given),
+        lambda size, given: consistency_loss(logits, label, shape=size, softmax=given),
+        lambda size, given: negative_learning_loss(logits, shape=size, softmax=given),
+    )
+    for loss, size in itertools.product(losses, (None, shape)):
+        alone, shared = loss(size, None), loss(size, softmax)
+        assert torch.equal(alone, shared)
+        assert torch.equal(gradient(alone, logits), gradient(shared, logits))
+        with torch.no_grad():
+            assert torch.equal(loss(size, None), alone)
+    assert torch.equal(kept, softmax.probs)
+
+
+def test_the_logarithm_of_what_a_small_probability_leaves_keeps_its_bits() -> None:
+    """Most pairs have a probability that 1 - P rounds away; their loss is P, not 0."""
+    logits = torch.tensor([0.0, -20.0, -17.0, -8.0, -3.5])[None, :, None, None].expand(1, 5, 40, 50)
+    want = reference.negative(logits.double().numpy(), 0.05)
+    assert negative_learning_loss(logits).item() == pytest.approx(want, rel=3e-7)
+    tiny = torch.tensor([0.0, -20.0])[None, :, None, None]
+    assert negative_learning_loss(tiny).item() == pytest.approx(math.exp(-20.0), rel=1e-6)
 
 
 def test_the_neighbour_mean_passes_its_gradient_on() -> None:

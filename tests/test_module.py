@@ -209,8 +209,8 @@ def test_two_ranks_learn_what_two_micro_batches_teach(data_root: Path, tmp_path:
     torch.save(TinyDeepLab(11).state_dict(), start)
     more = ["model._target_=tiny.TinyDeepLab", f"model.checkpoint={start}", "selection_steps=[3]"]
     more += ["data.source_batch=1", "data.target_batch=1", "pretrain_steps=2", "data.transforms=[]"]
-    words = [word for word in tiny(data_root, tmp_path / "two", *more) if not word.startswith("trainer.devices")]
-    done = call("ripu.train", *words, "trainer.devices=2", "trainer.strategy=ddp", cwd=tmp_path)
+    words = tiny(data_root, tmp_path / "two", *more, "trainer.devices=2", "trainer.strategy=ddp")
+    done = call("ripu.train", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     train_here(data_root, tmp_path / "one", *more, "trainer.accumulate=2")
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

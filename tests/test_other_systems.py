@@ -26,14 +26,13 @@ def test_every_command_works_there_and_gives_the_same_bytes(tmp_path: Path) -> N
     folder = write_camvid(data)
     rounds = ("selection_steps=[3]", "pretrain_steps=2", "trainer.max_steps=4")
     train_here(data, here, *rounds)
-    words = [word for word in tiny(data, there) if not word.startswith("data.num_workers")]
-    call_there("ripu.train", *words, *rounds, "data.num_workers=1", cwd=tmp_path)
+    call_there("ripu.train", *tiny(data, there, *rounds, "data.num_workers=1"), cwd=tmp_path)
     assert same_weights(here, there)
     assert label_bytes(here) == label_bytes(there)
 
     (there / "checkpoints" / "final.ckpt").unlink()
     (there / "results.json").unlink()
-    call_there("ripu.train", *words, *rounds, "data.num_workers=0", "resume=true", cwd=tmp_path)
+    call_there("ripu.train", *tiny(data, there, *rounds), "resume=true", cwd=tmp_path)
     assert same_weights(here, there)
     call_there("ripu.labels", "verify", str(there), cwd=tmp_path)
     call_there("ripu.report", str(there), "--html", cwd=tmp_path)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from ripu.config import keys
 from ripu.datasets.image_files import read_image
@@ -85,7 +86,8 @@ def test_uncertainty_and_overlay_belong_to_the_labels(checkpoint: Path, tmp_path
     module = restored(checkpoint)
     small = torch.from_numpy(np.asarray(Image.fromarray(picture).resize((48, 32), Image.Resampling.BICUBIC)).copy())
     with torch.no_grad():
-        probs = module.predict_probs(small.permute(2, 0, 1)[None], (64, 96))[0]
+        logits = module(small.permute(2, 0, 1)[None])
+    probs = interpolate(logits, (64, 96), mode="bilinear", align_corners=True).softmax(dim=1)[0]
     entropy = -(probs * probs.clamp_min(1e-12).log()).sum(0).numpy()
     stored = read(tmp_path / "out/uncertainty/a.png")
     assert stored.dtype == np.uint8

@@ -17,10 +17,10 @@ SIGNATURES = {
     "region_impurity": "(pred_label_BHW, num_classes, radius, *, epsilon=0.0)",
     "pixel_entropy": "(logits_BCHW, *, epsilon=0.0)",
     "window_mean": "(x_BHW, radius)",
-    "supervised_loss": "(logits, label, *, average='labelled', class_balance=0.0, shape=None)",
+    "supervised_loss": "(logits, label, *, average='labelled', class_balance=0.0, shape=None, softmax=None)",
     "consistency_loss": "(logits, label, boundary_only=True, *, boundary_detector='neighbors', border='clip', "
-    "shape=None)",
-    "negative_learning_loss": "(logits, threshold=0.05, *, epsilon=0.0, shape=None)",
+    "shape=None, softmax=None)",
+    "negative_learning_loss": "(logits, threshold=0.05, *, epsilon=0.0, shape=None, softmax=None)",
     "ripu_score": "(logits, radius, size=None, pixel=False)",
     "greedy_picks": "(score_HW, num_picks, suppress_radius, available=None, tie_break=None)",
     "load": "(trained, device=None)",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import forks
 import trees
 from annotation import COLORS
 from ripu.annotate.journal import Answer
@@ -89,8 +90,8 @@ def test_a_folder_of_images_becomes_a_labelled_result(run: Path) -> None:
 
 def test_rounds_lie_at_the_recipe_of_the_data_set() -> None:
     made = spec("dataset=camvid", "setting=target_only")
-    assert made.plan.max_steps == 500
-    assert made.plan.selection_steps == (0, 75, 150, 225, 300)
+    assert made.plan.max_steps == 600
+    assert made.plan.selection_steps == (0, 90, 180, 270, 360)
     assert made.plan.pretrain_steps == 0
     assert made.scores["first_round"] == "RandomScore"
     assert spec("setting=target_only", "first_round=clusters").scores["first_round"] == "ColorClusters"
@@ -120,11 +121,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(own: Path, data: Path, tmp
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bytes(own: Path, data: Path, run: Path, tmp_path: Path) -> None:
     import signal
-    import subprocess
     import time
 
     given = subprocess_words(own, data, tmp_path / "run", LABELS)
-    process = subprocess.Popen(command("ripu.train", *given), cwd=tmp_path, env=environment())
+    process = forks.start(command("ripu.train", *given), cwd=tmp_path, env=environment())
     until = time.monotonic() + 240
     while not list((tmp_path / "run").glob("checkpoints/step-*.ckpt")):
         assert process.poll() is None

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
 from ripu.datasets.errors import Fault
 from ripu.datasets.scenes import SceneDataset
+from ripu.io.signals import leave_signals_to_parent
 from ripu.labelstore import LabelStore
 from ripu.loading.class_balance import class_balanced_stream
 from ripu.loading.image_cache import ImageCache
-from ripu.loading.order import PhaseSampler, ShuffledStream, Stream
+from ripu.loading.order import AlternatingStream, PhaseSampler, ShuffledStream, Stream, batches_of_rank
+from ripu.loading.pseudo_labels import PseudoLabels
 from ripu.loading.samples import (
     EvalScenes,
     LabelReader,
@@ -32,11 +35,6 @@ from ripu.schedule import Plan
 
 SOURCE, TARGET = 0, 1
 """Domains, as part of the key that draws and augmentations depend on."""
-
-
-def ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes of a job, to the process that trains."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class RipuDataModule(pl.LightningDataModule):
@@ -62,6 +60,9 @@ class RipuDataModule(pl.LightningDataModule):
         eval_batch: int = 1,
         source_classes: NDArray[np.bool_] | None = None,
         cache: ImageCache | None = None,
+        is_labelled: bool = True,
+        pseudo_folder: Path | None = None,
+        labelled_images: bool = False,
     ) -> None:
         """Describe the data.
 
@@ -80,6 +81,9 @@ class RipuDataModule(pl.LightningDataModule):
             eval_batch: Images per forward in evaluation and selection.
             source_classes: (N, C) bool, the classes in each source image; None samples uniformly, not class-balanced.
             cache: Keeps images, and labels that are read from files, at their training size.
+            is_labelled: False to train on no target label at all.
+            pseudo_folder: The folder of a run whose renewals make pseudo-labels; None if there are none.
+            labelled_images: Let every second target image be one that was asked about, once there are any.
         """
         super().__init__()
         self.source, self.target, self.val = source, target, val
@@ -90,11 +94,17 @@ class RipuDataModule(pl.LightningDataModule):
         self.transforms, self.cache = list(transforms), cache
         self.num_workers, self.eval_batch = num_workers, eval_batch
         self.source_classes = source_classes
+        self.is_labelled, self.pseudo_folder, self.labelled_images = is_labelled, pseudo_folder, labelled_images
         self.faults: list[Fault] = []
         self.target_stream: Stream = ShuffledStream(len(target), seed, TARGET)
 
     def _train_loader(
-        self, scenes: SceneDataset, domain: int, labels: LabelReader | None, stream: Stream
+        self,
+        scenes: SceneDataset,
+        domain: int,
+        labels: LabelReader | None,
+        stream: Stream,
+        pseudo: LabelReader | None = None,
     ) -> DataLoader[Any]:
         trainer, step = self._trainer, self._trainer.global_step
         size, batch_size = (
@@ -109,12 +119,12 @@ class RipuDataModule(pl.LightningDataModule):
             world_size=trainer.world_size,
         )
         return DataLoader(
-            TrainScenes(scenes, size, labels, self.transforms, self.seed, domain, cache=self.cache),
+            TrainScenes(scenes, size, labels, self.transforms, self.seed, domain, cache=self.cache, read_pseudo=pseudo),
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=collate_train,
-            worker_init_fn=ignore_interrupts,
+            worker_init_fn=leave_signals_to_parent,
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
 
@@ -135,11 +145,38 @@ class RipuDataModule(pl.LightningDataModule):
     def target_labels(self, step: int) -> LabelReader | None:
         """Return the reader of target labels at a training step; None while nothing is revealed."""
         if self.store is None:
-            return self.target.require_label
+            return self.target.require_label if self.is_labelled else None
         num_rounds = self.plan.num_rounds(step)
         if num_rounds == 0 and not self.store.carried:
             return None
         return RevealedLabels(self.store, tuple(scene.image_id for scene in self.target.scenes), num_rounds)
+
+    def pseudo_labels(self, step: int) -> PseudoLabels | None:
+        """Return the reader of pseudo-labels at a training step; None while there are none.
+
+        Raises:
+            ConfigError: Those of the last renewal are not there.
+        """
+        number = self.plan.num_renewals(step)
+        if self.pseudo_folder is None or number == 0:
+            return None
+        image_ids = tuple(scene.image_id for scene in self.target.scenes)
+        return PseudoLabels.of_renewal(self.pseudo_folder, number - 1, image_ids).checked()
+
+    def _alternating(self, step: int) -> Stream:
+        """Return the order of target images in which every second one was asked about."""
+        if self.store is None:
+            return self.target_stream
+        num_rounds, store = self.plan.num_rounds(step), self.store
+        asked = [
+            index
+            for index, scene in enumerate(self.target.scenes)
+            if any(len(record.picks) for _, record in store.picks_as_of(scene.image_id, num_rounds))
+        ]
+        if not asked:
+            return self.target_stream
+        own = ShuffledStream(len(asked), self.seed, TARGET, num_rounds)
+        return AlternatingStream(tuple(asked), own, self.target_stream, self.target_batch * self._trainer.world_size)
 
     def train_dataloader(self) -> CombinedLoader:
         """Return the loader of the current phase: ``{"source": ..., "target": ...}`` batches, either may be missing."""
@@ -148,14 +185,25 @@ class RipuDataModule(pl.LightningDataModule):
         if self.source is not None:
             loaders["source"] = self._train_loader(self.source, SOURCE, self.source.require_label, self.source_stream)
         if self.uses_target and not self.plan.is_pretraining(step):
-            labels = self.target_labels(step)
-            loaders["target"] = self._train_loader(self.target, TARGET, labels, self.target_stream)
+            labels, pseudo = self.target_labels(step), self.pseudo_labels(step)
+            stream = self._alternating(step) if self.labelled_images else self.target_stream
+            loaders["target"] = self._train_loader(self.target, TARGET, labels, stream, pseudo)
         return CombinedLoader(loaders, "min_size")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch, but leave the sizes of padded images on the CPU, where they are read."""
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        for domain in ("source", "target"):
+            if domain in moved and "shape" in batch[domain]:
+                moved[domain]["shape"] = batch[domain]["shape"]
+        return moved
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the loader of this rank's share of the validation scenes; each is on exactly one rank."""
-        indices = range(self._trainer.global_rank, len(self.val), self._trainer.world_size)
-        return self._eval_loader(EvalScenes(self.val, self.target_size, indices, self.cache))
+        rank, world_size = self._trainer.global_rank, self._trainer.world_size
+        size = min(self.eval_batch, len(self.val) // world_size)  # no loader is empty
+        indices = batches_of_rank(range(len(self.val)), size, rank, world_size)
+        return self._eval_loader(EvalScenes(self.val, self.target_size, indices, self.cache), size)
 
     test_dataloader = val_dataloader
 
@@ -163,11 +211,18 @@ class RipuDataModule(pl.LightningDataModule):
         """Return a loader of target scenes for selection: no augmentation, no labels, in the given order."""
         return self._eval_loader(PoolScenes(self.target, self.target_size, indices, self.cache))
 
-    def _eval_loader(self, scenes: PoolScenes) -> DataLoader[Any]:
+    def source_pool_loader(self, indices: Sequence[int]) -> DataLoader[Any]:
+        """Return a loader of source scenes with their labels for scores that know the source, in the given order."""
+        assert self.source is not None
+        return self._eval_loader(EvalScenes(self.source, self.source_size, indices, self.cache))
+
+    def _eval_loader(self, scenes: PoolScenes, batch_size: int | None = None) -> DataLoader[Any]:
+        trainer = self.trainer  # a replay has none
         return DataLoader(
             scenes,
-            batch_size=self.eval_batch,
+            batch_size=batch_size or self.eval_batch,
             num_workers=self.num_workers,
             collate_fn=collate_eval,
-            worker_init_fn=ignore_interrupts,
+            worker_init_fn=leave_signals_to_parent,
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
         )

@@ -20,7 +20,19 @@ from ripu.objectives import Batch, Objective
 from ripu.schedule import Plan
 from ripu.training.evaluation_module import EvaluationModule, share_buffers
 from ripu.training.optimizers import Optimization
-from ripu.training.step_failure import StepGuard, keep_failed_step, largest_gradients
+from ripu.training.step_failure import StepGuard, gradient_norms, keep_failed_step
+
+_KEPT_WEIGHTS = 8  # key, beside the seed, of the stream of random numbers that the weights of ``kept`` are drawn from
+
+
+def _kept(objective: Objective, network: nn.Module, seed: int) -> nn.Module | None:
+    """Make what an objective keeps beside the network; its random weights depend on the seed alone."""
+    if not hasattr(objective, "keeps"):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, _KEPT_WEIGHTS))
+        made: nn.Module = objective.keeps(network)
+    return made
 
 
 class RipuModule(EvaluationModule):
@@ -31,6 +43,8 @@ class RipuModule(EvaluationModule):
     Batch norms that are not frozen normalise each domain by its own batch.
 
     Attributes:
+        kept: What the objective keeps beside the network, e.g. a discriminator; None if it keeps nothing.
+        num_renewals: The renewals that are over in the present step.
         step_losses: The terms of the last step and their sum ``loss``, means over its micro-batches.
     """
 
@@ -79,6 +93,8 @@ class RipuModule(EvaluationModule):
         self.automatic_optimization = False
         self.plan, self.seed, self.accumulate = plan, seed, accumulate
         self.objective, self.optimization, self.norm_statistics = objective, optimization, norm_statistics
+        self.kept = _kept(objective, self.network, seed)
+        self.num_renewals = 0
         self.step_losses: dict[str, Tensor] = {}
         self._step = StepGuard()
 
@@ -92,14 +108,15 @@ class RipuModule(EvaluationModule):
         return self.objective.target_terms(self, batch["target"], source=batch.get("source"), teacher=teacher)
 
     def seed_step(self, step: int, micro_batch: int, rank: int) -> None:
-        """Seed dropout from (seed, step, micro-batch, rank), so that the step can be repeated."""
+        """Seed dropout from (seed, step, micro-batch, rank), so that the step can be repeated, and count renewals."""
+        self.num_renewals = self.plan.num_renewals(step)
         torch.manual_seed(seed_of(self.seed, step, micro_batch, rank))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step, and remember the state before it."""
         micro_batch = batch_idx % self.accumulate
         if micro_batch == 0:
-            self._step.begin(self.network)
+            self._step.begin(self.network, self.average, self.kept)
         self.seed_step(self.global_step, micro_batch, self.global_rank)
 
     def undo_step(self) -> bool:
@@ -115,7 +132,8 @@ class RipuModule(EvaluationModule):
         loss = torch.stack(list(terms.values())).sum()
         checked = [loss.float()]
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # a scaler skips infinite gradients itself
-            checked += largest_gradients(self.network, loss.device)
+            for part in (self.network, *self._own_parts):
+                checked += gradient_norms(part, loss.device)
         if not torch.isfinite(torch.stack(checked)).all():  # one wait for the device, for loss and gradients together
             self._step.undo()
             world = self.trainer.world_size
@@ -132,9 +150,18 @@ class RipuModule(EvaluationModule):
                 optimizer.zero_grad()  # type: ignore[union-attr]
                 scheduler.step()  # type: ignore[union-attr]
                 if self.average is not None:
-                    self.average.move(self.network, step)
+                    is_taught = self.objective.needs_teacher and "target" in batch
+                    self.average.move(self.network, step, statistics=not is_taught)
                     if self.objective.needs_teacher and self.trainer.world_size > 1:
                         share_buffers(self.average)  # else a rank's own statistics would decide its pseudo-labels
+                if self.trainer.world_size > 1:
+                    for part in self._own_parts:
+                        share_buffers(part)
+
+    @property
+    def _own_parts(self) -> tuple[nn.Module, ...]:
+        """The one module that the objective keeps, or nothing."""
+        return () if self.kept is None else (self.kept,)
 
     def _backward(self, batch: dict[str, dict[str, Tensor]], *, is_last_micro: bool) -> dict[str, Tensor]:
         """Run a forward and a backward pass for each domain in turn; return the detached terms of the loss."""
@@ -145,6 +172,8 @@ class RipuModule(EvaluationModule):
             is_last = is_last_micro and domain == next(reversed(batch))
             part_terms = self.domain_loss(batch, domain, is_adapting=is_adapting)
             total = torch.stack(list(part_terms.values())).sum() / self.accumulate
+            if is_last and (own := [one for part in self._own_parts for one in part.parameters() if one.requires_grad]):
+                total = total + 0.0 * torch.stack([one.sum() for one in own]).sum()  # ranks wait for every gradient
             # Ranks add their gradients up once a step, in the last pass.
             is_local = not is_last and isinstance(strategy, ParallelStrategy)
             with strategy.block_backward_sync() if is_local else nullcontext():
@@ -155,11 +184,13 @@ class RipuModule(EvaluationModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Limit the gradient, if there is a limit; a scaler has divided by its scale by now."""
         if self.optimization.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.optimization.clip_norm)
+            trained = [one for part in (self.network, *self._own_parts) for one in part.parameters()]
+            torch.nn.utils.clip_grad_norm_(trained, self.optimization.clip_norm)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimiser and the schedule of its learning rates."""
-        optimizer = self.optimization.optimizer(self.network)
+        factor = float(getattr(self.objective, "kept_lr_factor", 1.0))
+        optimizer = self.optimization.optimizer(self.network, self.kept, factor)
         max_steps = self.plan.max_steps
         schedule = LambdaLR(optimizer, lambda step: self.optimization.factor(step, max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"}}

@@ -78,34 +78,40 @@ def main(cfg: DictConfig) -> None:
             cfg.paths.output_dir = str(Path(cfg.paths.output_dir) / HydraConfig.get().sweep.subdir)
         cfg.resume = cfg.resume or signals.is_requeued()
     signals.stop_on_sigterm()
+    signals.requeue_on_sigusr1()
     began = time.time()
-    folder, words = Path(cfg.paths.output_dir), given_words()
+    folder, words, nodes = Path(cfg.paths.output_dir), given_words(), cfg.trainer.num_nodes
     try:
         spec = checked_spec(cfg, words=words, experiment=chosen("experiment"))
         if is_sweep:
             check_job_of_sweep(spec)
         train(spec)
     except (KeyboardInterrupt, SystemExit):  # Lightning's answer to Ctrl-C is SystemExit, after a checkpoint
-        line = None if cfg.dry_run else resume_line(folder, words, began)
+        signals.leave()
+        line = None if cfg.dry_run else resume_line(folder, words, began, nodes)
         status = signals.say_stopped(f"stopped; {line or 'nothing was begun, start again with the same command'}")
         raise SystemExit(signals.stop_status() or status) from None
     except WaitingForAnswers as waiting:
-        print(f"{waiting}; then {resume_line(folder, words)}", flush=True)
+        print(f"{waiting}; then {resume_line(folder, words, nodes=nodes)}", flush=True)
         raise SystemExit(signals.WAITING) from None
     except Exception as error:
         print_error(error)
-        if getattr(error, "can_resume", True) and (line := resume_line(folder, words, began)):
+        if getattr(error, "can_resume", True) and (line := resume_line(folder, words, began, nodes)):
             print(line, file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def resume_line(run: Path, words: list[str], began: float = 0.0) -> str | None:
-    """Return the line with the command that resumes the run in a folder; None if none has begun since ``began``."""
+def resume_line(run: Path, words: list[str], began: float = 0.0, nodes: int = 1) -> str | None:
+    """Return the line with the command that resumes the run in a folder; None if none has begun since ``began``.
+
+    On several nodes, srun or torchrun has to start the command again.
+    """
     record = run / "config.yaml"
     if not record.exists() or record.stat().st_mtime < began - 1:
         return None
     again = [word for word in words if not word.startswith(("paths.output_dir=", "resume="))]
-    return f"resume with: {command_line('train', [*again, override('paths.output_dir', run), 'resume=true'])}"
+    how = "resume with" if nodes == 1 else "resume on every node as before, with"
+    return f"{how}: {command_line('train', [*again, override('paths.output_dir', run), 'resume=true'])}"
 
 
 if __name__ == "__main__":

@@ -282,7 +282,7 @@ def test_labels_play_no_part(tmp_path: Path) -> None:
     assert picks == expected
 
 
-NEW = ("pixelpick", "diverse_to_uncertain", "margin_balanced", "class_balanced")
+NEW = ("pixelpick", "diverse_to_uncertain", "margin_balanced", "class_balanced", "density")
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -290,7 +290,7 @@ def test_a_run_resumes_with_the_same_picks(name: str, data_root: Path, tmp_path:
     whole, half = tmp_path / "whole", tmp_path / "half"
     results = train_here(data_root, whole, f"acquisition={name}", "budget=0.1")
     kinds = {"pixelpick": "PixelPick", "diverse_to_uncertain": "DiverseToUncertain"}
-    kinds |= {"margin_balanced": "MarginBalanced", "class_balanced": "ClassBalanced"}
+    kinds |= {"margin_balanced": "MarginBalanced", "class_balanced": "ClassBalanced", "density": "DensityToUncertain"}
     assert [one["acquisition"] for one in results["rounds"]] == [kinds[name]] * 2
     shutil.copytree(whole, half)
     for path in (half / "checkpoints").iterdir():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -62,3 +64,13 @@ def test_the_key_decides_and_large_images_are_made_small() -> None:
 def test_bad_parameters_are_refused(values: tuple[float, ...], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         ColorClusters(*values)  # type: ignore[arg-type]
+
+
+def test_k_means_holds_no_distance_by_feature() -> None:
+    points = np.random.default_rng(0).standard_normal((40, 5000))
+    tracemalloc.start()
+    k_means(points, 20, 0)
+    assert (
+        tracemalloc.get_traced_memory()[1] < 6 * points.nbytes
+    )  # the distances by feature alone have 20 times as much
+    tracemalloc.stop()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import forks
+
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
@@ -79,7 +81,7 @@ def test_a_browser_answers_a_whole_run(tmp_path: Path, mode: str) -> None:
         for number in range(2):
             asked = call("ripu.train", *words, *(["resume=true"] if number else []), cwd=tmp_path)
             assert asked.returncode == 75, asked.stderr
-            server = subprocess.Popen(
+            server = forks.start(
                 command("ripu.annotate", str(run), "--as", "ann"),
                 cwd=tmp_path,
                 env=environment(),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 import time
 
 import numpy as np
 import pytest
 
+import forks
 import trees
 from annotation import COLORS
 from ripu.annotate.journal import Answer
@@ -111,7 +111,7 @@ def test_a_run_that_exits_and_resumes_is_the_run_of_label_files(data, reference,
 def test_a_run_that_holds_goes_on_when_the_round_is_closed(data, reference, tmp_path):
     run = tmp_path / "run"
     words = tiny(data, run, *ROUNDS, "oracle=human", "oracle.wait=hold", "oracle.hold_minutes=5")
-    process = subprocess.Popen(command("ripu.train", *words), cwd=tmp_path, env=environment())
+    process = forks.start(command("ripu.train", *words), cwd=tmp_path, env=environment())
     try:
         for number in range(2):
             until = time.monotonic() + 240
@@ -134,7 +134,7 @@ def test_two_processes_wait_and_resume_together(data, tmp_path, wait):
     done = call("ripu.train", *tiny(data, truth, *rounds), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     words = [*tiny(data, run, *rounds), "oracle=human", f"oracle.wait={wait}", "oracle.hold_minutes=5"]
-    process = subprocess.Popen(command("ripu.train", *words), cwd=tmp_path, env=environment())
+    process = forks.start(command("ripu.train", *words), cwd=tmp_path, env=environment())
     try:
         if wait == "exit":
             assert process.wait(300) == 75

@@ -146,7 +146,7 @@ def test_rows_that_stand_in_two_tables_are_one_run() -> None:
 def test_a_row_on_generated_data_keeps_what_it_is_about() -> None:
     cfg = compose("experiment=table4/sconf_pa", "dataset=streets", "paths.output_dir=run")
     checked_spec(cfg)
-    assert (cfg.dataset.name, cfg.trainer.max_steps, cfg.mode.radius) == ("streets", 400, 8)
+    assert (cfg.dataset.name, cfg.trainer.max_steps, cfg.mode.radius) == ("streets", 750, 8)
     assert cfg.model._target_ == "ripu.models.smp.SmpNetwork"
     assert (cfg.objective.consistency_weight, cfg.objective.negative_weight) == (0.0, 0.0)
     assert cfg.acquisition._target_ == "ripu.acquisition.SoftmaxConfidence"

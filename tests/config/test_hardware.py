@@ -69,8 +69,9 @@ def test_the_published_head_treats_every_image_alone() -> None:
 def test_a_preset_runs(data_root: Path, tmp_path: Path) -> None:
     train_here(data_root, tmp_path / "small", "hardware=gpu11gb", "data.num_workers=0")
     train_here(data_root, tmp_path / "plain")
-    train_here(data_root, tmp_path / "large", "hardware=gpu24gb", "data.num_workers=0")
-    assert same_weights(tmp_path / "large", tmp_path / "plain")
+    for preset in PRESETS[1:]:
+        train_here(data_root, tmp_path / preset, f"hardware={preset}", "data.num_workers=0")
+        assert same_weights(tmp_path / preset, tmp_path / "plain")
     assert not same_weights(tmp_path / "small", tmp_path / "plain")
 
 
@@ -78,5 +79,5 @@ def test_the_command_line_knows_the_presets() -> None:
     from ripu.config.command_line import check_command_line
 
     assert check_command_line(["hardware=gpu24gb", "dataset=gtav"], "train", checked_spec) == []
-    with pytest.raises(ConfigError, match=r"hardware=gpu12gb is unknown.*gpu11gb, gpu24gb"):
+    with pytest.raises(ConfigError, match=r"hardware=gpu12gb is unknown.*gpu11gb, gpu24gb, gpu80gb"):
         check_command_line(["hardware=gpu12gb"], "train", checked_spec)

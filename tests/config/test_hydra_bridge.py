@@ -36,5 +36,5 @@ def test_groups_and_their_options_are_known() -> None:
     loader = ConfigLoader(config_dir())
     assert loader.is_group("mode")
     assert not loader.is_group("seed")
-    assert loader.options("mode") == ["pa", "ra"]
+    assert loader.options("mode") == ["images", "pa", "ra"]
     assert "table1/ra" in loader.options("experiment")

@@ -19,10 +19,13 @@ from ripu.run.folder import check_free
 from running import compose
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
+RECIPE = ["optimizer=sgd", "objective.class_balance=0", "ema.decay=null", "dataset.recipe.max_steps=400"]
+"""What streets learnt by at the time."""
+
 CHOICES = {
-    "first": ["dataset=streets", "mode=pa", "model=smp", "logger=wandb"],
+    "first": ["dataset=streets", "mode=pa", "model=smp", "logger=wandb", *RECIPE],
     "with-dashboards": ["dataset=gtav", "logger=wandb", "model=deeplabv2_r101"],
-    "before-the-rooms": [],
+    "before-the-rooms": RECIPE,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tool_trees
-from ripu.datasets.coco_masks import mask_of_polygon
+from ripu.datasets import coco_labels
+from ripu.datasets.coco_labels import CocoLabels
+from ripu.datasets.coco_masks import part_of_polygons, part_of_runs
 from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder
 from ripu.datasets.scenes import SceneDataset
@@ -76,11 +79,15 @@ def test_categories_by_id_may_be_merged(tmp_path: Path) -> None:
         [{"category_id": 3, "segmentation": CROWD}, {"category_id": 8, "segmentation": [box(0, 0, 2, 2)]}],
         {3: "car", 8: "truck", 44: "bottle"},
     )
-    with pytest.raises(SceneError, match=r"1 categories are not in dataset.ids: \['bottle \(44\)'\].*ignore_ids=null"):
+    with pytest.raises(
+        SceneError, match=r"has categories without a class in dataset.ids: \['bottle \(44\)'\].*ignore_ids=null"
+    ):
         load(root, ["vehicle"], ids={3: "vehicle", 8: "vehicle"})
     merged = load(root, ["vehicle"], ids={3: "vehicle", 8: "vehicle"}, ignore_ids=None)
     assert (merged.read_label(0) == 0).all()
-    with pytest.raises(SceneError, match=r"2 categories are not in dataset.classes \['car'\]"):
+    with pytest.raises(
+        SceneError, match=r"has categories without a class in dataset.classes \['car'\]: \['truck \(8\)', 'b"
+    ):
         load(root, ["car"])
     only = load(root, ["car"], ignore_ids=None).read_label(0)
     assert ((only == 0).sum(), (only == VOID).sum()) == (44, 4)
@@ -126,7 +133,7 @@ def test_what_is_missing_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     with pytest.raises(SceneError, match=r"2\.png has segments that .*labels\.json does not list: \[197121\]"):
         load_folder("val", root, **given)
     (root / "labels" / "2.png").unlink()
-    with pytest.raises(SceneError, match=r"labels/2\.png does not exist: the PNG files of .* belong into the folder"):
+    with pytest.raises(SceneError, match=r"labels/2\.png does not exist: the PNG files of .* belong in the folder"):
         load_folder("val", root, **given)
 
 
@@ -140,13 +147,29 @@ def test_what_is_missing_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         ([[0, 0, 1, 1]], "three or more points"),
         ([["a", 0, 1, 1, 2, 2]], "not a list of numbers"),
         ([[0, 0, 1e9, 0, 1, 1]], "far outside the image"),
+        ([[0, 0, 10**400, 0, 1, 1]], "not a list of numbers"),
+        ([[0, 0, float("inf"), 0, 1, 1]], "far outside the image"),
+        ([5], "three or more points"),
+        ([[[0, 0], [1, 0], [1, 1]]], "three or more points"),
+        ([None], "three or more points"),
+        ({"size": 5, "counts": [0, 48]}, "not iterable"),
+        ({"size": [6, 8], "counts": [0, 48.0]}, "do not add up"),
+        ({"size": [6, 8], "counts": [0, "48"]}, "do not add up"),
+        ({"size": [6, 8], "counts": [0, 10**400]}, "do not add up"),
+        ({"size": [6, 8], "counts": "61X"}, "cut off|do not add up|not in the text form"),
         (None, "neither polygons nor run lengths"),
+        (7, "neither polygons nor run lengths"),
     ],
 )
 def test_damaged_masks_are_named(tmp_path: Path, shape: Any, message: str) -> None:
     root = write(tmp_path, [{"category_id": 3, "segmentation": shape}], {3: "road"})
     with pytest.raises(SceneError, match=rf"labels\.json: annotation 0 of a\.png is damaged: .*{message}"):
         load(root, ["road"])
+
+
+def one_image(annotation: str = "", height: str = "6") -> str:
+    image = f'{{"id": 1, "file_name": "a.png", "height": {height}, "width": 8}}'
+    return f'{{"images": [{image}], "annotations": [{annotation}], "categories": [{{"id": 3, "name": "road"}}]}}'
 
 
 @pytest.mark.parametrize(
@@ -156,6 +179,17 @@ def test_damaged_masks_are_named(tmp_path: Path, shape: Any, message: str) -> No
         ("[]", "lacks images, annotations or categories"),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', r"is not a COCO file .*KeyError: 'file_name'"),
         ('{"images": 5, "annotations": [], "categories": []}', "is not a COCO file"),
+        ('{"images": [], "annotations": 5, "categories": [{"id": 3, "name": "road"}]}', "is not a COCO file"),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1e999, "name": "road"}]}', "is not a COCO file"),
+        ('{"images": [], "annotations": [], "categories": [{"id": [], "name": "road"}]}', "is not a COCO file"),
+        (one_image(height="1e999"), "is not a COCO file"),
+        (one_image(height="null"), "is not a COCO file"),
+        (one_image(height="0"), "a.png is 0 x 8 pixels large, which is impossible"),
+        (one_image(height="10000000000"), "which is impossible"),
+        (one_image('{"image_id": [], "category_id": 3, "segmentation": []}'), "is not a COCO file"),
+        (one_image('{"image_id": 1, "category_id": 4, "segmentation": []}'), "is not a COCO file .*KeyError: 4"),
+        (one_image('{"image_id": 1, "category_id": {}, "segmentation": []}'), "is not a COCO file"),
+        (one_image('{"image_id": 1, "segments_info": 5, "file_name": "b.png"}'), "b.png does not exist"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -174,8 +208,63 @@ def test_contradictions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match="must lie below"):
         load(root, ["road"], labels="../labels.json")
     twice = [{"id": number, "file_name": "a.png", "height": 6, "width": 8} for number in (1, 2)]
-    with pytest.raises(SceneError, match=r"two of its images are .*a\.png"):
+    with pytest.raises(SceneError, match=r"labels\.json lists .*a\.png twice; keep one entry"):
         load(write(tmp_path, [], {3: "road"}, images=twice), ["road"])
+
+
+def test_each_image_has_segments_of_its_own(tmp_path: Path) -> None:
+    root = tool_trees.write_coco(tmp_path, "panoptic")
+    given = {"images": "images/*.jpg", "classes": list(CAMVID11.class_names), "labels": "labels.json"}
+    content = json.loads((root / "labels.json").read_text())
+    names = [entry["file_name"] for entry in content["annotations"]]
+    content["annotations"][1]["file_name"] = names[0]
+    (root / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(
+        SceneError, match=rf"0\.jpg and .*1\.jpg have the same segments, .*{names[0]}; give each its own"
+    ):
+        load_folder("val", root, **given)
+    content["annotations"][1] = content["annotations"][0]
+    (root / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(SceneError, match=r"lists the segments of .*0\.jpg twice; keep one entry"):
+        load_folder("val", root, **given)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 8), st.integers(0, 2**32 - 1))
+def test_what_is_in_front_is_what_painting_from_large_to_small_leaves(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size, masks = (9, 12), []
+    segments = []
+    for number in range(count):
+        top, left = rng.integers(0, 7, 2)
+        bottom, right = top + rng.integers(1, 4), left + rng.integers(1, 4)
+        mask = np.zeros(size, dtype=bool)
+        mask[top:bottom, left:right] = True
+        masks.append(mask)
+        runs = np.diff(np.flatnonzero(np.diff(np.r_[0, mask.T.ravel(), 0])), prepend=0).tolist()
+        runs = [*runs, mask.size - sum(runs)]
+        shape: Any = {"size": list(size), "counts": runs}
+        segments.append((number, [box(left, top, right, bottom)] if number % 2 else shape))
+    expected = np.full(size, VOID)
+    for number in sorted(range(count), key=lambda number: -masks[number].sum()):  # stable
+        expected[masks[number]] = number
+    reader = CocoLabels(tuple(f"c{number}" for number in range(count)))
+    reader.images[Path("a")] = coco_labels._Image(size, Path("labels.json"), tuple(segments), is_panoptic=False)
+    np.testing.assert_array_equal(reader(Path("a")), expected)
+
+
+def test_many_instances_take_no_more_memory_than_one() -> None:
+    height, width = 4000, 6000
+    segments = [(0, [box(0, 0, width, height)])]
+    segments += [(1, [box(150 * step, 0, 150 * step + 300, height - step)]) for step in range(39)]
+    reader = CocoLabels(("road", "car"))
+    reader.images[Path("a")] = coco_labels._Image((height, width), Path("labels.json"), tuple(segments), False)
+    tracemalloc.start()
+    label = reader(Path("a"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (np.count_nonzero(label == 1), np.count_nonzero(label == 0)) == (23_888_850, 111_150)
+    assert peak < 12 * height * width
 
 
 @settings(max_examples=200, deadline=None)
@@ -186,4 +275,60 @@ def test_polygons_are_those_of_pycocotools(height: int, width: int, corners: int
     points = (rng.random((corners, 2)) * 1.4 - 0.2) * (width, height)
     polygon = (np.round(points) if whole else points).ravel().tolist()
     expected = coco.decode(coco.merge(coco.frPyObjects([polygon], height, width))).astype(bool)
-    np.testing.assert_array_equal(mask_of_polygon(polygon, (height, width)), expected)
+    part = part_of_polygons([polygon], (height, width))
+    found = np.zeros((height, width), dtype=bool)
+    if part is not None:
+        found[part.rows, part.columns] = part.mask
+    np.testing.assert_array_equal(found, expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0.0, 1.0), st.integers(0, 2**32 - 1))
+def test_runs_are_a_mask_in_the_box_around_it(height: int, width: int, share: float, seed: int) -> None:
+    expected = np.random.default_rng(seed).random((height, width)) < share**3
+    edges = np.flatnonzero(np.diff(np.r_[0, expected.T.ravel(), 0]))
+    runs = np.diff(np.r_[0, edges, expected.size]).tolist()
+    part = part_of_runs(runs, (height, width))
+    assert (part is None) == (not expected.any())
+    if part is not None:
+        found = np.zeros((height, width), dtype=bool)
+        found[part.rows, part.columns] = part.mask
+        np.testing.assert_array_equal(found, expected)
+        rows, columns = np.nonzero(expected)
+        assert (part.columns.start, part.columns.stop) == (columns.min(), columns.max() + 1)
+        assert part.rows.start <= rows.min()
+        assert part.rows.stop > rows.max()
+
+
+def test_many_small_instances_are_painted_inside_their_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The literal painting of whole frames, by size; and no array as large as the frame for an instance."""
+    rng = np.random.default_rng(0)
+    size, shapes, masks = (256, 512), [], []
+    for number in range(200):
+        top, left = rng.integers(0, 240), rng.integers(0, 490)
+        bottom, right = top + rng.integers(3, 16), left + rng.integers(3, 20)
+        mask = np.zeros(size, dtype=bool)
+        mask[top:bottom, left:right] = True
+        edges = np.flatnonzero(np.diff(np.r_[0, mask.T.ravel(), 0]))
+        runs = np.diff(np.r_[0, edges, mask.size]).tolist()
+        shapes.append([box(left, top, right, bottom)] if number % 2 else {"size": list(size), "counts": runs})
+        masks.append(mask)
+    expected = np.full(size, VOID)
+    for number in sorted(range(200), key=lambda number: -masks[number].sum()):  # stable
+        expected[masks[number]] = number
+    largest: list[int] = []
+    paint = coco_labels._part
+
+    def painted(shape: Any, size: tuple[int, int]) -> Any:
+        part = paint(shape, size)
+        assert part is not None
+        largest.append(part.mask.size)
+        return part
+
+    monkeypatch.setattr(coco_labels, "_part", painted)
+    reader = CocoLabels(tuple(f"c{number}" for number in range(200)))
+    segments = tuple(enumerate(shapes))
+    reader.images[Path("a")] = coco_labels._Image(size, Path("labels.json"), segments, is_panoptic=False)
+    np.testing.assert_array_equal(reader(Path("a")), expected)
+    assert len(largest) == 200
+    assert max(largest) <= 16 * 20

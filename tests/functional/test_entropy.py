@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import equations
-from ripu.functional import entropy_and_label, map_pixels, pixel_entropy, pixels
+from ripu.functional import (
+    NonFiniteLogitsError,
+    entropy_and_label,
+    map_confidence_and_label,
+    map_pixels,
+    mean_of_views,
+    pixel_entropy,
+    pixels,
+)
 from ripu.functional.pixels import map_on_device
 
 
@@ -194,3 +202,37 @@ def test_empty_batch() -> None:
 def test_cuda_matches_cpu() -> None:
     logits = torch.randn(2, 19, 50, 60) * 5
     torch.testing.assert_close(pixel_entropy(logits.cuda()).cpu(), pixel_entropy(logits), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("num_views", [1, 2, 3])
+@pytest.mark.parametrize("num_classes", [1, 4, 19, 300])
+def test_confidence_is_the_largest_mean_probability(num_views: int, num_classes: int) -> None:
+    logits = torch.randn(2, num_views * num_classes, 5, 6, generator=torch.Generator().manual_seed(0)) * 3
+    confidence, label = map_confidence_and_label(logits, (11, 9), num_views)
+    sized = torch.nn.functional.interpolate(logits.double(), (11, 9), mode="bilinear", align_corners=True)
+    probs = sized.view(2, num_views, num_classes, 11, 9).softmax(dim=2).mean(dim=1)
+    assert label.dtype == (torch.uint8 if num_classes <= 255 else torch.int32)
+    torch.testing.assert_close(confidence.double(), probs.amax(dim=1), atol=2e-6, rtol=0)
+    torch.testing.assert_close(label.long(), probs.argmax(dim=1))
+
+
+def test_both_kernels_predict_the_same_labels_of_several_views() -> None:
+    logits = torch.randn(1, 2 * 19, 60, 70, generator=torch.Generator().manual_seed(0)) * 1e-6  # almost ties
+    _, label = map_confidence_and_label(logits, (60, 70), 2)
+    assert torch.equal(label[0], entropy_and_label(mean_of_views(logits[0].clone(), 2))[1])
+
+
+def test_of_equal_probabilities_the_first_is_predicted() -> None:
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[:, 0, 0] = -1.0
+    _, label = map_confidence_and_label(logits, (2, 2))
+    assert label.tolist() == [[[1, 1], [0, 0]]]
+    _, label = map_confidence_and_label(logits.repeat(1, 2, 1, 1), (2, 2), 2)
+    assert label.tolist() == [[[1, 1], [0, 0]]]
+
+
+def test_predictions_of_broken_logits_are_refused() -> None:
+    logits = torch.zeros(3, 2, 4, 4)
+    logits[1, 0, 2, 2] = math.nan
+    with pytest.raises(NonFiniteLogitsError, match=r"position\(s\) \[1\]"):
+        map_confidence_and_label(logits, (8, 8))

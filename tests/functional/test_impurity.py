@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from reference import equations
-from ripu.functional import region_impurity, window_count
+from ripu.functional import region_impurity, window_count, window_table
 
 
 def blobs(height: int, width: int, num_classes: int, seed: int) -> torch.Tensor:
@@ -52,6 +52,22 @@ def test_matches_cumulative_sums_on_larger_maps(size: tuple[int, int], radius: i
     label = blobs(*size, 19, radius) if kind == "blobs" else torch.randint(19, (1, *size))
     got = region_impurity(label, 19, radius)
     torch.testing.assert_close(got.double(), dense_impurity(label, 19, radius), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2, 8, 33, 200])
+@pytest.mark.parametrize("num_classes", [1, 2, 19, 300])
+def test_constant_labels_have_no_impurity_at_all(num_classes: int, radius: int) -> None:
+    for label in {0, num_classes - 1}:
+        assert (region_impurity(torch.full((2, 35, 131), label), num_classes, radius) == 0.0).all()
+
+
+def test_tables_are_shared_by_maps_with_the_same_counts() -> None:
+    device = torch.device("cpu")
+    table = window_table((40, 50), 19, 2, device)
+    assert window_table((64, 32), 7, 2, device) is table  # 25 pixels in both
+    np.testing.assert_allclose(table[1:], np.arange(1, 26) * np.log(np.arange(1, 26)), rtol=1e-6)
+    assert table[0] == 0.0
+    assert window_table((40, 50), 19, 1, device) is window_table((64, 32), 19, 1, device)
 
 
 @pytest.mark.parametrize("num_classes", [255, 256, 300])

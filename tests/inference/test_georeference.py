@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,18 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from ripu.datasets.georeference import read_georeference
+from ripu.datasets import georeference, tiff_pages
+from ripu.datasets.errors import SceneError
+from ripu.datasets.georeference import Georeference, read_georeference
+from ripu.datasets.image_files import ImageReader
+from ripu.datasets.image_rows import open_rows
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.inference import photo_prediction
+from ripu.inference.image_writers import JpegWriter
+from ripu.inference.input_images import Finished
+from ripu.inference.results import KINDS as SUFFIXES
+from ripu.inference.results import Painter, ResultFiles, Strip
+from ripu.io.writing import AtomicFile
 from ripu.predict import predict
 from running import compose, untrained_checkpoint
 
@@ -23,6 +35,7 @@ from rasterio.control import GroundControlPoint  # noqa: E402
 from rasterio.transform import Affine  # noqa: E402
 
 PLACE = Affine(0.5, 0.1, 412_345.25, 0.1, -0.5, 5_654_321.75)  # turned, so that a tiepoint and a scale do not do
+OPACITY = 0.7
 KINDS = "write=[labelIds,trainIds,color,overlay,uncertainty]"
 
 
@@ -62,7 +75,7 @@ def test_results_lie_where_the_image_does(
 ) -> None:
     write_geo(tmp_path / "a.tif", picture(), bigtiff=bigtiff)
     Image.fromarray(picture()).save(tmp_path / "b.png")
-    assert run(checkpoint, tmp_path / "a.tif", tmp_path / "geo", KINDS, *options)["done"] == 1
+    assert run(checkpoint, tmp_path / "a.tif", tmp_path / "geo", KINDS, f"opacity={OPACITY}", *options)["done"] == 1
     assert run(checkpoint, tmp_path / "b.png", tmp_path / "plain", KINDS, *options)["done"] == 1
     found = {path.relative_to(tmp_path / "geo").as_posix() for path in (tmp_path / "geo").rglob("a.*")}
     assert found == {f"{kind}/a.tif" for kind in ("labelIds", "trainIds", "color", "overlay", "uncertainty")}
@@ -86,8 +99,10 @@ def test_results_lie_where_the_image_does(
             elif name.startswith("color"):
                 np.testing.assert_array_equal(np.moveaxis(bands, 0, 2), read(tmp_path / "plain" / "color" / "b.png"))
             else:
-                overlay = read(tmp_path / "plain" / "overlay" / "b.jpg").astype(int)
-                assert np.abs(np.moveaxis(bands, 0, 2) - overlay).mean() < 12  # what JPEG leaves
+                with rasterio.open(tmp_path / "geo" / "color" / "a.tif") as file:
+                    colors = file.read()
+                mixed = np.rint(np.moveaxis(picture(), 2, 0) * (1 - OPACITY) + colors * OPACITY)
+                np.testing.assert_array_equal(bands, mixed)
 
 
 @pytest.mark.parametrize("mark", ["nodata", "alpha", "nan"])
@@ -117,6 +132,135 @@ def test_pixels_without_data_have_no_class(
         np.testing.assert_array_equal(np.isnan(file.read(1)), hole)
     with rasterio.open(tmp_path / "out" / "color" / "a.tif") as file:
         assert not file.read()[:, hole].any()
+
+
+def grey(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return values[..., :1]
+
+
+DECODED: dict[str, tuple[Callable[[NDArray[np.uint8]], NDArray[Any]], dict[str, Any]]] = {
+    # what makes an image of colours 1..255 the values of a file, and the options of that file
+    "a palette": (lambda values: grey(values) % 16 + 1, {"photometric": "PALETTE"}),
+    "16 values": (lambda values: grey(values) % 15 + 1, {"NBITS": 4}),
+    "black and white": (lambda values: np.ones_like(grey(values)), {"NBITS": 1}),
+    "0 is white": (grey, {"photometric": "MINISWHITE"}),
+    "0 is white, 16 values": (lambda values: grey(values) % 15 + 1, {"NBITS": 4, "photometric": "MINISWHITE"}),
+    "grey": (grey, {}),
+    "colour": (lambda values: values, {"photometric": "RGB"}),
+    "16 bits": (lambda values: grey(values) * np.uint16(200), {}),
+    "big-endian": (lambda values: grey(values) * np.uint16(200), {"ENDIANNESS": "BIG"}),
+    "floats": (lambda values: grey(values) / np.float32(255), {}),
+    "four bands of 16 bits": (lambda values: values[..., [0, 1, 2, 0]] * np.uint16(200), {}),
+    "grey and a band of no meaning": (lambda values: values[..., :2], {}),
+}
+
+
+@pytest.mark.parametrize("form", DECODED)
+@pytest.mark.parametrize("strips", [False, True])
+def test_values_without_data_of_images_that_are_decoded_whole(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, strips: bool
+) -> None:
+    monkeypatch.setattr(tiff_pages.TiffWindows, "is_possible", lambda self: False)
+    monkeypatch.setattr(photo_prediction, "_WHOLE_PIXELS", 0 if strips else 2**24)
+    change, options = DECODED[form]
+    values = change(np.clip(picture(), 1, 254))
+    hole = np.zeros(values.shape[:2], dtype=bool)
+    hole[20:40, 30:90] = True
+    values[hole] = 0
+    write_geo(tmp_path / "a.tif", values, nodata=0, **options)
+    assert run(checkpoint, tmp_path / "a.tif", tmp_path / "out", KINDS)["done"] == 1
+    with rasterio.open(tmp_path / "out" / "labelIds" / "a.tif") as file:
+        np.testing.assert_array_equal(file.read(1) == 255, hole)
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize("kind", ["YES", "PREMULTIPLIED", "NO"])
+@pytest.mark.parametrize("windows", [False, True])
+def test_transparency_of_images_that_are_decoded_whole(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bands: int, kind: str, windows: bool
+) -> None:
+    if not windows:
+        monkeypatch.setattr(tiff_pages.TiffWindows, "is_possible", lambda self: False)
+    values = np.clip(picture(), 1, 254)[..., :bands]
+    hole = np.zeros(values.shape[:2], dtype=bool)
+    hole[20:40, 30:90] = True
+    values = np.dstack([values, np.where(hole, 0, 255).astype(np.uint8)])
+    write_geo(tmp_path / "a.tif", values, photometric="RGB" if bands == 3 else "MINISBLACK", ALPHA=kind)
+    with open_rows(tmp_path / "a.tif", ImageReader()) as rows:
+        assert rows.is_decoded == (not windows or kind == "PREMULTIPLIED")
+        np.testing.assert_array_equal(rows(0, 150)[~hole], np.repeat(values, 3, 2)[~hole][:, : 3 * bands : bands])
+    assert run(checkpoint, tmp_path / "a.tif", tmp_path / "out", KINDS)["done"] == 1
+    with rasterio.open(tmp_path / "out" / "labelIds" / "a.tif") as file:
+        np.testing.assert_array_equal(file.read(1) == 255, hole & (kind != "NO"))
+
+
+@pytest.mark.parametrize("form", ["tiles", "one strip", "without compression"])
+def test_a_mask_inside_the_file_says_where_there_are_no_data(checkpoint: Path, tmp_path: Path, form: str) -> None:
+    hole = np.zeros((150, 131), dtype=bool)  # rows of bits end within a byte
+    hole[20:40, 30:91] = True
+    options = {
+        "tiles": {"compress": "jpeg", "photometric": "YCBCR"},
+        "one strip": {"tiled": False, "blockysize": 150},
+        "without compression": {"tiled": False, "blockysize": 7, "compress": None},
+    }[form]
+    profile: dict[str, Any] = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 150, "width": 131}
+    profile |= {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate", **options}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        with rasterio.open(tmp_path / "a.tif", "w", crs="EPSG:25833", transform=PLACE, **profile) as file:
+            file.write(np.moveaxis(np.clip(picture(150, 131), 1, 255), 2, 0))
+            file.write_mask(~hole)
+        with rasterio.open(tmp_path / "a.tif", "r+") as file:
+            file.build_overviews([2])  # whose masks are not meant
+    for name, words in (("whole", ()), ("strips", ("scale=1", "tile=[48,64]"))):
+        assert run(checkpoint, tmp_path / "a.tif", tmp_path / name, KINDS, *words)["done"] == 1
+        with rasterio.open(tmp_path / name / "labelIds" / "a.tif") as file:
+            np.testing.assert_array_equal(file.read(1) == 255, hole)
+        with rasterio.open(tmp_path / name / "uncertainty" / "a.tif") as file:
+            np.testing.assert_array_equal(np.isnan(file.read(1)), hole)
+
+
+def test_a_mask_that_is_decoded_whole_has_the_limit_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hole = np.zeros((70, 64), dtype=bool)
+    hole[:20] = True
+    profile: dict[str, Any] = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 70, "width": 64}
+    for name, more in {"tiles": {"tiled": True, "compress": "deflate"}, "rows": {"blockysize": 7}}.items():
+        sides = {"blockxsize": 64, "blockysize": 64} if name == "tiles" else {}
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(tmp_path / f"{name}.tif", "w", **profile, **more, **sides) as file,
+        ):
+            file.write(np.moveaxis(picture(70, 64), 2, 0))
+            file.write_mask(~hole)
+    for name, most in (("tiles", 1), ("rows", 70 * 64)):
+        with open_rows(tmp_path / f"{name}.tif", ImageReader(most_pixels=most)) as rows:
+            assert rows.mask is rows.mask
+            assert rows.mask is not None
+            np.testing.assert_array_equal(rows.mask.missing(10, 40), hole[10:40])
+    monkeypatch.setattr(tiff_pages, "_LONGEST_SEGMENT", 1)  # every strip is a long one
+    with open_rows(tmp_path / "rows.tif", ImageReader(most_pixels=70 * 64)) as rows:
+        assert rows.mask is not None
+        np.testing.assert_array_equal(rows.mask.missing(10, 40), hole[10:40])
+    with open_rows(tmp_path / "rows.tif", ImageReader(most_pixels=70 * 64 - 1)) as rows:
+        assert rows(0, 70).shape == (70, 64, 3)  # read in parts
+        assert rows.mask is not None
+        with pytest.raises(SceneError, match=r"rows\.tif: its mask has 64 x 70 pixels .* larger max_pixels"):
+            rows.mask.missing(0, 1)
+
+
+def test_a_file_that_tifffile_opens_but_cannot_read_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8), np.uint8))
+    assert tiff_pages.open_mask(tmp_path / "a.tif", 1) is None
+    (tmp_path / "b.tif").write_bytes(b"II*\0" + bytes(3))
+    assert tiff_pages.open_mask(tmp_path / "b.tif", 1) is None
+
+    class WithoutPages(tifffile.TiffFile):
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            self.pages = []
+
+    monkeypatch.setattr(tifffile, "TiffFile", WithoutPages)
+    with pytest.raises(OSError, match="index out of range"):
+        tiff_pages.open_mask(tmp_path / "a.tif", 1)
 
 
 def test_control_points_are_kept(checkpoint: Path, tmp_path: Path) -> None:
@@ -162,14 +306,212 @@ def test_a_place_and_an_orientation_contradict_each_other(checkpoint: Path, tmp_
     assert "has a georeference, and an orientation" in found["a.tif"]
 
 
-def test_metadata_with_entities_is_refused(tmp_path: Path) -> None:
+WORLD = "0.5\n0.1\n0.1\n-0.5\n412345.55\n5654321.55\n"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+@pytest.mark.parametrize("turn", [1, 3, 6])
+def test_a_world_file_and_an_orientation_contradict_each_other(
+    checkpoint: Path, tmp_path: Path, name: str, turn: int
+) -> None:
+    exif = Image.Exif()
+    exif[274] = turn
+    Image.fromarray(picture()).save(tmp_path / name, exif=exif)
+    assert run(checkpoint, tmp_path / name, tmp_path / "turned")["done"] == 1  # without a place, it is turned
+    (tmp_path / "a.wld").write_text(WORLD)
+    found = run(checkpoint, tmp_path / name, tmp_path / "out")
+    assert found["done"] == (turn == 1)
+    if turn > 1:
+        assert f"has a georeference, and an orientation that asks viewers to turn it (EXIF {turn})" in str(found)
+        assert list((tmp_path / "out").rglob("a.*")) == []
+
+
+PLACED = "<PAMDataset><SRS>EPSG:25833</SRS><Metadata>{}</Metadata></PAMDataset>"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.png.aux.xml", b"<!DOCTYPE x [<!ENTITY a 'b'>]><PAMDataset><SRS>&a;</SRS></PAMDataset>", "a document type"),
+        ("a.png.aux.xml", "<?xml version='1.0' encoding='utf-16'?><!DOCTYPE x><a/>".encode("utf-16"), "document type"),
+        ("a.png.aux.xml", b"<PAMDataset><SRS>", "it is not XML"),
+        ("a.png.aux.xml", b"<?xml version='1.0' encoding='nonsense'?><a/>", "it is not XML"),
+        ("a.png.aux.xml", b"<PAMDataset><SRS>" + b"<a>" * 5000 + b"</a>" * 5000 + b"</SRS></PAMDataset>", "deeply"),
+        ("a.png.aux.xml", b" " * (1 << 22) + b"<PAMDataset/>", "has 4194317 bytes, more than 4194304"),
+        ("a.pgw", None, "is not a regular file"),
+    ],
+)
+def test_a_bad_file_beside_an_image_is_named_in_one_line(
+    checkpoint: Path, tmp_path: Path, name: str, content: bytes | None, says: str
+) -> None:
     Image.fromarray(picture()).save(tmp_path / "a.png")
-    (tmp_path / "a.png.aux.xml").write_text("<!DOCTYPE x [<!ENTITY a 'b'>]><PAMDataset><SRS>&a;</SRS></PAMDataset>")
-    with pytest.raises(ValueError, match=r"a\.png\.aux\.xml has declarations"):
+    if content is None:
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(SceneError, match=rf"^{tmp_path}/{name} .*{says}.*(correct it, or remove it)$") as caught:
         read_georeference(tmp_path / "a.png")
-    (tmp_path / "a.png.aux.xml").write_text("<PAMDataset><SRS>")
-    with pytest.raises(ValueError, match=r"a\.png\.aux\.xml cannot be read"):
+    assert "\n" not in str(caught.value)
+    found = run(checkpoint, tmp_path / "a.png", tmp_path / "out")
+    assert found["unreadable"] == {"a.png": str(caught.value)}
+
+
+def test_an_unreadable_file_beside_an_image_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (tmp_path / "a.pgw").write_text(WORLD)
+
+    def refuse(path: Path, most_bytes: int) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(georeference, "open_regular", refuse)
+    with pytest.raises(
+        SceneError, match=r"a\.pgw cannot be read \(Permission denied\); make it readable, or remove it$"
+    ):
         read_georeference(tmp_path / "a.png")
+
+
+def test_what_lies_beside_an_image_by_accident_is_no_place(tmp_path: Path) -> None:
+    name = "a" * 245 + ".png"  # no longer names fit on the disk
+    Image.fromarray(picture()).save(tmp_path / name)
+    assert read_georeference(tmp_path / name) is None
+    Image.fromarray(picture()).save(tmp_path / "b.png")
+    (tmp_path / "b.pgw").mkdir()
+    (tmp_path / "b.png.aux.xml").symlink_to(tmp_path / "nothing")
+    assert read_georeference(tmp_path / "b.png") is None
+
+
+def test_comments_and_text_as_it_is_do_no_harm(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (tmp_path / "a.png.aux.xml").write_text(PLACED.format("<!-- a --><MDI><![CDATA[<b>]]></MDI>"))
+    place = read_georeference(tmp_path / "a.png")
+    assert place is not None
+    assert place.files["aux.xml"] == b"<PAMDataset><SRS>EPSG:25833</SRS></PAMDataset>"
+
+
+def test_an_image_is_predicted_again_if_its_place_changes(checkpoint: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    Image.fromarray(picture()).save(source / "a.png")
+    Image.fromarray(picture()).save(source / "b.png")
+
+    def predicted(*extra: str) -> tuple[int, set[str]]:
+        found = run(checkpoint, source, out, "write=[labelIds]", *extra)
+        assert found["done"] + found["skipped"] == 2
+        return found["done"], {path.name for path in (out / "labelIds").iterdir()} - {"a.png", "b.png"}
+
+    assert predicted() == (2, set())
+    (source / "a.pgw").write_text(WORLD)
+    (source / "a.prj").write_text("PROJCS[]")
+    assert predicted() == (1, {"a.pgw", "a.prj"})
+    assert predicted() == (0, {"a.pgw", "a.prj"})
+    (source / "a.pgw").write_text(WORLD.replace("0.5", "0.25"))
+    assert predicted() == (1, {"a.pgw", "a.prj"})
+    assert (out / "labelIds" / "a.pgw").read_text() == WORLD.replace("0.5", "0.25")
+    (out / "labelIds" / "a.prj").unlink()
+    assert predicted() == (1, {"a.pgw", "a.prj"})
+    (source / "a.prj").unlink()
+    assert predicted() == (1, {"a.pgw"})
+    (source / "a.pgw").unlink()
+    (out / "labelIds" / "b.pgw").write_text("of somebody else")
+    assert predicted() == (1, {"b.pgw"})
+    assert predicted("overwrite=true") == (2, {"b.pgw"})
+
+
+def test_a_tiff_that_loses_its_place_leaves_no_old_results(checkpoint: Path, tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.tif")
+    (tmp_path / "a.tfw").write_text(WORLD)
+
+    def predicted(*extra: str) -> set[str]:
+        assert run(checkpoint, tmp_path / "a.tif", tmp_path / "out", "write=[labelIds]", *extra)["done"] == 1
+        return {path.name for path in (tmp_path / "out" / "labelIds").iterdir()}
+
+    assert predicted() == {"a.tif", "a.tfw"}
+    (tmp_path / "a.tfw").rename(tmp_path / "kept")
+    assert predicted() == {"a.png"}
+    (tmp_path / "kept").rename(tmp_path / "a.tfw")
+    assert predicted("overwrite=true") == {"a.tif", "a.tfw"}
+
+
+def test_further_kinds_are_made_and_none_is_of_an_earlier_image(checkpoint: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(picture()).save(source / name)
+
+    def done(kinds: str) -> int:
+        return run(checkpoint, source, out, f"write=[{kinds}]")["done"]
+
+    (out / "color").mkdir(parents=True)
+    (out / "color" / "a.png").write_text("cut off")  # a prediction was interrupted before it could record it
+    assert done("labelIds") == 2
+    assert done("labelIds,color") == 2
+    assert read(out / "color" / "a.png").shape == picture().shape
+    assert [done(kinds) for kinds in ("labelIds", "color", "labelIds,color")] == [0, 0, 0]
+    assert [done(kinds) for kinds in ("uncertainty", "labelIds")] == [2, 0]
+    Image.fromarray(picture()[::-1]).save(source / "a.png")
+    assert done("labelIds") == 1
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*.png")} - {"legend.png"}
+    assert left == {"labelIds/a.png", "labelIds/b.png", "color/b.png", "uncertainty/b.png"}
+    assert done("labelIds,color") == 1
+
+
+def test_an_interrupted_overwrite_is_made_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in "abc":
+        Image.fromarray(picture()).save(source / f"{name}.png")
+    (source / "c.pgw").write_text(WORLD)
+    assert run(checkpoint, source, out)["done"] == 3
+    add = Finished.add
+
+    def interrupted(self: Finished, entry: dict[str, Any], kinds: Any) -> None:
+        add(self, entry, kinds)
+        raise KeyboardInterrupt
+
+    (source / "c.pgw").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Finished, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(checkpoint, source, out, "overwrite=true", "flip=true")
+    assert (out / "labelIds" / "c.pgw").exists()
+    found = run(checkpoint, source, out, "flip=true")
+    assert (found["done"], found["skipped"]) == (2, 1)
+    assert not (out / "labelIds" / "c.pgw").exists()
+    assert run(checkpoint, source, out, "flip=true")["skipped"] == 3
+
+
+def test_a_link_to_nothing_is_skipped(checkpoint: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(picture()).save(source / "a.png")
+    (source / "b.png").symlink_to(tmp_path / "nothing")
+    found = run(checkpoint, source, tmp_path / "out")
+    assert found["done"] == 1
+    assert "b.png does not exist" in found["unreadable"]["b.png"]
+
+
+@pytest.mark.parametrize("fault", ["the last writer", "a file beside"])
+def test_a_fault_at_the_end_leaves_no_result_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    files = {kind: tmp_path / kind / f"a{SUFFIXES[kind]}" for kind in ("labelIds", "color", "overlay")}
+    place = Georeference(is_tiff=False, files={"world": b"0", "prj": b"1"})
+    label = np.zeros((4, 5), dtype=np.uint8)
+    with ResultFiles(files, (4, 5), Painter(CAMVID11, 0.5), place) as results:
+        results.write(Strip(label, np.zeros((4, 5), dtype=np.float32), np.zeros((4, 5, 3), dtype=np.uint8)))
+        if fault == "the last writer":
+            monkeypatch.setattr(JpegWriter, "finish", full)
+        else:
+            write = AtomicFile.write
+            monkeypatch.setattr(AtomicFile, "write", lambda self, data: full() if data == b"1" else write(self, data))
+        with pytest.raises(OSError, match="No space left"):
+            results.publish()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_an_image_without_a_place_has_none(tmp_path: Path) -> None:

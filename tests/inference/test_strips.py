@@ -217,19 +217,21 @@ def test_large_tiffs_are_big_tiffs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 _MEASURED = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from running import compose
 from ripu.predict import predict
 assert predict(compose(*sys.argv[1:], config_name="predict"))["done"] == 1
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+status = Path("/proc/self/status").read_text()  # ru_maxrss would begin with the peak of the process of the tests
+print(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1])
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".tif", ".png"])
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg"])
 def test_memory_does_not_grow_with_the_height(checkpoint: Path, tmp_path: Path, suffix: str) -> None:
     peaks = {}
-    for rows in (1500, 3000, 12_000):
+    for rows in (64, 1500, 3000, 12_000):
         path = tmp_path / f"{rows}{suffix}"
         if suffix == ".tif":
             tifffile.imwrite(path, picture(rows, 1000), photometric="rgb", tile=(256, 256), compression="zlib")
@@ -245,4 +247,6 @@ def test_memory_does_not_grow_with_the_height(checkpoint: Path, tmp_path: Path, 
             check=True,
         )
         peaks[rows] = int(done.stdout.split()[-1])
-    assert max(peaks.values()) < 1.05 * min(peaks.values()), peaks
+    print(f"\n| {suffix} |", " | ".join(f"{peak * 1024 / 1e6:.0f}" for peak in peaks.values()), "|")  # docs/running.md
+    decoded = 4 * 1000 * 12_000 / 1024 if suffix == ".jpg" else 0  # held whole
+    assert max(peaks.values()) < 1.05 * peaks[1500] + decoded, peaks

@@ -148,6 +148,35 @@ def test_help_comes_without_the_slow_libraries(name: str, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("paths.output_dir=ann", "+paths.beginnings=ann", "++start.run=ann", "start.labels='ann {class}'"),
+        *("data.cache=ann", "model.checkpoint=ann", "model.weights=ann.pth", "+dataset.root=ann"),
+        *("dataset.source.images=ann", "'dataset.target={images: ann}'", "dataset.val.labels=[ann]"),
+        *("'paths={output_dir: ann}'", "'+dataset={root:ann}'", "'start={ann: 1}'", "--config-path=ann"),
+        *("dataset.static_mask=ann.png", "hydra.run.dir=ann", "hydra.searchpath=[file://ann]", "logger.name=a/ann"),
+        *("--config-dir ann", "-cd ann", "--config-path ann", "-cp ann", "--config-dir=ann", "/home/ann", "'C:\\ann'"),
+    ],
+)
+def test_no_command_tells_a_folder(word: str) -> None:
+    found = console.without_folders(f"python -m ripu.train seed=1 {word} mode=ra")
+    assert "ann" not in found
+    assert found.startswith("python -m ripu.train seed=1 ")
+    assert found.endswith("... mode=ra")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("experiment=table1/ra", "hydra/launcher=joblib", "dataset.classes=[a,b]", "-m", "+a=1"),
+        *("--config-name=replay", "--config-name replay", "optimizer.name=a{b}"),
+    ],
+)
+def test_what_is_no_folder_stays(word: str) -> None:
+    assert console.without_folders(f"python -m ripu.train {word}") == f"python -m ripu.train {word}"
+
+
 @pytest.mark.slow
 def test_a_run_on_a_real_terminal(data_root: Path, tmp_path: Path) -> None:
     """The command in a pseudo terminal: a bar while it works, nothing of the libraries, a summary at the end."""

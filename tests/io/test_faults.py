@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+import forks
 from ripu.io.errors import line_of
 from ripu.io.writing import WriteError
 from ripu.labelstore import LabelStore
@@ -339,9 +340,9 @@ def test_ctrl_c_stops_cleanly_at_any_moment(
 ) -> None:
     """A real process is sent the signal that a terminal sends, at a named place of its work."""
     run = tmp_path / "run"
-    process = subprocess.run(
+    process = forks.run(
         command("interrupted", moment, *tiny(data_root, run, *ROUNDS)),
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False,
+        cwd=tmp_path, env=environment(), text=True, timeout=300, fresh=moment == "imports",
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background jobs ignore it
     )  # fmt: skip
     assert process.returncode == 130, process.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ripu.io.reading import UntrustedError, read_array, read_arrays, read_json, read_yaml
+from ripu.io.reading import UntrustedError, parse_xml, read_array, read_arrays, read_json, read_yaml
 
 FORM = {"ids": ("integer", 2), "largest": ("number", 0)}
 IDS = np.arange(12, dtype=np.uint8).reshape(3, 4)
@@ -169,3 +170,38 @@ def test_yaml_that_is_none_is_named(text: bytes, tmp_path: Path) -> None:
     with pytest.raises(UntrustedError, match=r"a\.yaml (is not YAML|refers to parts of itself)") as caught:
         read_yaml(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", None])
+@pytest.mark.parametrize("use", ["<x>&a9;</x>", "<x a='&a9;'/>", "<x/>"])
+@pytest.mark.parametrize("before", ["", "<!-- a --><?b c?>"])
+def test_xml_with_a_document_type_is_refused_before_any_entity(encoding: str | None, use: str, before: str) -> None:
+    """``a9`` has two gigabytes."""
+    laughs = "".join(f"<!ENTITY a{n} '{f'&a{n - 1};' * 10}'>" for n in range(1, 10))
+    head = "" if encoding is None else f"<?xml version='1.0' encoding='{encoding}'?>"
+    bomb = f"{head}{before}<!DOCTYPE x [<!ENTITY a0 'ha'>{laughs}<!ATTLIST x b CDATA '&a9;'>]>{use}"
+    tracemalloc.start()
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="declares a document type or an entity"):
+        parse_xml(bomb if encoding is None else bomb.encode(encoding))
+    assert time.monotonic() - began < 1.0
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_what_looks_like_a_declaration_behind_the_first_element_is_not_xml() -> None:
+    with pytest.raises(ValueError, match="it is not XML"):
+        parse_xml("<a><!DOCTYPE x [<!ENTITY b 'c'>]>&b;</a>")
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"<a>", b"<a></b>", b"\xff", b"<a>&b;</a>", b"<?xml version='1.0' encoding='none'?><a/>", "\ud800"]
+)
+def test_xml_that_is_none_is_named(text: bytes | str) -> None:
+    with pytest.raises(ValueError, match="it is not XML"):
+        parse_xml(text)
+
+
+def test_xml_is_read() -> None:
+    root = parse_xml(b"<a b='1'><!-- <!DOCTYPE> --><![CDATA[<!DOCTYPE>]]></a>")
+    assert (root.tag, root.attrib, root.text) == ("a", {"b": "1"}, "<!DOCTYPE>")

@@ -616,7 +616,7 @@ def test_damage_in_one_image_leaves_the_others_readable(tmp_path: Path) -> None:
     name = store.log.rounds[0].file.name
     row = RecordFile(folder / name)._rows[0]
     data = bytearray((folder / name).read_bytes())
-    data[row[0]] ^= 1
+    data[row["offset"]] ^= 1
     (folder / name).write_bytes(data)
     with pytest.raises(CorruptStoreError, match=f"{name}: the record of image number 0"):
         store.revealed_label(A)

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ripu.loading.order import PhaseSampler, ShuffledStream, seed_of
+from ripu.loading.order import AlternatingStream, PhaseSampler, ShuffledStream, seed_of
 
 
 @settings(max_examples=30, deadline=None)
@@ -81,3 +82,20 @@ def test_seeds_are_63_bit_and_depend_on_every_part() -> None:
     assert len(set(seeds)) == len(keys)
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seeds == [seed_of(*key) for key in keys]
+
+
+@pytest.mark.parametrize(("batch_size", "world_size"), [(1, 1), (1, 2), (2, 1), (2, 2), (3, 2), (1, 3)])
+def test_every_rank_reads_images_of_both_kinds_in_turn(batch_size: int, world_size: int) -> None:
+    some = (70, 80, 90)
+    stream = AlternatingStream(some, ShuffledStream(3, 0), ShuffledStream(50, 1), batch_size * world_size)
+    of_ranks = [
+        [index for _, index in PhaseSampler(stream, (0, 12), batch_size=batch_size, rank=rank, world_size=world_size)]
+        for rank in range(world_size)
+    ]
+    for indices in of_ranks:
+        assert sum(index in some for index in indices) == len(indices) // 2
+        for first in range(0, len(indices), 2):
+            assert sum(index in some for index in indices[first : first + 2]) == 1
+    every = [stream[position] for position in range(12 * batch_size * world_size)]
+    assert [index for index in every if index in some][:3] == [some[ShuffledStream(3, 0)[at]] for at in range(3)]
+    assert len({index for index in every if index not in some}) == min(50, len(every) // 2)

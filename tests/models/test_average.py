@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ripu.models.average import MovingAverage, averaged_weights
+from ripu.models.average import MovingAverage, averaged_weights, statistics_of
 from ripu.models.checkpoints import load_weights
 from ripu.run.restore import restore
+from ripu.training.step_failure import StepGuard
 from running import ROUNDS, spec, tiny, train_here, weights
 from tiny import TinyNetwork
 
@@ -29,11 +31,64 @@ def test_the_average_is_its_formula() -> None:
         kept = min(0.6, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             new = value.double().numpy()
-            wanted[name] = new if name.endswith("tracked") else kept * wanted[name] + (1 - kept) * new
+            is_copied = name in statistics_of(network)
+            wanted[name] = new if is_copied else kept * wanted[name] + (1 - kept) * new
     for name, value in average.network.state_dict().items():
         np.testing.assert_allclose(value.double().numpy(), wanted[name], rtol=1e-5, atol=1e-6, err_msg=name)
     assert not any(parameter.requires_grad for parameter in average.parameters())
     assert not average.train().network.training
+
+
+def test_a_teacher_follows_the_statistics_of_what_it_sees() -> None:
+    """By its own weights, in batch statistics, and only where the network in training does."""
+    network = TinyNetwork(3, dropout=0.5).train()
+    average = MovingAverage(network, decay=0.9)
+    norms = [part for part in average.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert norms
+    image = 5.0 + 2.0 * torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    twin = deepcopy(average.network).train()
+    for part in twin.modules():
+        if isinstance(part, torch.nn.Dropout | torch.nn.Dropout2d):
+            part.eval()
+    with torch.no_grad():
+        wanted = twin(image)
+    assert torch.equal(average.follow(image, network), wanted)
+    assert not any(part.training for part in average.modules())
+    for name, value in twin.state_dict().items():
+        assert torch.equal(average.network.state_dict()[name], value), name
+    before = {name: value.clone() for name, value in average.network.state_dict().items()}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    network(image)
+    average.move(network, 3, statistics=False)
+    for name, value in average.network.state_dict().items():
+        is_statistic = name in statistics_of(average.network)
+        assert torch.equal(value, before[name]) == is_statistic, name
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eval()  # frozen
+    before = {name: value.clone() for name, value in average.network.state_dict().items()}
+    assert torch.equal(average.follow(image, network), average(image))
+    assert all(torch.equal(value, before[name]) for name, value in average.network.state_dict().items())
+
+
+def test_an_undone_step_leaves_the_statistics_of_both_networks() -> None:
+    network = TinyNetwork(3, dropout=0.0).train()
+    average = MovingAverage(network, decay=0.9)
+    before = {
+        **deepcopy(statistics_of(network)),
+        **{f"average.{k}": v for k, v in deepcopy(statistics_of(average)).items()},
+    }
+    guard = StepGuard()
+    guard.begin(network, average)
+    image = 5.0 + torch.rand(2, 3, 8, 8)
+    network(image)
+    average.follow(image, network)
+    assert guard.undo()
+    after = {**statistics_of(network), **{f"average.{k}": v for k, v in statistics_of(average).items()}}
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_every_command_uses_the_average(data_root: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ripu.config.spec import instantiate
 from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError
+from ripu.models.features import num_features, with_features
 from ripu.models.layers import backbone_layers
 from ripu.models.smp import SmpNetwork
 from ripu.models.vit import PyramidHead, ViTNetwork
@@ -68,6 +69,15 @@ def test_logits_have_the_size_of_the_image(name: str) -> None:
             with torch.no_grad():
                 logits = network(torch.zeros(batch, bands, *size, device="meta"))
             assert logits.shape == (batch, 5, *size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_classifier_reads_is_found(name: str) -> None:
+    network = shapes_of(name).eval()
+    with torch.no_grad():
+        logits, features = with_features(network, torch.zeros(1, 3, 64, 96, device="meta"))
+    assert logits.shape == (1, 5, 64, 96)
+    assert features.shape[1] == num_features(network) >= 16
 
 
 @pytest.mark.parametrize("name", NAMES)

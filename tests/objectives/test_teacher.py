@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_leak import relabel, wrong_outside
 from torch import Tensor
 
 from reference import losses as reference
 from reference.pseudo import pseudo_labels, weighted_ce
+from relabelled import relabel, wrong_outside
 from ripu.objectives import RipuObjective, TeacherObjective
 from ripu.objectives.mixing import Mixture, disturbed, pasted_area, shift_donors
 from running import call, kill_after, same_weights, tiny, train_here
@@ -40,17 +41,24 @@ def numpy(value: Tensor) -> np.ndarray:
     return value.detach().double().numpy()
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.7])
 @pytest.mark.parametrize("seed", range(3))
-def test_terms_and_gradients_without_mixing_are_the_formulas(seed: int) -> None:
+def test_terms_and_gradients_without_mixing_are_the_formulas(seed: int, balance: float) -> None:
     batch, network, teacher = make_batch(seed), make_network(seed), looking(make_network(seed + 10))
     student = looking(network)
-    terms = CALM.target_terms(student, batch, source=None, teacher=teacher)  # type: ignore[arg-type]
+    calm = replace(CALM, class_balance=balance)
+    terms = calm.target_terms(student, batch, source=None, teacher=teacher)  # type: ignore[arg-type]
     logits, label = numpy(student(batch["image"])), batch["label"].numpy()  # type: ignore[operator]
     pseudo, weight = pseudo_labels(numpy(teacher(batch["image"])), label, 0.4)  # type: ignore[operator]
     assert set(terms) == {"target_ce", "negative", "pseudo"}
     assert 0 < weight.max() < 1
-    assert float(terms["target_ce"]) == pytest.approx(reference.supervised(logits, label, "labelled"), abs=1e-5)
-    assert float(terms["pseudo"]) == pytest.approx(weighted_ce(logits, pseudo, weight), abs=1e-5)
+    wanted = reference.supervised(logits, label, "labelled", balance)
+    assert float(terms["target_ce"].detach()) == pytest.approx(wanted, abs=1e-5)
+    counts = [int((pseudo == index).sum()) for index in range(4)]
+    rarity = [float(count) ** -balance if count else 0.0 for count in counts]
+    mean = sum(one * count for one, count in zip(rarity, counts, strict=True)) / sum(counts)
+    weight = weight * np.array([*rarity, *[0.0] * 252])[pseudo] / mean
+    assert float(terms["pseudo"].detach()) == pytest.approx(weighted_ce(logits, pseudo, weight), abs=1e-5)
     terms["pseudo"].backward()
     bias = network.bias
     for index in range(4):  # the gradient, by differences of the literal loop
@@ -147,7 +155,7 @@ def test_disturbed_images_stay_images(bands: int) -> None:
 
 
 def test_every_term_is_logged_apart_and_adds_up(data_root: Path, tmp_path: Path) -> None:
-    train_here(data_root, tmp_path / "run", "objective=ripu_teacher", "objective.confidence=0.2")
+    train_here(data_root, tmp_path / "run", "objective=ripu_teacher", "objective.mix=true", "objective.confidence=0.2")
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["train/loss"]]
     terms = ("source_ce", "consistency", "target_ce", "negative", "pseudo", "pasted")
@@ -160,7 +168,7 @@ def test_every_term_is_logged_apart_and_adds_up(data_root: Path, tmp_path: Path)
 
 
 def test_a_wrong_label_that_was_not_revealed_changes_nothing(data_root: Path, tmp_path: Path) -> None:
-    options = ("objective=ripu_teacher", "objective.confidence=0.2")
+    options = ("objective=ripu_teacher", "objective.mix=true", "objective.confidence=0.2")
     train_here(data_root, tmp_path / "run", *options)
     other = relabel(data_root, tmp_path / "data", tmp_path / "run", wrong_outside)
     train_here(other, tmp_path / "other", *options)
@@ -170,12 +178,17 @@ def test_a_wrong_label_that_was_not_revealed_changes_nothing(data_root: Path, tm
 @pytest.mark.slow
 def test_two_ranks_that_are_killed_learn_the_same_when_resumed(data_root: Path, tmp_path: Path) -> None:
     """Their batch norms see different images, so the average must not have statistics of a rank's own."""
-    more = ("objective=ripu_teacher", "objective.confidence=0.2", "selection_steps=[6,16]", "pretrain_steps=2")
+    more = (
+        "objective=ripu_teacher",
+        "objective.mix=true",
+        "objective.confidence=0.2",
+        "selection_steps=[6,16]",
+        "pretrain_steps=2",
+    )
     more += ("trainer.max_steps=40", "checkpoint.every_steps=3", "trainer.strategy=ddp")
 
     def words(name: str) -> list[str]:
-        kept = [word for word in tiny(data_root, tmp_path / name, *more) if not word.startswith("trainer.devices")]
-        return [*kept, "trainer.devices=2"]
+        return tiny(data_root, tmp_path / name, *more, "trainer.devices=2")
 
     done = call("ripu.train", *words("whole"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr

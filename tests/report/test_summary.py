@@ -40,3 +40,11 @@ def test_an_evaluation_after_joint_training_is_not_called_source_only() -> None:
     assert "source only" in summary({**results, "pretrain_steps": 3, "start": {"run": None, "labels": "masks"}})
     goes_on = summary({**results, "pretrain_steps": 3, "start": {"run": "runs/first", "labels": None}})
     assert "source only" not in goes_on  # its network has seen the target
+
+
+def test_a_run_without_rounds_counts_renewals() -> None:
+    evaluations = [{"step": step, "labelled_fraction": 0.0, **scores(10.0, 20.0)} for step in (1, 2, 4)]
+    results = {**scores(5.0, 6.0), "evaluations": evaluations, "rounds": [], "max_steps": 7, "labelled_fraction": 0.0}
+    lines = summary({**results, "pretrain_steps": 1, "renewal_steps": [2, 4]}).splitlines()
+    names = [" ".join(line.split()[:-3]) for line in lines if "%" in line and "(" not in line]
+    assert names == ["source only", "before renewal 1", "after renewal 1", "final"]

@@ -152,11 +152,16 @@ SHORTER = ("dataset.recipe.max_steps=240", "dataset.recipe.source_free.max_steps
         (("setting.selection_fractions=[0.1,0.2]", "mode=pa"), set()),
         (("setting=source_free", "selection_steps=[0]"), set()),
         (("experiment=table5/gtav_source",), set()),
-        (("experiment=table5/gtav_source", "dataset=streets"), set()),
+        (("experiment=table5/gtav_source", "dataset=streets", "optimizer=sgd"), set()),
+        (("experiment=table5/gtav_source", "dataset=streets"), {("1", "Source Only")}),  # AdamW: any rate
         (("setting=source_only", "trainer.max_steps=9"), {("1", "Source Only")}),
         (("setting=source_only", "dataset=streets", *SHORTER), {("1", "Source Only")}),
         (("setting=source_only", "dataset=camvid"), {("1", "Source Only")}),
-        (("setting=source_only", "dataset=streets", "dataset.recipe.learning_rate=0.005"), {("1", "Source Only")}),
+        (("setting=source_only", "dataset=streets", "optimizer=sgd", "dataset.recipe.learning_rate=0.005"),
+         {("1", "Source Only")}),
+        (("setting=source_only", "dataset=streets", "optimizer=sgd", "optimizer.learning_rate=0.005"), set()),
+        (("mode=pa", "dataset=streets", "objective.class_balance=0"), {("1", "Ours (PA)"), ("10", "Ours (PA)")}),
+        (("mode=pa", "dataset=streets", "objective.class_balance=0.3"), set()),
         (("setting=source_free", "dataset=streets", *SHORTER), {("5", "Ours (RA)"), ("12", "Ours (RA)")}),
         (
             ("mode=pa", "dataset=streets", *SHORTER, "optimizer.learning_rate=0.005"),

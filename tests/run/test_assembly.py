@@ -40,7 +40,9 @@ def checked(*overrides: str) -> DictConfig:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_resolves(option: str, tmp_path: Path) -> None:
-    start = ["model.checkpoint=source.ckpt"] if option == "setting=source_free" else []
+    start = ["model.checkpoint=source.ckpt"] if option.startswith("setting=source_free") else []
+    if option.endswith("unlabelled"):  # the paper's method learns nothing there
+        start.append("method=ld" if "source_free" in option else "method=cbst")
     cfg = compose(option, f"paths.output_dir={tmp_path}", *start)
     if "???" in (CONF / f"{option.replace('=', '/')}.yaml").read_text():
         return  # a template: says nothing until a person fills it in
@@ -174,11 +176,11 @@ def test_protocols_switch_score_numerics() -> None:
         (["trainer.max_steps=0"], r"trainer\.max_steps=0"),
         (["trainer.max_steps=5"], r"trainer\.max_steps=5 is too short for the 5 rounds"),
         (["selection_steps=[]"], r"selection_steps=\[\]"),
-        (["selection_steps=[200,400]"], r"trainer\.max_steps=400"),
+        (["selection_steps=[200,750]"], r"trainer\.max_steps=750"),
         (["selection_steps=[300,200]"], r"must increase"),
         (["selection_steps=[200,200]"], r"must increase"),
-        (["pretrain_steps=401"], r"pretrain_steps=401"),
-        (["pretrain_steps=390"], r"inside pre-training"),
+        (["pretrain_steps=751"], r"pretrain_steps=751"),
+        (["pretrain_steps=740"], r"inside pre-training"),
         (["mode=ra", "budget=40"], r"budget=40\.0 is not a share"),
         (["mode=ra", "budget=0"], r"budget=0\.0 is not a share"),
         (["mode=pa", "budget=0.022"], r"budget=0\.022 is not a number of pixels"),
@@ -251,6 +253,30 @@ def test_a_dataset_brings_its_model_and_the_command_line_wins() -> None:
     assert "DeepLabV2" in compose("dataset=gtav").model._target_
     assert "SmpNetwork" in compose("dataset=camvid").model._target_
     assert "SmpNetwork" in compose("dataset=gtav", "model=smp").model._target_
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["dataset=gtav"], ("SGD", 2.5e-4, 0.0, None)),
+        (["dataset=synthia"], ("SGD", 2.5e-4, 0.0, None)),
+        (["dataset=streets"], ("AdamW", 3e-4, 0.5, 0.999)),
+        (["dataset=streets_synthia"], ("AdamW", 3e-4, 0.5, 0.999)),
+        (["dataset=camvid"], ("AdamW", 3e-4, 0.5, 0.999)),
+        (["dataset=camvid", "optimizer=sgd"], ("SGD", 0.01, 0.5, 0.999)),
+        (["dataset=gtav", "optimizer=adamw"], ("AdamW", 3e-4, 0.0, None)),
+        (["dataset=gtav", "objective=ripu_teacher"], ("SGD", 2.5e-4, 0.0, 0.999)),
+        (["dataset=gtav", "objective=ripu_teacher", "setting=source_only"], ("SGD", 2.5e-4, 0.0, None)),
+        (["dataset=streets", "objective=ripu_teacher", "objective.teacher_decay=0.9"], ("AdamW", 3e-4, 0.5, 0.9)),
+        (["dataset=streets", "setting=source_only"], ("AdamW", 3e-4, 0.5, 0.999)),
+        (["dataset=streets", "dataset.recipe.ema_decay=null"], ("AdamW", 3e-4, 0.5, None)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_dataset_brings_its_training(words: list[str], wanted: tuple[str, float, float, float | None]) -> None:
+    cfg = compose(*words)
+    optimizer = cfg.optimizer._target_.rpartition(".")[2]
+    assert (optimizer, cfg.optimizer.learning_rate, cfg.objective.class_balance, cfg.ema.decay) == wanted
 
 
 def test_missing_data_is_an_error_before_anything_is_made(tmp_path: Path) -> None:
@@ -347,11 +373,9 @@ def test_a_job_of_a_sweep_is_one_process(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_launcher_starts_as_many_processes_as_there_are(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     two = spec("trainer.accelerator=cpu", "trainer.devices=2")
     check_launcher(two)
-    given = (
-        ("TORCHELASTIC_RUN_ID", "WORLD_SIZE") if launcher == "torchrun" else ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
-    )
-    for name, value in zip(given, "12", strict=True):
-        monkeypatch.setenv(name, value)
+    torchrun, srun = ("TORCHELASTIC_RUN_ID", "WORLD_SIZE"), ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    for name in torchrun if launcher == "torchrun" else srun:
+        monkeypatch.setenv(name, "2")
     check_launcher(two)
     with pytest.raises(ConfigError, match=f"{launcher} has started 2 processes, but .* are 1; give trainer.devices"):
         check_launcher(spec())

@@ -7,14 +7,17 @@ import errno
 import fcntl
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import forks
+from ripu.datasets.coco_labels import CocoLabels
 from ripu.io.errors import ConfigError
 from ripu.run.assembly.data import make_scenes
-from ripu.run.shared_beginning import Beginning, digest_of
+from ripu.run.shared_beginning import Beginning, _foreign_code, digest_of
 from ripu.schedule import Plan
 from running import ROUNDS, command, environment, label_bytes, same_weights, spec, tiny, train_here
 
@@ -81,6 +84,47 @@ def test_what_matters_before_the_first_round_is_in_the_key(data_root: Path, tmp_
         os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+def test_edits_of_code_outside_the_package_are_noticed(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "own_parts.py"
+    code.write_text("from tiny import TinyNetwork\nclass Net(TinyNetwork): pass\nclass Flip: pass\n")
+    (tmp_path / "own_score.py").write_text("class Score: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def key(*more: str) -> str:
+        run = spec(*tiny(data_root, tmp_path / "run", *ROUNDS, *more))
+        return digest_of(run, make_scenes(run))
+
+    network = "model._target_=own_parts.Net"
+    listed = "data.transforms=[{_target_: own_parts.Flip}]"
+    scored = "acquisition._target_=own_score.Score"
+    before = key(), key(network), key(listed), key(scored)
+    assert before[0] == before[3]
+    code.write_text(code.read_text() + "# edited\n")
+    (tmp_path / "own_score.py").write_text("class Score: x = 1\n")
+    after = key(), key(network), key(listed), key(scored)
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, False, True]
+
+
+def test_an_edit_of_a_base_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_base.py").write_text("class Base: pass\n")
+    (tmp_path / "own_child.py").write_text("from own_base import Base\nclass Net(Base): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = {"_target_": "ripu.acquisition.UncertaintyOnly"}
+    found = _foreign_code({"model": {"_target_": "own_child.Net"}, "a": [own]})
+    assert found == [tmp_path / "own_base.py", tmp_path / "own_child.py"]
+    assert _foreign_code({"model._target_": "builtins.dict"}) == []
+
+
+def test_another_way_to_read_labels_is_noticed(data_root: Path, tmp_path: Path) -> None:
+    run = spec(*tiny(data_root, tmp_path / "run", *ROUNDS))
+    scenes = make_scenes(run)
+    other = replace(scenes, val=replace(scenes.val, decode_label=CocoLabels(("road",), sources=["labels.json 1 2"])))
+    edited = replace(scenes, val=replace(scenes.val, decode_label=CocoLabels(("road",), sources=["labels.json 1 3"])))
+    assert len({digest_of(run, one) for one in (scenes, other, edited)}) == 3
+
+
 @pytest.mark.slow
 def test_two_processes_at_once_train_it_once(data_root: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
@@ -89,9 +133,7 @@ def test_two_processes_at_once_train_it_once(data_root: Path, tmp_path: Path) ->
         for name in ("ripu", "random")
     ]
     running = [
-        subprocess.Popen(
-            command("ripu.train", *one), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-        )
+        forks.start(command("ripu.train", *one), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
         for one in words
     ]
     for process in running:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from ripu.labelstore import BEFORE, LabelStore, LabelStoreError
 from ripu.report.__main__ import main as report_command
 from ripu.report.collect import read_record
 from ripu.report.rows import make_rows
+from ripu.run import warm_start
 from ripu.run.assembly.data import load_parts
 from ripu.run.mask_folder import MaskFolder
 from running import call, label_bytes, same_weights, spec, tiny, train_here, weights
@@ -473,12 +475,45 @@ def test_masks_of_one_class_each(data_root: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(first.revealed_label(image_id, 0), second.revealed_label(image_id, 0))
     with pytest.raises(ConfigError, match=r"start\.ids=label: masks of one class each .* have no ids"):
         train_here(data_root, tmp_path / "third", given, "start.ids=label")
-    with pytest.raises(ConfigError, match=r"nowhere/\{class\}/\*\.png is not a folder"):
+    with pytest.raises(ConfigError, match=r"nowhere/\{class\}/\*\.png: nowhere is not a folder"):
         train_here(data_root, tmp_path / "third", "start.labels='nowhere/{class}/*.png'")
     (tmp_path / "apart" / "tram").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "apart" / "tram" / "x.png")
     with pytest.raises(SceneError, match=r"start\.labels=\{class\}/\*\.png: 1 masks are of no class"):
         train_here(data_root, tmp_path / "third", given)
+
+
+def test_the_files_of_a_pattern_are_those_that_it_matches(tmp_path: Path) -> None:
+    for name in ("a/road/1.png", "a/car/1.png", "a/car/1.txt", "a/2.png", "b/car/1.png", "images.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(labels: Path) -> list[str]:
+        start = SimpleNamespace(run=None, weights=None, labels=str(labels))
+        return [path.relative_to(tmp_path).as_posix() for path in warm_start.files(start)]  # type: ignore[arg-type]
+
+    assert found(tmp_path / "a" / "{class}" / "*.png") == ["a/car/1.png", "a/road/1.png"]
+    assert found(tmp_path / "{any}" / "{class}" / "*.png") == ["a/car/1.png", "a/road/1.png", "b/car/1.png"]
+    assert found(tmp_path / "a") == ["a/2.png", "a/car/1.png", "a/car/1.txt", "a/road/1.png"]
+    assert found(tmp_path / "a" / "{class}" / "*.jpg") == []
+    with pytest.raises(SceneError, match=r"start\.labels=.* must lie below"):
+        found(tmp_path / "a" / "{class}" / ".." / "*.png")
+
+
+def test_files_in_linked_folders_count_too(tmp_path: Path) -> None:
+    for name in ("masks/road/1.png", "elsewhere/2.png", "elsewhere/deep/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "masks" / "car").symlink_to(tmp_path / "elsewhere")
+
+    def found(labels: Path) -> list[str]:
+        start = SimpleNamespace(run=None, weights=None, labels=str(labels))
+        return [path.relative_to(tmp_path).as_posix() for path in warm_start.files(start)]  # type: ignore[arg-type]
+
+    everything = ["masks/car/2.png", "masks/car/deep/3.png", "masks/road/1.png"]
+    assert found(tmp_path / "masks") == everything
+    assert found(tmp_path / "masks" / "{class}" / "**" / "*.png") == everything
+    assert found(tmp_path / "masks" / "{class}" / "*.png") == ["masks/car/2.png", "masks/road/1.png"]
 
 
 def test_the_accents_of_a_mask_may_be_written_otherwise(tmp_path: Path) -> None:

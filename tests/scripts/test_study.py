@@ -97,7 +97,7 @@ def test_an_order_is_decided_by_a_paired_t_test(differences: list[float], said: 
 
 def test_a_data_set_without_runs_of_a_table_has_no_part_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(tmp_path / "record.jsonl")
-    record.add("table6/rectangles", 0, ["dataset=camvid"], result(36.0))
+    record.add("table6/rectangles", 0, study.CAMVID, result(36.0))
     record.add("RA RIPU", 0, study.STREETS, result(40.0))
     words = ["--report", tmp_path / "results.md", "--record", record.path, "--out", tmp_path / "runs"]
     words += ["--no-runs", "--tables", "table6", "table10", f"--data-root={tmp_path}/my data/"]
@@ -150,7 +150,7 @@ def test_the_page_of_the_docs_is_what_the_study_writes(tmp_path: Path, monkeypat
 def test_the_commands_of_the_docs_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Runs] = []
     monkeypatch.setattr(
-        Runs, "make", lambda self, jobs, threads: seen.append(self) or self.out.mkdir(parents=True) or []
+        Runs, "make", lambda self, jobs, threads: seen.append(self) or self.out.mkdir(parents=True, exist_ok=True) or []
     )
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "experiments.md").read_text()
@@ -159,10 +159,21 @@ def test_the_commands_of_the_docs_are_understood(tmp_path: Path, monkeypatch: py
     for words in commands:
         monkeypatch.setattr(sys, "argv", ["compare.py", *shlex.split(words)])
         compare.main()
-        assert all(word.startswith(("dataset=", "paths.", "trainer.")) for word in seen[-1].overrides)
+        known = ("dataset=", "paths.", "trainer.", *study.PLAIN)
+        assert all(word.startswith(known) for word in seen[-1].overrides)
         assert len(seen[-1].overrides) == words.count("=")
     assert seen[0].seeds == [0, 1]
     assert seen[-1].rows == ["RA random", "RA RIPU"]
+    page = (ROOT / "docs" / "training.md").read_text()
+    seen.clear()
+    for words in re.findall(r"^    python scripts/compare\.py (.*)$", page, re.MULTILINE):
+        monkeypatch.setattr(sys, "argv", ["compare.py", *shlex.split(words)])
+        compare.main()
+    assert [(runs.rows, runs.seeds) for runs in seen] == [
+        (["RA RIPU"], [0, 1, 2]),
+        (["source only"], [0]),
+        (["RA teacher"], [0]),
+    ]
 
 
 def test_differences_of_all_data_sets_decide_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +260,8 @@ time.sleep(60)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_ends_the_runs_under_way_and_begins_no_other(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "ripu").mkdir()
-    (tmp_path / "ripu" / "__init__.py").touch()
+    rest = '__path__ = __import__("pkgutil").extend_path(__path__, __name__)'  # everything but train is the real one
+    (tmp_path / "ripu" / "__init__.py").write_text(rest)
     (tmp_path / "ripu" / "train.py").write_text(TRAINS)
     words = [
         "--out",
@@ -267,7 +279,7 @@ def test_a_stop_ends_the_runs_under_way_and_begins_no_other(tmp_path: Path, numb
     script = ROOT / "scripts" / "compare.py"
     process = subprocess.Popen(
         [sys.executable, str(script), *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT / "src")])},
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores

@@ -203,6 +203,38 @@ def test_a_static_mask_is_not_asked_about(query: dict[str, Any], tmp_path: Path)
             assert (store.revealed_round(image_id)[excluded(number)] == 255).all()
 
 
+def test_a_whole_image_counts_by_the_mean_of_its_open_pixels(tmp_path: Path) -> None:
+    mask = np.zeros(LABEL, dtype=bool)
+    mask[:9, 4:] = True
+    engine = make_engine(whole_image=True, budget_per="dataset", budget=0.7, excluded=lambda index: mask)
+    with make_store(tmp_path) as store:
+        run_round(engine, store, 0)
+        records = {image_id: store.picks(image_id, 0) for image_id in IDS}
+        means = {}
+        for image_id, image in zip(IDS, rounds.images(), strict=True):
+            score = ripu_maps(rounds.network()(image[None]), 1, LABEL, pixel=False).score[0].double().numpy()
+            means[image_id] = sum(score[i, j] for i, j in np.argwhere(~mask).tolist()) / int((~mask).sum())
+            assert (store.asked_mask(image_id) == (~mask if len(records[image_id].picks) else False)).all()
+        asked = {image_id for image_id in IDS if len(records[image_id].picks)}
+        assert asked == set(sorted(IDS, key=lambda image_id: -means[image_id])[:2])
+        for image_id in asked:
+            assert records[image_id].picks.tolist() == [[0, 0]]
+            assert records[image_id].scores == pytest.approx([means[image_id]], rel=1e-6)
+
+
+def test_offers_of_whole_images_do_not_hold_their_pixels(tmp_path: Path) -> None:
+    engine = make_engine(whole_image=True, budget_per="dataset")
+    logits = rounds.network()(rounds.images())
+    with make_store(tmp_path) as store:
+        spec = store.begin_round(0, 10, 1)
+        offers = [engine.scorer.candidates(store, spec, at, logits[at : at + 1], None) for at in range(NUM_IMAGES)]
+        for index, offer in enumerate(offers):
+            held = [value.nbytes for value in vars(offer).values() if isinstance(value, np.ndarray)]
+            assert offer.regions is None
+            assert 0 < sum(held) < 100
+            assert engine.scorer.open_pixels(store, 0, index).tolist() == list(range(LABEL[0] * LABEL[1]))
+
+
 def test_random_picks_depend_on_seed_round_and_image_alone(tmp_path: Path) -> None:
     def picks(name: str, seed: int, **changes: Any) -> list[list[list[int]]]:
         with make_store(tmp_path / name) as store:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ripu.acquisition import RipuScore
 from ripu.datasets.image_files import resize_label
 from ripu.selection import Query
-from ripu.selection.scoring import TrainingGrid
+from ripu.selection.grid import TrainingGrid
 from rounds import IDS, INPUT, LABEL, images, make_engine, make_store, network, run_round, truth
 
 PIXELS = {"pixel": True, "radius": 3, "suppress_radius": 2, "budget": 12, "grid": "training"}

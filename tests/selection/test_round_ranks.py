@@ -18,11 +18,14 @@ from ripu.acquisition import (
     CannyEntropy,
     ClassBalanced,
     ColorClusters,
+    DensityRatio,
+    DensityToUncertain,
     DiverseToUncertain,
     MarginBalanced,
     PixelPick,
     RandomScore,
     RipuScore,
+    UncertaintyOnly,
 )
 from ripu.labelstore import LabelStore, RoundOrderError
 from ripu.regions import Rectangles
@@ -41,8 +44,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nested-survey": {"acquisition": PixelPick(MarginBalanced(1), 0.1), "budget_per": "dataset"},
     "survey-rectangles": {"acquisition": ClassBalanced(MarginBalanced(1)), "region": Rectangles(5, 4)},
     "diverse": {"acquisition": DiverseToUncertain(RipuScore(1)), "region": Rectangles(5, 4)},
+    "density": {"acquisition": DensityToUncertain(ClassBalanced(DensityRatio(1)), UncertaintyOnly(1))},
+    "density-rectangles": {
+        "acquisition": DensityToUncertain(DensityRatio(1, source_images=4), MarginBalanced(1)),
+        "region": Rectangles(5, 4),
+    },
+    "density-dataset": {"acquisition": DensityRatio(1), "budget_per": "dataset"},
     "first": {"first_round": ColorClusters(4)},
     "dataset-rectangles": {"region": Rectangles(5, 4), "budget_per": "dataset"},
+    "images": {"whole_image": True, "budget_per": "dataset", "budget": 0.7},
 }
 
 

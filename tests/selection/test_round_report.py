@@ -46,6 +46,8 @@ def test_a_round_is_counted_alone_and_with_those_before(tmp_path: Path) -> None:
     assert second["new_class_pixels"] == {"left": 9, "right": 0}
     assert second["class_pixels"] == {"left": 18, "right": 9}
     assert second["void_fraction"] == 9 / 36
+    assert (first["clicks"], second["clicks"]) == (2, 4)  # one label a square, that of (15, 27) being void
+    assert (first["labelled_pixels"], second["labelled_pixels"]) == (18, 36)
     assert second["labelled_fraction"] == 36 / (2 * HEIGHT * WIDTH)
     assert (second["mean_impurity"], second["mean_uncertainty"]) == (0.5, 1.5)
     assert (first["overlap"], first["overlap_by_chance"]) == (None, None)

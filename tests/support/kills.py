@@ -7,7 +7,6 @@ import json
 import os
 import random
 import runpy
-import subprocess
 import sys
 import time
 import traceback
@@ -15,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forks
 import strike
 from running import command, environment, label_bytes, tiny, weights
 
 MAX_STEPS = 9
 ROUND_STEPS = (3, 6)
 PRETRAIN = 2
-TIMES = ("seconds", "images_per_second", "provenance")
+TIMES = ("seconds", "images_per_second", "peak_memory_gib", "provenance")
 """Keys of results.json that depend on the clock, the machine or the command line."""
 TIMED_COLUMNS = ("train/images_per_second", "system/", "al/seconds", "al/images_per_second")
 """Prefixes of the columns of metrics.csv that depend on the clock and on memory."""
@@ -58,7 +58,7 @@ class Kill:
 
 def words(data_root: Path, run: Path, way: Way) -> list[str]:
     """Return the overrides of a run of two rounds with a checkpoint after every step."""
-    given = tiny(
+    return tiny(
         data_root,
         run,
         f"selection_steps=[{','.join(map(str, ROUND_STEPS))}]",
@@ -68,15 +68,11 @@ def words(data_root: Path, run: Path, way: Way) -> list[str]:
         "evaluation.gallery=0",
         "evaluation.pictures=0",
         "resume=true",
+        f"trainer.max_steps={MAX_STEPS}",
+        f"data.num_workers={way.workers}",
+        f"trainer.devices={way.ranks}",
+        *(("trainer.strategy=ddp",) if way.ranks > 1 else ()),
     )
-    changed = {
-        "trainer.max_steps": MAX_STEPS,
-        "data.num_workers": way.workers,
-        "trainer.devices": way.ranks,
-        **({"trainer.strategy": "ddp"} if way.ranks > 1 else {}),
-    }
-    kept = [word for word in given if word.partition("=")[0] not in changed]
-    return [*kept, *(f"{key}={value}" for key, value in changed.items())]
 
 
 def finish(data_root: Path, run: Path, way: Way) -> None:
@@ -124,7 +120,7 @@ def _run(data_root: Path, run: Path, way: Way, more: dict[str, str]) -> tuple[in
         if FORK:
             pid = _fork(given, run.parent, env, log.fileno())
             return pid, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        process = subprocess.Popen(
+        process = forks.start(
             command("ripu.train", *given), cwd=run.parent, env=env, stdout=log, stderr=log, start_new_session=True
         )
         return process.pid, process.wait(timeout=900)

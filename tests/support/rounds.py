@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ripu.acquisition import RipuScore
+from ripu.acquisition import Features, RipuScore
 from ripu.labelstore import LabelStore, TargetImage
 from ripu.loading.samples import collate_eval
 from ripu.selection.engine import SelectionEngine
+from ripu.selection.forward import Labelled
 from ripu.selection.query import Query
 from ripu.selection.scoring import Scorer
 
@@ -76,7 +77,17 @@ class Truth:
 
 def make_engine(**changes: Any) -> SelectionEngine:
     """An engine of three rounds; ``query`` fields and engine fields may be given."""
-    names = ("pixel", "radius", "suppress_radius", "budget", "num_rounds", "budget_per", "image_cap", "grid")
+    names = (
+        "pixel",
+        "radius",
+        "suppress_radius",
+        "budget",
+        "num_rounds",
+        "budget_per",
+        "image_cap",
+        "grid",
+        "whole_image",
+    )
     query: dict[str, Any] = {"pixel": False, "radius": 1, "suppress_radius": 2, "budget": 0.2, "num_rounds": 3}
     query |= {name: changes.pop(name) for name in names if name in changes}
     fields: dict[str, Any] = {
@@ -112,6 +123,7 @@ class ThreadRanks:
 
 def run_round(engine: SelectionEngine, store: LabelStore, index: int, **changes: Any) -> Any:
     arguments: dict[str, Any] = {"network": network(), "pool": pool, "device": torch.device("cpu")}
+    arguments |= {"with_features": with_features, "source": Labelled(11, source_loader)}
     return engine.run(store, index, 10 * (index + 1), **(arguments | changes))
 
 
@@ -140,3 +152,30 @@ def run_ranks(engine: SelectionEngine, store: LabelStore, index: int, world_size
 def store_bytes(folder: Path) -> dict[str, bytes]:
     """Every file of a store but the lock."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "lock"}
+
+
+def with_features(image: Tensor) -> tuple[Tensor, Features]:
+    """The logits of :func:`network` with what its second convolution reads."""
+    generator = torch.Generator().manual_seed(1)
+    first = torch.randn(8, 3, 3, 3, generator=generator)
+    hidden = nn.functional.conv2d(image.float() / 128 - 1, first, padding=1).relu()
+    return network()(image), Features(hidden, INPUT)
+
+
+class SourceScenes(Dataset[dict[str, Any]]):
+    """Images of the source: darker than the target's, with labels of another size."""
+
+    def __init__(self, indices: list[int]) -> None:
+        self.indices, self.images = indices, images() // 2
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        index = self.indices[item]
+        label = torch.from_numpy(truth(IDS[index % NUM_IMAGES]))
+        return {"image": self.images[index % NUM_IMAGES].flip(-1), "index": index, "label": label}
+
+
+def source_loader(indices: list[int]) -> DataLoader[Any]:
+    return DataLoader(SourceScenes(indices), batch_size=2, collate_fn=collate_eval)

@@ -163,7 +163,11 @@ class NoClosure(torch.optim.SGD):
 
 @pytest.mark.parametrize("setting", ["source_only", "fully_supervised"])
 def test_a_teacher_has_no_part_in_settings_without_revealed_labels(setting: str, tmp_path: Path) -> None:
-    described = spec(*tiny(tmp_path, tmp_path / "run", f"setting={setting}", "objective=ripu_teacher"))
+    described = spec(
+        *tiny(
+            tmp_path, tmp_path / "run", f"setting={setting}", "objective=ripu_teacher", "dataset.recipe.ema_decay=null"
+        )
+    )
     assert described.average_decay is None
     check_start(described)
     assert make_module(described).average is None

@@ -87,13 +87,12 @@ def k_means(points_ND: NDArray[np.float64], num_clusters: int, key: int) -> NDAr
     centre_KD = np.stack(centres)
     cluster_N = np.full(len(points_ND), -1, dtype=np.int64)
     for _ in range(_MOST_PASSES):
-        distance_NK = (centre_KD**2).sum(axis=1) - 2.0 * (points_ND[:, None, :] * centre_KD).sum(axis=2)
+        distance_NK = (centre_KD**2).sum(axis=1) - 2.0 * points_ND @ centre_KD.T
         moved_N = distance_NK.argmin(axis=1)
         if np.array_equal(moved_N, cluster_N):
             break
         cluster_N = moved_N
-        count_K = np.bincount(cluster_N, minlength=len(centre_KD))
-        for axis in range(points_ND.shape[1]):
-            sum_K = np.bincount(cluster_N, points_ND[:, axis], len(centre_KD))
-            centre_KD[:, axis] = np.where(count_K > 0, sum_K / np.maximum(count_K, 1), centre_KD[:, axis])
+        is_member_KN = (cluster_N == np.arange(len(centre_KD))[:, None]).astype(np.float64)
+        count_K1 = is_member_KN.sum(axis=1, keepdims=True)
+        centre_KD = np.where(count_K1 > 0, is_member_KN @ points_ND / np.maximum(count_K1, 1), centre_KD)
     return cluster_N

@@ -32,6 +32,24 @@ class ScoreMaps:
     group: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Features:
+    """The features that the classifier of a network reads.
+
+    Attributes:
+        values: (B, D, h, w) floating.
+        extent: (height, width) that the cells cover, in pixels of the logits: the image, and what the network adds
+            below and to the right of it.
+    """
+
+    values: Tensor
+    extent: tuple[int, int]
+
+    def of_image(self, number: int) -> Features:
+        """Return the features of one image of the batch."""
+        return Features(self.values[number : number + 1], self.extent)
+
+
 def check_images(images: Tensor, logits: Tensor) -> None:
     """Refuse images that are not uint8 RGB, one for each of the logits."""
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8 or len(images) != len(logits):
@@ -54,6 +72,16 @@ class Acquisition(Protocol):
     - ``survey(logits)`` returns what it wants to know of one image of the pool, from logits (1, C, h, w) without
       gradient, as float64 of one shape; ``with_pool(found)`` returns the score that knows them all, stacked in the
       order of the images. A round surveys the pool before it scores the first image, in a pass of its own.
+    - ``needs_features``: True if the call and ``survey`` need ``features``, :class:`Features` of the same images.
+      Rounds give them; outside rounds, the call does without.
+    - ``survey_source(logits, features, label)`` and ``with_source(found)``: the same as ``survey`` for the images of
+      the source, with their labels, (H, W) uint8 at any size. A round does this first, with at most ``source_images``
+      of them. Runs without a source refuse such a score.
+    - ``with_kept(kept)`` returns the score that knows what the objective of the run keeps beside the network, e.g. a
+      discriminator (:class:`ripu.objectives.Objective`); in rounds it is called first. ``reads_kept`` names the part
+      that it needs, and ``trained_by`` a method that keeps it; runs of methods that do not refuse such a score.
+    - ``split()`` returns pairs of a share and a score: each of these scores picks its share of every image, in this
+      order. Such a score needs a budget for each image, and no other score may contain it.
     - Fields that are scores themselves: all of this reaches them, too. One with the field ``score`` and the method
       ``rescore(values, key)`` says what its scores are where the other score has certain values; regions of fixed shape
       need it.
@@ -71,7 +99,7 @@ class Acquisition(Protocol):
             size: (H, W) of the labels.
             keys: One non-negative integer below 2**64 per image, a function of seed, round and image alone. Only random
                 scores read it: the same key gives the same map on any device and in any batch.
-            **images: ``images`` if ``needs_image``, nothing otherwise.
+            **images: ``images`` if ``needs_image``, ``features`` in rounds if ``needs_features``, nothing otherwise.
 
         Raises:
             ValueError: Logits of a wrong shape or not finite; the message names the batch positions.

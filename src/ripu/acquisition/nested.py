@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ripu.acquisition.interface import Acquisition
+from ripu.acquisition.interface import Acquisition, Features
+from ripu.io.errors import ConfigError
 
 Survey = NDArray[np.float64]
 """Facts about one image of the pool that a score asks for; of the same shape for all images."""
@@ -52,20 +53,73 @@ def for_round(score: Acquisition, index: int, num_rounds: int) -> Acquisition:
     return changed(score, lambda one: one.for_round(index, num_rounds) if hasattr(one, "for_round") else one)
 
 
-def surveying(score: Acquisition) -> Iterator[Any]:
-    """Yield the scores, innermost first, that must know the pool (have ``survey`` and ``with_pool``)."""
+def needs_features(score: Acquisition) -> bool:
+    """Return whether a score, or one inside it, reads the features of the network."""
+    return any(getattr(one, "needs_features", False) for one in with_parts(score))
+
+
+def arguments_of(score: Acquisition, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the given arguments, ``images`` and ``features``, that the call of a score needs."""
+    wanted = {"images": score.needs_image, "features": needs_features(score)}
+    return {name: value for name, value in given.items() if wanted[name]}
+
+
+def split(score: Acquisition) -> list[tuple[float, Acquisition]]:
+    """Return the scores that share out the picks of an image, each with its share; most have all of them."""
+    found: list[tuple[float, Acquisition]] = score.split() if hasattr(score, "split") else [(1.0, score)]
+    return found
+
+
+def check_split(score: Acquisition) -> None:
+    """Refuse a score that contains one which shares out the picks: only a score by itself can do that.
+
+    Raises:
+        ConfigError: There is such a score.
+    """
     for part in parts_of(score).values():
-        yield from surveying(part)
-    if hasattr(score, "survey"):
+        for inner in with_parts(part):
+            if hasattr(inner, "split"):
+                raise ConfigError(
+                    f"{type(score).__name__} contains {type(inner).__name__}, which shares out the picks of an image "
+                    f"between scores and cannot be part of another score; use {type(inner).__name__} by itself, with "
+                    "the other score inside it"
+                )
+
+
+def surveying(score: Acquisition, member: str = "survey") -> Iterator[Any]:
+    """Yield the scores, innermost first, that must know the pool (``survey``) or the source (``survey_source``)."""
+    for part in parts_of(score).values():
+        yield from surveying(part, member)
+    if hasattr(score, member):
         yield score
 
 
-def survey(score: Acquisition, logits: Tensor) -> list[Survey]:
+def survey(score: Acquisition, logits: Tensor, features: Features | None = None) -> list[Survey]:
     """Return what the scores of :func:`surveying` want to know of an image, by its logits (1, C, h, w)."""
-    return [one.survey(logits) for one in surveying(score)]
+    given = {"features": features}
+    return [one.survey(logits, **arguments_of(one, given)) for one in surveying(score)]
+
+
+def survey_source(score: Acquisition, logits: Tensor, features: Features | None, label: Tensor) -> list[Survey]:
+    """Return what scores want to know of an image of the source, as :func:`survey` does, by its label, too."""
+    return [one.survey_source(logits, features, label) for one in surveying(score, "survey_source")]
+
+
+def with_kept(score: Acquisition, kept: Any) -> Acquisition:
+    """Return a score that knows what the objective keeps: ``with_kept(kept)`` of every score that has this method."""
+    return changed(score, lambda one: one.with_kept(kept) if hasattr(one, "with_kept") else one)
 
 
 def with_pool(score: Acquisition, found: Sequence[Sequence[Survey]]) -> Acquisition:
     """Return a score that knows the pool: what :func:`survey` returned for every image, in the order of the images."""
+    return _knowing(score, found, "survey", "with_pool")
+
+
+def with_source(score: Acquisition, found: Sequence[Sequence[Survey]]) -> Acquisition:
+    """Return a score that knows the source: what :func:`survey_source` returned, in the order of the images."""
+    return _knowing(score, found, "survey_source", "with_source")
+
+
+def _knowing(score: Acquisition, found: Sequence[Sequence[Survey]], member: str, learn: str) -> Acquisition:
     columns = iter(list(zip(*found, strict=True)))
-    return changed(score, lambda one: one.with_pool(np.stack(next(columns))) if hasattr(one, "survey") else one)
+    return changed(score, lambda one: getattr(one, learn)(np.stack(next(columns))) if hasattr(one, member) else one)

@@ -13,10 +13,14 @@ from torch import Tensor
 from ripu.acquisition.interface import ScoreMaps
 from ripu.functional import (
     ImpurityKernel,
+    check_logits,
     check_radius,
     for_each,
+    fused,
+    label_dtype,
     map_entropy_and_label,
     window_mean_rows,
+    window_table,
 )
 from ripu.io.errors import ConfigError
 
@@ -84,6 +88,8 @@ def ripu_maps(
     ``epsilon`` is added inside the logarithms of both factors, and ``normalizer`` divides both.
     """
     check_radius(radius)
+    if fused.is_used(logits):
+        return _fused_maps(logits, radius, size, pixel, epsilon, normalizer)
     entropy_BHW, label_BHW = map_entropy_and_label(logits, size, epsilon)
     impurity_BHW = torch.empty_like(entropy_BHW)
     uncertainty_BHW = entropy_BHW if pixel else torch.empty_like(entropy_BHW)
@@ -102,3 +108,22 @@ def ripu_maps(
 
     for_each(task, [(b, *band) for b in range(len(label_BHW)) for band in kernel.bands()], score_BHW.device)
     return ScoreMaps(score_BHW, tie_break=uncertainty_BHW, impurity=impurity_BHW, uncertainty=uncertainty_BHW)
+
+
+def _fused_maps(
+    logits: Tensor, radius: int, size: tuple[int, int], pixel: bool, epsilon: float, normalizer: float
+) -> ScoreMaps:
+    """Return the maps of :func:`ripu_maps`, computed by the kernels for CUDA."""
+    from ripu.functional.fused.maps import entropy_and_label
+    from ripu.functional.fused.windows import window_maps
+
+    check_logits(logits)
+    num_classes = int(logits.shape[1])
+    entropy, label, finite = entropy_and_label(logits, size, epsilon, label_dtype(num_classes))
+    table = window_table(size, num_classes, radius, logits.device, epsilon)
+    impurity, uncertainty, score = window_maps(
+        label, entropy, num_classes, radius, table, pixel=pixel, epsilon=epsilon, normalizer=normalizer
+    )
+    finite.check()  # last: the device computes while the host waits for the answer
+    assert score is not None
+    return ScoreMaps(score, tie_break=uncertainty, impurity=impurity, uncertainty=uncertainty)

@@ -140,7 +140,8 @@ def open_session(run: Path, data_root: str | None = None) -> tuple[Session, Imag
     from ripu.run.restore import with_data_root
 
     config = read_stored(run / "config.yaml")
-    accept_stored({"dataset": config.get("dataset")}, run / "config.yaml")  # all of it that is made here
+    made = {"dataset": config.get("dataset")}  # all of it that is made here
+    accept_stored(made, run / "config.yaml", is_own=True)
     spec = make_spec(config if data_root is None else with_data_root(config, data_root))
     if spec.person is None:
         raise AnnotationError(f"{run}: its questions are answered by label files; start a run with oracle=human")

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ripu.config.spec import RunSpec, make_spec, plain
+from ripu.config.spec import MethodSpec, RunSpec, SettingSpec, fill, make_method, make_spec, plain
 from ripu.config.validate import check_values
 from ripu.io.console import argument, command_line
 from ripu.io.errors import ConfigError
@@ -27,7 +27,10 @@ def checked_spec(cfg: DictConfig, *, words: Sequence[str] = (), experiment: str 
     """
     check_values(cfg, "train")
     _check_output(cfg)
-    spec = make_spec(plain(_without_hydra(cfg)), words=words, experiment=experiment)
+    config = plain(_without_hydra(cfg))
+    # First, because a schedule that does not fit would be blamed on keys that nobody gave.
+    _check_setting(make_method(config["method"]), fill(SettingSpec, config["setting"]))
+    spec = make_spec(config, words=words, experiment=experiment)
     _check_spec(spec)
     if not spec.has_rounds and spec.budget != cfg.mode.budget:
         where = "without rounds (selection_steps=[])" if spec.setting.is_active else f"in setting={spec.setting.name}"
@@ -96,14 +99,62 @@ def _check_spec(spec: RunSpec) -> None:
         )
     if spec.dry_run and spec.resume:
         raise ConfigError("dry_run=true forecasts a whole run, but resume=true continues one; leave one of them out")
+    _check_method(spec)
     _check_start(spec)
     if spec.setting.needs_network and not spec.model_checkpoint and spec.start.run is None:
+        or_run = ", or start.run=RUN" if spec.setting.is_active else ""
         raise ConfigError(
             f"setting={spec.setting.name} begins with a trained network; give "
-            "model.checkpoint=RUN/checkpoints/final.ckpt of a run with setting=source_only, or start.run=RUN"
+            f"model.checkpoint=RUN/checkpoints/final.ckpt of a run with setting=source_only{or_run}"
         )
-    if spec.query is not None and (spec.region is None or not spec.region.is_fixed):
+    if spec.query is not None and spec.query.whole_image and spec.person is not None:
+        raise ConfigError(
+            f"oracle._target_={spec.oracle['_target_']} asks people about places in images, but mode={spec.mode} asks "
+            "for every pixel of an image; use oracle=truth, or mode=ra"
+        )
+    if spec.query is not None and not spec.query.whole_image and (spec.region is None or not spec.region.is_fixed):
         check_room(spec.query, spec.data.target_size, spec.data.target_size)
+
+
+_SETTINGS = {"revealed": "active", "all": "fully_supervised", "none": "source_only", "unlabelled": "unlabelled"}
+"""Target labels -> the setting that has them, with a source."""
+
+
+def _check_setting(method: MethodSpec, setting: SettingSpec) -> None:
+    """Refuse a method that needs what the setting lacks."""
+    if setting.target_labels not in method.target_labels:
+        why = {
+            "revealed": "asks for target labels",
+            "all": "has every target label",
+            "none": "reads no target image",
+            "unlabelled": "reads target images without labels",
+        }
+        known = [_SETTINGS[labels] for labels in method.target_labels]
+        if method.target_labels == ["unlabelled"] and not method.needs_source:
+            known = ["source_free_unlabelled"]
+        others = " or ".join(f"setting={name}" for name in known)
+        raise ConfigError(
+            f"method={method.name} has no use for setting={setting.name}, which {why[setting.target_labels]}; use "
+            f"{others}, or another method{' such as method=cbst' if setting.target_labels == 'unlabelled' else ''}"
+        )
+    if method.needs_source and not setting.uses_source:
+        raise ConfigError(
+            f"method={method.name} reads source images, and setting={setting.name} has none; use a setting with a "
+            "source, or another method"
+        )
+
+
+def _check_method(spec: RunSpec) -> None:
+    """Refuse a method that cannot ask in the labelling mode, or learns nothing from its renewals."""
+    method = spec.method
+    if method.modes and spec.has_rounds and spec.mode not in method.modes:
+        modes = " or ".join(f"mode={name}" for name in method.modes)
+        raise ConfigError(f"method={method.name} cannot ask with mode={spec.mode}; use {modes}, or another method")
+    if spec.plan.renewal_steps and method.node is None:
+        raise ConfigError(
+            f"method.renewal_fractions={list(method.renewal_fractions)} lets method={method.name} look at all target "
+            "images, from which it learns nothing; leave it out, or use a method that does, such as method=cbst"
+        )
 
 
 def _check_start(spec: RunSpec) -> None:

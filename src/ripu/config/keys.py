@@ -48,6 +48,7 @@ class Key:
 _ASKS_NOTHING = (
     Unused({"setting.target_labels": "none"}, "setting={setting.name} queries nothing"),
     Unused({"setting.target_labels": "all"}, "setting={setting.name} has every label from the start"),
+    Unused({"setting.target_labels": "unlabelled"}, "setting={setting.name} queries nothing"),
     Unused({"selection_steps": []}, "selection_steps=[] queries nothing"),
 )
 _FIXED_SHAPE = Unused(
@@ -60,14 +61,27 @@ _NO_RECTANGLES = Unused(
     _OTHER_SHAPE,
 )
 _NO_SUPERPIXELS = Unused({"region._target_": ("ripu.regions.Square", "ripu.regions.Rectangles")}, _OTHER_SHAPE)
+_STEPS_GIVEN = {
+    key: Unused({f"{key}_steps": GIVEN}, f"{key}_steps is given") for key in ("pretrain", "selection", "renewal")
+}
+_NO_REVEALED = Unused(
+    {"setting.target_labels": ("all", "none", "unlabelled")}, "setting={setting.name} reveals no label in rounds"
+)
 _CROSS_ENTROPY = Unused(
     {"setting.target_labels": ("none", "all")}, "setting={setting.name} trains with cross-entropy alone"
 )
+_OTHER_TERMS = Unused({"method._target_": GIVEN}, "method={method.name} has terms of its own")
 _NO_TARGET = Unused({"setting.target_labels": "none"}, "setting={setting.name} reads no target image in training")
 _NO_SOURCE = Unused({"setting.uses_source": False}, "setting={setting.name} reads no source image")
 _NO_CONSISTENCY = (
+    _OTHER_TERMS,
     _CROSS_ENTROPY,
     Unused({"objective.consistency_weight": 0}, "objective.consistency_weight=0 switches the term off"),
+)
+_NO_NEGATIVE = (
+    _OTHER_TERMS,
+    _CROSS_ENTROPY,
+    Unused({"objective.negative_weight": 0}, "objective.negative_weight=0 switches the term off"),
 )
 _NO_POLY = Unused(
     {"optimizer.schedule": ("cosine", "constant")}, "optimizer.schedule={optimizer.schedule} is another schedule"
@@ -86,7 +100,7 @@ _evaluation = partial(Key, may_change=True)
 _asking = partial(Key, before_rounds=False, unused=_ASKS_NOTHING)
 _person = partial(Key, may_change=True, is_compared=False, before_rounds=False, unused=_ASKS_NOTHING)
 _masks = partial(Key, unused=(Unused({"start.labels": None}, "start.labels is not given"),))
-_objective = partial(Key, unused=(_CROSS_ENTROPY,))
+_objective = partial(Key, unused=(_OTHER_TERMS, _CROSS_ENTROPY))
 _copied = partial(Key, may_change=True, is_compared=False)  # what it decides stands in another key; older runs lack it
 
 TABLE: Mapping[str, Key] = {
@@ -129,10 +143,12 @@ TABLE: Mapping[str, Key] = {
     "data.unreadable": Key(one_of("stop", "skip"), may_change=True),
     # Rounds
     "budget": Key(  # 0 is refused with the words of the mode
-        number("above 0: mode=ra a share of the image, mode=pa pixels per image", least=0), before_rounds=False
+        number("above 0: mode=ra a share of the image, mode=pa pixels per image, mode=images a share of them", least=0),
+        before_rounds=False,
     ),
     "selection_steps": Key(rules.STEPS | NOTHING, before_rounds=False),  # the first round counts by itself
     "pretrain_steps": Key(whole(0) | NOTHING),
+    "renewal_steps": Key(rules.STEPS | NOTHING),
     "mode.*": _asking(),
     "mode.radius": _asking(whole(0, " (k, pixels at label resolution)"), unused=(*_ASKS_NOTHING, _FIXED_SHAPE)),
     "mode.suppress_radius": _asking(whole(0, " (pixels at label resolution)"), unused=(*_ASKS_NOTHING, _FIXED_SHAPE)),
@@ -175,23 +191,59 @@ TABLE: Mapping[str, Key] = {
     ),
     # Training
     "setting.name": Key(),
-    "setting.target_labels": Key(one_of("revealed", "all", "none")),
+    "setting.target_labels": Key(one_of("revealed", "all", "none", "unlabelled")),
     "setting.uses_source": Key(),
     "setting.needs_network": _copied(),  # setting.name tells it
     "setting.max_steps": Key(whole(1)),
     "setting.pretrain_fraction": Key(rules.SHARE),
     "setting.selection_fractions": Key(rules.FRACTIONS),
+    "method.*": Key(target="objective"),
+    "method.name": Key(TEXT),
+    "method.target_labels": Key(rules.some_of("revealed", "all", "none", "unlabelled")),
+    "method.labelled_images": Key(unused=(_NO_REVEALED,)),
+    "method.selection_fractions": Key(
+        rules.FRACTIONS | NOTHING, before_rounds=False, unused=(_STEPS_GIVEN["selection"], _NO_REVEALED)
+    ),
+    "method.renewal_fractions": Key(rules.FRACTIONS, unused=(_STEPS_GIVEN["renewal"], _CROSS_ENTROPY)),
+    "method.pretrain_fraction": Key(rules.SHARE | NOTHING, unused=(_STEPS_GIVEN["pretrain"], _CROSS_ENTROPY)),
+    "method.agreement_weight": Key(NOT_NEGATIVE),
+    "method.second_weight": Key(NOT_NEGATIVE),
+    "method.second_adversarial_weight": Key(NOT_NEGATIVE),
+    "method.dropout": Key(rules.BELOW_ONE),
+    "method.class_balance": Key(rules.SHARE),
+    "method.entropy_weight": Key(NOT_NEGATIVE),
+    "method.negative_weight": Key(NOT_NEGATIVE),
+    "method.rank_spread": Key(whole(0)),
+    "method.num_decoders": Key(whole(1)),
+    "method.temperature": Key(POSITIVE),
+    "method.momentum": Key(rules.SHARE),
+    "method.ce_weight": Key(NOT_NEGATIVE),
+    "method.reverse_weight": Key(NOT_NEGATIVE),
+    "method.consistency_weight": Key(NOT_NEGATIVE),
+    "method.jitter": Key(rules.SHARE),
+    "method.blur": Key(rules.SHARE),
+    "method.teacher_decay": _copied(rules.BETWEEN),
+    "method.stability_weight": Key(NOT_NEGATIVE),
+    "method.share": Key(rules.PART),
+    "method.share_step": Key(rules.SHARE),
+    "method.most_share": Key(rules.PART),
+    "method.regularizer": Key(NOT_NEGATIVE),
+    "method.adversarial_weight": Key(NOT_NEGATIVE),
+    "method.discrepancy_weight": Key(NOT_NEGATIVE),
+    "method.kept_lr_factor": Key(POSITIVE),
+    "method.anchor_weight": Key(NOT_NEGATIVE),
+    "method.anchor_decay": Key(rules.SHARE),
+    "method.num_anchors": Key(whole(1)),
+    "method.min_cells": Key(whole(1)),
+    "method.anchor_seed": Key(whole(0)),
     "objective.*": _objective(target="objective"),
-    "objective.consistency_weight": _objective(NOT_NEGATIVE, unused=(_CROSS_ENTROPY, _NO_SOURCE)),
+    "objective.consistency_weight": _objective(NOT_NEGATIVE, unused=(_OTHER_TERMS, _CROSS_ENTROPY, _NO_SOURCE)),
     "objective.negative_weight": _objective(NOT_NEGATIVE),
     "objective.negative_threshold": _objective(
         number("between 0 and 1 (tau; the paper: 0.05)", above=0, below=1),
-        unused=(
-            _CROSS_ENTROPY,
-            Unused({"objective.negative_weight": 0}, "objective.negative_weight=0 switches the term off"),
-        ),
+        unused=_NO_NEGATIVE,
     ),
-    "objective.class_balance": Key(rules.SHARE),
+    "objective.class_balance": Key(rules.SHARE, unused=(_OTHER_TERMS,)),
     "objective.pseudo_weight": _objective(NOT_NEGATIVE),
     "objective.confidence": _objective(rules.BELOW_ONE),
     "objective.mix": _objective(YES_NO),
@@ -199,7 +251,7 @@ TABLE: Mapping[str, Key] = {
     "objective.blur": _objective(rules.SHARE),
     "objective.teacher_decay": _copied(rules.BETWEEN),
     "ema.decay": Key(rules.BETWEEN | NOTHING),
-    "optimizer.*": Key(target="optimizer"),
+    "optimizer.*": Key(target="optimizer", unused=(Unused({"setting.name": None}, "this command trains nothing"),)),
     "optimizer.learning_rate": Key(POSITIVE),
     "optimizer.head_lr_factor": Key(POSITIVE),
     "optimizer.layer_decay": Key(
@@ -242,7 +294,7 @@ TABLE: Mapping[str, Key] = {
         ),
     ),
     "protocol.consistency_border": Key(one_of("clip", "replicate"), unused=(*_NO_CONSISTENCY, _NO_SOURCE)),
-    "protocol.loss_epsilon": Key(NOT_NEGATIVE),
+    "protocol.loss_epsilon": Key(NOT_NEGATIVE, unused=_NO_NEGATIVE),
     "protocol.source_sampling": Key(one_of("uniform", "class_balanced"), unused=(_NO_SOURCE,)),
     "protocol.norm_statistics": Key(one_of("target", "both"), unused=(_NO_SOURCE, _NO_TARGET)),
     "protocol.flip": _evaluation(YES_NO),
@@ -272,11 +324,13 @@ TABLE: Mapping[str, Key] = {
     **{f"dataset.{part}.root": _technical() for part in ("prepare", "source", "target", "val")},
     "dataset.recipe.max_steps": Key(whole(1), unused=(_OTHER_LENGTH,)),
     "dataset.recipe.pretrain_fraction": Key(
-        rules.SHARE, unused=(Unused({"pretrain_steps": GIVEN}, "pretrain_steps is given"),)
+        rules.SHARE,
+        unused=(
+            _STEPS_GIVEN["pretrain"],
+            Unused({"method.pretrain_fraction": GIVEN}, "method={method.name} has its own"),
+        ),
     ),
-    "dataset.recipe.selection_fractions": Key(
-        rules.FRACTIONS, unused=(_OTHER_LENGTH, Unused({"selection_steps": GIVEN}, "selection_steps is given"))
-    ),
+    "dataset.recipe.selection_fractions": Key(rules.FRACTIONS, unused=(_OTHER_LENGTH, _STEPS_GIVEN["selection"])),
     "dataset.recipe.source_free.max_steps": _copied(whole(1), unused=_NOT_SOURCE_FREE),
     "dataset.recipe.source_free.selection_fractions": _copied(rules.FRACTIONS, unused=_NOT_SOURCE_FREE),
     "dataset.recipe.target_only.max_steps": _copied(whole(1), unused=_NOT_TARGET_ONLY),
@@ -287,7 +341,11 @@ TABLE: Mapping[str, Key] = {
     "dataset.recipe.target_size": Key(SIZE),
     "dataset.recipe.source_batch": Key(whole(1)),
     "dataset.recipe.target_batch": Key(whole(1)),
-    "dataset.recipe.learning_rate": Key(POSITIVE),
+    "dataset.recipe.learning_rate": Key(
+        POSITIVE, unused=(Unused({"optimizer._target_": ("torch.optim.AdamW",)}, "give optimizer.learning_rate"),)
+    ),
+    "dataset.recipe.class_balance": _copied(rules.SHARE, is_optional=True),
+    "dataset.recipe.ema_decay": _copied(rules.BETWEEN | NOTHING, is_optional=True),
     "dataset.recipe.pixel_radius": Key(whole(0), unused=(_NO_PIXELS,)),
     "dataset.recipe.region_side": _copied(whole(1), unused=(_NO_RECTANGLES,)),
     "dataset.recipe.region_pixels": _copied(whole(1), unused=(_NO_SUPERPIXELS,)),
@@ -420,7 +478,7 @@ def _class_name(target: object) -> str:
 def _applies(unused: Unused, get: Callable[[str], Any]) -> bool:
     for key, wanted in unused.when.items():
         value = get(key)
-        if key.endswith("._target_"):  # the class counts, not the module that it is imported from
+        if key.endswith("._target_") and wanted is not GIVEN:  # the class counts, wherever it is imported from
             value, wanted = _class_name(value), tuple(map(_class_name, wanted))
         if wanted is GIVEN:
             is_met = value is not None

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from omegaconf import OmegaConf
 
 from ripu.io.errors import ConfigError
+from ripu.io.signals import is_slurm_job
 
 # Environment variables for jobs in other processes:
 _DRY_RUN = "RIPU_DRY_RUN"  # the temporary folder of a dry run
@@ -42,10 +43,9 @@ def started(form: str) -> str:
     Under SLURM it is the number of the job with a digest of the command: the same on all processes of the job, and when
     it is requeued.
     """
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+    if not is_slurm_job():
         return time.strftime(form)
-    return f"slurm-{job}-{zlib.crc32(repr(sys.argv[1:]).encode()):08x}"
+    return f"slurm-{os.environ['SLURM_JOB_ID']}-{zlib.crc32(repr(sys.argv[1:]).encode()):08x}"
 
 
 def quotient(whole: int, part: int) -> int:
@@ -59,9 +59,9 @@ def quotient(whole: int, part: int) -> int:
     return whole // part
 
 
-def teacher_decay(decay: float | None, target_labels: str) -> float | None:
-    """Return the decay that an objective asks for, in settings where it is used."""
-    return decay if target_labels == "revealed" else None
+def average_decay(of_objective: float | None, target_labels: str, of_recipe: float | None) -> float | None:
+    """Return the decay that an objective asks for in settings where it is used, or else that of the recipe."""
+    return of_recipe if of_objective is None or target_labels in ("all", "none") else of_objective
 
 
 def sweep_name(overrides: Sequence[str], number: int) -> str:
@@ -89,7 +89,7 @@ def _is_sweep(words: Sequence[str]) -> bool:
 if _is_sweep(sys.argv):
     os.environ[_SWEEP] = "\n".join(sys.argv[1:])
 
-for _resolver in (run_folder, quotient, teacher_decay, sweep_name):
+for _resolver in (run_folder, quotient, average_decay, sweep_name):
     OmegaConf.register_new_resolver(f"ripu.{_resolver.__name__}", _resolver, replace=True)
 OmegaConf.register_new_resolver("ripu.started", started, replace=True, use_cache=True)
 OmegaConf.register_new_resolver("ripu.len", len, replace=True)

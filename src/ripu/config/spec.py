@@ -56,14 +56,35 @@ class SettingSpec:
     """The labels and domains that a run trains on."""
 
     name: str
-    target_labels: str  # revealed (by rounds), all or none
+    target_labels: str  # revealed (by rounds), all, none, or unlabelled: target images are read without any
     uses_source: bool  # False: no source image is read
     needs_network: bool  # True: it begins with a trained network
+
+    @property
+    def reads_target(self) -> bool:
+        """True if training reads target images."""
+        return self.target_labels != "none"
 
     @property
     def is_active(self) -> bool:
         """True if target labels are those that rounds (or ``start``) reveal."""
         return self.target_labels == "revealed"
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """The system that is trained; see ``conf/method``."""
+
+    name: str
+    target_labels: Sequence[str]  # those of the settings that it works in
+    needs_source: bool  # True: it reads source images
+    modes: Sequence[str]  # the labelling modes that it works with; empty: any
+    labelled_images: bool  # True: every second target image is one with labels, once there are any
+    pretrain_fraction: float | None  # steps on the source alone, until the first round or renewal at most; None: as in
+    # the recipe, or without target labels until the first renewal
+    selection_fractions: Sequence[float] | None  # rounds, in fractions of the run; None: those of the setting
+    renewal_fractions: Sequence[float]  # renewals, in fractions of the run
+    node: Node | None  # its terms; None: those of objective
 
 
 @dataclass(frozen=True)
@@ -241,6 +262,7 @@ class RunSpec:
     loggers: tuple[Node, ...]  # besides metrics.csv
     dataset: DatasetSpec
     setting: SettingSpec
+    method: MethodSpec
     start: StartSpec
     objective: Node
     optimizer: OptimizerSpec
@@ -289,6 +311,11 @@ class RunSpec:
         if self.query is None or self.region_node is None:
             return None
         shape: RegionShape = instantiate(self.region_node)
+        if shape.is_fixed and self.query.whole_image:
+            raise ConfigError(
+                f"region._target_={self.region_node['_target_']} cuts images into regions, but mode={self.mode} asks "
+                "for whole images; use mode=ra, or region=square"
+            )
         if shape.is_fixed and self.query.pixel:
             raise ConfigError(
                 f"region._target_={self.region_node['_target_']} cuts images into regions, but mode={self.mode} asks "
@@ -336,6 +363,7 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
         loggers=tuple(node for node in config["logger"].values() if node is not None),
         dataset=make_dataset(config["dataset"]),
         setting=fill(SettingSpec, config["setting"]),
+        method=make_method(config["method"]),
         start=fill(StartSpec, config["start"]),
         objective=config["objective"],
         optimizer=fill(OptimizerSpec, config["optimizer"]),
@@ -349,10 +377,15 @@ def make_spec(config: Mapping[str, Any], *, words: Sequence[str] = (), experimen
     )
 
 
-def _own_arguments(optimizer: Mapping[str, Any]) -> Node:
-    """Return the optimiser's node without the keys that the package reads itself."""
-    ours = {field.name for field in fields(OptimizerSpec)}
-    return {key: value for key, value in optimizer.items() if key not in ours}
+def _own_arguments(node: Mapping[str, Any], kind: type = OptimizerSpec) -> Node:
+    """Return a node without the keys that the package reads itself, which are the fields of ``kind``."""
+    ours = {field.name for field in fields(kind)}
+    return {key: value for key, value in node.items() if key not in ours}
+
+
+def make_method(node: Mapping[str, Any]) -> MethodSpec:
+    """Make the description of a method from the plain ``method`` group."""
+    return fill(MethodSpec, {**node, "node": _own_arguments(node, MethodSpec) if "_target_" in node else None})
 
 
 def _make_plan(config: Mapping[str, Any]) -> Plan:
@@ -360,6 +393,7 @@ def _make_plan(config: Mapping[str, Any]) -> Plan:
     setting, has_labels = config["setting"], fill(StartSpec, config["start"]).has_labels
     max_steps = int(config["trainer"]["max_steps"])
     steps, pretrain = config["selection_steps"], config["pretrain_steps"]
+    renewals = _renewals(config, max_steps)
     if setting["target_labels"] == "revealed":
         if max_steps < 1:
             raise ConfigError(f"trainer.max_steps={max_steps} trains nothing; give 1 or more")
@@ -369,7 +403,9 @@ def _make_plan(config: Mapping[str, Any]) -> Plan:
         elif pretrain is None and steps and config["protocol"]["pretraining"] == "until_first_round":
             pretrain = steps[0]
         elif pretrain is None:
-            pretrain = round(float(setting["pretrain_fraction"]) * max_steps)
+            own = config["method"]["pretrain_fraction"]
+            pretrain = round(float(setting["pretrain_fraction"] if own is None else own) * max_steps)
+            pretrain = pretrain if own is None else min([pretrain, *steps])
         if not steps and not has_labels:
             raise ConfigError(
                 "selection_steps=[] asks nothing, so the run has no labels to train on; give steps, begin with "
@@ -384,18 +420,52 @@ def _make_plan(config: Mapping[str, Any]) -> Plan:
             raise ConfigError(f"pretrain_steps={pretrain} has no effect in setting={setting['name']}; leave it out")
     else:
         for key, value in (("selection_steps", steps), ("pretrain_steps", pretrain)):
-            if value is not None:
+            if value is not None and (key, setting["target_labels"]) != ("pretrain_steps", "unlabelled"):
                 raise ConfigError(f"{key}={value} has no effect in setting={setting['name']}; leave it out")
-        steps, pretrain = (), max_steps if setting["target_labels"] == "none" else 0
+        pretrain = _pretraining(config, max_steps, renewals)
+        steps = ()
     try:
-        return Plan(max_steps, int(pretrain), tuple(int(step) for step in steps))
+        return Plan(max_steps, int(pretrain), tuple(int(step) for step in steps), renewals)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
 
+def _pretraining(config: Mapping[str, Any], max_steps: int, renewals: Sequence[int]) -> int:
+    """Return the steps of pre-training in a setting whose target labels are not revealed in rounds."""
+    setting, steps = config["setting"], config["pretrain_steps"]
+    if setting["target_labels"] != "unlabelled":
+        return max_steps if setting["target_labels"] == "none" else 0
+    if steps is None:
+        own = config["method"]["pretrain_fraction"]
+        fraction = setting["pretrain_fraction"] if own is None else own
+        steps = renewals[0] if renewals and own is None else min([round(float(fraction) * max_steps), *renewals])
+    if steps and not setting["uses_source"]:
+        raise ConfigError(
+            f"setting={setting['name']} has no source to train on before step {steps} (pretrain_steps, or the first "
+            "renewal); give renewal_steps that begin with 0"
+        )
+    return int(steps)
+
+
+def _renewals(config: Mapping[str, Any], max_steps: int) -> tuple[int, ...]:
+    """Return the steps of the renewals; refuse those that the method has no use for."""
+    method, given = fill(MethodSpec, {**config["method"], "node": None}), config["renewal_steps"]
+    labels = config["setting"]["target_labels"]
+    is_used = bool(method.renewal_fractions) and labels in {*method.target_labels} - {"all", "none"}
+    if given is not None and not is_used:
+        raise ConfigError(
+            f"renewal_steps={given} has no effect with method={method.name} in setting={config['setting']['name']}; "
+            "leave it out"
+        )
+    if given is None:
+        given = scheduled_steps(list(method.renewal_fractions), max_steps) if is_used else ()
+    return tuple(int(step) for step in given)
+
+
 def _recipe_steps(config: Mapping[str, Any], max_steps: int) -> Sequence[int]:
     """Return the steps of the rounds at the recipe's fractions of the run; refuse a run that is too short for them."""
-    steps = scheduled_steps(list(config["setting"]["selection_fractions"]), max_steps)
+    own = config["method"]["selection_fractions"]
+    steps = scheduled_steps(list(config["setting"]["selection_fractions"] if own is None else own), max_steps)
     if len(set(steps)) < len(steps) or (steps and steps[-1] >= max_steps):
         raise ConfigError(
             f"trainer.max_steps={max_steps} is too short for the {len(steps)} rounds of "
@@ -414,6 +484,7 @@ def _make_query(config: Mapping[str, Any], num_rounds: int) -> Query:
     try:
         return Query(
             pixel=mode["pixel"],
+            whole_image=mode["whole_image"],
             radius=int(mode["radius"]),
             suppress_radius=int(mode["suppress_radius"]),
             budget=float(config["budget"]),

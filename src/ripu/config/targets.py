@@ -2,12 +2,18 @@
 
 A checkpoint contains the configuration of its run. Whoever can write the file could name any installed function, so
 nothing that it names is made before each ``_target_`` has been checked against :attr:`ripu.config.keys.Key.target`.
+The check imports the module that a ``_target_`` names, so a module in the current folder, which may have come with the
+file, is refused unless the user has named that folder. Python's own search stays as it is, which protects less than
+taking the folder out of ``sys.path``: what an accepted module imports in turn may come from the current folder.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Callable, Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +60,19 @@ _KINDS: Mapping[Target, tuple[Callable[[Any], bool], str]] = {
 """Kind -> its test, and the words for it."""
 
 
-def accept_stored(config: Any, source: Path) -> dict[str, Any]:
+def accept_stored(config: Any, source: Path, *, is_own: bool = False) -> dict[str, Any]:
     """Check a stored configuration that somebody else may have written, and return it with today's keys.
 
-    Nothing that it names is called. ``source`` is the file that it comes from, for messages.
+    Nothing that it names is called.
+
+    Args:
+        config: The configuration.
+        source: The file that it comes from, for messages.
+        is_own: The file is the user's own, who may have code in the current folder.
 
     Raises:
-        ConfigError: It is not a mapping, a ``_target_`` names an object that does not belong in its place, or a value
-            refers to something outside the configuration.
+        ConfigError: It is not a mapping, a ``_target_`` names an object that does not belong in its place or lies in
+            the current folder, or a value refers to something outside the configuration.
     """
 
     def walk(node: Any, key: str) -> None:
@@ -75,6 +86,11 @@ def accept_stored(config: Any, source: Path) -> dict[str, Any]:
         if "_target_" in node and (kind := target_of(key)) != "any":
             target = str(node["_target_"])
             is_kind, words = _KINDS[kind]
+            if kind and not is_own and _is_in_current_folder(target):
+                raise ConfigError(
+                    f"{source}: {key}._target_={target} is in the current folder, from which a checkpoint has nothing "
+                    f"imported; if it is your own code, set PYTHONPATH=. or import {target.partition('.')[0]} first"
+                )
             if not kind or not is_kind(locate(target, f"{source}: {key}._target_")):
                 raise ConfigError(
                     f"{source}: its configuration names {key}._target_={target}, where {words} belongs; a checkpoint "
@@ -89,6 +105,36 @@ def accept_stored(config: Any, source: Path) -> dict[str, Any]:
     upgraded = upgrade(config)
     walk(upgraded, "")
     return upgraded
+
+
+def _is_in_current_folder(target: str) -> bool:
+    """Return whether Python would import a dotted name from the current folder, which nobody has named.
+
+    ``python -m`` and ``python -c`` search that folder, once. It is named if PYTHONPATH or an installed package adds it
+    again. What is imported already comes from where its importer wanted it to.
+    """
+    try:
+        here = os.path.realpath(os.getcwd())
+    except OSError:  # the folder has been removed
+        return False
+    named = [os.path.realpath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    if here in named or [os.path.realpath(entry or here) for entry in sys.path].count(here) > 1:
+        return False
+    parts, search = target.split("."), list(sys.path)
+    for count in range(1, len(parts) + 1):
+        name = ".".join(parts[:count])
+        if name in sys.modules:
+            found = getattr(sys.modules[name], "__spec__", None)
+        else:
+            found = PathFinder.find_spec(name, search)
+            if found is not None and found.origin is not None:
+                place = os.path.dirname(found.origin)
+                inside = parts[:count] if found.submodule_search_locations is not None else parts[: count - 1]
+                return os.path.realpath(place) == os.path.realpath(os.path.join(here, *inside))
+        if found is None or found.origin is not None:
+            return False
+        search = list(found.submodule_search_locations or ())  # a folder without __init__.py: others may have parts
+    return False
 
 
 def check_target(target: str, key: str) -> None:

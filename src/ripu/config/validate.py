@@ -170,7 +170,7 @@ def check_arguments(cfg: DictConfig, known: Collection[str]) -> None:
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             continue
         for name in given:
-            if name not in parameters:
+            if name not in parameters and f"{key}.{name}" not in known:  # else the package reads it itself
                 hint = keys.near(f"{key}.{name}", [f"{key}.{one}" for one in parameters])
                 raise ConfigError(f"{key}.{name}={node[name]}: {node._target_} has no argument {name}{hint}")
 

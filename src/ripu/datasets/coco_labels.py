@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ripu.datasets.coco_masks import mask_of_polygon, mask_of_runs, runs_of_text
+from ripu.datasets.coco_masks import Part, part_of_polygons, part_of_runs, runs_of_text
 from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import open_image
 from ripu.datasets.label_readers import BACKGROUND, position
@@ -26,6 +26,7 @@ from ripu.datasets.taxonomy import VOID
 from ripu.io.reading import UntrustedError, read_json
 
 _MOST_BYTES = 1 << 30  # the instances of COCO's training images are 450 MB
+_BLOCK_ROWS = 256  # of a PNG of segments
 _VOID_NAME = "void"  # the category under which this package exports void
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class CocoLabels:
         """Read a COCO file, and return the label of each of ``images`` that it has one for.
 
         Raises:
-            SceneError: The file cannot be read or is none of COCO's, a category has no class, or an image is unclear.
+            SceneError: The file cannot be read or is not a COCO file, a category has no class, or an image is unclear.
         """
         content = _content(path, key)
         try:
@@ -79,7 +80,7 @@ class CocoLabels:
             found = (
                 _panoptic(path, entries, owners, classes) if is_panoptic else _instances(path, entries, owners, classes)
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, SceneError):
                 raise
             raise SceneError(
@@ -109,7 +110,7 @@ class CocoLabels:
         if strange and self.is_strict:
             where = "dataset.ids" if ids is not None else f"dataset.classes {list(self.names)}"
             raise SceneError(
-                f"{path}: {len(strange)} categories are not in {where}: {strange[:5]}; add them, or set "
+                f"{path} has categories without a class in {where}: {strange[:5]}; add them, or set "
                 "dataset.ignore_ids=null, which makes them void"
             )
         if set(table.values()) <= {VOID}:
@@ -132,16 +133,19 @@ class CocoLabels:
         if one.is_panoptic:
             _paint_segments(label, one, result)
             return result
-        masks = []
+        front = np.full(one.size, np.iinfo(np.uint32).max, dtype=np.uint32)  # area of the instance seen at each pixel
         for number, (train_id, shape) in enumerate(one.segments):
             try:
-                masks.append((train_id, _mask(shape, one.size)))
-            except ValueError as error:
+                part = _part(shape, one.size)
+            except (ValueError, TypeError, OverflowError) as error:
                 raise SceneError(
                     f"{one.source}: annotation {number} of {label.name} is damaged: {error}; correct it"
                 ) from error
-        for train_id, mask in sorted(masks, key=lambda pair: -int(pair[1].sum())):  # stable: the order of the file
-            result[mask] = train_id
+            if part is None:
+                continue
+            box, area = (part.rows, part.columns), np.count_nonzero(part.mask)
+            is_seen = part.mask & (front[box] >= area)  # of equal ones, the last in the file
+            result[box][is_seen], front[box][is_seen] = train_id, area
         return result
 
 
@@ -186,9 +190,9 @@ def _owners(
             continue
         size = int(entry["height"]), int(entry["width"])
         if min(size) < 1 or size[0] * size[1] > 2**28:
-            raise SceneError(f"{path}: {name} is {size[0]} x {size[1]} pixels large, which cannot be; correct it")
+            raise SceneError(f"{path}: {name} is {size[0]} x {size[1]} pixels large, which is impossible; correct it")
         if options[0] in taken:
-            raise SceneError(f"{path}: two of its images are {options[0]}; keep one")
+            raise SceneError(f"{path} lists {options[0]} twice; keep one entry")
         taken.add(options[0])
         owners[entry["id"]] = options[0], size
     if missing:
@@ -201,14 +205,22 @@ def _panoptic(
 ) -> dict[Path, tuple[Path, _Image]]:
     """Return image -> label and its content; the PNG files lie in a folder named after the file."""
     folder = path.with_suffix("")
-    found = {}
+    found: dict[Path, tuple[Path, _Image]] = {}
+    users: dict[Path, Path] = {}
     for entry in entries:
         if entry["image_id"] not in owners:
             continue
         image, size = owners[entry["image_id"]]
         label = folder / PurePosixPath(str(entry["file_name"]).replace("\\", "/")).name
         if not label.is_file():
-            raise SceneError(f"{label} does not exist: the PNG files of {path} belong into the folder {folder}")
+            raise SceneError(f"{label} does not exist: the PNG files of {path} belong in the folder {folder}")
+        if image in found:
+            raise SceneError(f"{path} lists the segments of {image} twice; keep one entry")
+        if label in users:
+            raise SceneError(
+                f"{path}: {users[label]} and {image} have the same segments, {label}; give each its own PNG"
+            )
+        users[label] = image
         segments = tuple((classes[segment["category_id"]], int(segment["id"])) for segment in entry["segments_info"])
         found[image] = label, _Image(size, path, segments, is_panoptic=True)
     return found
@@ -230,29 +242,30 @@ def _instances(
 
 def _paint_segments(label: Path, one: _Image, result: NDArray[np.uint8]) -> None:
     with open_image(label) as file:
-        rgb = np.asarray(file.convert("RGB")).astype(np.uint32)
+        rgb = np.asarray(file.convert("RGB"))
     if rgb.shape[:2] != one.size:
         raise SceneError(f"{label} is {rgb.shape[1]} x {rgb.shape[0]} pixels, but {one.source} says {one.size[::-1]}")
-    numbers = rgb[..., 0] | rgb[..., 1] << 8 | rgb[..., 2] << 16
     table = {number: train_id for train_id, number in one.segments}
-    found, places = np.unique(numbers, return_inverse=True)
-    strange = [number for number in found.tolist() if number and number not in table]
+    strange: set[int] = set()
+    for top in range(0, one.size[0], _BLOCK_ROWS):
+        block, target = rgb[top : top + _BLOCK_ROWS].astype(np.uint32), result[top : top + _BLOCK_ROWS]
+        numbers = block[..., 0] | block[..., 1] << 8 | block[..., 2] << 16
+        found, places = np.unique(numbers, return_inverse=True)
+        strange.update(number for number in found.tolist() if number and number not in table)
+        inside = numbers != 0
+        train_ids = np.array([table.get(number, VOID) for number in found.tolist()], dtype=np.uint8)
+        target[inside] = train_ids[places].reshape(target.shape)[inside]
     if strange:
         raise SceneError(
-            f"{label} has segments that {one.source} does not list: {strange[:5]}; copy both from the same export"
+            f"{label} has segments that {one.source} does not list: {sorted(strange)[:5]}; copy both from the same "
+            "export"
         )
-    inside = numbers != 0
-    train_ids = np.array([table.get(number, VOID) for number in found.tolist()], dtype=np.uint8)
-    result[inside] = train_ids[places].reshape(one.size)[inside]
 
 
-def _mask(shape: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the (H, W) mask of an instance: polygons, or runs column by column as numbers or as text."""
+def _part(shape: Any, size: tuple[int, int]) -> Part | None:
+    """Return the pixels of an instance: polygons, or runs column by column as numbers or as text; None for none."""
     if isinstance(shape, list):
-        mask: NDArray[np.bool_] = np.zeros(size, dtype=np.bool_)
-        for polygon in shape:
-            mask |= mask_of_polygon(polygon, size)
-        return mask
+        return part_of_polygons(shape, size)
     if not isinstance(shape, dict) or "counts" not in shape:
         raise ValueError("it has neither polygons nor run lengths")
     if list(shape.get("size", size)) != list(size):
@@ -261,5 +274,4 @@ def _mask(shape: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     runs = runs_of_text(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list):
         raise ValueError("its run lengths are neither a list nor a text")
-    upright: NDArray[np.bool_] = mask_of_runs(runs, size[0] * size[1]).reshape(size[::-1]).T
-    return upright
+    return part_of_runs(runs, size)

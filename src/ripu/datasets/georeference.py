@@ -6,6 +6,7 @@ Results on the same pixel grid get them unchanged, so neither coordinates nor th
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from ripu.datasets import tiff_pages
 from ripu.datasets.errors import SceneError
-from ripu.datasets.image_files import naming_file
+from ripu.datasets.image_files import read_header
+from ripu.io.reading import UntrustedError, open_regular, parse_xml
 
 Tag = tuple[int, str, Any]
 """Code, form (``s`` text, ``H`` 16 bits, ``I`` 32 bits, ``Q`` 64 bits, ``d`` double) and values of a TIFF tag."""
@@ -35,7 +37,7 @@ _GEO_TAGS = {
     50844: "d",  # RPCCoefficient
 }
 _PLACES = frozenset({"SRS", "GeoTransform", "GCPList"})  # in .aux.xml; the rest describes the values
-_MOST_XML = 1 << 20
+_MOST_BYTES = 1 << 22  # of a file beside an image: .aux.xml may hold large tables
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,7 @@ class Georeference:
 
     def beside(self, result: Path) -> dict[Path, bytes]:
         """Return the files that belong beside a result, with their contents."""
-        suffix = result.suffix
-        names = {
-            "world": result.with_suffix(f".{suffix[1]}{suffix[-1]}w"),  # .tfw, .pgw, .jgw
-            "prj": result.with_suffix(".prj"),
-            "aux.xml": result.with_name(f"{result.name}.aux.xml"),
-        }
+        names = names_beside(result)
         return {names[kind]: content for kind, content in self.files.items()}
 
     def missing(self, values: NDArray[Any]) -> NDArray[np.bool_] | None:
@@ -77,11 +74,21 @@ class Georeference:
         return np.asarray(same.all(axis=2))
 
 
+def names_beside(result: Path) -> dict[str, Path]:
+    """Return the path of each kind of file that may place a result, beside it."""
+    suffix = result.suffix
+    return {
+        "world": result.with_suffix(f".{suffix[1]}{suffix[-1]}w"),  # .tfw, .pgw, .jgw
+        "prj": result.with_suffix(".prj"),
+        "aux.xml": result.with_name(f"{result.name}.aux.xml"),
+    }
+
+
 def read_georeference(path: Path) -> Georeference | None:
-    """Return the place of an image; None if it has none, or cannot be read.
+    """Return the place of an image; None if it has none, or is missing.
 
     Raises:
-        SceneError: The image has a place and an orientation that would turn it.
+        SceneError: The image has a place and an orientation that would turn it, or cannot be read, or a file beside it.
     """
     files = _files_beside(path)
     try:
@@ -89,9 +96,7 @@ def read_georeference(path: Path) -> Georeference | None:
     except OSError:
         return None
     page = tiff_pages.first_page(path) if is_tiff else None
-    if page is None:
-        return Georeference(is_tiff=False, files=files) if files else None
-    stored = tiff_pages.read_tags(path, (*_GEO_TAGS, NODATA))
+    stored = tiff_pages.read_tags(path, (*_GEO_TAGS, NODATA)) if page is not None else {}
     tags = []
     for code, form in _GEO_TAGS.items():
         value = stored.get(code)
@@ -99,11 +104,14 @@ def read_georeference(path: Path) -> Georeference | None:
             tags.append((code, form, value if form == "s" else tuple(np.atleast_1d(value).tolist())))
     if not tags and not files:
         return None
-    if tiff_pages.turn_of(page) != 1:
+    turn = read_header(path, math.inf).orientation if page is None else tiff_pages.turn_of(page)
+    if turn != 1:
         raise SceneError(
-            f"{path} has a georeference, and an orientation that asks viewers to turn it: results would lie elsewhere; "
-            "remove the tag Orientation, or the georeference"
+            f"{path} has a georeference, and an orientation that asks viewers to turn it (EXIF {turn}): results would "
+            "lie elsewhere; remove the tag Orientation, or the georeference"
         )
+    if page is None:
+        return Georeference(is_tiff=False, files=files)
     extra = [int(kind) for kind in page.extrasamples]
     alpha = page.samplesperpixel - len(extra) + next((at for at, kind in enumerate(extra) if kind in (1, 2)), 0)
     has_alpha = any(kind in (1, 2) for kind in extra)
@@ -120,32 +128,43 @@ def _number(text: Any) -> float | None:
 def _files_beside(path: Path) -> dict[str, bytes]:
     """Return the contents of the files beside an image that place it."""
     suffix = path.suffix.lower().lstrip(".")
+    ends = dict.fromkeys((f"{suffix[:1]}{suffix[-1:]}w", f"{suffix}w", "wld"))
     found: dict[str, bytes] = {}
-    for end in dict.fromkeys((f"{suffix[:1]}{suffix[-1:]}w", f"{suffix}w", "wld")):
-        for name in (end, end.upper()):
-            file = path.with_suffix(f".{name}")
-            if "world" not in found and file.is_file() and file.stat().st_size < _MOST_XML:
-                found["world"] = file.read_bytes()
-    projection = path.with_suffix(".prj")
-    if "world" in found and projection.is_file() and projection.stat().st_size < _MOST_XML:
-        found["prj"] = projection.read_bytes()
+    for world in (path.with_suffix(f".{name}") for end in ends for name in (end, end.upper())):
+        if "world" not in found and (content := _content_of(world)) is not None:
+            found["world"] = content
+    if "world" in found and (content := _content_of(path.with_suffix(".prj"))) is not None:
+        found["prj"] = content
     metadata = path.with_name(f"{path.name}.aux.xml")
-    if metadata.is_file() and metadata.stat().st_size < _MOST_XML and (kept := _place_of(metadata)) is not None:
+    if (content := _content_of(metadata)) is not None and (kept := _place_of(content, metadata)) is not None:
         found["aux.xml"] = kept
     return found
 
 
-def _place_of(path: Path) -> bytes | None:
-    """Return the parts of a file of GDAL's metadata that place the image; None if there are none."""
-    content = path.read_bytes()
-    if b"<!" in content.replace(b"<!--", b""):  # entities may be bombs; GDAL writes none
-        raise SceneError(f"{path} has declarations (<!...>), which GDAL does not write; remove it")
-    with naming_file(path):
-        try:
-            root = ElementTree.fromstring(content)  # noqa: S314 (no declarations)
-        except ElementTree.ParseError as error:
-            raise ValueError(f"it is not XML: {error}") from error
-    for child in list(root):
-        if child.tag not in _PLACES:
-            root.remove(child)
-    return ElementTree.tostring(root) if len(root) else None
+def _content_of(path: Path) -> bytes | None:
+    """Return the content of a file beside an image; None if there is no such file."""
+    if not os.path.exists(path) or os.path.isdir(path):
+        return None
+    try:
+        with open_regular(path, _MOST_BYTES) as file:
+            return file.read()
+    except OSError as error:
+        raise SceneError(
+            f"{path} cannot be read ({error.strerror or error}); make it readable, or remove it"
+        ) from error
+    except UntrustedError as error:
+        raise SceneError(f"{error}; it should place an image: correct it, or remove it") from error
+
+
+def _place_of(content: bytes, path: Path) -> bytes | None:
+    """Return the parts of GDAL's metadata that place the image; None if there are none."""
+    try:
+        root = parse_xml(content)
+        for child in list(root):
+            if child.tag not in _PLACES:
+                root.remove(child)
+        return ElementTree.tostring(root) if len(root) else None
+    except RecursionError as error:
+        raise SceneError(f"{path} is nested too deeply; correct it, or remove it") from error
+    except ValueError as error:
+        raise SceneError(f"{path} cannot be read ({error}); correct it, or remove it") from error

@@ -153,8 +153,7 @@ def read_values(path: Path, *, all_bands: bool = False, most_pixels: float = MAX
     Raises:
         SceneError: The file is missing, damaged or absurdly large, or its compression is unknown.
     """
-    page = _tiff_page(path, most_pixels)
-    if page is not None and (all_bands or not tiff_pages.is_plain(page)):
+    if (page := _page_beyond_pillow(path, all_bands, most_pixels)) is not None:
         with naming_file(path):
             return upright(tiff_pages.read_page(path), tiff_pages.turn_of(page))
     with open_image(path, most_pixels) as file:
@@ -162,6 +161,19 @@ def read_values(path: Path, *, all_bands: bool = False, most_pixels: float = MAX
         if is_deep_png(file):
             return upright(_shown(_decoded_png(path, file.mode), all_bands), turn)
         return upright(pillow_values(file, all_bands), turn)
+
+
+def is_beyond_pillow(path: Path, all_bands: bool, most_pixels: float = MAX_PIXELS) -> bool:
+    """Return whether :func:`read_values` decodes a file with another library than Pillow; errors as there."""
+    if _page_beyond_pillow(path, all_bands, most_pixels) is not None:
+        return True
+    with open_image(path, most_pixels) as file:
+        return is_deep_png(file)
+
+
+def _page_beyond_pillow(path: Path, all_bands: bool, most_pixels: float) -> Any:
+    page = _tiff_page(path, most_pixels)
+    return page if page is not None and (all_bands or not tiff_pages.is_plain(page)) else None
 
 
 def load(file: Image.Image) -> int:
@@ -263,6 +275,8 @@ def pillow_values(file: Image.Image, all_bands: bool) -> NDArray[Any]:
     """Return the values of a decoded image, (H, W, S); transparency only with ``all_bands``."""
     if file.mode in ("I", "F") or file.mode.startswith("I;16"):
         return np.asarray(file)[..., None]
+    if file.mode == "La":  # grey that transparency has darkened; Pillow itself undoes it for colour
+        file = file.convert("LA")
     kept = {"1": "L", "L": "L", "LA": "LA", "RGBA": "RGBA", "CMYK": "CMYK"} if all_bands else {"1": "L", "L": "L"}
     values = np.asarray(file.convert(kept.get(file.mode, "RGB")))
     return _shown(values if values.ndim == 3 else values[..., None], all_bands)

@@ -92,10 +92,15 @@ def below(root: Path, name: str, key: str) -> Path:
     return root / name
 
 
-def glob_images(root: Path, pattern: str, key: str) -> list[Path]:
-    """Return the files that a glob below ``root`` matches, sorted; refuse a glob that leaves it or matches nothing."""
+def glob_files(root: Path, pattern: str, key: str) -> list[Path]:
+    """Return the files that a glob below ``root`` matches, sorted; refuse a glob that leaves it."""
     _refuse_outside(root, pattern, key)
-    found = _visible(path for path in _glob(root, pattern) if path.is_file())
+    return _visible(path for path in _glob(root, pattern) if path.is_file())
+
+
+def glob_images(root: Path, pattern: str, key: str) -> list[Path]:
+    """Return what :func:`glob_files` does; refuse a glob that matches nothing."""
+    found = glob_files(root, pattern, key)
     if not found:
         raise SceneError(f"{key}={pattern} matches no file in {root}; correct the pattern, or set dataset.root")
     return found

@@ -20,9 +20,11 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 """Colour types of the header."""
 
+SPREAD = {1: 255, 2: 85, 4: 17}
+"""Factors that spread grey values of fewer than 8 bits over 0..255, as Pillow does."""
+
 _SAMPLES = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 _TYPE_OF_BYTES = {1: GREY, 2: GREY_ALPHA, 3: RGB, 4: RGBA}  # of a pixel in 8 bits
-_SPREAD = {1: 255, 2: 85, 4: 17}  # what grey values of fewer bits are multiplied by, as Pillow does
 _CHUNK = 1 << 20
 _WIDEST = 1 << 24  # pixels: a row, too, has to fit into memory
 
@@ -139,7 +141,7 @@ class PngRows:
             bits = np.unpackbits(content, axis=1)[:, : self._width * self._bits].reshape(rows, self._width, self._bits)
             content = np.packbits(bits, axis=2)[..., 0] >> np.uint8(8 - self._bits)
             if self._type == GREY:
-                content = content * np.uint8(_SPREAD[self._bits])
+                content = content * np.uint8(SPREAD[self._bits])
         values = content.reshape(rows, self._width, -1)
         if self._type == PALETTE:
             colors = np.zeros((256, 3), dtype=np.uint8)

@@ -93,8 +93,8 @@ def turn_of(page: Any) -> int:
     return value if value in range(1, 9) else 1
 
 
-def read_page(path: Path) -> NDArray[Any]:
-    """Return all values of the first page as stored, (H, W, S); its size is the caller's concern.
+def read_page(path: Path, number: int = 0) -> NDArray[Any]:
+    """Return all values of a page as stored, (H, W, S); its size is the caller's concern.
 
     Raises:
         SceneError: Its compression needs a package that is not installed.
@@ -104,7 +104,7 @@ def read_page(path: Path) -> NDArray[Any]:
 
     try:
         with tifffile.TiffFile(path) as tiff:
-            page: Any = tiff.pages[0]
+            page: Any = tiff.pages[number]
             values: NDArray[Any] = page.asarray(maxworkers=1)
     except Exception as error:  # arbitrary bytes make it fail in any way
         raise _explained(path, error) from error
@@ -134,21 +134,87 @@ def open_windows(path: Path) -> TiffWindows | None:
     return None
 
 
+def open_mask(path: Path, most_pixels: float) -> TiffMask | None:
+    """Open the transparency mask that GDAL adds to the first page of a TIFF.
+
+    Args:
+        path: The file.
+        most_pixels: A mask that has to be decoded whole is refused if it has more.
+
+    Returns:
+        The mask; None if there is none, or tifffile cannot open the file.
+
+    Raises:
+        OSError: The file is damaged.
+    """
+    import tifffile
+
+    try:
+        tiff = tifffile.TiffFile(path)
+    except Exception:  # damaged headers make it fail in any way
+        return None
+    try:
+        with tiff:
+            pages = cast("list[tifffile.TiffPage]", list(tiff.pages))
+            size = pages[0].imagelength, pages[0].imagewidth
+            for number, page in enumerate(pages):
+                kind = int(page.subfiletype or 0)
+                if kind & _MASK and not kind & _REDUCED and (page.imagelength, page.imagewidth) == size:
+                    return TiffMask(path, number, most_pixels)
+    except Exception as error:
+        raise _explained(path, error) from error
+    return None
+
+
+class TiffMask:
+    """Rows of the transparency mask of a TIFF; see :func:`open_mask`."""
+
+    def __init__(self, path: Path, number: int, most_pixels: float) -> None:
+        """Open the page of this number; errors as in :func:`read_page`, at the latest on reading."""
+        self._path, self._number, self._most_pixels = path, number, most_pixels
+        self._windows = TiffWindows(path, number)
+        self._whole: NDArray[Any] | None = None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._windows.close()
+
+    def missing(self, top: int, bottom: int) -> NDArray[np.bool_]:
+        """Return where the rows from ``top`` to before ``bottom`` have no data, (rows, W).
+
+        Raises:
+            SceneError: It has to be decoded whole and is too large for that, or as in :func:`read_page`.
+            OSError: The file is damaged.
+        """
+        is_plain = self._windows.page.compression == _UNCOMPRESSED and not self._windows.page.is_tiled  # bits, packed
+        if self._whole is None and (is_plain or not self._windows.has_moderate_segments()):
+            height, width = self._windows.size
+            if height * width > self._most_pixels:
+                raise SceneError(
+                    f"{self._path}: its mask has {width} x {height} pixels and has to be decoded whole, which is done "
+                    f"up to {self._most_pixels} pixels; store the image and its mask as a tiled TIFF, or give a "
+                    "larger max_pixels"
+                )
+            self._whole = read_page(self._path, self._number)
+        values = self._windows.read(top, bottom) if self._whole is None else self._whole[top:bottom]
+        return np.asarray(values[..., 0] == 0)
+
+
 class TiffWindows:
-    """Rows of the first page of a TIFF, as stored; see :func:`open_windows`.
+    """Rows of a page of a TIFF, as stored; see :func:`open_windows`.
 
     Attributes:
         size: (height, width) as stored.
         page: tifffile's header.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open a file; errors as in :func:`read_page`, at the latest on reading."""
+    def __init__(self, path: Path, number: int = 0) -> None:
+        """Open the page of this number; errors as in :func:`read_page`, at the latest on reading."""
         import tifffile
 
         self._path = path
         self._tiff = tifffile.TiffFile(path)
-        page: Any = self._tiff.pages[0]
+        page: Any = self._tiff.pages[number]
         self.page = page
         self.size = (int(page.imagelength), int(page.imagewidth))
         self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
@@ -168,10 +234,14 @@ class TiffWindows:
             return False
         if page.compression == _UNCOMPRESSED and not page.is_tiled:
             return bool(self.size[1] * page.samplesperpixel <= _MOST_WINDOW_PIXELS)
+        return self.has_moderate_segments()
+
+    def has_moderate_segments(self) -> bool:
+        """Return whether a row of tiles, or a strip, takes moderate memory, and its compression is known."""
         if self._length > _LONGEST_SEGMENT or self._length * self.size[1] > _MOST_WINDOW_PIXELS:
             return False
         try:
-            page.decode(None, 0)
+            self.page.decode(None, 0)
             return True
         except Exception:  # the compression is not known
             return False

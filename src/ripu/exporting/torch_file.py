@@ -15,9 +15,8 @@ from torch import nn
 from ripu.exporting.comparison import ExportError, compare, refused
 from ripu.inference.description import Description
 from ripu.inference.onnx_network import KEY
+from ripu.inference.photo_prediction import MIN_SIDE
 from ripu.io.writing import write_bytes
-
-_LEAST_SIDE = 32  # no image goes through a network with a shorter side
 
 
 def write_torch_export(network: nn.Module, description: Description, out: Path) -> float:
@@ -44,7 +43,7 @@ def write_torch_export(network: nn.Module, description: Description, out: Path) 
     if side is None:
         multiple = int(getattr(network, "multiple", 1))
         description = replace(description, multiple=multiple)
-        least = max(2, -(-_LEAST_SIDE // multiple))
+        least = max(2, -(-MIN_SIDE // multiple))
         height, width = (torch.export.Dim(name, min=least) for name in ("height", "width"))
         shapes |= {2: height * multiple, 3: width * multiple} if multiple > 1 else {2: height, 3: width}
         side = ((least + 1) * multiple, (least + 2) * multiple)
@@ -68,6 +67,6 @@ def write_torch_export(network: nn.Module, description: Description, out: Path) 
 
 def _check_padding(network: nn.Module, description: Description) -> None:
     """Refuse convolutions that compute their padding from the size, on which ``torch.export`` works without an end."""
-    names = [name for name, module in network.named_modules() if type(module).__name__ == "Conv2dSame"]
+    names = [name for name, module in network.named_modules() if type(module).__name__.endswith("Conv2dSame")]
     if description.fixed_size is None and names:
         raise ValueError(f"{names[0]} computes its padding from the size of the image")

@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor
 
+from ripu.functional import fused
 from ripu.functional.entropy import label_dtype
 from ripu.functional.parallel import for_each, split_bands, split_rows, strip_rows
 from ripu.functional.windows import axis_count, check_radius, running_sum
@@ -60,6 +61,12 @@ def region_impurity(pred_label_BHW: Tensor, num_classes: int, radius: int, *, ep
             "predictions have no void label; pass logits.argmax(1) or the right num_classes."
         )
     batch, height, width = pred_label_BHW.shape
+    if fused.is_used(pred_label_BHW):
+        from ripu.functional.fused.windows import window_maps
+
+        table = window_table((height, width), num_classes, radius, pred_label_BHW.device, epsilon)
+        label_BHW = pred_label_BHW.to(label_dtype(num_classes)).contiguous()
+        return window_maps(label_BHW, None, num_classes, radius, table, epsilon=epsilon)[0]
     kernel = ImpurityKernel((height, width), num_classes, radius, pred_label_BHW.device, epsilon)
 
     def task(b: int, first: int, last: int) -> None:
@@ -85,10 +92,7 @@ class ImpurityKernel:
         self.is_small = radius <= 1
         if self.is_small:
             self.shape_H1, self.shape_W = (self.rows_H1 - 1) * 768, (self.columns_W - 1) * 256
-            self.table = _small_window_table(num_classes, self.side_down * self.side_right, epsilon).to(device)
-        else:
-            counts = torch.arange(self.side_down * self.side_right + 1, dtype=torch.float64)
-            self.table = torch.special.xlogy(counts, counts).float().to(device)
+        self.table = window_table(size, num_classes, radius, device, epsilon)
 
     def bands(self) -> list[tuple[int, int]]:
         """Return row ranges that are each worth a job."""
@@ -176,8 +180,28 @@ class ImpurityKernel:
         torch.index_select(self.table, 0, code_RW.view(-1), out=out_RW.view(-1))
 
 
+def window_table(
+    size: tuple[int, int], num_classes: int, radius: int, device: torch.device, epsilon: float = 0.0
+) -> Tensor:
+    """Return what impurities are read from, for maps of one ``size``; float32, shared between calls.
+
+    Up to radius 1 it is :func:`_small_window_table`; above, entry n is n log n, up to the pixels of a window.
+    """
+    full = (2 * min(radius, size[0] - 1) + 1) * (2 * min(radius, size[1] - 1) + 1)
+    if radius <= 1:
+        return _small_window_table(num_classes, full, device, epsilon)
+    return _table_of_counts(full, device)
+
+
+@functools.lru_cache(maxsize=2)  # one may be as large as a map
+def _table_of_counts(most: int, device: torch.device) -> Tensor:
+    counts = torch.arange(most + 1, dtype=torch.float64)
+    table: Tensor = torch.special.xlogy(counts, counts).float()
+    return table.to(device)
+
+
 @functools.cache
-def _small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Tensor:
+def _small_window_table(num_classes: int, full: int, device: torch.device, epsilon: float = 0.0) -> Tensor:
     """Return the impurity of windows of at most 3 x 3 pixels by shape and code, (9 * 256,) float32.
 
     Entry 256 * (3 * (rows - 1) + columns - 1) + code for windows of ``rows`` x ``columns`` pixels inside the image.
@@ -185,7 +209,7 @@ def _small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Te
     256. For a given number of pixels inside, every way to divide them among classes has a code of its own, so the code
     stands for the counts. The tensor is shared between calls.
 
-    >>> table = _small_window_table(num_classes=2, full=9)
+    >>> table = _small_window_table(num_classes=2, full=9, device=torch.device("cpu"))
     >>> table[256 * 8 + (1**3 + 8**3) % 256].item()  # eight pixels of one class, one of the other
     0.3488321006298065
     """
@@ -198,7 +222,7 @@ def _small_window_table(num_classes: int, full: int, epsilon: float = 0.0) -> Te
             impurity = -sum(share * math.log(share + epsilon) for share in shares)
             others = [full - count for count in counts] + [full] * (num_classes - len(counts))
             table[shape, sum(other**3 for other in others) % 256] = 0.0 if impurity == 0.0 else impurity
-    return table.float().flatten()
+    return table.float().flatten().to(device)
 
 
 def _dtype_for(largest: int) -> torch.dtype:

@@ -6,6 +6,9 @@ A strip is small enough to stay in the cache, and no operation waits for the slo
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -55,11 +58,29 @@ def for_each(task: Callable[..., None], jobs: Sequence[tuple[int, ...]], device:
         for job in jobs:
             run(job)
         return
-    try:
-        # A single job goes to a worker as well: on one core its bytes do not depend on how torch would split it.
-        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for _ in pool.map(run, jobs):
-                pass
-    finally:
-        # With OpenMP the setting belongs to a thread, but torch keeps the last value for threads yet to start.
-        torch.set_num_threads(num_threads)
+    # A single job goes to a worker as well: on one core its bytes do not depend on how torch would split it.
+    for _ in _workers(num_threads).map(run, jobs):
+        pass
+
+
+@functools.lru_cache(maxsize=1)
+def _workers(num_threads: int) -> ThreadPoolExecutor:
+    """Return threads that wait for jobs; starting them costs more than a small image."""
+    begun = threading.Barrier(num_threads + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # a thread takes over the last setting of any thread at its first use, which is now
+        begun.wait()
+
+    pool = ThreadPoolExecutor(num_threads, initializer=begin)
+    for _ in range(num_threads):  # each starts a thread, as none of the others is free before the barrier
+        pool.submit(int)
+    begun.wait()
+    # With OpenMP the setting belongs to a thread, but torch keeps the last one for threads yet to use it.
+    torch.set_num_threads(num_threads)
+    return pool
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_workers.cache_clear)  # the threads stay behind

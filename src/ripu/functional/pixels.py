@@ -17,6 +17,11 @@ from torch.nn.functional import interpolate
 
 from ripu.functional.parallel import band_rows, for_each, split_rows, strip_rows
 
+
+class NonFiniteLogitsError(ValueError):
+    """Logits that are NaN or infinite."""
+
+
 PixelKernel = Callable[[Tensor], tuple[Tensor, ...]]
 """(C, R, W) float32 logits, which it may overwrite -> maps (R, W)."""
 
@@ -48,7 +53,7 @@ def source_rows(height: int, target: int, span: tuple[int, int]) -> tuple[int, i
     >>> source_rows(10, 20, (0, 5))
     (0, 3)
     """
-    upper, lower, _ = _vertical_taps(height, target, span)
+    upper, lower, _ = blend_taps(height, target, span)
     return upper[0], lower[-1] + 1
 
 
@@ -73,20 +78,19 @@ def map_pixels(
         ValueError: Not four dimensions, an empty one, not floating, or logits that are not finite (positions named).
     """
     check_logits(logits_BChw)
+    check_size(size)
     height, width = size
-    if height < 1 or width < 1:
-        raise ValueError(f"size {size} must be two positive numbers (H, W).")
     logits_BChw = logits_BChw.detach()
     batch, num_classes, source_height, source_width = logits_BChw.shape
     rows = rows or Rows(0, source_height, (0, height))
-    upper, lower, blend = _vertical_taps(rows.height, height, rows.span)
+    upper, lower, blend = blend_taps(rows.height, height, rows.span)
     upper, lower = [row - rows.first for row in upper], [row - rows.first for row in lower]
     height = len(upper)
     device = logits_BChw.device
     maps = tuple(torch.empty((batch, height, width), dtype=dtype, device=device) for dtype in dtypes)
     if device.type != "cpu":
         _map_rows_on_device(logits_BChw, maps, kernel, (upper, lower, blend))
-        _refuse_broken(torch.isfinite(logits_BChw).flatten(1).all(dim=1))
+        refuse_broken(torch.isfinite(logits_BChw).flatten(1).all(dim=1))
         return maps
     most = strip_rows(num_classes, width, device)
     # A worker takes four strips in a row: only at the start of a band is a source row stretched a second time.
@@ -117,14 +121,14 @@ def map_pixels(
                 target[b, top:bottom] = part
 
     for_each(task, [(b, number) for b in range(batch) for number in range(len(bands))], device)
-    _refuse_broken(is_finite.all(dim=1))
+    refuse_broken(is_finite.all(dim=1))
     return maps
 
 
 def map_on_device(logits_BChw: Tensor, maps_BHW: Sequence[Tensor], kernel: PixelKernel) -> None:
     """Write the maps of :func:`map_pixels`, in a few large operations a strip; for accelerators."""
     height = maps_BHW[0].shape[1]
-    _map_rows_on_device(logits_BChw, maps_BHW, kernel, _vertical_taps(logits_BChw.shape[2], height, (0, height)))
+    _map_rows_on_device(logits_BChw, maps_BHW, kernel, blend_taps(logits_BChw.shape[2], height, (0, height)))
 
 
 def _map_rows_on_device(
@@ -152,18 +156,25 @@ def _map_rows_on_device(
 
 
 def check_finite(logits_BCHW: Tensor) -> None:
-    """Raise ValueError if logits are NaN or infinite; the message names the batch positions."""
-    _refuse_broken(torch.isfinite(logits_BCHW).flatten(1).all(dim=1))
+    """Raise NonFiniteLogitsError if logits are NaN or infinite; the message names the batch positions."""
+    refuse_broken(torch.isfinite(logits_BCHW).flatten(1).all(dim=1))
 
 
-def _refuse_broken(is_finite_B: Tensor) -> None:
+def refuse_broken(is_finite_B: Tensor) -> None:
+    """Raise the error of :func:`check_finite` unless all flags are true."""
     broken = (~is_finite_B).nonzero().flatten().tolist()
     if broken:
-        raise ValueError(
+        raise NonFiniteLogitsError(
             f"logits are NaN or infinite at batch position(s) {broken}: "
             "the network has diverged, it overflows in 16-bit precision, or its input is not finite; lower the "
             "learning rate, use 32-bit precision, or check the image."
         )
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raise ValueError unless ``size`` is that of a map with pixels."""
+    if min(size) < 1:
+        raise ValueError(f"size {size} must be two positive numbers (H, W).")
 
 
 def check_logits(logits_BCHW: Tensor) -> None:
@@ -174,7 +185,7 @@ def check_logits(logits_BCHW: Tensor) -> None:
         raise ValueError(f"logits must be floating, not {logits_BCHW.dtype}: pass the network's output before argmax.")
 
 
-def _vertical_taps(source: int, target: int, span: tuple[int, int]) -> tuple[list[int], list[int], list[float]]:
+def blend_taps(source: int, target: int, span: tuple[int, int]) -> tuple[list[int], list[int], list[float]]:
     """Return the rows above and below, out of ``source``, of the rows ``span`` out of ``target``.
 
     The third list has the weights of the rows below.

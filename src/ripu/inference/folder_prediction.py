@@ -19,13 +19,13 @@ from ripu.datasets.image_files import ImageReader
 from ripu.datasets.proportions import Fit
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.datasets.value_ranges import check_ranges
-from ripu.inference.input_images import Finished, Photo, find_photos
+from ripu.inference.input_images import Entry, Finished, Photo, entry_of, find_photos
 from ripu.inference.photo_prediction import Job, PhotoPredictor, Picture, PictureSizeError
 from ripu.inference.predictor import Predictor
-from ripu.inference.results import Painter, suffix_of
+from ripu.inference.results import Painter, is_placed_tiff, suffix_of
 from ripu.io.console import Progress
 from ripu.io.errors import ConfigError
-from ripu.io.writing import write_bytes
+from ripu.io.writing import write_bytes, writing
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +110,8 @@ class _Prediction:
 
     def __init__(self, single: PhotoPredictor, finished: Finished, options: Options) -> None:
         self._single, self._finished, self._options = single, finished, options
-        self._writing: list[Future[Photo]] = []
+        self._writing: list[Future[tuple[Photo, Job]]] = []
+        self._entries: dict[str, Entry] = {}
         self.done = 0
         self.unreadable: dict[str, str] = {}
 
@@ -122,7 +123,9 @@ class _Prediction:
                 jobs.append((photo, self._job(photo)))
             except SceneError as error:
                 self.unreadable[photo.name] = str(error)
-        waiting = [(photo, job) for photo, job in jobs if not self._finished.has(photo, list(job.files.values()))]
+        waiting = [
+            (photo, job) for photo, job in jobs if not self._finished.has(self._entries[photo.name], job.files, job.all)
+        ]
         total = len(waiting) + len(self.unreadable)
         with ThreadPoolExecutor(max(1, self._options.num_workers)) as pool, Progress("predicting", total) as progress:
             for name, reason in list(self.unreadable.items()):
@@ -142,10 +145,10 @@ class _Prediction:
 
     def _job(self, photo: Photo) -> Job:
         place = read_georeference(photo.path)
+        self._entries[photo.name] = entry_of(photo, place)
         kinds = self._options.write
-        return Job(
-            photo.path, {kind: self._finished.place(kind, photo, suffix_of(kind, place)) for kind in kinds}, place
-        )
+        files = {kind: self._finished.place(kind, photo, suffix_of(kind, is_placed_tiff(place))) for kind in kinds}
+        return Job(photo.path, files, place)
 
     def _skip(self, name: str, reason: str, progress: Progress) -> None:
         self.unreadable[name] = reason
@@ -185,9 +188,9 @@ class _Prediction:
             except ValueError as error:
                 raise ConfigError(f"{photo.name!a}: {error}") from error
 
-        def write(photo: Photo, *parts: Any) -> Photo:
-            self._single.write(*parts)
-            return photo
+        def write(photo: Photo, job: Job, *parts: Any) -> tuple[Photo, Job]:
+            self._single.write(job, *parts)
+            return photo, job
 
         self._settle(progress)  # files that were written while the network worked
         self._writing += [pool.submit(write, *parts) for parts in made]
@@ -202,15 +205,19 @@ class _Prediction:
             return
         except ValueError as error:
             raise ConfigError(f"{photo.name!a}: {error}") from error
-        self._count(photo, progress)
+        self._count(photo, job, progress)
 
     def _settle(self, progress: Progress) -> None:
         for future in self._writing:
-            self._count(future.result(), progress)
+            self._count(*future.result(), progress)
         self._writing.clear()
 
-    def _count(self, photo: Photo, progress: Progress) -> None:
-        self._finished.add(photo)
+    def _count(self, photo: Photo, job: Job, progress: Progress) -> None:
+        entry = self._entries[photo.name]
+        for path in self._finished.outdated(photo, entry) - set(job.all):
+            with writing(path):
+                path.unlink(missing_ok=True)
+        self._finished.add(entry, job.files)
         self.done += 1
         progress.add()
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ripu.datasets.image_files import SUFFIXES, files_below
+from ripu.datasets.georeference import Georeference, names_beside
+from ripu.datasets.image_files import SUFFIXES, files_below, naming_file
+from ripu.inference.results import KINDS, suffix_of
 from ripu.io.errors import RipuError
 from ripu.io.reading import read_json
-from ripu.io.writing import write_json
+from ripu.io.writing import write_bytes, write_json
 
 RECORD, LEDGER = "predictions.json", "finished.jsonl"
+
+Entry = dict[str, Any]
+"""The facts of an image (:func:`entry_of`); its line in the ledger also has the ``kinds`` of its files."""
 
 
 class PhotosError(RipuError, ValueError):
@@ -72,8 +78,8 @@ def find_photos(source: Path, output: Path) -> tuple[list[Photo], int]:
 class Finished:
     """The finished images of an output folder, and the settings that they were predicted with.
 
-    When all files of an image are in place, ``finished.jsonl`` gets a line, so that an interrupted prediction can
-    resume.
+    When all files of an image are in place, ``finished.jsonl`` gets a line with its facts and the kinds of its files,
+    so that an interrupted prediction can resume, and a later one can add further kinds.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -83,14 +89,18 @@ class Finished:
             PhotosError: The folder contains results of other settings, or cannot be written.
         """
         self.output = output
-        self._done: dict[str, dict[str, Any]] = {}
+        self._done: dict[str, Entry] = {}
+        self._earlier: dict[str, Entry] = {}
         record = output / RECORD
         try:
             output.mkdir(parents=True, exist_ok=True)
-            if overwrite:
-                (output / LEDGER).unlink(missing_ok=True)
-            elif record.exists():
-                self._resume(record, settings)
+            self._earlier = _entries(output / LEDGER)
+            if record.exists() and not overwrite:
+                self._check(record, settings)
+                self._done = dict(self._earlier)
+            elif self._earlier:  # with no kinds: if this prediction is interrupted, the next one makes the rest again
+                lines = [json.dumps(_with_kinds(entry, ())) + "\n" for entry in self._earlier.values()]
+                write_bytes(output / LEDGER, "".join(lines).encode("ascii"))
             write_json(record, dict(settings))
             self._ledger = (output / LEDGER).open("a", encoding="ascii")
             self._ledger.write("\n")  # ends a line that was cut off by an interruption
@@ -99,7 +109,7 @@ class Finished:
                 f"output={output} cannot be written ({error.strerror or error}); name another folder"
             ) from error
 
-    def _resume(self, record: Path, settings: Mapping[str, Any]) -> None:
+    def _check(self, record: Path, settings: Mapping[str, Any]) -> None:
         try:
             before = read_json(record)
         except ValueError:
@@ -111,24 +121,37 @@ class Finished:
                 f"output={self.output} contains predictions with another {', '.join(differ)}; name another folder, or "
                 "add overwrite=true to predict them again"
             )
-        path = self.output / LEDGER
-        for line in path.read_text(encoding="ascii", errors="replace").splitlines() if path.exists() else ():
-            try:
-                entry = json.loads(line)
-                self._done[entry["image"]] = entry
-            except (ValueError, KeyError, TypeError, RecursionError):  # cut off by an interruption
-                continue
 
-    def has(self, photo: Photo, files: list[Path]) -> bool:
-        """Return True if an image is finished: its file has not changed since, and all results exist."""
-        entry = self._done.get(photo.name)
-        return entry is not None and entry == _entry(photo) and all(file.is_file() for file in files)
+    def has(self, entry: Entry, kinds: Iterable[str], files: Iterable[Path]) -> bool:
+        """Return True if an image is finished.
 
-    def add(self, photo: Photo) -> None:
-        """Record that all files of an image are in place."""
-        self._ledger.write(json.dumps(_entry(photo)) + "\n")
+        Neither it nor its place has changed since, these kinds of files were written, and all ``files`` exist.
+        """
+        done = self._done.get(entry["image"], {})
+        return _facts(done) == entry and set(kinds) <= _kinds(done) and all(file.is_file() for file in files)
+
+    def add(self, entry: Entry, kinds: Iterable[str]) -> None:
+        """Record that all files of these kinds are in place; earlier ones of the same image stay recorded."""
+        before = self._done.get(entry["image"], {})
+        finished = _with_kinds(entry, {*kinds, *(_kinds(before) if _facts(before) == entry else ())})
+        self._ledger.write(json.dumps(finished) + "\n")
         self._ledger.flush()
-        self._done[photo.name] = _entry(photo)
+        self._done[entry["image"]] = finished
+
+    def outdated(self, photo: Photo, entry: Entry) -> set[Path]:
+        """Return the files that an earlier prediction may have written if the image, or its place, was another one."""
+        before = self._earlier.get(photo.name)
+        if before is None or _facts(before) == entry:
+            return set()
+        place = before.get("place")
+        if not isinstance(place, dict):
+            place = {"is_tiff": False, "files": {}}
+        found = set()
+        for kind in KINDS:
+            path = self.place(kind, photo, suffix_of(kind, bool(place.get("is_tiff"))))
+            names = names_beside(path)
+            found |= {path, *(names[name] for name in names if name in (place.get("files") or ()))}
+        return found
 
     def place(self, kind: str, photo: Photo, suffix: str) -> Path:
         """Return the path of a result, which is always inside the output folder.
@@ -146,6 +169,44 @@ class Finished:
         self._ledger.close()
 
 
-def _entry(photo: Photo) -> dict[str, Any]:
-    facts = photo.path.stat()
-    return {"image": photo.name, "bytes": facts.st_size, "changed_ns": facts.st_mtime_ns, "stem": photo.stem}
+def entry_of(photo: Photo, place: Georeference | None) -> Entry:
+    """Return the facts about an image by which a later prediction knows it again.
+
+    Raises:
+        SceneError: The image does not exist.
+    """
+    with naming_file(photo.path):
+        facts = photo.path.stat()
+    entry: Entry = {"image": photo.name, "bytes": facts.st_size, "changed_ns": facts.st_mtime_ns, "stem": photo.stem}
+    if place is not None:
+        digests = {kind: hashlib.sha256(content).hexdigest()[:16] for kind, content in sorted(place.files.items())}
+        entry["place"] = {"is_tiff": place.is_tiff, "files": digests}
+    return entry
+
+
+def _facts(entry: Entry) -> Entry:
+    """Return an entry as :func:`entry_of` makes it."""
+    return {name: value for name, value in entry.items() if name != "kinds"}
+
+
+def _kinds(entry: Entry) -> set[str]:
+    """Return the kinds of files that an entry records."""
+    kinds = entry.get("kinds")
+    return {str(kind) for kind in kinds} if isinstance(kinds, list) else set()
+
+
+def _with_kinds(entry: Entry, kinds: Iterable[str]) -> Entry:
+    """Return an entry with these kinds in the place of its own."""
+    return {**entry, "kinds": sorted(kinds)}
+
+
+def _entries(ledger: Path) -> dict[str, Entry]:
+    """Return the last entry of each image in a ledger."""
+    found: dict[str, Entry] = {}
+    for line in ledger.read_text(encoding="ascii", errors="replace").splitlines() if ledger.exists() else ():
+        try:
+            entry = json.loads(line)
+            found[entry["image"]] = entry
+        except (ValueError, KeyError, TypeError, RecursionError):  # cut off by an interruption
+            continue
+    return found

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ripu.datasets.georeference import Georeference
-from ripu.datasets.image_files import ImageReader, as_rgb, resize_image
+from ripu.datasets.image_files import ImageReader, as_rgb, naming_file, resize_image
 from ripu.datasets.image_rows import ImageRows, open_rows
 from ripu.datasets.proportions import Fit, fitted
 from ripu.datasets.resized_rows import ResizedRows
@@ -23,8 +23,10 @@ from ripu.inference.predictor import Predictor
 from ripu.inference.results import Painter, ResultFiles, Strip
 from ripu.io.errors import RipuError
 
+MIN_SIDE = 32
+"""The shortest side that an image has for the network."""
+
 _SAME_SHAPE = 0.05  # relative difference of aspect ratios up to which an image gets the size of training
-_MIN_SIDE = 32  # no image goes through the network with a shorter side
 _MOST_ROW_PIXELS = 2**25  # of a row of tiles: the logits of 19 classes take 2.5 GB
 _WHOLE_PIXELS = 2**24  # larger images are predicted strip by strip
 _JPEG_SIDE = 65500  # the longest side that a JPEG can have
@@ -64,7 +66,7 @@ def network_size(
         if max(stretch, 1 / stretch) < 1 + _SAME_SHAPE:
             return trained
         scale = math.sqrt(rows * columns / (height * width))
-    return max(_MIN_SIDE, round(height * scale)), max(_MIN_SIDE, round(width * scale))
+    return max(MIN_SIDE, round(height * scale)), max(MIN_SIDE, round(width * scale))
 
 
 def check_row_of_tiles(size: tuple[int, int], network: tuple[int, int], tile: tuple[int, int]) -> None:
@@ -99,6 +101,13 @@ class Job:
     path: Path
     files: Mapping[str, Path]
     place: Georeference | None
+
+    @property
+    def all(self) -> list[Path]:
+        """The results, and the files that place them."""
+        place = self.place
+        beside = [file for path in self.files.values() for file in place.beside(path)] if place is not None else []
+        return [*self.files.values(), *beside]
 
 
 @dataclass(frozen=True)
@@ -195,6 +204,9 @@ def _planes(image: NDArray[np.uint8]) -> Tensor:
 
 
 def _missing(place: Georeference | None, rows: ImageRows, top: int, bottom: int) -> NDArray[np.bool_] | None:
-    if place is None or not place.is_tiff or (place.nodata is None and place.alpha is None):
+    if place is None or not place.is_tiff:
         return None
-    return place.missing(rows.values(top, bottom))
+    with naming_file(rows.path):
+        if rows.mask is not None:  # as GDAL, which then looks at neither transparency nor values
+            return rows.mask.missing(top, bottom)
+        return None if place.nodata is None and place.alpha is None else place.missing(rows.stored(top, bottom))

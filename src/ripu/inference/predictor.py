@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ripu.functional import entropy_and_label, map_pixels
+from ripu.functional import entropy_and_label, join_views, map_pixels, mean_of_views
 from ripu.functional.pixels import Rows, source_rows, span_rows
 from ripu.functional.tiles import RowBlender, blend_tiles, tile_starts
 
@@ -56,10 +56,8 @@ class Predictor:
             inputs += [image.flip(-1) for image in images]
         logits = self._logits(inputs)
         for number, size in enumerate(sizes):
-            own = logits[number][None]
-            if self.flip:
-                own = torch.cat([own, logits[len(images) + number].flip(-1)[None]], dim=1)
-            yield _label_and_entropy(own, size, 1 + self.flip)
+            views = [view[None] for view in logits[number :: len(images)]]
+            yield _label_and_entropy(join_views(*views), size, len(views))
 
     def stream(
         self, read: Callable[[int], Tensor], network_size: tuple[int, int], size: tuple[int, int]
@@ -96,7 +94,7 @@ class Predictor:
             last_row = first_row + views[0].shape[1]
             for first, bottom in _spans(network_size[0], size, top, last_row, span):
                 above, below = source_rows(network_size[0], size[0], (first, bottom))
-                own = torch.cat([logits[:, above - first_row : below - first_row] for logits in views])[None]
+                own = join_views(*(logits[None, :, above - first_row : below - first_row] for logits in views))
                 found = _label_and_entropy(own, size, len(views), Rows(above, network_size[0], (first, bottom)))
                 yield first, *found
                 top = bottom
@@ -138,8 +136,8 @@ class Predictor:
 
 def _complete(blenders: Sequence[RowBlender], number: int) -> tuple[int, list[Tensor]]:
     """Return the complete rows after a row of tiles: the first one's number, and the logits of each view."""
-    (first, logits), *mirrored = (blender.complete(number) for blender in blenders)
-    return first, [logits, *(other.flip(-1) for _, other in mirrored)]
+    found = [blender.complete(number) for blender in blenders]
+    return found[0][0], [logits for _, logits in found]
 
 
 def _spans(height: int, size: tuple[int, int], top: int, last: int, span: int) -> Iterator[tuple[int, int]]:
@@ -162,14 +160,11 @@ def _label_and_entropy(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return labels and entropies without ever holding the up-sampled logits; the softmax of the views is averaged.
 
-    ``logits`` are (1, num_views * C, h, w), those of the views concatenated.
+    ``logits`` are (1, num_views * C, h, w); see :func:`ripu.functional.join_views`.
     """
 
     def kernel(strip_CRW: Tensor) -> tuple[Tensor, ...]:
-        if num_views > 1:
-            views = strip_CRW.view(num_views, -1, *strip_CRW.shape[1:]).softmax(dim=1)
-            strip_CRW = views.mean(dim=0).clamp_min(1e-30).log()
-        return entropy_and_label(strip_CRW)
+        return entropy_and_label(mean_of_views(strip_CRW, num_views))
 
     entropy, label = map_pixels(logits, size, kernel, (torch.float32, torch.uint8), rows)
     return label[0].cpu().numpy(), entropy[0].cpu().numpy()

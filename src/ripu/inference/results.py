@@ -17,7 +17,7 @@ from ripu.datasets.georeference import METADATA, NODATA, Georeference, Tag
 from ripu.datasets.taxonomy import Taxonomy
 from ripu.inference.image_writers import JpegWriter, PngWriter, StripWriter, TiffKind, TiffWriter
 from ripu.inference.palette import heat
-from ripu.io.writing import AtomicFile, write_bytes, writing
+from ripu.io.writing import AtomicFile, writing
 
 KINDS = {"labelIds": ".png", "trainIds": ".png", "color": ".png", "overlay": ".jpg", "uncertainty": ".png"}
 """Kinds of files that an image can get, with their suffixes unless the image is a georeferenced TIFF."""
@@ -26,9 +26,14 @@ _GEO_SUFFIX = ".tif"
 _CLASSES, _IN_COLOR = ("labelIds", "trainIds"), ("color", "overlay")
 
 
-def suffix_of(kind: str, place: Georeference | None) -> str:
-    """Return the suffix of a kind of file; of an image with a place in a TIFF it is a TIFF, too."""
-    return _GEO_SUFFIX if place is not None and place.is_tiff else KINDS[kind]
+def is_placed_tiff(place: Georeference | None) -> bool:
+    """Return whether an image is a TIFF with a place; its results are TIFFs, too."""
+    return place is not None and place.is_tiff
+
+
+def suffix_of(kind: str, is_placed: bool) -> str:
+    """Return the suffix of a kind of file; ``is_placed`` as of :func:`is_placed_tiff`."""
+    return _GEO_SUFFIX if is_placed else KINDS[kind]
 
 
 @dataclass(frozen=True)
@@ -153,14 +158,25 @@ class ResultFiles:
 
     def write(self, strip: Strip, each: Callable[..., Iterable[Any]] = map) -> None:
         """Write the next rows into every file; ``each`` is ``map``, or that of a pool of threads."""
-        is_placed = self._place is not None and self._place.is_tiff
-        paint = self._painter.values if is_placed else self._painter.pixels
+        paint = self._painter.values if is_placed_tiff(self._place) else self._painter.pixels
         list(each(lambda kind: self._writers[kind].write(paint(kind, strip)), self._files))
 
     def publish(self) -> None:
-        """Finish the files and give them their names; those that place them come first."""
-        for kind, file in self._open.items():
-            self._writers[kind].finish()
-            for path, content in (self._place.beside(self._files[kind]) if self._place else {}).items():
-                write_bytes(path, content)
+        """Give all files their names once each is complete; those that place them come first."""
+        for writer in self._writers.values():
+            writer.finish()
+        together = [self._stack.enter_context(AtomicFile(path)) for path in self._beside()]
+        for file, content in zip(together, self._beside().values(), strict=True):
+            file.write(content)
+        together += self._open.values()
+        for file in together:  # a full disk shows here
+            file.flush()
+        for file in together:
             file.publish()
+
+    def _beside(self) -> dict[Path, bytes]:
+        """Return the files that place the results, with their contents."""
+        found: dict[Path, bytes] = {}
+        for path in self._files.values():
+            found |= {} if self._place is None else self._place.beside(path)
+        return found

@@ -20,7 +20,11 @@ PLAIN_SECONDS = 15.0
 
 _T = TypeVar("_T")
 _PLAIN = re.compile(r"/?[A-Za-z_][\w.-]*(/[\w.+-]+)*", re.ASCII)
-_FOLDER_KEYS = ("paths.", "start.", "data.cache", "model.checkpoint", "dataset.root")
+_FOLDER_KEYS = (
+    *("paths.", "start.", "hydra.", "data.cache", "model.checkpoint", "model.weights", "--config-dir", "--config-path"),
+    *("dataset.root", "dataset.source", "dataset.target", "dataset.val", "dataset.static_mask"),
+)
+_FOLDER_OPTIONS = frozenset({"--config-dir", "-cd", "--config-path", "-cp"})  # the next word is a folder
 _NOT_TEXT = re.compile(r"null|true|false|nan|inf", re.IGNORECASE)
 
 
@@ -157,12 +161,17 @@ def without_folders(command: str) -> str:
 
     >>> without_folders("python -m ripu.train --config-dir /home/ann/conf experiment=table1/ra paths.output_dir=secret")
     'python -m ripu.train --config-dir ... experiment=table1/ra paths.output_dir=...'
+    >>> without_folders("python -m ripu.train -cd ann model.weights=ann.pt dataset.val.images=ann seed=1")
+    'python -m ripu.train -cd ... model.weights=... dataset.val.images=... seed=1'
     """
     try:
         words = shlex.split(command, posix=os.name != "nt")
     except ValueError:
         return "python -m ripu.train ..."
-    return " ".join(_without_folder(word) for word in words)
+    before = ["", *words]
+    return " ".join(
+        "..." if last in _FOLDER_OPTIONS else _without_folder(word) for last, word in zip(before, words, strict=False)
+    )
 
 
 def _without_folder(word: str) -> str:
@@ -170,7 +179,8 @@ def _without_folder(word: str) -> str:
     if not sign:
         return "..." if re.search(r"[/\\]", word) else word
     is_folder = re.search(r"[/\\]", value) and key != "experiment"
-    return f"{key}=..." if is_folder or key.lstrip("+").startswith(_FOLDER_KEYS) else word
+    is_hidden = is_folder or value.startswith("{")  # a mapping may have folders inside, e.g. paths={output_dir: NAME}
+    return f"{key}=..." if is_hidden or key.lstrip("+").startswith(_FOLDER_KEYS) else word
 
 
 def _shell_words(words: Sequence[str]) -> str:

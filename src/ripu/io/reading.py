@@ -15,6 +15,8 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+from xml.etree import ElementTree
+from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +60,48 @@ def read_yaml(path: Path, most_bytes: int = 1 << 24) -> Any:
         return yaml.load(text, Loader=SafeLoader)  # noqa: S506 (safe)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UntrustedError(f"{path} is not YAML ({' '.join(str(error).split())})") from error
+
+
+def parse_xml(content: bytes | str, target: ElementTree.TreeBuilder | None = None) -> Any:
+    """Parse XML of somebody else, and return what the target makes of it: the root element unless one is given.
+
+    A document type is refused before anything in it is read: its entities may be bombs.
+
+    Raises:
+        ValueError: It is not well-formed, or declares a document type or an entity; the message is the cause alone.
+    """
+    parser = ElementTree.XMLParser(target=target)  # noqa: S314 (no declarations)
+    try:
+        _refuse_declarations(content)
+        parser.feed(content)
+        return parser.close()
+    except (ElementTree.ParseError, expat.ExpatError, UnicodeError, LookupError) as error:
+        raise ValueError(f"it is not XML ({error})") from error
+
+
+class _BehindDeclarations(Exception):
+    """The first element of a document, which no declaration may follow."""
+
+
+def _refuse_declarations(content: bytes | str) -> None:
+    """Read XML up to its first element, whatever its encoding, and refuse a document type, which holds all entities.
+
+    Raises:
+        ValueError: It declares a document type.
+        ExpatError: It is not well-formed.
+    """
+
+    def refuse(*_: object) -> None:
+        raise ValueError("it declares a document type or an entity, which can be harmful; such files are not read")
+
+    def end(*_: object) -> None:
+        raise _BehindDeclarations
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = end
+    with contextlib.suppress(_BehindDeclarations):
+        parser.Parse(content, True)
 
 
 def leaves(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Stop signals: Ctrl-C and SIGTERM end a command with one line and the exit status of shells. Imports next to nothing.
 
 A command that is still importing has nothing to save and ends at once (:func:`guard_start`). After :func:`end_guard`,
-Ctrl-C raises :class:`KeyboardInterrupt`, and after :func:`stop_on_sigterm` SIGTERM raises :class:`Terminated`.
+Ctrl-C raises :class:`KeyboardInterrupt`, and after :func:`stop_on_sigterm` SIGTERM raises :class:`Terminated`. After
+:func:`requeue_on_sigusr1`, SIGUSR1 puts a job of SLURM back into its queue.
 """
 
 from __future__ import annotations
@@ -83,9 +84,16 @@ def stop_status() -> int | None:
     return 128 + _requested[-1] if _requested else None
 
 
-def say_stopped(line: str) -> int:
-    """Print that a command was stopped; return the exit status of Ctrl-C."""
+def leave() -> None:
+    """Let nothing break off the way out of a stopped command: from here on SIGTERM has no effect."""
     ignore_dead_workers()
+    if _is_main_thread():  # SLURM sends it to a job that it requeues, which may be on its way out already
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def say_stopped(line: str) -> int:
+    """Print that a command was stopped; return the exit status of Ctrl-C. See :func:`leave`."""
+    leave()
     print(f"\n{line}", file=sys.stderr)
     return STOPPED
 
@@ -100,14 +108,72 @@ def ignore_dead_workers() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
+def leave_signals_to_parent(worker: int = 0) -> None:
+    """Let this data worker outlive signals that are sent to all processes of a job; only its parent's SIGTERM ends it.
+
+    A process that trains needs its workers up to the end of the step, at which the job saves its checkpoint. This is a
+    ``worker_init_fn`` of loaders, for any ``worker``.
+    """
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def watch() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def is_slurm_job() -> bool:
+    """Return whether this process runs in a SLURM job, other than an interactive shell."""
+    return "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+
+def requeue_on_sigusr1() -> None:
+    """Under SLURM, let SIGUSR1 requeue the job from here on: see :func:`requeue`. Data workers ignore it."""
+    if not (_is_main_thread() and is_slurm_job() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL):
+        return
+
+    def on_signal(number: int, frame: Any, owner: int = os.getpid()) -> None:
+        if os.getpid() == owner:  # SLURM signals every process of the job
+            requeue()
+
+    signal.signal(signal.SIGUSR1, on_signal)
+
+
+def requeue() -> None:
+    """Let SLURM put this job back into its queue; only the first process of a run acts. SLURM then sends SIGTERM."""
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
+        return
+    import subprocess
+
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    words = ["scontrol", "requeue", job]
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        cause = f"status {done.returncode}: {done.stderr.strip()}" if done.returncode else None
+    except OSError as error:
+        cause = str(error)
+    if cause is not None:
+        print(f"{' '.join(words)} failed ({cause}); the run goes on until it is stopped", file=sys.stderr)
+
+
 def is_requeued() -> bool:
     """Return whether SLURM has put this job back into its queue: it then resumes."""
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
 
 
 def die_with_parent() -> None:
-    """On Linux, let the further processes that Lightning starts on a machine end when their parent does."""
-    if os.environ.get("LOCAL_RANK", "0") == "0" or not sys.platform.startswith("linux"):
+    """On Linux, let the processes that Lightning or torchrun starts on a machine end when their parent does."""
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0" and "TORCHELASTIC_RUN_ID" not in os.environ
+    if is_first or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

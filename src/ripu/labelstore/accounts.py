@@ -13,6 +13,13 @@ from ripu.labelstore.reader import LabelReader
 from ripu.labelstore.records import VOID, IntArray, LabelArray, Regions, Round, regions_of
 
 
+def count_clicks(pick_of_pixel: IntArray, labels: LabelArray, num_picks: int) -> IntArray:
+    """Return the picks in which each label occurs, (256,) int64, for answered pixels, (M,); see :class:`Tally`."""
+    is_given = np.zeros((num_picks, 256), dtype=np.bool_)
+    is_given[pick_of_pixel, labels] = True
+    return np.asarray(is_given.sum(axis=0), dtype=np.int64)
+
+
 @dataclass
 class Tally:
     """Counts over some picks. Classes are in train-id order.
@@ -47,9 +54,7 @@ class Tally:
         num_void = np.bincount(pick_of_pixel[known & (labels == VOID)], minlength=len(regions))
         is_whole = num_answers == np.diff(regions.offsets)
         pixels = np.bincount(labels[known], minlength=256)
-        clicks = np.bincount(
-            np.unique(pick_of_pixel[known] * 256 + labels[known].astype(np.int64)) % 256, minlength=256
-        )
+        clicks = count_clicks(pick_of_pixel[known], labels[known], len(regions))
         return cls(
             picks=len(regions),
             answered_picks=int(is_whole.sum()),

@@ -167,26 +167,29 @@ class RecordFile:
                 raise ValueError("not an object")
         except (ValueError, RecursionError) as error:
             raise self._damage(f"the header is not JSON ({error})") from error
-        rows = np.frombuffer(index, dtype=_INDEX)
-        columns = [rows[name].tolist() for name in ("image", "offset", "bytes", "raw_bytes")]
-        self._rows = {
-            image: (*place, sha256.tobytes()) for image, *place, sha256 in zip(*columns, rows["sha256"], strict=True)
-        }
+        self._rows = np.frombuffer(index, dtype=_INDEX)  # with the numbers 64 bytes an image, and no objects
+        self.numbers = self._rows["image"].astype(np.int64)
+        """Numbers of the images that have a record, ascending."""
+        if (np.diff(self.numbers) <= 0).any():
+            raise self._damage("the index is not in the order of the images")
 
     @property
     def images(self) -> list[int]:
-        """Numbers of the images that have a record, ascending."""
-        return list(self._rows)
+        """The same numbers as integers of Python."""
+        images: list[int] = self.numbers.tolist()
+        return images
 
     def read(self, image: int) -> bytes | None:
         """Return the record of an image, None if there is none; :class:`CorruptStoreError` if it is damaged."""
-        if image not in self._rows:
+        place = int(np.searchsorted(self.numbers, image))
+        if place == len(self.numbers) or self.numbers[place] != image:
             return None
-        offset, num_bytes, raw_bytes, sha256 = self._rows[image]
+        row = self._rows[place]
+        offset, num_bytes, raw_bytes = int(row["offset"]), int(row["bytes"]), int(row["raw_bytes"])
         with _reading(self.path) as handle:
             handle.seek(offset)
             blob = handle.read(num_bytes)
-        if hashlib.sha256(blob).digest() != sha256:
+        if hashlib.sha256(blob).digest() != row["sha256"].tobytes():
             raise self._damage(f"the record of image number {image} is damaged")
         # No more than the index promises is unpacked: a few bytes could be meant to fill the memory.
         if raw_bytes <= min(MOST_RECORD_BYTES, len(blob) * _MOST_RATIO):

@@ -79,8 +79,9 @@ class LabelReader:
 
     def _forget_files(self) -> None:
         self._files: dict[str, RecordFile] = {}
-        self._answers_by_image: dict[int, list[tuple[int, RecordFile]]] = {}  # with their positions in the log
-        self._num_indexed = 0
+        self._answer_files: list[RecordFile] = []  # by position in the log
+        # One entry for each record in them: the number of its image, ascending, and the position of the file.
+        self._answered = np.zeros((2, 0), np.int64)
         self._held: list[RecordFile] | None = None
 
     @property
@@ -369,15 +370,20 @@ class LabelReader:
         return known
 
     def _committed_answers(self, number: int, num_rounds: int | None = None) -> list[Pixels]:
-        for entry in self._log.answers[self._num_indexed :]:
-            file = self._file(entry)
-            for answered in file.images:
-                self._answers_by_image.setdefault(answered, []).append((self._num_indexed, file))
-            self._num_indexed += 1
-        end = self._num_indexed
+        if new := [self._file(entry) for entry in self._log.answers[len(self._answer_files) :]]:
+            orders = range(len(self._answer_files), len(self._answer_files) + len(new))
+            parts = [
+                np.stack([file.numbers, np.full_like(file.numbers, order)])
+                for order, file in zip(orders, new, strict=True)
+            ]
+            joined = np.concatenate([self._answered, *parts], axis=1)
+            self._answered = joined[:, np.argsort(joined[0], kind="stable")]
+            self._answer_files += new
+        end = len(self._answer_files)
         if num_rounds is not None and num_rounds < len(self._rounds):  # a late answer belongs to the phase that took it
             end = self._log.num_answers_before(self._rounds[num_rounds])
-        files = [file for order, file in self._answers_by_image.get(number, ()) if order < end]
+        first, last = np.searchsorted(self._answered[0], [number, number + 1]).tolist()
+        files = [self._answer_files[order] for order in self._answered[1, first:last].tolist() if order < end]
         return [decode_answers(payload, self.images[number]) for payload in records_of(files, number)]
 
     def _held_answers(self, number: int) -> list[Pixels]:

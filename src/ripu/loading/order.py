@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -24,6 +24,26 @@ def seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
+def batches_of_rank(images: Sequence[int], size: int, rank: int, world_size: int) -> list[int]:
+    """Return those of the images that a rank reads: whole batches in turn, the same batches with any number of ranks.
+
+    >>> batches_of_rank(range(5), 2, 0, 2)
+    [0, 1, 4]
+    """
+    batches = [images[first : first + size] for first in range(0, len(images), size)]
+    return [image for batch in batches[rank::world_size] for image in batch]
+
+
+def evenly_spread(count: int, most: int | None) -> list[int]:
+    """Return at most ``most`` of ``count`` positions, evenly spread; None: all.
+
+    >>> evenly_spread(10, 4)
+    [0, 2, 5, 7]
+    """
+    wanted = count if most is None else min(most, count)
+    return [number * count // wanted for number in range(wanted)]
+
+
 class ShuffledStream:
     """Uniform sampling without replacement: one seeded permutation of the data set after another."""
 
@@ -36,6 +56,30 @@ class ShuffledStream:
         """Return the image index at a position >= 0."""
         epoch, offset = divmod(position, self.length)
         return int(_permutation(self.length, (*self.key, epoch))[offset])
+
+
+@dataclass(frozen=True)
+class AlternatingStream:
+    """Every second image is one of some, which have an order of their own; the others are of any kind.
+
+    With an even number of ``places``, those of a micro-batch on all ranks, the kinds change places from one micro-batch
+    to the next: a rank that reads a single image would get the same kind for ever.
+
+    >>> stream = AlternatingStream((7, 9), ShuffledStream(2, 0), ShuffledStream(10, 1), places=2)
+    >>> sorted(stream[position] for position in (0, 3))
+    [7, 9]
+    """
+
+    some: tuple[int, ...]
+    order: Stream  # of some
+    others: Stream
+    places: int
+
+    def __getitem__(self, position: int) -> int:
+        """Return the image index at a position >= 0."""
+        half, is_second = divmod(position, 2)
+        is_turned = self.places % 2 == 0 and position // self.places % 2 == 1
+        return self.others[half] if bool(is_second) != is_turned else self.some[self.order[half]]
 
 
 @lru_cache(maxsize=8)

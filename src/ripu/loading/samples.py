@@ -59,6 +59,7 @@ class TrainScenes(Dataset[Sample]):
         transforms: Sequence[Transform],
         *key: int,
         cache: ImageCache | None = None,
+        read_pseudo: LabelReader | None = None,
     ) -> None:
         """Describe the data set.
 
@@ -69,19 +70,22 @@ class TrainScenes(Dataset[Sample]):
             transforms: Albumentations transforms, applied in order to image and label together.
             *key: Non-negative integers that seed the augmentation, with the position.
             cache: Keeps images, and labels that ``scenes.require_label`` reads, at their training size.
+            read_pseudo: Reads the pseudo-label of a scene; None if there are none.
         """
         import albumentations
 
         self.scenes, self.size, self.read_label = scenes, size, read_label
-        self.key, self.cache = key, cache
-        self.augment = albumentations.Compose(list(transforms)) if transforms else None
+        self.key, self.cache, self.read_pseudo = key, cache, read_pseudo
+        more = {} if read_pseudo is None else {"additional_targets": {"pseudo": "mask"}}
+        self.augment = albumentations.Compose(list(transforms), **more) if transforms else None
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """Return the sample of a (position, index) pair.
 
         It contains ``image`` (B, H, W) uint8; ``label`` (H, W) uint8 train ids, 255 for void and for what is not
-        revealed; ``position`` and ``index``; and, if files could not be read, ``fault``, a list of them. Under the
-        policy ``skip``, a scene that cannot be read is replaced by one drawn from key and position alone.
+        revealed; the same as ``pseudo`` for pseudo-labels, if there are any; ``position`` and ``index``; and, if files
+        could not be read, ``fault``, a list of them. Under the policy ``skip``, a scene that cannot be read is replaced
+        by one drawn from key and position alone.
 
         Raises:
             SceneError: The scene cannot be read, nor, under ``skip``, can :data:`MOST_SUBSTITUTES` others.
@@ -100,13 +104,18 @@ class TrainScenes(Dataset[Sample]):
                         f"{faults[-1].file}; restore the files (python -m ripu.doctor lists them)"
                     ) from skipped
                 index = seed_of(*self.key, position, len(faults)) % len(self.scenes)
+        pseudo = {}
+        if self.read_pseudo is not None:
+            pseudo = {"pseudo": resize_label(self.read_pseudo(index), image.shape[:2])}
         if self.augment is not None:
             self.augment.set_random_seed(seed_of(*self.key, position) % 2**32)
-            drawn = self.augment(image=image, mask=label)
+            drawn = self.augment(image=image, mask=label, **pseudo)
             image, label = drawn["image"], drawn["mask"]
+            pseudo = {name: drawn[name] for name in pseudo}
         sample: Sample = {
             "image": _channels_first(image),
             "label": torch.from_numpy(np.array(label)),
+            **{name: torch.from_numpy(np.array(value)) for name, value in pseudo.items()},
             "position": position,
             "index": index,
         }
@@ -203,8 +212,9 @@ def _padded(sample: Sample, rows: int, columns: int) -> Sample:
     height, width = sample["label"].shape
     below, right = (0, rows - height), (0, columns - width)
     image = np.pad(sample["image"].numpy(), ((0, 0), below, right), mode="edge")
-    label = np.pad(sample["label"].numpy(), (below, right), constant_values=VOID)
-    return {**sample, "image": torch.from_numpy(image), "label": torch.from_numpy(label)}
+    labels = {name: sample[name].numpy() for name in ("label", "pseudo") if name in sample}
+    padded = {name: np.pad(value, (below, right), constant_values=VOID) for name, value in labels.items()}
+    return {**sample, "image": torch.from_numpy(image)} | {name: torch.from_numpy(one) for name, one in padded.items()}
 
 
 def of_one_size(images: Tensor | Sequence[Tensor]) -> list[Tensor]:

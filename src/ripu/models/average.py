@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 _PREFIX = "average.network."
 
@@ -17,7 +19,8 @@ class MovingAverage(nn.Module):
 
     With ``step`` steps before this one, ``average = d * average + (1 - d) * network``, where ``d`` is the smaller one
     of ``decay`` and ``(1 + step) / (10 + step)``: at the beginning of a run, the average spans a tenth of the steps so
-    far. Running statistics are averaged like weights; whole numbers are copied.
+    far. Running statistics are averages already, and a second one would lag behind when the target is first read: they
+    are those of the network, unless the average has seen images itself (:meth:`follow`). Whole numbers are copied.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -37,16 +40,48 @@ class MovingAverage(nn.Module):
         return logits
 
     @torch.no_grad()
-    def move(self, network: nn.Module, step: int) -> None:
-        """Take the weights of a network into the average after training step ``step``, counted from 0."""
+    def follow(self, image: Tensor, network: nn.Module) -> Tensor:
+        """Return the logits by the statistics of this batch, which the average's running statistics follow.
+
+        Batch norms that ``network``, the one in training, keeps in evaluation mode stay as they are.
+        """
+        with self.following(network):
+            logits: Tensor = self.network(image)
+        return logits
+
+    @contextmanager
+    def following(self, network: nn.Module) -> Iterator[None]:
+        """Let forward passes of the averaged network behave as :meth:`follow` says."""
+        pairs = zip(self.network.modules(), network.modules(), strict=True)
+        norms = [own for own, other in pairs if isinstance(own, _BatchNorm) and other.training]
+        for norm in norms:
+            norm.training = True
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.training = False
+
+    @torch.no_grad()
+    def move(self, network: nn.Module, step: int, *, statistics: bool = True) -> None:
+        """Take the weights of a network into the average after training step ``step``, counted from 0.
+
+        Without ``statistics``, those of batch norms stay: the average has seen images itself (:meth:`follow`).
+        """
         share = 1.0 - min(self.decay, (1.0 + step) / (10.0 + step))
         averaged, current = self.network.state_dict(), network.state_dict()
-        pairs = [(average, current[name]) for name, average in averaged.items()]
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([average for average, _ in floats], [new for _, new in floats], share)
-        for average, new in pairs:
-            if not average.is_floating_point():
-                average.copy_(new)
+        of_norms = statistics_of(self.network).keys()
+        floats = [name for name, value in averaged.items() if value.is_floating_point() and name not in of_norms]
+        torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], share)
+        for name in averaged.keys() - set(floats):
+            if statistics or name not in of_norms:
+                averaged[name].copy_(current[name])
+
+
+def statistics_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers of the batch norms of a network by name."""
+    norms = [(name, part) for name, part in network.named_modules() if isinstance(part, _BatchNorm)]
+    return {f"{name}.{key}".lstrip("."): buffer for name, norm in norms for key, buffer in norm.named_buffers()}
 
 
 def averaged_weights(state: Mapping[str, Any]) -> Mapping[str, Any]:

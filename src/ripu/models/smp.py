@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ripu.io.errors import ConfigError
 from ripu.models.bands import adapted, checked_statistics, statistics
 from ripu.models.checkpoints import is_weights_file, load_encoder
-from ripu.models.depthwise import quicken_dilated_depthwise
 from ripu.models.lora import train_only
 from ripu.models.padding import on_multiples
+from ripu.models.quick_convolutions import quicken_convolutions
 
 # Prefixes of encoders whose ImageNet weights expect the mean and standard deviation of ImageNet
 _IMAGENET_STATISTICS = ("resnet", "resnext50", "mit_b", "vgg", "densenet", "efficientnet-b", "se_res", "mobilenet_v2")
@@ -77,7 +77,7 @@ class SmpNetwork(nn.Module):
         self.net: Any = _net(
             architecture, encoder, fetched, options | {"classes": num_classes, "in_channels": in_channels}
         )
-        quicken_dilated_depthwise(self.net)
+        quicken_convolutions(self.net)
         if is_packaged and pretrained:
             load_lite0(self.encoder)
         if is_file and pretrained:

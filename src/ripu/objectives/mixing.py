@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ripu.losses import IGNORE
+from ripu.losses import IGNORE, is_image
 from ripu.objectives.interface import Batch
 
 
@@ -78,20 +78,20 @@ def shift_donors(mixture: Mixture) -> Mixture:
 def pasted_area(classes: Tensor, shape: Tensor | None = None) -> Tensor:
     """Return where to paste: the pixels of a random half (rounded up) of the classes of each donor, (B, H, W) bool.
 
-    ``classes`` (B, H, W) uint8 are those of the donors' pixels; 255 is never pasted. ``shape`` (B, 2) limits the area
-    to the height and width of the image that is pasted onto.
+    ``classes`` (B, H, W) uint8 are those of the donors' pixels; 255 is never pasted. ``shape`` (B, 2), on the CPU,
+    limits the area to the height and width of the image that is pasted onto. The host does not wait for the device.
     """
-    area = torch.zeros_like(classes, dtype=torch.bool)
-    for place, classes_HW in enumerate(classes):
-        present = torch.nonzero(torch.bincount(classes_HW.flatten().int(), minlength=IGNORE + 1)[:IGNORE]).flatten()
-        order = torch.randperm(len(present)).to(present.device)
-        chosen = present[order[: (len(present) + 1) // 2]]
-        area[place] = torch.isin(classes_HW, chosen.to(classes_HW.dtype))
-        if shape is not None:
-            height, width = shape[place].tolist()
-            area[place, height:] = False
-            area[place, :, width:] = False
-    return area
+    present = torch.zeros((len(classes), IGNORE + 1), dtype=torch.bool, device=classes.device)
+    present = present.scatter(1, classes.flatten(1).long(), True)
+    present[:, IGNORE] = False
+    order = torch.stack([torch.randperm(IGNORE + 1) for _ in classes])
+    if classes.device.type == "cuda":
+        order = order.pin_memory()
+    # Half of the classes by rank, which is counted: how many there are is never asked.
+    order = order.to(classes.device, non_blocking=True).masked_fill(~present, IGNORE + 1)
+    rank = (order[:, :, None] > order[:, None, :]).sum(dim=2)
+    chosen = present & (rank < (present.sum(dim=1, keepdim=True) + 1) // 2)
+    return chosen.gather(1, classes.flatten(1).long()).view(classes.shape) & is_image(classes, shape)
 
 
 def disturbed(image: Tensor, jitter: float, blur: float, shape: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ripu.losses import consistency_loss, negative_learning_loss, supervised_loss
+from ripu.losses import Softmax, consistency_loss, negative_learning_loss, supervised_loss
 from ripu.objectives.interface import Batch, Network
 
 
@@ -38,7 +38,8 @@ class RipuObjective:
     def source_terms(self, student: Network, batch: Batch, *, is_adapting: bool) -> dict[str, Tensor]:
         """Return ``source_ce`` and, unless in pre-training, ``consistency``."""
         logits, shape = student(batch["image"]), batch.get("shape")
-        terms = {"source_ce": self._supervised(logits, batch["label"], shape)}
+        softmax = Softmax.of(logits)
+        terms = {"source_ce": self._supervised(logits, batch["label"], shape, softmax)}
         if is_adapting and self.consistency_weight:
             terms["consistency"] = self.consistency_weight * consistency_loss(
                 logits,
@@ -47,6 +48,7 @@ class RipuObjective:
                 boundary_detector=self.boundary_detector,
                 border=self.consistency_border,
                 shape=shape,
+                softmax=softmax,
             )
         return terms
 
@@ -56,15 +58,18 @@ class RipuObjective:
         """Return ``target_ce`` and ``negative``."""
         return self.revealed_terms(student(batch["image"]), batch["label"], batch.get("shape"))
 
-    def revealed_terms(self, logits: Tensor, label: Tensor, shape: Tensor | None) -> dict[str, Tensor]:
+    def revealed_terms(
+        self, logits: Tensor, label: Tensor, shape: Tensor | None, softmax: Softmax | None = None
+    ) -> dict[str, Tensor]:
         """Return ``target_ce`` and ``negative`` of logits (B, C, H, W) and revealed labels (B, H, W)."""
-        terms = {"target_ce": self._supervised(logits, label, shape)}
+        softmax = Softmax.of(logits) if softmax is None else softmax
+        terms = {"target_ce": self._supervised(logits, label, shape, softmax)}
         if self.negative_weight:
             terms["negative"] = self.negative_weight * negative_learning_loss(
-                logits, self.negative_threshold, epsilon=self.loss_epsilon, shape=shape
+                logits, self.negative_threshold, epsilon=self.loss_epsilon, shape=shape, softmax=softmax
             )
         return terms
 
-    def _supervised(self, logits: Tensor, label: Tensor, shape: Tensor | None) -> Tensor:
+    def _supervised(self, logits: Tensor, label: Tensor, shape: Tensor | None, softmax: Softmax) -> Tensor:
         average, balance = self.supervised_average, self.class_balance
-        return supervised_loss(logits, label, average=average, class_balance=balance, shape=shape)
+        return supervised_loss(logits, label, average=average, class_balance=balance, shape=shape, softmax=softmax)

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ripu.losses import IGNORE
+from ripu.losses import IGNORE, Softmax, class_weights, is_image, weight_of_label, weighted_cross_entropy
 from ripu.objectives.interface import Batch, Network
 from ripu.objectives.mixing import Mixture, disturbed, pasted_area, shift_donors
 from ripu.objectives.ripu import RipuObjective
@@ -28,11 +27,12 @@ class TeacherObjective(RipuObjective):
     """Eq. 12, where the target terms also learn from pseudo-labels of a teacher.
 
     With ``q`` of an image, the share of its pixels that the teacher predicts with a probability above ``confidence``,
-    ``label`` the revealed label, ``N`` the number of pixels of the batch without padding:
+    ``label`` the revealed label, ``N`` the number of pixels of the batch without padding, ``w`` the weights of classes
+    (``class_balance``, over pseudo-labels and pasted labels together):
 
     - ``target_ce`` and ``negative`` as in the paper, on the mixed image; pasted pixels have no revealed label;
-    - ``pseudo = pseudo_weight / N * sum over pixels that are neither revealed nor pasted of q * CE(pseudo-label)``;
-    - ``pasted = pseudo_weight / N * sum over pixels pasted from a source image of CE(source label)``.
+    - ``pseudo = pseudo_weight / N * sum over pixels that are neither revealed nor pasted of q * w * CE(pseudo-label)``;
+    - ``pasted = pseudo_weight / N * sum over pixels pasted from a source image of w * CE(source label)``.
 
     Pixels pasted from a target image keep their revealed label or their pseudo-label and ``q``.
 
@@ -46,7 +46,7 @@ class TeacherObjective(RipuObjective):
 
     pseudo_weight: float = 1.0
     confidence: float = 0.968
-    mix: bool = True
+    mix: bool = False
     jitter: float = 0.3
     blur: float = 0.5
     teacher_decay: float | None = None
@@ -64,17 +64,17 @@ class TeacherObjective(RipuObjective):
             donors = shift_donors(mixture) if source is None else Mixture.of_source(source, mixture)
             mixture = mixture.with_pasted(donors, pasted_area(donors.classes(), shape))
         logits = student(disturbed(mixture.image, self.jitter, self.blur, shape))
-        terms = self.revealed_terms(logits, mixture.label, shape)
+        softmax = Softmax.of(logits)
+        terms = self.revealed_terms(logits, mixture.label, shape, softmax)
         num_pixels = weight_BHW[0].numel() * len(weight_BHW) if shape is None else int(shape.prod(dim=1).sum())
         scale = self.pseudo_weight / num_pixels
-        # In one pass: no pixel has both.
         pasted = torch.full_like(mixture.pseudo, IGNORE) if mixture.pasted is None else mixture.pasted
-        is_pasted = pasted != IGNORE
-        label = torch.where(is_pasted, pasted, mixture.pseudo)
-        loss_BHW = F.cross_entropy(logits.float(), label.long(), ignore_index=IGNORE, reduction="none")
-        terms["pseudo"] = scale * (loss_BHW * mixture.weight).sum()
+        label = torch.where(pasted != IGNORE, pasted, mixture.pseudo)  # no pixel has both
+        balance_BHW = weight_of_label(class_weights(label, logits.shape[1], self.class_balance), label)
+        weight_BHW = mixture.weight * balance_BHW
+        terms["pseudo"] = scale * weighted_cross_entropy(logits, mixture.pseudo, weight_BHW, softmax=softmax)
         if mixture.pasted is not None:
-            terms["pasted"] = scale * (loss_BHW * is_pasted).sum()
+            terms["pasted"] = scale * weighted_cross_entropy(logits, pasted, balance_BHW, softmax=softmax)
         return terms
 
     @torch.no_grad()
@@ -84,13 +84,9 @@ class TeacherObjective(RipuObjective):
         Each weight, (B, H, W) float32, is ``q`` of its image, or 0 where there is no pseudo-label.
         """
         highest_BHW, pseudo_BHW = logits.float().softmax(dim=1).max(dim=1)
-        is_image = torch.ones_like(highest_BHW, dtype=torch.bool)
-        if shape is not None:
-            for place, (height, width) in enumerate(shape.tolist()):
-                is_image[place, height:] = False
-                is_image[place, :, width:] = False
-        is_sure = (highest_BHW > self.confidence) & is_image
-        share_B = is_sure.sum(dim=(1, 2)) / is_image.sum(dim=(1, 2))
-        is_open = is_image & (label == IGNORE)
+        inside = is_image(label, shape)
+        is_sure = (highest_BHW > self.confidence) & inside
+        share_B = is_sure.sum(dim=(1, 2)) / inside.sum(dim=(1, 2))
+        is_open = inside & (label == IGNORE)
         pseudo_BHW = torch.where(is_open, pseudo_BHW, IGNORE).to(torch.uint8)
         return pseudo_BHW, is_open * share_B[:, None, None]

@@ -1,4 +1,7 @@
-"""``python -m ripu.report DIR...``: tables over runs, their pages (``--html``) and figures (``--figures``)."""
+"""``python -m ripu.report DIR...``: tables over runs, their pages (``--html``) and figures (``--figures``).
+
+``--benchmark RECORD``: the page of a benchmark.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m ripu.report",
         description="Tables over runs: Markdown on the screen; --out also writes CSV and curves. With --html, the page "
         "of each run. With --figures, Figs. 3 to 5, 7 and 8 of the paper for each run as PNG and PDF; --out adds "
-        "Figs. 3 and 4 over all runs side by side, and Fig. 6 if they differ in mode.radius.",
+        "Figs. 3 and 4 over all runs side by side, and Fig. 6 if they differ in mode.radius. With --benchmark, the "
+        "page of a record of scripts/benchmark.py, and nothing else.",
     )
     parser.add_argument(
-        "dirs", metavar="DIR", type=Path, nargs="+", help="output folder of a run, or a folder above some"
+        "dirs", metavar="DIR", type=Path, nargs="*", help="output folder of a run, or a folder above some"
     )
     parser.add_argument("--html", action="store_true", help="write the round report of each run: RUN/report.html")
     parser.add_argument("--figures", action="store_true", help="draw the paper's figures: RUN/figures/")
     parser.add_argument(
         "--paper", action="store_true", help="tables in the paper's order, with its figures beside ours"
     )
+    parser.add_argument(
+        "--benchmark", metavar="RECORD", type=Path, help="a page of all rows of a benchmark: RECORD with .html"
+    )
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="write there instead of into the runs")
     arguments = parser.parse_args(argv)
+    if arguments.benchmark is None and not arguments.dirs:
+        parser.error("name the output folder of a run (DIR), or --benchmark RECORD")
+    others = [*arguments.dirs, *(f"--{one}" for one in ("html", "figures", "paper") if getattr(arguments, one))]
+    if arguments.benchmark is not None and others:
+        parser.error(f"--benchmark reads its record alone, and {others[0]} has no effect; give it to another command")
     try:
         return _report(arguments)
     except (ValueError, RuntimeError, OSError) as error:
@@ -39,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    if arguments.benchmark is not None:
+        from ripu.report.benchmark_page import write_benchmark
+
+        print(write_benchmark(arguments.benchmark, arguments.out))
+        return 0
     from ripu.config.migrate import read_values
     from ripu.report.collect import find_runs
     from ripu.report.page import write_page

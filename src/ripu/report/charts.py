@@ -51,10 +51,29 @@ class Axis:
         return [(self.place(value), text) for value, text in zip(values, texts, strict=True)]
 
 
+@dataclass(frozen=True)
+class LogAxis(Axis):
+    """An axis of positive values, on which equal distances are equal ratios."""
+
+    def place(self, value: float) -> float:
+        """Return the position of a value."""
+        part = math.log(value / self.low) / (math.log(self.high / self.low) or 1.0)
+        return self.start + part * (self.end - self.start)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """Position and text of 1, 2 and 5 times each power of ten; over a wide range, of the powers alone."""
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        factors = (1, 2, 5) if len(powers) < 5 else (1,)
+        values = [factor * 10.0**power for power in powers for factor in factors]
+        return [(self.place(value), f"{value:,.10g}") for value in values if self.low <= value <= self.high]
+
+
 def _chart(label: str, x: Axis, y: Axis, lines: list[Any], marks: list[Any]) -> dict[str, Any]:
     """Return what the template reads, in positions of the drawing.
 
-    Lines, the first one at the back, have dots as (x, y, radius, text). Marks, dotted lines behind the others, are
+    Lines, the first one at the back, have dots as (x, y, radius, text). A line may also have the number of its row, a
+    pattern of dashes and the outline of its dots. Marks, dotted lines behind the others, are
     (x1, y1, x2, y2, text, CSS colour).
     """
     return {"label": label, "x": x, "y": y, "lines": lines, "marks": marks, "width": WIDTH, "height": HEIGHT}
@@ -101,3 +120,23 @@ def reliability(named: Sequence[tuple[str, str, NDArray[np.float64]]]) -> dict[s
             dots.append((x.place(confidence), y.place(accuracy), 3 + 7 * math.sqrt(part), text))
         lines.append({"color": color, "opacity": 0.8, "dots": dots})
     return _chart("Reliability diagram", x, y, lines, [(x.start, y.start, x.end, y.end, "", "")])
+
+
+def curves_chart(
+    lines: Sequence[tuple[dict[str, Any], Sequence[tuple[float, float, str]]]], x_name: str, y_name: str, label: str
+) -> dict[str, Any]:
+    """Lay out several lines over a logarithmic axis, in a wide drawing.
+
+    Each line, at least one, has its style (``row``, ``color``, ``dash``, ``shape``) and points of (x, y, text), x
+    above 0.
+    """
+    xs = [x for _, points in lines for x, _, _ in points]
+    ys = [y for _, points in lines for _, y, _ in points]
+    margin = 0.08 * ((max(ys) - min(ys)) or 1.0)
+    x = LogAxis(x_name, min(xs) / 1.25, max(xs) * 1.25, LEFT, 2 * WIDTH - RIGHT)
+    y = Axis(y_name, max(0.0, min(ys) - margin), max(ys) + margin, HEIGHT + 80 - BOTTOM, TOP)
+    placed = [
+        {**style, "opacity": 1.0, "dots": [(x.place(at), y.place(value), 4.0, text) for at, value, text in points]}
+        for style, points in lines
+    ]
+    return {**_chart(label, x, y, placed, []), "width": 2 * WIDTH, "height": HEIGHT + 80}

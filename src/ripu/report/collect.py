@@ -21,7 +21,7 @@ Commands pass :func:`ripu.config.migrate.read_values`, which stands above report
 STARTS = ("start.run", "start.labels", "model.checkpoint")
 """Keys that name the start of a run; it is compared by its content and not by its place."""
 
-SETTINGS_WITHOUT_ROUNDS = ("source_only", "fully_supervised")
+SETTINGS_WITHOUT_ROUNDS = ("source_only", "fully_supervised", "unlabelled", "source_free_unlabelled")
 """Settings that query nothing; mode, score and budget mean nothing for them."""
 
 _WITHOUT_ROUNDS = ("mode", "region", "acquisition", "first_round", "budget", "selection_steps", "dataset.static_mask")
@@ -51,6 +51,7 @@ class RunRecord:
         """Data set, mode, setting, acquisition and budget; a run without rounds has a dash where one means nothing."""
         results, config = self.results, self.config
         setting = str(results.get("setting", config.get("setting.name", "?")))
+        method = str(results.get("method", config.get("method.name", "ripu")))
         scores = {
             name: str(config[f"{name}._target_"]).rpartition(".")[2]
             for name in ("acquisition", "first_round")
@@ -60,7 +61,7 @@ class RunRecord:
         given = {
             "dataset": str(results.get("dataset", config.get("dataset.name", "?"))),
             "mode": str(results.get("mode", config.get("mode.name", "?"))),
-            "setting": setting,
+            "setting": setting if method == "ripu" else f"{setting}, {method}",
             "acquisition": score_words({"acquisition": "?", **scores, **results}),
             "budget": number(results.get("budget", config.get("budget"))),
         }

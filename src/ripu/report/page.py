@@ -44,15 +44,10 @@ def try_page(run: Path) -> None:
 
 def make_page(data: RunData) -> str:
     """Return the report as HTML."""
-    from markupsafe import Markup
-
-    style, script = (
-        (resources.files("ripu.report") / "assets" / name).read_text("utf-8") for name in ("page.css", "page.js")
-    )
     items = gallery_items(data)
     classes = list(zip(data.class_names, data.class_colors, strict=True))
     words = [str(data.results[key]) for key in ("dataset", "mode", "setting") if data.results.get(key)]
-    page: str = _template().render(
+    page: str = template("page.html").render(
         title=" ".join(words) or data.run.name,
         data=data,
         head=sections.head(data),
@@ -65,14 +60,22 @@ def make_page(data: RunData) -> str:
             "roundColors": [list(color) for color in palette.ROUNDS],
             "heat": palette.heat(np.arange(256.0)[None], 255.0)[0].tolist() if items else [],
         },
-        style=Markup(style),  # noqa: S704  (our own files)
-        script=Markup(script),  # noqa: S704
+        style=asset("page.css"),
+        script=asset("page.js"),
     )
     return page
 
 
+def asset(name: str) -> Any:
+    """Return a file of ``assets/`` as text that a template does not escape."""
+    from markupsafe import Markup
+
+    return Markup((resources.files("ripu.report") / "assets" / name).read_text("utf-8"))  # noqa: S704  (our own files)
+
+
 @cache
-def _template() -> Any:
+def template(name: str) -> Any:
+    """Return a template of ``templates/``, with the filters that all of them use."""
     import jinja2  # needed only to write a page
 
     environment = jinja2.Environment(
@@ -91,4 +94,4 @@ def _template() -> Any:
         "count": "{:,}".format,
         "px": "{:.1f}".format,
     }
-    return environment.get_template("page.html")
+    return environment.get_template(name)

@@ -62,7 +62,7 @@ class _Tally:
         # mIoU, index and (H, W) prediction of the images with the lowest mIoU.
         self.worst: list[tuple[float, int, NDArray[np.uint8]]] = []
 
-    def __call__(self, index: int, prediction: Tensor, logits: Tensor, label: Tensor) -> None:
+    def __call__(self, index: int, prediction: Tensor, confidence: Tensor, label: Tensor) -> None:
         """Count an image; calibrate on every second pixel per axis."""
         is_known = label != VOID
         pairs = label[is_known].long() * self.num_classes + prediction[is_known]
@@ -75,8 +75,7 @@ class _Tally:
             self.worst.append((miou, index, prediction.to("cpu", torch.uint8).numpy()))
             self.worst = sorted(self.worst, key=lambda one: one[:2])[: self.keep]
         every = (slice(None, None, CALIBRATION_STEP),) * 2
-        sparse = logits[:, ::CALIBRATION_STEP, ::CALIBRATION_STEP].float()
-        confidence = (sparse.amax(dim=0) - sparse.logsumexp(dim=0)).exp()[is_known[every]].double()
+        confidence = confidence[every][is_known[every]].double()
         is_right = (prediction[every] == label[every])[is_known[every]].double()
         place = (confidence * NUM_BINS).long().clamp_(0, NUM_BINS - 1)
         # On the CPU: weighted counts of a GPU are summed in no fixed order.

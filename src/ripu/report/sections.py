@@ -54,7 +54,8 @@ def head(data: RunData) -> Content:
     """Return name, state, the most important figures, and whether another round is likely to pay."""
     results, curve, rounds = data.results, data.curve, data.rounds
     has_rounds = results.get("setting") not in SETTINGS_WITHOUT_ROUNDS
-    words = ("dataset", "mode", "setting", "acquisition") if has_rounds else ("dataset", "setting")
+    others = ("method",) if results.get("method", "ripu") != "ripu" else ()
+    words = ("dataset", *(("mode", "setting", "acquisition") if has_rounds else ("setting",)), *others)
     named = {**results, "acquisition": score_words(results)} if results.get("acquisition") else results
     last, first = (curve[-1], curve[0]) if curve else ({}, {})
     before = next((one for one in curve if rounds and one["step"] == rounds[0]["step"]), first)

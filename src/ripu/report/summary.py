@@ -32,7 +32,7 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
             # Without pre-training, the target is trained on (negative learning) before the first round; a warm start
             # brings a network that has seen it.
             pretrained = results.get("pretrain_steps", evaluations[0]["step"])
-            name = "source only" if not begins_otherwise and entry["step"] <= pretrained else "before round 1"
+            name = "source only" if not begins_otherwise and entry["step"] <= pretrained else _before(results, entry)
         lines.append(row(name, entry["step"], entry))
         done += sum(1 for one in results["rounds"] if one["step"] == entry["step"])
     lines.append(row("final", results["max_steps"], results))
@@ -40,6 +40,14 @@ def summary(results: Mapping[str, Any], subsets: Sequence[str] = ()) -> str:
         lines[3 : 3 - MAX_ROWS] = ["..."]
     columns = [*([("first", evaluations[0])] if evaluations else []), ("final", results)]
     return "\n".join(lines) + "\n\n" + table(columns, subsets) + left_out(results.get("unreadable", ()))
+
+
+def _before(results: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """Return the name of an evaluation before any round: by the renewals so far in a run that has no rounds."""
+    if results["rounds"] or not (renewals := results.get("renewal_steps")):
+        return "before round 1"
+    done = sum(step < entry["step"] for step in renewals)
+    return f"after renewal {done}" if done else "before renewal 1"
 
 
 def left_out(found: Sequence[Mapping[str, str]]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ripu.config.checks import check_processes
 from ripu.config.spec import RunSpec, TrainerSpec
 from ripu.io.errors import ConfigError
+from ripu.io.signals import is_slurm_job
 
 if TYPE_CHECKING:  # it takes long to import
     import torch
@@ -78,7 +79,7 @@ def check_launcher(spec: RunSpec) -> None:
     environment, wanted = os.environ, num_processes(spec.trainer)
     if "TORCHELASTIC_RUN_ID" in environment:
         launcher, started = "torchrun", int(environment.get("WORLD_SIZE", "1"))
-    elif "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+    elif is_slurm_job() and "SLURM_PROCID" in environment:
         launcher, started = "srun", int(environment.get("SLURM_STEP_NUM_TASKS", "1"))  # a batch script is one process
     else:
         return
@@ -87,6 +88,16 @@ def check_launcher(spec: RunSpec) -> None:
             f"{launcher} has started {started} processes, but trainer.devices={spec.trainer.devices} on "
             f"trainer.num_nodes={spec.trainer.num_nodes} are {wanted}; give trainer.devices the number on each node, "
             "or start one process"
+        )
+
+
+def check_shares(spec: RunSpec, num_val: int) -> None:
+    """Refuse fewer validation images than processes: one without any could not take part in an evaluation."""
+    if (processes := num_processes(spec.trainer)) > num_val:
+        raise ConfigError(
+            f"trainer.devices={spec.trainer.devices} on trainer.num_nodes={spec.trainer.num_nodes} are {processes} "
+            f"processes, of which each needs a share of the validation images, but there are only {num_val}; use "
+            f"{num_val} processes at most, or more validation images"
         )
 
 

@@ -19,7 +19,9 @@ from ripu.report.pictures import write_report
 from ripu.run.assembly.data import make_datamodule, make_scenes, make_transforms, with_measured_range
 from ripu.run.assembly.network import check_start, make_module
 from ripu.run.assembly.selection import ask_again, make_engine, make_store, target_images
+from ripu.run.device import check_shares
 from ripu.run.folder import claim
+from ripu.run.memory import begin_peak
 from ripu.run.shared_beginning import take_beginning
 from ripu.run.trainer import Run, add_callbacks, facts, make_trainer
 from ripu.run.warm_start import find_labels
@@ -27,6 +29,7 @@ from ripu.schedule import Plan
 from ripu.selection.round_report import carried_fraction
 from ripu.selection.waiting import take_answers
 from ripu.training.checkpoint_callback import save_final
+from ripu.training.peak_memory import largest_peak_gib
 
 _log = logging.getLogger(__name__)
 
@@ -42,12 +45,14 @@ def open_run(spec: RunSpec) -> Iterator[Run]:
         LockedError: Another process is using the folder.
     """
     began = time.monotonic()
+    begin_peak()
     folder, is_active = spec.output_dir, spec.setting.is_active
     checkpoint = find_checkpoint(folder, spec.plan) if spec.resume else None
     if checkpoint is None:
         check_start(spec)
     spec = with_measured_range(spec)
     scenes = make_scenes(spec)
+    check_shares(spec, len(scenes.val))
     module = make_module(spec, is_fresh=checkpoint is None)
     make_transforms(spec)  # one that refuses its arguments does so before anything is written
     carried = find_labels(spec, scenes.target)
@@ -126,8 +131,8 @@ def find_checkpoint(run: Path, plan: Plan) -> Path | None:
 def fit(run: Run) -> None:
     """Train to the end of the plan, from the checkpoint of the run or the start, and write the final weights."""
     checkpoint, trainer = run.checkpoint, run.trainer
-    if checkpoint is None and 0 in run.spec.plan.selection_steps:
-        trainer.validate(run.module, run.datamodule, verbose=False)  # the callback's first round follows
+    if checkpoint is None and 0 in {*run.spec.plan.selection_steps, *run.spec.plan.renewal_steps}:
+        trainer.validate(run.module, run.datamodule, verbose=False)  # the first round or renewal follows
     trainer.fit(run.module, run.datamodule, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     run.lap("training")
     save_final(trainer, run.spec.output_dir / "checkpoints" / "final.ckpt")
@@ -141,6 +146,7 @@ def test(run: Run) -> None:
 
 def report(run: Run) -> dict[str, Any]:
     """Write ``results.json``, the report and the pictures, print the table and return the results; rank 0 only."""
+    peaks = largest_peak_gib(run.trainer)
     spec, selection, store, scores = run.spec, run.selection, run.store, run.module.scores
     if not run.trainer.is_global_zero:
         return {}
@@ -163,6 +169,7 @@ def report(run: Run) -> dict[str, Any]:
         "true_class_pixels": selection.true_class_pixels if selection.rounds else None,
         "unreadable": run.skipped.found(),
         "seconds": {phase: round(seconds, 1) for phase, seconds in run.seconds.items()},
+        "peak_memory_gib": peaks,
     }
     write_json(folder / "results.json", results)
     size, pictures = spec.data.target_size, spec.evaluation.pictures

@@ -20,10 +20,12 @@ from ripu.labelstore import LabelStore, carried_images
 from ripu.models.checkpoints import file_digest
 from ripu.report.summary import left_out
 from ripu.run.assembly.data import make_scenes
+from ripu.run.assembly.network import check_scores
 from ripu.run.assembly.selection import make_engine, make_store, target_images
 from ripu.run.restore import make_reader, restored_module
 from ripu.run.trainer import provenance
 from ripu.selection.comparison import compare, summary
+from ripu.selection.forward import Labelled
 
 _log = logging.getLogger(__name__)
 
@@ -75,12 +77,15 @@ def replay_rounds(
         "first_round": base.first_round,
     }
     _check_same(inputs, out, jobs)
+    for job in jobs.values():
+        check_scores(job)
     scenes = make_scenes(base)
     images = target_images(scenes, run / "labels")
     engines = {name: make_engine(job, scenes, images) for name, job in jobs.items()}
     module = restored_module(base, stored).to(device).eval()
     batch = base.evaluation.batch if batch is None else batch
-    reader = make_reader(base, scenes.target.without_labels(), scenes.val, num_workers, batch)
+    reader = make_reader(base, scenes.target.without_labels(), scenes.val, num_workers, batch, scenes.source)
+    origin = None if scenes.source is None else Labelled(len(scenes.source), reader.source_pool_loader)
     source = LogitSource(module, reader, device, scenes.taxonomy.num_classes)
     if cache is not None:
         source.keep_in(cache, digest)
@@ -97,12 +102,17 @@ def replay_rounds(
             if own is not None and own.carried and not store.log.events:  # a replay begins with the labels of the run
                 store.carry(own.carried, carried_images(store.images, own, None, num_rounds=0))
             for index in range(num_rounds):
+                scorer = engine.scorer.of_round(index)
                 tally = engine.run(
                     store,
                     index,
                     index + 1,
                     network=source.network,
-                    pool=source.pool(with_images=engine.scorer.of_round(index).needs_image),
+                    pool=reader.pool_loader  # features are not kept
+                    if scorer.needs_features
+                    else source.pool(with_images=scorer.needs_image),
+                    with_features=module.with_features,
+                    source=origin,
                     device=source.device,
                     progress=Progress(f"{name}, round {index + 1} of {num_rounds}", len(engine.scorer.image_ids)),
                 )

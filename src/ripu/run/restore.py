@@ -87,12 +87,19 @@ def with_data_root(config: Mapping[str, Any], data_root: str | None) -> Mapping[
     return {**config, "dataset": moved(config["dataset"]), "paths": {**config["paths"], "data_root": data_root}}
 
 
-def make_reader(spec: RunSpec, target: SceneDataset, val: SceneDataset, num_workers: int, batch: int) -> RipuDataModule:
-    """Make a data module that only reads whole images, ``batch`` at a time: those of a pool, and of an evaluation."""
+def make_reader(
+    spec: RunSpec,
+    target: SceneDataset,
+    val: SceneDataset,
+    num_workers: int,
+    batch: int,
+    source: SceneDataset | None = None,
+) -> RipuDataModule:
+    """Make a data module that only reads whole images, ``batch`` at a time: of a pool, an evaluation and a source."""
     from ripu.datamodule import RipuDataModule
 
     return RipuDataModule(
-        None,
+        source,
         target,
         val,
         plan=spec.plan,

@@ -3,8 +3,9 @@
 Runs that differ in what they ask (score, mode, budget, region, k) do the same steps until their first round. The first
 of them leaves its state one step before that round; the others resume from there, which gives bit by bit the result of
 training from the start. A state is found by a digest of everything that training up to there depends on: the keys that
-have an effect before the first round, the data files (name, size, time), the code of this package, the versions of the
-packages that it computes with, and the machine's numerics (torch, device, instruction sets, threads).
+have an effect before the first round, the data files (name, size, time) and the way they are read, the code of this
+package and of other objects that the configuration names, the versions of the packages that it computes with, and the
+machine's numerics (torch, device, instruction sets, threads).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import logging
 import shutil
@@ -24,6 +26,7 @@ import torch
 
 from ripu.config.keys import key_of
 from ripu.config.spec import RunSpec
+from ripu.config.validate import locate
 from ripu.datasets.scenes import Scenes
 from ripu.io.errors import ConfigError
 from ripu.io.lock import FileLock
@@ -89,7 +92,10 @@ def digest_of(spec: RunSpec, scenes: Scenes) -> str:
         digest.update(f"{named.stat().st_size} {named.stat().st_mtime_ns}\n".encode())
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
+    for source in _foreign_code(config):
+        digest.update(source.read_bytes())
     for dataset in (scenes.source, scenes.target, scenes.val):
+        digest.update(f"{None if dataset is None else dataset.reading}\n".encode())
         for scene in () if dataset is None else dataset.scenes:
             for path in (scene.image, scene.label):
                 if path is not None:
@@ -110,6 +116,32 @@ def _files(node: Any) -> Iterator[Path]:
         with contextlib.suppress(OSError, ValueError):  # too long for a name, or not a name
             if Path(node).is_file():
                 yield Path(node)
+
+
+def _foreign_code(config: Mapping[str, Any]) -> list[Path]:
+    """Return the files with the code of objects that a configuration names, bases of classes included, in order.
+
+    Those of this package are left out, and so is what is not written in Python.
+    """
+    found = set()
+    for target in _targets(config):
+        named = locate(target, "_target_")
+        for part in inspect.getmro(named) if isinstance(named, type) else (named,):
+            if str(getattr(part, "__module__", "")).partition(".")[0] == "ripu":
+                continue
+            with contextlib.suppress(TypeError, OSError):  # not written in Python, or without a file
+                if (file := inspect.getsourcefile(part)) is not None:
+                    found.add(Path(file))
+    return sorted(path for path in found if path.is_file())
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Yield the dotted names of objects in a configuration."""
+    for name, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+        if isinstance(value, (Mapping, list, tuple)):
+            yield from _targets(value)
+        elif str(name).endswith("_target_"):
+            yield str(value)
 
 
 class Beginning(pl.Callback):

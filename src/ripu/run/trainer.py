@@ -29,8 +29,10 @@ from ripu.module import RipuModule
 from ripu.report.pictures import PredictionPanel
 from ripu.report.record import GalleryWatch, ReportRecorder
 from ripu.run.device import early_rank, num_processes
+from ripu.run.memory import keep_freed_memory
 from ripu.selection.callback import SelectionCallback
 from ripu.selection.engine import SelectionEngine
+from ripu.selection.renewal import Renewals
 from ripu.selection.round_report import true_class_pixels
 from ripu.selection.waiting import WaitForAnswers
 from ripu.training.checkpoint_callback import RunCheckpoint
@@ -95,11 +97,13 @@ def facts(spec: RunSpec) -> dict[str, Any]:
         "dataset": spec.dataset.name,
         "mode": spec.mode,
         "setting": spec.setting.name,
+        "method": spec.method.name,
         **spec.scores,
         "budget": spec.budget,
         "seed": spec.seed,
         "max_steps": spec.plan.max_steps,
         "pretrain_steps": spec.plan.pretrain_steps,
+        **({"renewal_steps": list(spec.plan.renewal_steps)} if spec.plan.renewal_steps else {}),
         "processes": num_processes(spec.trainer),
         "provenance": {**provenance(), "command": command_line("train", spec.words), "experiment": spec.experiment},
     }
@@ -122,7 +126,7 @@ def make_trainer(spec: RunSpec) -> pl.Trainer:
     if trainer.precision not in ("32-true", "bf16-mixed", "16-mixed"):
         raise ConfigError(f"trainer.precision={trainer.precision} is not allowed; use 32-true, bf16-mixed or 16-mixed")
     loggers: list[Any] = [MetricsFile(spec.output_dir), *(instantiate(node) for node in spec.loggers)]
-    return pl.Trainer(
+    made = pl.Trainer(
         max_steps=spec.plan.max_steps,
         accelerator=trainer.accelerator,
         devices=trainer.devices,
@@ -141,6 +145,9 @@ def make_trainer(spec: RunSpec) -> pl.Trainer:
         enable_progress_bar=False,
         inference_mode=False,  # no_grad as in training's own evaluations, which count into the same metric
     )
+    if made.strategy.root_device.type == "cpu":
+        keep_freed_memory()
+    return made
 
 
 def add_callbacks(run: Run, *more: pl.Callback, bar: ProgressBar | None = None) -> None:
@@ -182,6 +189,7 @@ def add_callbacks(run: Run, *more: pl.Callback, bar: ProgressBar | None = None) 
         run.skipped,
         PredictionPanel(folder / "panel", evaluation.pictures),
         run.selection,
+        *([Renewals(plan, folder, run.skipped.add)] if plan.renewal_steps else []),
         ReportRecorder(folder, scenes, run.selection, facts(spec), evaluation.gallery),
         checkpoints,
         StopSignals(folder, checkpoints),
@@ -192,7 +200,7 @@ def add_callbacks(run: Run, *more: pl.Callback, bar: ProgressBar | None = None) 
             scenes,
             spec.data.target_size,
             evaluation.pictures,
-            {"all": 1.0, "none": 0.0}.get(spec.setting.target_labels),
+            {"all": 1.0, "none": 0.0, "unlabelled": 0.0}.get(spec.setting.target_labels),
         ),
         *more,
     ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ripu.config.spec import RunSpec, StartSpec
+from ripu.datasets.pairing import glob_files
 from ripu.datasets.scenes import SceneDataset
 from ripu.io.console import argument
 from ripu.io.errors import ConfigError
@@ -43,8 +44,11 @@ def check_files(start: StartSpec) -> None:
             )
         if not (folder / "labels" / "manifest.json").exists():
             raise _nothing_revealed(start)
-    if start.labels is not None and not root_of(Path(start.labels))[0].is_dir():
-        raise ConfigError(f"start.labels={start.labels} is not a folder; name the one with a PNG for each target image")
+    if start.labels is not None and not (root := root_of(Path(start.labels))[0]).is_dir():
+        raise ConfigError(
+            f"start.labels={start.labels}: {root} is not a folder; name the one with a PNG for each target image, or "
+            "with the masks of a pattern"
+        )
 
 
 def _nothing_revealed(start: StartSpec) -> ConfigError:
@@ -60,7 +64,9 @@ def files(start: StartSpec) -> Iterator[Path]:
         yield start.weights
         yield Path(start.run) / "labels" / "manifest.json"
     if start.labels is not None:
-        yield from sorted(path for path in root_of(Path(start.labels))[0].rglob("*") if path.is_file())
+        root, pattern = root_of(Path(start.labels))
+        wide = pattern.replace("{class}", "*").replace("{any}", "*") or "**/*"
+        yield from glob_files(root, wide, "start.labels")  # where there is none, MaskFolder says so
 
 
 def find_labels(spec: RunSpec, target: SceneDataset) -> StartLabels | None:

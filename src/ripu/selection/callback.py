@@ -11,12 +11,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from ripu.acquisition import Features
 from ripu.datasets.errors import Fault
 from ripu.labelstore import LabelStore
 from ripu.models.interface import evaluating
 from ripu.module import RipuModule
 from ripu.schedule import Plan
 from ripu.selection.engine import SelectionEngine, Watch
+from ripu.selection.forward import Labelled
 from ripu.selection.ranks import Ranks
 from ripu.selection.round_report import carried_fraction, count_answers, report_round, round_metrics
 from ripu.training.progress import ProgressBar
@@ -123,6 +125,7 @@ class SelectionCallback(pl.Callback):
     def _select(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.engine is None or self.store is None:
             return
+        assert isinstance(pl_module, RipuModule)
         step = trainer.global_step
         index = self.plan.selection_steps.index(step)
         bar, started = trainer.progress_bar_callback, time.monotonic()
@@ -131,19 +134,30 @@ class SelectionCallback(pl.Callback):
             with trainer.precision_plugin.forward_context():
                 return pl_module(image)  # type: ignore[no-any-return]
 
+        module: Any = pl_module
+
+        def with_features(image: Tensor) -> tuple[Tensor, Features]:
+            with trainer.precision_plugin.forward_context():
+                return module.with_features(image)  # type: ignore[no-any-return]
+
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        source = None if data.source is None else Labelled(len(data.source), data.source_pool_loader)
         with evaluating(pl_module):
             tally = self.engine.run(
                 self.store,
                 index,
                 step,
                 network=network,
-                pool=trainer.datamodule.pool_loader,  # type: ignore[attr-defined]
+                pool=data.pool_loader,
                 device=pl_module.device,
                 ranks=Ranks(trainer.global_rank, trainer.world_size, trainer.strategy.reduce_boolean_decision),
                 progress=bar.on_selection(index, len(self.plan.selection_steps))
                 if isinstance(bar, ProgressBar)
                 else lambda done, total: None,
                 watch=self._watch,
+                with_features=with_features,
+                source=source,
+                kept=pl_module.kept,
             )
         self._on_unreadable(tally.unreadable)
         report: Any = report_round(self.store, index, tally, started) if trainer.is_global_zero else None

@@ -30,10 +30,12 @@ class Candidates:
     Attributes:
         index: The image.
         places: (N, 2) int64 rows and columns.
-        scores: (N,) float32, never rising unless groups take turns, so any cut takes the first few.
+        scores: (N,) float32, never rising unless groups take turns or scores share the picks, so any cut takes the
+            first few.
         pixels: (N,) int64, the cost of each in the unit of the budget: its pixels, or 1 for windows, whose budget
             counts picks.
-        regions: The pixels of each region of fixed shape; None for the round's squares.
+        regions: The pixels of each region of fixed shape; None for the round's squares, and for whole images, whose
+            pixels would fill the memory (:meth:`ripu.selection.scoring.Scorer.open_pixels` finds them).
         impurity: (N,) float64 nats; None if the score has none.
         uncertainty: (N,) float64; None if the score has none.
     """
@@ -120,6 +122,34 @@ def fixed_candidates(
     )
 
 
+def whole_candidate(index: int, maps: ScoreMaps, closed: NDArray[np.bool_]) -> Candidates:
+    """Return an image as one candidate, with the mean score of its pixels that are not ``closed``, (H, W) bool.
+
+    Its place is the first such pixel. An image without one gives no candidate.
+    """
+    num_open = closed.size - int(np.count_nonzero(closed))
+    is_closed = torch.from_numpy(closed).to(maps.score.device) if num_open < closed.size else None
+
+    def mean(batch: Tensor | None) -> FloatArray | None:
+        if batch is None:
+            return None
+        values = batch[0].float() if is_closed is None else batch[0].float().masked_fill(is_closed, 0.0)
+        total = values.sum(dim=1).cpu().double().numpy().sum()  # by rows: the same with any number of threads
+        return np.array([total / num_open] if num_open else [])
+
+    first, score = int(closed.argmin()), mean(maps.score)
+    assert score is not None
+    return Candidates(
+        index,
+        np.array([divmod(first, closed.shape[1])] if num_open else [], dtype=np.int64).reshape(-1, 2),
+        score.astype(np.float32),
+        np.ones(len(score), dtype=np.int64),
+        None,
+        mean(maps.impurity),
+        mean(maps.uncertainty),
+    )
+
+
 def _region_scores(
     acquisition: Acquisition,
     logits: Tensor,
@@ -188,6 +218,25 @@ def _in_turns(ranked: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np
     for number in np.unique(own):
         turn[own == number] = np.arange((own == number).sum())
     return ranked[np.argsort(turn, kind="stable")]
+
+
+def joined(parts: Sequence[Candidates]) -> Candidates:
+    """Return the candidates of scores that share the picks of an image, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def one_after_the_other(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return None if any(value is None for value in values) else np.concatenate(values)
+
+    regions = [part.regions for part in parts if part.regions is not None]
+    offsets = np.concatenate([[0], *(np.diff(region.offsets) for region in regions)]).cumsum()
+    names = ("places", "scores", "pixels", "impurity", "uncertainty")
+    return replace(
+        parts[0],
+        **{name: one_after_the_other(name) for name in names},
+        regions=Regions(offsets, np.concatenate([region.indices for region in regions])) if regions else None,
+    )
 
 
 def grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:

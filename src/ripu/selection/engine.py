@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ripu.acquisition import ScoreMaps
+from ripu.acquisition import Features, ScoreMaps
 from ripu.acquisition.nested import Survey
 from ripu.datasets.errors import Fault, SkippedFileError
-from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Round, RoundConflictError, square_regions
+from ripu.io.errors import ConfigError
+from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Regions, Round, RoundConflictError, square_regions
 from ripu.labelstore.cut import FOLDER as ANNOTATION_FOLDER
 from ripu.labelstore.cut import set_aside
 from ripu.labelstore.predictions import write_predictions
+from ripu.loading.order import evenly_spread
 from ripu.selection.candidates import Candidates, global_cut
-from ripu.selection.forward import Source, share_of_rank
+from ripu.selection.forward import Labelled, Network, Source, reading, share_of_rank
 from ripu.selection.oracles import Oracle
-from ripu.selection.ranks import Exchange, Ranks, Together
+from ripu.selection.ranks import Exchange, Ranks, SelectionError, Together
 from ripu.selection.scoring import Scorer
 
 _ALONE = Ranks()
@@ -85,6 +87,9 @@ class SelectionEngine:
         ranks: Ranks = _ALONE,
         progress: Callable[[int, int], None] = lambda done, total: None,
         watch: Watch | None = None,
+        with_features: Callable[[Tensor], tuple[Tensor, Features]] | None = None,
+        source: Labelled | None = None,
+        kept: Any = None,
     ) -> RoundTally:
         """Score, pick, ask and commit round ``index``, from 0, at a training step; return the work of this rank.
 
@@ -97,45 +102,72 @@ class SelectionEngine:
             pool: Makes a loader over the images of the given indices, in that order. Its batches contain ``index`` and
                 ``image``. A batch with ``logits`` skips the network, and needs an ``image`` only if the scorer
                 ``needs_image``.
-            progress: Called with the number of images done and of all images of this rank.
+            progress: Called with the number of images done and of all images of this rank; an image counts each time
+                that it passes through the network.
             watch: Receives the maps of the images it wants, on the rank that scores them.
+            with_features: The network with its features, for scores that need them.
+            source: The images of the source, for scores that know it.
+            kept: What the objective keeps beside the network, for scores that know it.
 
         Raises:
             SelectionError: The round failed on this rank or on another; nothing is committed. Or it is committed, but a
                 rank on another machine does not see it.
         """
-        engine = replace(self, scorer=self.scorer.of_round(index))
-        images = share_of_rank(len(self.scorer.image_ids), pool, ranks)
-        together, source = Together(ranks, f"round {index} at step {step}"), Source(pool, images, network, device)
-        if not engine.scorer.needs_survey:
-            return engine._run(store, index, step, source, together, progress, watch)
-        total = 2 * len(images)
-        engine = engine._surveyed(store, index, source, together, lambda done: progress(done, total))
+        engine = replace(self, scorer=self.scorer.of_round(index).with_kept(kept))
+        images = share_of_rank(list(range(len(self.scorer.image_ids))), pool, ranks)
+        together = Together(ranks, f"round {index} at step {step}")
+        forward = reading(network, with_features, needs_features=engine.scorer.needs_features)
+        surveys = [*engine._of_source(source, forward, ranks, device)]
+        if engine.scorer.needs_survey:
+            surveys.append((Source(pool, images, forward, device), "survey"))
+        done, total = 0, sum(len(part.images) for part, _ in surveys) + len(images)
+        for part, content in surveys:
+            exchange = Exchange(store.path, index, ranks, content)
+            engine = engine._surveyed(exchange, part, together, _after(done, total, progress))
+            done += len(part.images)
         return engine._run(
-            store, index, step, source, together, lambda done, _: progress(len(images) + done, total), watch
+            store, index, step, Source(pool, images, forward, device), together, _after(done, total, progress), watch
         )
 
+    def _of_source(
+        self, source: Labelled | None, forward: Network, ranks: Ranks, device: torch.device
+    ) -> Iterator[tuple[Source, str]]:
+        """Yield the images of the source that this rank looks at, if the score wants to know any."""
+        if not (wanted := self.scorer.source_images):
+            return
+        if source is None:
+            raise ConfigError("the score compares target and source, and there is no source; use another acquisition")
+        images = share_of_rank(evenly_spread(source.count, wanted), source.loader, ranks)
+        yield Source(source.loader, images, forward, device), "source"
+
     def _surveyed(
-        self, store: LabelStore, index: int, source: Source, together: Together, progress: Callable[[int], None]
+        self, exchange: Exchange, source: Source, together: Together, progress: Callable[[int, int], None]
     ) -> SelectionEngine:
-        """Return this engine with a score that knows what it wants to know of all images of all ranks."""
-        exchange = Exchange(store.path, index, together.ranks, "survey")
+        """Return this engine with a score that knows what it wants to know of all images of all ranks.
+
+        Raises:
+            SelectionError: A rank failed, or no image of the source could be read.
+        """
 
         def own() -> Iterator[tuple[int, list[Survey]]]:
             done = 0
-            for batch, logits in source.batches():
+            for batch, outputs in source.batches():
                 done += len(batch.get("fault", ()))
-                for number, one in zip(batch["index"], logits, strict=True):
-                    yield int(number), self.scorer.survey(int(number), one)
+                for item, (number, output) in enumerate(zip(batch["index"], outputs, strict=True)):
+                    label = batch["label"][item] if exchange.content == "source" else None
+                    yield int(number), self.scorer.survey(int(number), output, label)
                     done += 1
-                    progress(done)
+                    progress(done, len(source.images))
 
         try:
             together(lambda: exchange.write_surveys(own()))
-            found = together(exchange.read_surveys)
+            found = together(lambda: _read_surveys(exchange))
         finally:
             exchange.remove()
-        return replace(self, scorer=self.scorer.with_pool(found)) if found else self
+        if not found:
+            return self
+        scorer = self.scorer.with_source(found) if exchange.content == "source" else self.scorer.with_pool(found)
+        return replace(self, scorer=scorer)
 
     def _run(
         self,
@@ -183,7 +215,9 @@ class SelectionEngine:
         if scorer.has_shared_budget:
             info["budget_per"] = query.budget_per
         radii = {}
-        if scorer.is_fixed:
+        if query.whole_image:
+            most = 1
+        elif scorer.is_fixed:
             region: Any = scorer.region
             info["region"] = {"shape": type(region).__name__, **asdict(region)}
             most = max(1, *(scorer.most_pixels(size, index) for size in sizes))  # picks, if all were one pixel large
@@ -216,7 +250,11 @@ class SelectionEngine:
         """Return how many candidates of each image become picks, after every rank has written its own."""
         scorer, query = self.scorer, self.scorer.query
         scores, costs = exchange.read(len(scorer.image_ids))
-        if scorer.is_fixed:  # what was spent also counts for images without candidates
+        if query.whole_image:
+            earlier = ((image, number) for image in scorer.image_ids for number in range(spec.index))
+            spent = sum(len(store.picks(image, number).picks) for image, number in earlier)
+            budget = query.images_until(len(scorer.image_ids), spec.index) - spent
+        elif scorer.is_fixed:  # what was spent also counts for images without candidates
             spent = sum(scorer.spent_pixels(store, spec.index, index) for index in range(len(scorer.image_ids)))
             budget = sum(query.pixels_until(size, spec.index) for size in scorer.label_sizes) - spent
         else:
@@ -225,6 +263,22 @@ class SelectionEngine:
             if offered < budget and exchange.ranks.rank == 0:
                 _log.warning("round %d: only %d places are left for a budget of %d picks", spec.index, offered, budget)
         return global_cut(scores, costs, budget)
+
+
+def _read_surveys(exchange: Exchange) -> list[list[Survey]]:
+    """Return what is known of the images of all ranks; nothing known of the source is an error."""
+    found = exchange.read_surveys()
+    if not found and exchange.content == "source":
+        raise SelectionError(
+            "none of the source images that the score compares the target with could be read; restore the files "
+            "(python -m ripu.doctor lists them), or use another acquisition"
+        )
+    return found
+
+
+def _after(before: int, total: int, progress: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Return the progress of a pass that begins after ``before`` of ``total`` images."""
+    return lambda done, _: progress(before + done, total)
 
 
 @dataclass
@@ -242,10 +296,12 @@ class _Part:
 
     def _pixels(self, offer: Candidates) -> NDArray[np.int64]:
         """Return the flat indices that candidates ask about, in their order."""
+        scorer = self.engine.scorer
         if offer.regions is not None:
             return offer.regions.indices
-        height, width = self.engine.scorer.label_sizes[offer.index]
-        return square_regions(offer.places, self.engine.scorer.query.reveal_radius, height, width).indices
+        if scorer.query.whole_image:
+            return scorer.open_pixels(self.store, self.spec.index, offer.index) if len(offer) else np.zeros(0, np.int64)
+        return square_regions(offer.places, scorer.query.reveal_radius, *scorer.label_sizes[offer.index]).indices
 
     def _predicted(self, offer: Candidates, logits: Tensor) -> NDArray[np.uint8]:
         """Return the network's labels of the pixels that candidates ask about, nearest in the logits (1, C, h, w)."""
@@ -260,19 +316,20 @@ class _Part:
     ) -> Iterator[Candidates]:
         """Yield the candidates of each image; reading starts with the first one requested."""
         scorer, tally, total = self.engine.scorer, self.tally, len(source.images)
-        for batch, forwarded in source.batches():
+        for batch, outputs in source.batches():
             for fault in batch.get("fault", ()):
                 tally.unreadable.append(fault)
                 tally.images += 1
                 progress(tally.images, total)
-            for item, (index, logits) in enumerate(zip(batch["index"], forwarded, strict=True)):
+            for item, (index, output) in enumerate(zip(batch["index"], outputs, strict=True)):
                 image = batch["image"][item] if scorer.needs_image else None
-                offer = scorer.candidates(self.store, self.spec, int(index), logits, image)
+                seen = (output.logits, image, output.features)
+                offer = scorer.candidates(self.store, self.spec, int(index), *seen)
                 if self.engine.asks_people and not self.is_committed:
-                    self.predicted[offer.index] = self._predicted(offer, logits)
+                    self.predicted[offer.index] = self._predicted(offer, output.logits)
                 if watch is not None and watch.wants(offer.index):
                     number = self.spec.index
-                    watch.see(number, offer.index, logits, scorer.maps(number, offer.index, logits, image))
+                    watch.see(number, offer.index, output.logits, scorer.maps(number, offer.index, *seen))
                 yield offer
                 tally.images += 1
                 progress(tally.images, total)
@@ -325,7 +382,8 @@ class _Part:
             tally.impurity += float(torch.from_numpy(offer.impurity).sum())
         if offer.uncertainty is not None:
             tally.uncertainty += float(torch.from_numpy(offer.uncertainty).sum())
-        yield ImagePicks(image_id, offer.places, offer.scores, offer.regions)
+        regions = Regions.from_sets([pixels][: len(offer)]) if scorer.query.whole_image else offer.regions
+        yield ImagePicks(image_id, offer.places, offer.scores, regions)
         if answer is not None:
             labels = labels.copy()
             labels[~is_known] = answer

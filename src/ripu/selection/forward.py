@@ -2,90 +2,123 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ripu.io.errors import is_out_of_memory
+from ripu.acquisition import Features
+from ripu.io.errors import ConfigError, is_out_of_memory
+from ripu.loading.order import batches_of_rank
 from ripu.loading.samples import of_one_size
 from ripu.selection.ranks import Ranks, SelectionError
+from ripu.training.fitting_parts import FittingParts
 
-_log = logging.getLogger(__name__)
+Loader = Callable[[list[int]], DataLoader[Any]]
+"""Makes a loader over the images of the given indices, in that order."""
+
+
+Network = Callable[[Tensor], tuple[Tensor, Features | None]]
+"""uint8 images (B, bands, h, w) -> logits (B, C, h, w), and features if the score needs them."""
+
+
+def reading(
+    network: Callable[[Tensor], Tensor],
+    with_features: Callable[[Tensor], tuple[Tensor, Features]] | None,
+    *,
+    needs_features: bool,
+) -> Network:
+    """Return a network with its features if they are needed.
+
+    Raises:
+        ConfigError: They are, and only its logits are known.
+    """
+    if not needs_features:
+        return lambda image: (network(image), None)
+    if with_features is None:
+        raise ConfigError(
+            "the score needs features of the network, and only its logits are known; use another score "
+            "(acquisition=...)"
+        )
+    return with_features
+
+
+@dataclass(frozen=True)
+class Output:
+    """The output of the network for one image.
+
+    Attributes:
+        logits: (1, C, h, w).
+        features: Those of this image, for scores that need them.
+    """
+
+    logits: Tensor
+    features: Features | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The source of a run, for scores that know it: ``count`` images; batches of the loader contain ``label``."""
+
+    count: int
+    loader: Loader
 
 
 @dataclass(frozen=True)
 class Source:
     """The images of this rank, and the network that they go through."""
 
-    pool: Callable[[list[int]], DataLoader[Any]]
+    pool: Loader
     images: list[int]
-    network: Callable[[Tensor], Tensor]
+    network: Network
     device: torch.device
 
-    def batches(self) -> Iterator[tuple[dict[str, Any], Iterator[Tensor]]]:
-        """Yield the batches of the pool with the (1, C, h, w) logits of their images."""
+    def batches(self) -> Iterator[tuple[dict[str, Any], Iterator[Output]]]:
+        """Yield the batches of the pool with the outputs of their images."""
         forward = _Forward(self.network, self.device)
         for batch in self.pool(self.images):
             yield batch, forward(batch)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Forward:
     """Runs batches through the network; halves them once memory runs out."""
 
-    network: Callable[[Tensor], Tensor]
+    network: Network
     device: torch.device
-    limit: int | None = None
+    _parts: FittingParts = field(default_factory=FittingParts)
 
-    def __call__(self, batch: Mapping[str, Any]) -> Iterator[Tensor]:
-        """Yield the (1, C, h, w) logits of each image."""
+    def __call__(self, batch: Mapping[str, Any]) -> Iterator[Output]:
+        """Yield the output of each image."""
         if "logits" in batch:
             for logits in batch["logits"]:
-                yield logits[None].to(self.device)
+                yield Output(logits[None].to(self.device))
             return
         for images in of_one_size(batch["image"]):
             yield from self._run(images)
 
-    def _run(self, images: Tensor) -> Iterator[Tensor]:
-        done = 0
-        while done < len(images):
-            part = images[done : done + (self.limit or len(images))]
-            is_too_much = False
-            try:
-                with torch.no_grad():
-                    logits = self.network(part.to(self.device))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise SelectionError(
-                        "there is not enough memory on the device for the forward pass of one image; give a smaller "
-                        "data.target_size, or trainer.precision=bf16-mixed"
-                    ) from error
-                is_too_much = True  # retried below, where the error no longer keeps its tensors alive
-            if is_too_much:
-                self.limit = len(part) // 2
-                _log.warning(
-                    "not enough memory for a batch of %d images; continuing with %d (evaluation.batch=%d avoids this)",
-                    len(part),
-                    self.limit,
-                    self.limit,
-                )
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            yield from (logits[at : at + 1] for at in range(len(logits)))
-            done += len(part)
+    def _run(self, images: Tensor) -> Iterator[Output]:
+        try:
+            for logits, features in self._parts(images, self._network):
+                for at in range(len(logits)):
+                    yield Output(logits[at : at + 1], None if features is None else features.of_image(at))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise SelectionError(
+                "there is not enough memory on the device for the forward pass of one image; give a smaller "
+                "data.target_size, or trainer.precision=bf16-mixed"
+            ) from error
+
+    def _network(self, images: Tensor) -> tuple[Tensor, Features | None]:
+        with torch.no_grad():
+            return self.network(images.to(self.device, non_blocking=True))
 
 
-def share_of_rank(num_images: int, pool: Callable[[list[int]], DataLoader[Any]], ranks: Ranks) -> list[int]:
-    """Return the images of this rank: whole batches in turn, so that an image is in the same one with any ranks."""
-    images = list(range(num_images))
+def share_of_rank(images: list[int], pool: Loader, ranks: Ranks) -> list[int]:
+    """Return those of the images that are this rank's; see :func:`ripu.loading.order.batches_of_rank`."""
     size = getattr(pool(images), "batch_size", None) or 1
-    batches = [images[first : first + size] for first in range(0, num_images, size)]
-    return [image for batch in batches[ranks.rank :: ranks.world_size] for image in batch]
+    return batches_of_rank(images, size, ranks.rank, ranks.world_size)

@@ -7,13 +7,19 @@ blocked pixels. Only if they run out are the next best fetched. The result is th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ripu.functional import for_each
+from ripu.functional import for_each, fused
 from ripu.io.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ripu.functional.fused.picks import Found
 
 _SAMPLES, _FEWEST_CANDIDATES, _CANDIDATES_PER_PICK = 1 << 15, 4096, 16
 
@@ -48,6 +54,56 @@ def greedy_picks(
     [[0, 1], [0, 3]]
     """
     _check(score_HW, num_picks, suppress_radius, available, tie_break)
+    if (found := _fused(score_HW, num_picks, suppress_radius, available, tie_break, ())) is not None:
+        place = found.place_on_device
+        return torch.stack([place.div(score_HW.shape[1], rounding_mode="floor"), place % score_HW.shape[1]], dim=1)
+    return _plain(score_HW, num_picks, suppress_radius, available, tie_break)
+
+
+def picks_and_values(
+    score_HW: Tensor,
+    num_picks: int,
+    suppress_radius: int,
+    available: Tensor | None,
+    tie_break: Tensor | None,
+    maps: Sequence[Tensor],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return what :func:`greedy_picks` does and the (V, n) values of V float32 (H, W) maps there, on the host."""
+    _check(score_HW, num_picks, suppress_radius, available, tie_break)
+    if (found := _fused(score_HW, num_picks, suppress_radius, available, tie_break, maps)) is not None:
+        return np.stack(np.divmod(found.place.numpy(), score_HW.shape[1]), axis=1), found.values.numpy()
+    picks = _plain(score_HW, num_picks, suppress_radius, available, tie_break)
+    return picks.cpu().numpy(), values_at(picks, maps)
+
+
+def values_at(picks: Tensor, maps: Sequence[Tensor]) -> NDArray[np.float32]:
+    """Return the (V, n) values of V (H, W) maps at picks, on the host."""
+    rows, columns = picks.unbind(1)
+    return torch.stack([one[rows, columns].float() for one in maps]).cpu().numpy()
+
+
+def _fused(
+    score_HW: Tensor,
+    num_picks: int,
+    suppress_radius: int,
+    available: Tensor | None,
+    tie_break: Tensor | None,
+    maps: Sequence[Tensor],
+) -> Found | None:
+    """Return the picks of the kernels for CUDA; None if they do not apply, or leave the decision to the plain code."""
+    is_wide = any(one is not None and one.dtype == torch.float64 for one in (score_HW, tie_break))
+    if is_wide or num_picks == 0 or not 0 < score_HW.numel() < 1 << 31:
+        return None
+    if not fused.is_used(score_HW, available, tie_break):
+        return None
+    from ripu.functional.fused.picks import greedy_places
+
+    return greedy_places(score_HW, num_picks, suppress_radius, available, tie_break, maps)
+
+
+def _plain(
+    score_HW: Tensor, num_picks: int, suppress_radius: int, available: Tensor | None, tie_break: Tensor | None
+) -> Tensor:
     picks: list[tuple[int, int]] = []
 
     def task() -> None:
@@ -238,8 +294,8 @@ def _leading(value: Tensor, at_least: int) -> Tensor:
     threshold = -torch.inf
     if value.numel() > 4 * at_least:
         step = max(1, value.numel() // _SAMPLES) | 1  # odd: no resonance with the width of the map
-        sample = value[::step].sort(descending=True).values
-        threshold = float(sample[min(at_least // step, sample.numel() - 1)])
+        sample = value[::step]
+        threshold = float(sample.topk(min(at_least // step + 1, sample.numel())).values[-1])
     position = (value >= threshold if threshold > -torch.inf else value > -torch.inf).nonzero().flatten()
     if position.numel() > 8 * at_least and threshold > -torch.inf:
         above = (value > threshold).nonzero().flatten()  # the threshold is a plateau: values above it come first

@@ -26,7 +26,9 @@ class Query:
         image_cap: With ``dataset``, the most that one image gets in a round, in multiples of its share; at least 1.
         grid: PA: the pixels that picks lie on and radii count. ``label``: those of the label; the budget, which counts
             pixels at the training size, is scaled up. ``training``: the pixels of the label that training sees, see
-            :class:`ripu.selection.scoring.TrainingGrid`.
+            :class:`ripu.selection.grid.TrainingGrid`.
+        whole_image: True: a pick asks about every pixel of an image. The budget is a share of the images, and images
+            share it; radii have no effect.
     """
 
     pixel: bool
@@ -37,8 +39,14 @@ class Query:
     budget_per: str = "image"
     image_cap: float = DEFAULT_IMAGE_CAP
     grid: str = "label"
+    whole_image: bool = False
 
     def __post_init__(self) -> None:
+        if self.whole_image and (self.pixel or self.budget_per != "dataset"):
+            raise ConfigError(
+                f"mode.whole_image=true with mode.pixel={self.pixel} and mode.budget_per={self.budget_per} is not "
+                "defined: whole images compete for one budget; use mode=images"
+            )
         if self.budget_per not in ("image", "dataset"):
             raise ConfigError(f"mode.budget_per={self.budget_per} is unknown; use image or dataset")
         if not (math.isfinite(self.image_cap) and self.image_cap >= 1):
@@ -63,6 +71,11 @@ class Query:
                 f"budget={self.budget} is not a number of pixels; mode=pa takes whole pixels per image (the paper: "
                 "40), mode=ra a share of the image"
             )
+        if self.whole_image and not 0.0 < self.budget <= 1.0:
+            raise ConfigError(
+                f"budget={self.budget} is not a share of the images; mode=images takes a share in (0, 1] (the paper: "
+                "0.05)"
+            )
         if not self.pixel and not 0.0 < self.budget <= 1.0:
             raise ConfigError(
                 f"budget={self.budget} is not a share of an image; mode=ra takes a share in (0, 1] (the paper: "
@@ -79,9 +92,11 @@ class Query:
 
         RA: ``ceil(H * W * budget / rounds / (2k+1)^2)``. PA: ``ceil(budget / rounds * (H * W) / (h * w))``: the budget
         counts pixels at the training size (h, w) and is scaled to the label's size (H, W); on the training grid it is
-        ``ceil(budget / rounds)``. At least 1.
+        ``ceil(budget / rounds)``. At least 1. Whole images: 1, the most that an image can have.
         """
         area = label_size[0] * label_size[1]
+        if self.whole_image:
+            return 1
         if self.grid == "training":
             exact = self.budget / self.num_rounds
         elif self.pixel:
@@ -93,7 +108,14 @@ class Query:
     def most_picks(self, label_size: tuple[int, int], train_size: tuple[int, int]) -> int:
         """Return the most picks of one image in a round: its share, or the cap if images share the budget."""
         share = self.picks_per_round(label_size, train_size)
-        return share if self.budget_per == "image" else math.ceil(round(self.image_cap * share, 9))
+        return share if self.budget_per == "image" or self.whole_image else math.ceil(round(self.image_cap * share, 9))
+
+    def images_until(self, num_images: int, round_index: int) -> int:
+        """Return the most whole images that may have been queried by the end of a round, of ``num_images``.
+
+        ``ceil(num_images * budget * (round + 1) / rounds)``
+        """
+        return math.ceil(round(num_images * self.budget * (round_index + 1) / self.num_rounds, 9))
 
     def pixels_until(self, label_size: tuple[int, int], round_index: int) -> int:
         """Return the most pixels of an image that may have been queried by the end of a round.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import LabelReader, TargetImage, regions_of
+from ripu.labelstore.accounts import count_clicks
 from ripu.selection.candidates import grown
 from ripu.selection.engine import RoundTally
 
@@ -29,6 +30,8 @@ def report_round(store: LabelReader, index: int, tally: RoundTally, started: flo
     Returns:
         ``index``, ``step``, ``picks`` (places picked in this round) and ``seconds``;
         ``acquisition``: the class of its score;
+        ``clicks``: labels that people had to give so far, before the run too (``ripu.labelstore.accounts.Tally``);
+        ``labelled_pixels``: target pixels queried so far, before the run too;
         ``labelled_fraction``: share of all target pixels queried so far, before the run too;
         ``void_fraction``: share of the pixels queried so far whose answer was void;
         ``class_pixels``: revealed pixels so far by class name, before the run too;
@@ -57,7 +60,7 @@ def report_round(store: LabelReader, index: int, tally: RoundTally, started: flo
 def count_answers(store: LabelReader, index: int) -> dict[str, Any]:
     """Return the entries of :func:`report_round` that come from the label store, as they are now."""
     before, new = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
-    picks = asked = total = 0
+    picks = asked = clicks = total = 0
     for image in store.images:
         total += image.height * image.width
         records = store.picks_as_of(image.image_id, index + 1)
@@ -65,12 +68,17 @@ def count_answers(store: LabelReader, index: int) -> dict[str, Any]:
         picks += len(regions[-1])
         labels, is_known = store.answered(image.image_id, np.concatenate([region.indices for region in regions]))
         asked += len(labels)
+        sizes = np.concatenate([np.diff(region.offsets) for region in regions])
+        pick_of_pixel = np.repeat(np.arange(len(sizes)), sizes)
+        clicks += int(count_clicks(pick_of_pixel[is_known], labels[is_known], len(sizes)).sum())
         first = len(labels) - len(regions[-1].indices)
         before += np.bincount(labels[:first][is_known[:first]], minlength=256)
         new += np.bincount(labels[first:][is_known[first:]], minlength=256)
     counts = before + new
     return {
         "picks": picks,
+        "clicks": clicks,
+        "labelled_pixels": asked,
         "labelled_fraction": asked / total,
         "void_fraction": float(counts[VOID]) / asked if asked else 0.0,
         "class_pixels": _by_name(counts, store.class_names),

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from ripu.acquisition import Acquisition, ScoreMaps
-from ripu.acquisition.nested import Survey, for_round, survey, surveying, with_parts, with_pool
+from ripu.acquisition import Acquisition, Features, ScoreMaps
+from ripu.acquisition.nested import (
+    Survey,
+    arguments_of,
+    check_split,
+    for_round,
+    needs_features,
+    split,
+    survey,
+    survey_source,
+    surveying,
+    with_kept,
+    with_parts,
+    with_pool,
+    with_source,
+)
 from ripu.datasets.proportions import Fit, fitted
 from ripu.functional import check_finite
 from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelReader, Round, square_regions
 from ripu.loading.order import seed_of
 from ripu.regions import RegionShape
-from ripu.selection.candidates import Candidates, fixed_candidates, grown
-from ripu.selection.picks import fair_picks, greedy_picks
+from ripu.selection.candidates import Candidates, fixed_candidates, grown, joined, whole_candidate
+from ripu.selection.forward import Output
+from ripu.selection.grid import TrainingGrid
+from ripu.selection.picks import fair_picks, picks_and_values, values_at
 from ripu.selection.query import Query
 from ripu.selection.ranks import SelectionError
 
@@ -57,6 +72,8 @@ class Scorer:
     first_round: Acquisition | None = None
 
     def __post_init__(self) -> None:
+        for score in self._scores:
+            check_split(score)
         single = [type(score).__name__ for score in self._scores if not getattr(score, "is_comparable", True)]
         if self.has_shared_budget and single:
             raise ConfigError(
@@ -92,20 +109,41 @@ class Scorer:
         """True if the score must know the pool before it scores the first image."""
         return any(surveying(self.acquisition))
 
-    def survey(self, index: int, logits: Tensor) -> list[Survey]:
-        """Return what the score wants to know of the ``index``-th image, by its logits (1, C, h, w).
+    @property
+    def needs_features(self) -> bool:
+        """True if the score reads features of the network."""
+        return needs_features(self.acquisition)
+
+    @property
+    def source_images(self) -> int:
+        """The most images of the source that the score wants to know; 0 for most scores."""
+        return max((one.source_images for one in surveying(self.acquisition, "survey_source")), default=0)
+
+    def survey(self, index: int, output: Output, label: Tensor | None = None) -> list[Survey]:
+        """Return what the score wants to know of the ``index``-th image, or with a ``label`` of that of the source.
 
         Raises:
-            SelectionError: The logits are not finite.
+            SelectionError: The output of the network is not finite.
         """
         try:
-            return survey(self.acquisition, logits)
+            if label is not None:
+                return survey_source(self.acquisition, output.logits, output.features, label)
+            return survey(self.acquisition, output.logits, output.features)
         except ValueError as error:
-            raise SelectionError(f"image {self.image_ids[index]!r} cannot be scored: {error}") from error
+            name = f"image {self.image_ids[index]!r}" if label is None else f"image {index} of the source (from 0)"
+            raise SelectionError(f"{name} cannot be scored: {error}") from error
 
     def with_pool(self, found: Sequence[Sequence[Survey]]) -> Scorer:
         """Return this scorer with a score that knows what :meth:`survey` found, in the order of the images."""
         return replace(self, acquisition=with_pool(self.acquisition, found))
+
+    def with_source(self, found: Sequence[Sequence[Survey]]) -> Scorer:
+        """Return this scorer with a score that knows what :meth:`survey` found in the source."""
+        return replace(self, acquisition=with_source(self.acquisition, found))
+
+    def with_kept(self, kept: Any) -> Scorer:
+        """Return this scorer with a score that knows what the objective keeps beside the network."""
+        return replace(self, acquisition=with_kept(self.acquisition, kept))
 
     @property
     def is_fixed(self) -> bool:
@@ -141,36 +179,62 @@ class Scorer:
         return int(store.asked_mask(self.image_ids[index], round_index, with_carried=False).sum())
 
     def candidates(
-        self, store: LabelReader, spec: Round, index: int, logits: Tensor, image: Tensor | None
+        self,
+        store: LabelReader,
+        spec: Round,
+        index: int,
+        logits: Tensor,
+        image: Tensor | None,
+        features: Features | None = None,
     ) -> Candidates:
         """Return the candidates of the ``index``-th image in a round, after the rounds so far in ``store``.
 
         Args:
             logits: (1, C, h, w).
             image: (bands, h, w) uint8 if :attr:`needs_image`.
+            features: Those of the image if :attr:`needs_features`.
 
         Raises:
             SelectionError: The image cannot be scored, e.g. because its logits are not finite.
         """
         image_id, size, key = self.image_ids[index], self.label_sizes[index], self._key(spec.index, index)
-        excluded = None if self.excluded is None else self.excluded(index)
+        seen = _Seen(index, key, logits, image, features)
         try:
+            if self.query.whole_image:
+                return whole_candidate(
+                    index, seen.scored(self.acquisition, size), self._closed(store, spec.index, index)
+                )
+            excluded = None if self.excluded is None else self.excluded(index)
             if self.is_fixed:
                 asked = store.asked_mask(image_id, spec.index)
                 limit = self.most_pixels(size, spec.index)
                 if not self.has_shared_budget:
                     limit -= self.spent_pixels(store, spec.index, index)
-                return self._fixed(index, logits, image, key, asked, excluded, limit, self.has_shared_budget)
+                return self._fixed(seen, asked, excluded, limit, self.has_shared_budget)
             blocked = self._blocked(store, spec.index, index, excluded)
-            num_picks = self.query.most_picks(size, self.fed_size(size))
-            return self._windows(index, logits, image, key, blocked, num_picks)
+            return self._windows(seen, blocked, self.query.most_picks(size, self.fed_size(size)))
         except ValueError as error:
             raise SelectionError(f"image {image_id!r} cannot be scored: {error}") from error
 
-    def maps(self, round_index: int, index: int, logits: Tensor, image: Tensor | None) -> ScoreMaps:
+    def open_pixels(self, store: LabelReader, round_index: int, index: int) -> NDArray[np.int64]:
+        """Return the pixels that a pick of the whole ``index``-th image asks about, flat indices (M,) int64, ascending.
+
+        They are those that no earlier round asked about, and nothing excludes.
+        """
+        return np.flatnonzero(~self._closed(store, round_index, index))
+
+    def _closed(self, store: LabelReader, round_index: int, index: int) -> NDArray[np.bool_]:
+        """Return where a whole image is not asked about, (H, W) bool."""
+        asked = store.asked_mask(self.image_ids[index], round_index)
+        return asked if self.excluded is None else asked | self.excluded(index)
+
+    def maps(
+        self, round_index: int, index: int, logits: Tensor, image: Tensor | None, features: Features | None = None
+    ) -> ScoreMaps:
         """Return the maps of windows or pixels of an image, even if regions have a fixed shape."""
+        seen = _Seen(index, self._key(round_index, index), logits, image, features)
         try:
-            return self._score(logits, image, self.label_sizes[index], self._key(round_index, index))
+            return seen.scored(self.acquisition, self.label_sizes[index])
         except ValueError as error:
             raise SelectionError(f"image {self.image_ids[index]!r} cannot be scored: {error}") from error
 
@@ -181,17 +245,19 @@ class Scorer:
         it. For ``logits`` and ``image`` see :meth:`candidates`.
         """
         is_on_grid, fed = self.query.grid == "training", self.fed_size(size)
+        if self.query.whole_image:  # it would be all or nothing
+            return np.zeros(0, dtype=np.int64)
         if is_on_grid and (size[0] < fed[0] or size[1] < fed[1]):
             return np.zeros(0, dtype=np.int64)
         scorer, nothing = replace(self, image_ids=("",), label_sizes=(size,)), np.zeros(size, dtype=np.bool_)
         if self.is_fixed:
             limit = self.query.pixels_until(size, 0)
-            regions = scorer._fixed(0, logits, image, 0, nothing, None, limit, at_least_one=True).regions
+            regions = scorer._fixed(_Seen(0, 0, logits, image), nothing, None, limit, at_least_one=True).regions
             assert regions is not None
             return regions.indices
         blocked = np.zeros(fed, dtype=np.bool_) if is_on_grid else nothing
         num_picks = self.query.picks_per_round(size, fed)
-        places = scorer._windows(0, logits, image, 0, blocked, num_picks).places
+        places = scorer._windows(_Seen(0, 0, logits, image), blocked, num_picks).places
         return square_regions(places, self.query.reveal_radius, *size).indices
 
     def _blocked(
@@ -213,65 +279,87 @@ class Scorer:
                 blocked |= grid.near(record.picks, int(earlier.info["grid"]["suppress_radius"]))
         return blocked
 
-    def _windows(
-        self, index: int, logits: Tensor, image: Tensor | None, key: int, blocked: NDArray[np.bool_], num_picks: int
+    def _windows(self, seen: _Seen, blocked: NDArray[np.bool_], num_picks: int) -> Candidates:
+        """Return the places that the scores of the acquisition pick, each its share of them."""
+        found: list[Candidates] = []
+        radius, grid, share = self.query.suppress_radius, self.grid(self.label_sizes[seen.index]), 0.0
+        for part, score in split(self.acquisition):
+            share += part
+            wanted = math.ceil(round(share * num_picks, 9)) - sum(map(len, found))
+            if found and wanted == 0:
+                continue
+            if found:
+                picked = found[-1].places
+                if grid is None:
+                    near = np.zeros_like(blocked)
+                    near[picked[:, 0], picked[:, 1]] = True
+                    blocked = blocked | grown(near, radius)
+                else:
+                    blocked = blocked | grid.near(picked, radius)
+            found.append(self._best_windows(score, seen, blocked, wanted))
+        return joined(found)
+
+    def _best_windows(
+        self, acquisition: Acquisition, seen: _Seen, blocked: NDArray[np.bool_], num_picks: int
     ) -> Candidates:
-        size = self.label_sizes[index]
+        size = self.label_sizes[seen.index]
         grid = self.grid(size)
-        maps = self._score(logits, image, size if grid is None else self.fed_size(size), key)
+        maps = seen.scored(acquisition, size if grid is None else self.fed_size(size))
         score, tie_break = maps.score[0], None if maps.tie_break is None else maps.tie_break[0]
-        available = torch.from_numpy(~blocked).to(score.device)
+        available = torch.from_numpy(~blocked).to(score.device) if blocked.any() else None
         rule = (num_picks, self.query.suppress_radius, available, tie_break)
-        picks = greedy_picks(score, *rule) if maps.group is None else fair_picks(score, maps.group[0], *rule)
-        rows, columns = picks.unbind(1)
-
-        def at_picks(batch: Tensor | None) -> NDArray[np.float64] | None:
-            return None if batch is None else batch[0][rows, columns].cpu().double().numpy()
-
-        places = picks.cpu().numpy()
+        parts = [None if batch is None else batch[0] for batch in (maps.impurity, maps.uncertainty)]
+        wanted = [score, *(part for part in parts if part is not None)]
+        if maps.group is None:
+            places, values = picks_and_values(score, *rule, wanted)
+        else:
+            picks = fair_picks(score, maps.group[0], *rule)
+            places, values = picks.cpu().numpy(), values_at(picks, wanted)
+        found = iter(values[1:].astype(np.float64))
+        impurity, uncertainty = (None if part is None else next(found) for part in parts)
         return Candidates(
-            index,
+            seen.index,
             places if grid is None else np.stack([grid.rows[places[:, 0]], grid.columns[places[:, 1]]], axis=1),
-            score[rows, columns].float().cpu().numpy(),
+            values[0],
             np.ones(len(places), dtype=np.int64),
             None,
-            at_picks(maps.impurity),
-            at_picks(maps.uncertainty),
+            impurity,
+            uncertainty,
         )
 
     def _fixed(
         self,
-        index: int,
-        logits: Tensor,
-        image: Tensor | None,
-        key: int,
+        seen: _Seen,
         asked: NDArray[np.bool_],
         excluded: NDArray[np.bool_] | None,
         limit_px: int,
         at_least_one: bool,
     ) -> Candidates:
+        """Return the regions that the scores of the acquisition pick, each its share of the pixels."""
         assert self.region is not None
         picture = None
-        if self.region.needs_image and image is not None:
-            picture = _picture(image).cpu().numpy()
-        partition = self.region.partition(self.label_sizes[index], picture)
+        if self.region.needs_image and seen.image is not None:
+            picture = _picture(seen.image).cpu().numpy()
+        partition = self.region.partition(self.label_sizes[seen.index], picture)
         if excluded is not None:
             partition = np.where(excluded, np.int32(-1), partition)
         if hasattr(self.region, "merge"):
-            check_finite(logits)
-            partition = self.region.merge(partition, logits[0].float().softmax(dim=0).cpu().numpy(), asked)
-        more: dict[str, Any] = {"at_least_one": at_least_one, "extra": self._extra(image)}
-        return fixed_candidates(index, self.acquisition, logits, partition, key, asked, limit_px, **more)
-
-    def _score(self, logits: Tensor, image: Tensor | None, size: tuple[int, int], key: int) -> ScoreMaps:
-        return self.acquisition(logits, size, [key], **self._extra(image))
-
-    def _extra(self, image: Tensor | None) -> dict[str, Any]:
-        """Return the further arguments of scores that read the image."""
-        if not self.acquisition.needs_image:
-            return {}
-        assert image is not None
-        return {"images": _picture(image)[None]}
+            check_finite(seen.logits)
+            partition = self.region.merge(partition, seen.logits[0].float().softmax(dim=0).cpu().numpy(), asked)
+        found: list[Candidates] = []
+        share = 0.0
+        for part, score in split(self.acquisition):
+            share += part
+            limit = int(round(share * limit_px, 9)) - sum(int(offer.pixels.sum()) for offer in found)
+            if found and limit <= 0:
+                continue
+            if found:
+                assert found[-1].regions is not None
+                asked = asked.copy()
+                asked.ravel()[found[-1].regions.indices] = True
+            more: dict[str, Any] = {"at_least_one": at_least_one, "extra": seen.arguments(score)}
+            found.append(fixed_candidates(seen.index, score, seen.logits, partition, seen.key, asked, limit, **more))
+        return joined(found)
 
     def _key(self, round_index: int, index: int) -> int:
         """Return the key of an image's random scores in a round."""
@@ -279,57 +367,29 @@ class Scorer:
 
 
 @dataclass(frozen=True)
-class TrainingGrid:
-    """The places of the training pixels in the label: strictly increasing (h,) rows and (w,) columns, int64.
+class _Seen:
+    """An image of a round, by number, key of random scores, logits (1, C, h, w) and what else scores may read of it."""
 
-    Training resizes a label by taking the nearest label pixel for each of its own (Pillow's centre-sampled nearest).
-    It never sees the others.
-    """
+    index: int
+    key: int
+    logits: Tensor
+    image: Tensor | None
+    features: Features | None = None
 
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
+    def arguments(self, score: Acquisition) -> dict[str, Any]:
+        """Return the further arguments that a score needs."""
+        given: dict[str, Any] = {} if self.features is None else {"features": self.features}
+        if score.needs_image:
+            assert self.image is not None
+            given["images"] = _picture(self.image)[None]
+        return arguments_of(score, given)
 
-    @classmethod
-    def between(cls, label_size: tuple[int, int], train_size: tuple[int, int]) -> TrainingGrid:
-        """Return the grid of a label size (H, W) and a training size (h, w).
-
-        Raises:
-            ConfigError: The label is smaller than the training size, so one of its pixels would stand for several.
-
-        >>> TrainingGrid.between((5, 8), (4, 4)).rows.tolist()
-        [0, 1, 3, 4]
-        """
-        if label_size[0] < train_size[0] or label_size[1] < train_size[1]:
-            raise ConfigError(
-                f"protocol.pixel_grid=training needs labels of at least the training size, but data.target_size="
-                f"{list(train_size)} is larger than a label of {list(label_size)}; use protocol.pixel_grid=label"
-            )
-        return cls(_nearest(label_size[0], train_size[0]), _nearest(label_size[1], train_size[1]))
-
-    def near(self, places: NDArray[np.integer], radius: int) -> NDArray[np.bool_]:
-        """Return an (h, w) mask of the pixels within ``radius`` (Chebyshev, on the grid) of (N, 2) label pixels."""
-        mask = np.zeros((len(self.rows), len(self.columns)), dtype=np.bool_)
-        rows, columns = np.searchsorted(self.rows, places[:, 0]), np.searchsorted(self.columns, places[:, 1])
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            mask[max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1] = True
-        return mask
-
-    def label_radius(self, radius: int, label_size: tuple[int, int]) -> int:
-        """Return a distance on the label that pixels more than ``radius`` apart on the grid are sure to exceed."""
-        scale = min(label_size[0] / len(self.rows), label_size[1] / len(self.columns))
-        return int(radius * scale)
+    def scored(self, score: Acquisition, size: tuple[int, int]) -> ScoreMaps:
+        """Return the maps of a score."""
+        return score(self.logits, size, [self.key], **self.arguments(score))
 
 
 def _picture(image: Tensor) -> Tensor:
     """Return the first three bands of (bands, h, w) as (h, w, 3); the first one three times if there are fewer."""
     shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     return shown.permute(1, 2, 0).contiguous()
-
-
-@lru_cache(maxsize=64)
-def _nearest(length: int, new_length: int) -> NDArray[np.int64]:
-    """Return the positions that Pillow's nearest filter samples when ``length`` pixels become ``new_length``."""
-    line = Image.fromarray(np.arange(length, dtype=np.int32)[None])
-    taken: NDArray[np.int64] = np.asarray(line.resize((new_length, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
-    taken.flags.writeable = False
-    return taken

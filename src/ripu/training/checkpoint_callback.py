@@ -28,7 +28,8 @@ def remove_leftovers(run: Path) -> None:
     may be writing to the folder.
     """
     checkpoints = run / "checkpoints"
-    half = [path for folder in (run, run / "report", checkpoints) for path in folder.glob(f"{TMP_PREFIX}*")]
+    folders = (run, run / "report", checkpoints, *run.glob("pseudo_labels/*"))
+    half = [path for folder in folders for path in folder.glob(f"{TMP_PREFIX}*")]
     # Names of unfinished files before 0.1.0
     half += [path for ending in ("tmp", "tmp256", "final") for path in checkpoints.glob(f"*.{ending}")]
     half += [run / name for name in ("config.yaml.tmp", "metrics.tmp", "panel.tmp")]

@@ -7,18 +7,22 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ripu.acquisition import Features
 from ripu.datasets.errors import SceneError
 from ripu.datasets.taxonomy import Taxonomy
+from ripu.functional import NonFiniteLogitsError, join_views, map_confidence_and_label
+from ripu.loading.samples import of_one_size
 from ripu.models.average import MovingAverage
+from ripu.models.features import with_features
+from ripu.training.fitting_parts import FittingParts
 from ripu.training.metrics import ConfusionMatrix, SegmentationScores, scores_from_confusion
 from ripu.training.step_failure import NonFiniteError
 
 OnPrediction = Callable[[int, Tensor, Tensor, Tensor], None]
-"""Receives the index of an image, its prediction (H, W) int64, log-probabilities up to a constant per pixel (C, H, W),
-and its label (H, W) uint8."""
+"""Receives the index of an image, its prediction (H, W) uint8 (int32 of more than 255 classes), the probability of the
+predicted class (H, W) float32, and its label (H, W) uint8."""
 
 
 def share_buffers(network: nn.Module) -> None:
@@ -69,6 +73,7 @@ class EvaluationModule(pl.LightningModule):
         self.scores: SegmentationScores | None = None
         self.counts: Tensor | None = None
         self.on_prediction: OnPrediction | None = None
+        self._parts = FittingParts()
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the (B, C, H, W) logits of raw images, (B, bands, H, W) uint8.
@@ -79,59 +84,81 @@ class EvaluationModule(pl.LightningModule):
         logits: Tensor = (self.network if average is None else average)(self._normalised(image))
         return logits
 
+    def with_features(self, image: Tensor) -> tuple[Tensor, Features]:
+        """Return what :meth:`forward` does, though never compiled, and the features that the classifier has read."""
+        network = self.network if self.training or self.average is None else self.average.network
+        return self._with_features(network, image)
+
+    def _with_features(self, network: nn.Module, image: Tensor) -> tuple[Tensor, Features]:
+        logits, values = with_features(network, self._normalised(image))
+        multiple = getattr(network, "multiple", 1)  # inputs are padded to it
+        height, width = (-(-side // multiple) * multiple for side in logits.shape[-2:])
+        return logits, Features(values, (height, width))
+
     def teacher(self, image: Tensor) -> Tensor:
-        """Return the logits of the average of the network, without a gradient; see :meth:`forward`."""
+        """Return the logits of the average of the network, without a gradient; see :meth:`MovingAverage.follow`."""
         assert self.average is not None
-        with torch.no_grad():
-            logits: Tensor = self.average(self._normalised(image))
-        return logits
+        return self.average.follow(self._normalised(image), self.network)
+
+    @torch.no_grad()
+    def teacher_with_features(self, image: Tensor) -> tuple[Tensor, Features]:
+        """Return what :meth:`teacher` does, though never compiled, and the features that its classifier has read."""
+        assert self.average is not None
+        with self.average.following(self.network):
+            return self._with_features(self.average.network, image)
 
     def _normalised(self, image: Tensor) -> Tensor:
         normalised = (image.float() / 255.0 - self.mean) / self.std
         return normalised.contiguous(memory_format=torch.channels_last) if self.channels_last else normalised
 
-    def predict_probs(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the softmax at label resolution, averaged with the mirrored image if ``flip`` is set.
+    def predict_label(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the most probable class at label resolution, averaged with the mirrored image if ``flip`` is set.
 
         Args:
-            image: (1, bands, h, w) uint8 at network size.
-            size: (height, width) of the result, (1, C, height, width) float32.
+            image: (B, bands, h, w) uint8 at network size.
+            size: (height, width) of the result, (B, height, width) uint8, or int32 of more than 255 classes.
         """
-        result = self._sized_logits(image, size).softmax(dim=1)
-        if self.flip:
-            result = (result + self._sized_logits(image.flip(-1), size).softmax(dim=1).flip(-1)) / 2
-        return result
+        return map_confidence_and_label(self._views(image), size, self.num_views)[1]
 
-    def predict_label(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the most probable class, (1, height, width) int64; see :meth:`predict_probs`."""
-        return self._predict_scores(image, size).argmax(dim=1)
+    @property
+    def num_views(self) -> int:
+        """The views of an image that a prediction averages."""
+        return 1 + self.flip
 
-    def _predict_scores(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return (1, C, height, width) logits, or probabilities if ``flip`` is set; their largest is the prediction."""
-        return self.predict_probs(image, size) if self.flip else self._sized_logits(image, size)
-
-    def _sized_logits(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        return F.interpolate(self(image).float(), size, mode="bilinear", align_corners=True)
+    def _views(self, image: Tensor) -> Tensor:
+        """Return the logits of each view of images, (B, num_views * C, h, w), of one forward pass if it fits."""
+        views = torch.cat([image, image.flip(-1)]) if self.flip else image
+        logits = torch.cat(list(self._parts(views, self)))
+        return join_views(*torch.split(logits, len(image)))
 
     def _evaluate_batch(self, batch: Mapping[str, Any]) -> list[Tensor]:
-        predictions = []
-        for index, image, label in zip(batch["index"], batch["image"], batch["label"], strict=True):
-            scores = self._predict_scores(image[None], (int(label.shape[0]), int(label.shape[1])))
-            if not bool(scores.sum().isfinite()):
-                is_full = str(self.trainer.precision) == "32-true"
-                raise NonFiniteError(
-                    f"the network's output for image {int(index)} of the evaluation (from 0) is NaN or infinite and "
-                    f"cannot be measured: the weights have diverged or are damaged"
-                    f"{'' if is_full else ', or 16-bit precision is not enough'}. Start a new run with a lower "
-                    "optimizer.learning_rate, or use another checkpoint"
-                    f"{'' if is_full else ', or set trainer.precision=32-true (for evaluate: precision=32-true)'}"
-                )
-            prediction = scores.argmax(dim=1)
-            if self.on_prediction is not None:
-                self.on_prediction(int(index), prediction[0], scores[0].log() if self.flip else scores[0], label)
-            self.confusion.update(prediction, label[None])
-            predictions.append(prediction[0])
+        predictions: list[Tensor] = []
+        if not batch["label"]:  # none of the files could be read
+            return predictions
+        for images in of_one_size(batch["image"]):
+            for own in self._views(images)[:, None]:
+                place = len(predictions)
+                predictions.append(self._measure(int(batch["index"][place]), own, batch["label"][place]))
         return predictions
+
+    def _measure(self, index: int, logits: Tensor, label: Tensor) -> Tensor:
+        """Count the prediction of an image; return it, (H, W)."""
+        try:
+            size = (int(label.shape[0]), int(label.shape[1]))
+            confidence, prediction = map_confidence_and_label(logits, size, self.num_views)
+        except NonFiniteLogitsError as error:
+            is_full = str(self.trainer.precision) == "32-true"
+            raise NonFiniteError(
+                f"the network's output for image {index} of the evaluation (from 0) is NaN or infinite and "
+                f"cannot be measured: the weights have diverged or are damaged"
+                f"{'' if is_full else ', or 16-bit precision is not enough'}. Start a new run with a lower "
+                "optimizer.learning_rate, or use another checkpoint"
+                f"{'' if is_full else ', or set trainer.precision=32-true (for evaluate: precision=32-true)'}"
+            ) from error
+        if self.on_prediction is not None:
+            self.on_prediction(index, prediction[0], confidence[0], label)
+        self.confusion.update(prediction, label[None])
+        return prediction[0]
 
     def _finish_evaluation(self, stage: str) -> None:
         self.counts = self.confusion.compute()
@@ -170,7 +197,7 @@ class EvaluationModule(pl.LightningModule):
         self._finish_evaluation("val")
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:  # type: ignore[override]
-        """Add a batch to the confusion matrix, and return the predictions, (H, W) int64 each."""
+        """Add a batch to the confusion matrix, and return the predictions, (H, W) each."""
         return self._evaluate_batch(batch)
 
     def on_test_epoch_end(self) -> None:

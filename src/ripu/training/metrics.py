@@ -31,7 +31,7 @@ class ConfusionMatrix(Metric):
         self.add_state("counts", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Add pixels: int64 train ids, and a label of the same shape with 255 for void."""
+        """Add pixels: integer train ids, and a label of the same shape with 255 for void."""
         is_known = label != VOID
         cells = label[is_known].long() * self.num_classes + prediction[is_known]
         self.counts += torch.bincount(cells, minlength=self.num_classes**2).view(self.num_classes, -1)

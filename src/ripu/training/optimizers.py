@@ -43,20 +43,26 @@ class Optimization:
     poly_power: float = 0.9
     poly_horizon: int | None = None
 
-    def optimizer(self, network: nn.Module) -> Optimizer:
-        """Return the optimiser of a :class:`ripu.models.interface.SegmentationNetwork`."""
-        return self.make(self.groups(network))
+    def optimizer(self, network: nn.Module, kept: nn.Module | None = None, kept_factor: float = 1.0) -> Optimizer:
+        """Return the optimiser of a :class:`ripu.models.interface.SegmentationNetwork`; see :meth:`groups`."""
+        return self.make(self.groups(network, kept, kept_factor))
 
-    def groups(self, network: nn.Module) -> list[dict[str, Any]]:
+    def groups(
+        self, network: nn.Module, kept: nn.Module | None = None, kept_factor: float = 1.0
+    ) -> list[dict[str, Any]]:
         """Return the groups of parameters: those of the backbone from its input to its output, then those of the head.
 
-        All are named ``backbone`` or ``head``. A group is divided only if its parameters decay differently.
+        Those of ``kept``, what an objective keeps beside the network, come last, at ``kept_factor`` times the learning
+        rate. All are named ``backbone``, ``head`` or ``kept``. A group is divided only if its parameters decay
+        differently.
         """
         backbone, head = network.parameter_groups()  # type: ignore[operator]
         layers = backbone_layers(network) if self.layer_decay != 1.0 else [backbone]
         rates = [self.learning_rate * self.layer_decay**depth for depth in reversed(range(len(layers)))]
         parts = [*(("backbone", layer, rate) for layer, rate in zip(layers, rates, strict=True))]
         parts.append(("head", head, self.learning_rate * self.head_lr_factor))
+        if own := [one for one in (kept.parameters() if kept is not None else ()) if one.requires_grad]:
+            parts.append(("kept", own, self.learning_rate * kept_factor))
         return [
             {"params": chosen, "lr": rate, "weight_decay": decay, "name": name}
             for name, parameters, rate in parts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ class NonFiniteError(RipuError, FloatingPointError):
 
 
 class StepGuard:
-    """Can undo a step until the optimiser acts: up to there, only running statistics have changed."""
+    """Can undo a step until the optimiser acts: up to there, only running statistics and kept buffers have changed."""
 
     def __init__(self) -> None:
         self._statistics: list[Tensor] = []
@@ -33,14 +32,15 @@ class StepGuard:
         self._is_open = False
         self._is_changing = False
 
-    def begin(self, network: nn.Module) -> None:
-        """Copy the running statistics that the forward passes of a step will change."""
+    def begin(self, network: nn.Module, average: nn.Module | None = None, kept: nn.Module | None = None) -> None:
+        """Copy what the forward passes of a step may change: running statistics, and the buffers of ``kept``."""
         self._statistics = [
             buffer
-            for part in network.modules()
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
+            for part in (*network.modules(), *(average.modules() if average is not None else ()))
+            if isinstance(part, nn.modules.batchnorm._BatchNorm)
             for buffer in part.buffers(recurse=False)
         ]
+        self._statistics += [] if kept is None else list(kept.buffers())
         with torch.no_grad():
             self._copies = [buffer.clone() for buffer in self._statistics]
         self._is_open = True
@@ -53,7 +53,7 @@ class StepGuard:
         self._is_open = self._is_changing = False
 
     def undo(self) -> bool:
-        """Restore the running statistics if a step is unfinished; return False if the optimiser was changing it."""
+        """Restore what has changed if a step is unfinished; return False if the optimiser was changing it."""
         if self._is_changing:
             return False
         if self._is_open:
@@ -64,10 +64,14 @@ class StepGuard:
         return True
 
 
-def largest_gradients(network: nn.Module, device: torch.device) -> list[Tensor]:
-    """Return the largest magnitude in each gradient of a network, float32 scalars on ``device``."""
+def gradient_norms(network: nn.Module, device: torch.device) -> list[Tensor]:
+    """Return the Euclidean norm of each gradient of a network, float32 scalars on ``device``.
+
+    A norm is finite if the gradient is, unless its values exceed 1e18, where nothing is left to train. On a CPU, the
+    largest magnitude would take ten times as long.
+    """
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    norms = torch._foreach_norm(gradients, math.inf) if gradients else ()
+    norms = torch._foreach_norm(gradients) if gradients else ()
     return [norm.to(device, torch.float32) for norm in norms]
 
 

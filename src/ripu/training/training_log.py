@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from ripu.io.reading import UntrustedError
 from ripu.io.writing import write_bytes
+from ripu.training.peak_memory import peak_memory_gib
 
 
 class MetricsFile(Logger):
@@ -133,13 +132,6 @@ class TrainingLog(pl.Callback):
 
 
 def memory(device: torch.device) -> dict[str, float]:
-    """Return the peak memory so far in GiB: of this process (not on Windows), and of the device if it is a GPU."""
-    values = {}
-    with contextlib.suppress(ImportError):  # Windows does not have it
-        import resource
-
-        unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes on macOS, KiB elsewhere
-        values["system/memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    if device.type == "cuda":
-        values["system/device_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
-    return values
+    """Return :func:`ripu.training.peak_memory.peak_memory_gib` by the names of the log, as far as it is known."""
+    named = zip(("system/memory_gib", "system/device_memory_gib"), peak_memory_gib(device).values(), strict=True)
+    return {name: value for name, value in named if value is not None}

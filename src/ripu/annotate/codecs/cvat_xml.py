@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from xml.parsers import expat
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
 from ripu.annotate.codecs.masks import Mask, from_runs
 from ripu.annotate.codecs.names import short
 from ripu.annotate.codecs.reading import MalformedError
+from ripu.io.reading import parse_xml
 
 Attributes = dict[str, str]
 Image = tuple[Attributes, list[tuple[str, Attributes]]]
@@ -32,32 +34,44 @@ def read_images(content: bytes) -> list[Image]:
         text = content.decode("utf-8-sig")  # in another encoding a declaration could hide
     except UnicodeDecodeError as error:
         raise MalformedError(f"not in UTF-8 ({error})") from error
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise MalformedError("it declares a document type or an entity, which can be harmful; such files are not read")
-    images: list[Image] = []
-    parents: list[str] = []
-
-    def start(name: str, attributes: Attributes) -> None:
-        if not parents and name != "annotations":
-            raise MalformedError(f"its root is <{short(name)}>, not <annotations>", 'export "CVAT for images 1.1"')
-        if name == "track" or (parents == ["annotations", "image"] and name in _SHAPES):
-            raise MalformedError(
-                f"it contains a <{name}>", 'answer with tags or masks, and export "CVAT for images 1.1"'
-            )
-        if parents == ["annotations"] and name == "image":
-            images.append((attributes, []))
-        elif parents == ["annotations", "image"] and name in ("tag", "mask"):
-            images[-1][1].append((name, attributes))
-        parents.append(name)
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = start
-    parser.EndElementHandler = lambda name: parents.pop()
     try:
-        parser.Parse(text, True)  # a text counts as UTF-8, whatever the file declares
-    except (expat.ExpatError, UnicodeEncodeError) as error:
-        raise MalformedError(f"not XML ({error})") from error
-    return images
+        return list(parse_xml(text, _Images()))  # a text counts as UTF-8, whatever the file declares
+    except MalformedError:
+        raise
+    except ValueError as error:
+        raise MalformedError(str(error)) from error
+
+
+class _Images(ElementTree.TreeBuilder):
+    """Collects images, and keeps nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._images: list[Image] = []
+        self._parents: list[str] = []
+
+    def start(self, tag: str, attrs: Attributes) -> Any:
+        parents = self._parents
+        if not parents and tag != "annotations":
+            raise MalformedError(f"its root is <{short(tag)}>, not <annotations>", 'export "CVAT for images 1.1"')
+        if tag == "track" or (parents == ["annotations", "image"] and tag in _SHAPES):
+            raise MalformedError(
+                f"it contains a <{tag}>", 'answer with tags or masks, and export "CVAT for images 1.1"'
+            )
+        if parents == ["annotations"] and tag == "image":
+            self._images.append((attrs, []))
+        elif parents == ["annotations", "image"] and tag in ("tag", "mask"):
+            self._images[-1][1].append((tag, attrs))
+        parents.append(tag)
+
+    def end(self, tag: str) -> Any:
+        self._parents.pop()
+
+    def data(self, data: Any) -> None:
+        pass
+
+    def close(self) -> Any:
+        return self._images
 
 
 def read_mask(attributes: Attributes, size: tuple[int, int], where: str) -> Mask:

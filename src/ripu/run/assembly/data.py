@@ -232,8 +232,11 @@ def make_datamodule(spec: RunSpec, scenes: Scenes, store: LabelStore | None) -> 
         target_size=spec.data.target_size,
         source_batch=spec.data.source_batch,
         target_batch=spec.data.target_batch,
-        uses_target=labels != "none",
+        uses_target=spec.setting.reads_target,
         store=store,
+        is_labelled=labels != "unlabelled",
+        labelled_images=spec.method.labelled_images,
+        pseudo_folder=spec.output_dir if makes_pseudo_labels(spec) else None,
         transforms=make_transforms(spec),
         accumulate=spec.trainer.accumulate,
         num_workers=spec.data.num_workers,
@@ -244,6 +247,16 @@ def make_datamodule(spec: RunSpec, scenes: Scenes, store: LabelStore | None) -> 
     if classes is not None and scenes.source is not None:
         datamodule.faults = never_drawn(scenes.source, classes)
     return datamodule
+
+
+def makes_pseudo_labels(spec: RunSpec) -> bool:
+    """Return whether the renewals of a run make pseudo-labels."""
+    node = spec.method.node
+    return (
+        bool(spec.plan.renewal_steps)
+        and node is not None
+        and hasattr(locate(str(node["_target_"]), "method._target_"), "pseudo_label")
+    )
 
 
 def index_folder(spec: RunSpec) -> Path:

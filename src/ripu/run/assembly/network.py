@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ripu.acquisition.nested import surveying, with_parts
 from ripu.config.spec import RunSpec, instantiate
 from ripu.config.validate import locate
 from ripu.io.console import argument
@@ -108,6 +109,7 @@ def check_start(spec: RunSpec) -> None:
     """Refuse an optimiser, objective, weights or labels to start from that do not fit, before looking for data."""
     _check_optimizer(spec)
     _check_objective(spec)
+    check_scores(spec)
     check_files(spec.start)
     if spec.model_checkpoint is not None or spec.start.run is not None:
         make_network(spec)
@@ -142,12 +144,17 @@ def _check_optimizer(spec: RunSpec) -> None:
 
 
 def _check_objective(spec: RunSpec) -> None:
-    """Refuse an objective that lacks its teacher, or images to mix."""
+    """Refuse an objective that lacks its teacher or images to mix, or that cannot read a compiled network."""
     objective = make_objective(spec)
-    target = str(spec.objective["_target_"]).rpartition(".")[2]
-    if objective.needs_teacher and spec.average_decay is None and spec.setting.is_active:
+    target = str((spec.method.node or spec.objective)["_target_"]).rpartition(".")[2]
+    if objective.needs_teacher and spec.average_decay is None and spec.setting.target_labels not in ("all", "none"):
         raise ConfigError(
             f"ema.decay=null, but {target} learns from the moving average of the weights; give ema.decay=0.999"
+        )
+    if spec.trainer.compile and getattr(objective, "needs_features", False):
+        raise ConfigError(
+            f"trainer.compile=true has no effect on the terms of method={spec.method.name}, which read features of a "
+            "network that runs as it is written; leave it out"
         )
     if (
         getattr(objective, "mix", False)
@@ -159,6 +166,28 @@ def _check_objective(spec: RunSpec) -> None:
             f"objective.mix=true mixes target images with one another in setting={spec.setting.name}, and "
             "data.target_batch=1 has no other; give 2 or more, or objective.mix=false"
         )
+
+
+def check_scores(spec: RunSpec) -> None:
+    """Refuse a score that knows the source in a run that has none, or a part of a method that does not keep it."""
+    if not spec.has_rounds:
+        return
+    kept = getattr(make_objective(spec), "kept_parts", ())
+    for key, node in (("acquisition", spec.acquisition), ("first_round", spec.first_round)):
+        score = None if node is None else instantiate(node)
+        found = [] if score is None or spec.setting.uses_source else [*surveying(score, "survey_source")]
+        if found:
+            raise ConfigError(
+                f"{key} compares the target with the source ({type(found[0]).__name__}), and setting="
+                f"{spec.setting.name} has no source; use setting=active, or another score ({key}=...)"
+            )
+        for part in () if score is None else with_parts(score):
+            if (name := getattr(part, "reads_kept", None)) is not None and name not in kept:
+                raise ConfigError(
+                    f"{key} reads the {name} that a method trains ({type(part).__name__}), and method="
+                    f"{spec.method.name} trains none; use a method that does, such as method={part.trained_by}, "  # type: ignore[attr-defined]
+                    f"or another score ({key}=...)"
+                )
 
 
 def make_module(spec: RunSpec, *, is_fresh: bool = True) -> RipuModule:
@@ -196,9 +225,10 @@ def make_objective(spec: RunSpec) -> Objective:
     if spec.setting.target_labels == "all":
         balance = spec.objective.get("class_balance", 0.0)
         return RipuObjective(0.0, 0.0, class_balance=balance, **readings)  # type: ignore[arg-type]
-    known = inspect.signature(locate(str(spec.objective["_target_"]), "objective._target_")).parameters
-    more = {name: value for name, value in readings.items() if name in known and name not in spec.objective}
-    objective: Objective = instantiate(spec.objective, **more)
+    group, node = ("objective", spec.objective) if spec.method.node is None else ("method", spec.method.node)
+    known = inspect.signature(locate(str(node["_target_"]), f"{group}._target_")).parameters
+    more = {name: value for name, value in readings.items() if name in known and name not in node}
+    objective: Objective = instantiate(node, **more)
     return objective
 
 
@@ -224,7 +254,7 @@ def make_optimization(spec: RunSpec) -> Optimization:
 def _check_single_images(spec: RunSpec, network: Any) -> None:
     """Refuse batches of one image for a network that normalises a pooled image by the batch."""
     keys = ["source_batch"] if spec.setting.uses_source else []
-    keys += ["target_batch"] if spec.setting.target_labels != "none" else []
+    keys += ["target_batch"] if spec.setting.reads_target else []
     single = [key for key in keys if getattr(spec.data, key) == 1]
     if not single or not any(isinstance(part, torch.nn.BatchNorm2d) and part.training for part in network.modules()):
         return

@@ -40,7 +40,7 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
     for size in set(sizes):
         if region is not None and region.is_fixed:
             _check_fits(region, query, *size)
-        else:
+        elif not query.whole_image:
             check_room(query, size, spec.data.fed_size(size))
     scorer = Scorer(
         acquisition=instantiate(spec.acquisition),
@@ -122,7 +122,7 @@ def make_store(spec: RunSpec, scenes: Scenes, run: Path, images: Sequence[Target
                 picks = -(-query.pixels_until(size, 0) // region.region_px())
             else:
                 picks = query.picks_per_round(size, spec.data.fed_size(size))
-            planned_picks = max(planned_picks, picks * query.num_rounds)
+            planned_picks = max(planned_picks, picks * (1 if query.whole_image else query.num_rounds))
     return LabelStore.create(
         run / "labels",
         images,

@@ -14,15 +14,21 @@ from typing import Any
 
 from ripu.config.spec import RunSpec
 from ripu.schedule import Plan
+from ripu.selection.query import Query
 
 _ENTRY_HEAD = 56  # bytes of a cache entry besides its pixels
 _TRUTH_THREADS = 4  # target labels that are read at the same time when classes are counted
 
 
 def kind_of(plan: Plan, step: int, *, has_labels: bool) -> str:
-    """Return the kind of a step: ``source`` only, both domains ``before`` any target label, or ``after``."""
+    """Return the kind of a step: ``source`` only, both domains ``before`` any target label, or ``after``.
+
+    Steps after a renewal, in which a method may have other terms, are ``renewed``.
+    """
     if plan.is_pretraining(step):
         return "source"
+    if plan.num_renewals(step):
+        return "renewed"
     return "after" if has_labels or plan.num_rounds(step) else "before"
 
 
@@ -59,6 +65,8 @@ class Measured:
     index_label: float = 0.0  # reading a source label for the class index; 0 if no new index is needed
     round_image: float = 0.0  # scoring, picking and asking one image, reading left out
     round_rest: float = 0.0  # the rest of a round by image: committing it and counting
+    renewal_image: float = 0.0  # looking at one image in a renewal, reading left out
+    renewal_images: int = 0  # that a renewal of the whole run looks at
     page: float = 0.0  # rewriting the report
     val_image: float = 0.0  # evaluating one image, reading left out
     checkpoint: float = 0.0  # writing a checkpoint
@@ -67,6 +75,7 @@ class Measured:
     final_bytes: float = 0.0  # the final one, weights only
     store_image_bytes: float = 0.0  # label store by image and round
     store_head_bytes: float = 0.0  # its head by image
+    pseudo_label_bytes: float = 0.0  # pseudo-labels by image and renewal
     gallery_round_bytes: float = 0.0  # report by gallery image and round
     gallery_bytes: float = 0.0  # report by gallery image, once
     page_share: float = 0.0  # bytes of report.html over those of report/
@@ -89,6 +98,7 @@ class Phase:
     seconds: float  # of all its steps
     is_reading: bool  # steps wait for the loaders
     round: int | None  # number of the round at its end, from 1
+    renewal: int | None  # number of the renewal at its end, from 1
 
 
 @dataclass(frozen=True)
@@ -165,9 +175,14 @@ def _phases(measured: Measured) -> tuple[Phase, ...]:
             loads.append(accumulate * data.target_batch * measured.reads["target"])
         compute = measured.steps[kind]
         step = _paced(measured, compute, loads)
-        number = plan.selection_steps.index(stop) + 1 if stop in plan.selection_steps else None
-        found.append(Phase(start, stop, kind, step, (stop - start) * step, step > 1.1 * compute, number))
+        ends = (number_of(stop, steps) for steps in (plan.selection_steps, plan.renewal_steps))
+        found.append(Phase(start, stop, kind, step, (stop - start) * step, step > 1.1 * compute, *ends))
     return tuple(found)
+
+
+def number_of(step: int, steps: Sequence[int]) -> int | None:
+    """Return the number, from 1, of the round or renewal at a step; None if there is none."""
+    return steps.index(step) + 1 if step in steps else None
 
 
 def _paced(measured: Measured, compute: float, loads: Sequence[float]) -> float:
@@ -180,6 +195,8 @@ def _budget(measured: Measured) -> Budget | None:
     if query is None:
         return None
     sizes, rounds = measured.label_sizes, query.num_rounds
+    if query.whole_image:
+        return _images_budget(measured, query)
     if is_fixed := region is not None and region.is_fixed:
         assert region is not None
         whole = {size: query.pixels_until(size, rounds - 1) for size in set(sizes)}
@@ -202,6 +219,17 @@ def _budget(measured: Measured) -> Budget | None:
         all_px / sum(height * width for height, width in sizes),
         measured.clicks_per_pick if measured.clicks_per_pick is None or not query.pixel else 1.0,
     )
+
+
+def _images_budget(measured: Measured, query: Query) -> Budget:
+    """Return the budget of whole images; pixels are those of images of mean size."""
+    pixels = [height * width for height, width in measured.label_sizes]
+    images = query.images_until(len(pixels), query.num_rounds - 1)
+    mean, each = sum(pixels) / len(pixels), math.ceil(images / query.num_rounds)
+    all_px = min(sum(pixels), round(images * mean))
+    ends = (min(pixels), max(pixels))
+    share = all_px / sum(pixels)
+    return Budget("images", False, query.num_rounds, (0, 1), each, ends, round(each * mean), all_px, share, None)
 
 
 def _images_read(measured: Measured) -> tuple[int, int]:
@@ -229,8 +257,11 @@ def _seconds(measured: Measured, phases: tuple[Phase, ...]) -> dict[str, float]:
         image = _paced(measured, measured.round_image, [measured.reads["pool"]]) / world + measured.round_rest
         counting = measured.num_target * measured.reads.get("label", 0.0) / min(_TRUTH_THREADS, measured.cores)
         seconds["rounds"] = rounds * (measured.num_target * image + measured.page) + counting
+    if spec.plan.renewal_steps:
+        image = _paced(measured, measured.renewal_image, [measured.reads["pool"]]) / world
+        seconds["renewals"] = len(spec.plan.renewal_steps) * measured.renewal_images * image
     val = _paced(measured, measured.val_image, [measured.reads["val"]])
-    evaluations = len(phases) + (0 in spec.plan.selection_steps)
+    evaluations = len(phases) + (0 in {*spec.plan.selection_steps, *spec.plan.renewal_steps})
     seconds["evaluations"] = evaluations * math.ceil(measured.num_val / world) * val
     saves = len(phases) + seconds["training"] / (60 * spec.checkpoint.every_minutes)
     if spec.checkpoint.every_steps:
@@ -246,6 +277,9 @@ def _bytes(measured: Measured, phases: tuple[Phase, ...], seconds: dict[str, flo
     if rounds or measured.carried is not None:
         found["label store"] = measured.num_target * (measured.store_head_bytes + rounds * measured.store_image_bytes)
         found["label store"] += 0 if measured.carried is None else measured.carried.bytes
+    if measured.pseudo_label_bytes:
+        renewals = len(spec.plan.renewal_steps)
+        found["pseudo-labels"] = renewals * measured.num_target * measured.pseudo_label_bytes
     kept = min(spec.checkpoint.keep, len(phases) + int(seconds["training"] / (60 * spec.checkpoint.every_minutes)))
     found["checkpoints"] = kept * measured.checkpoint_bytes + measured.final_bytes
     gallery = min(spec.evaluation.gallery, measured.num_target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 
-from ripu.run.forecast.estimate import Forecast, Phase
+from ripu.run.forecast.estimate import Forecast, Measured, Phase, number_of
 from ripu.run.forecast.trial import STEPS
 
 SECONDS_PER_QUESTION = 2
@@ -69,16 +69,23 @@ def table(forecast: Forecast) -> str:
 
 def _phase_lines(forecast: Forecast) -> list[str]:
     lines = [f"{'steps':<17}{'number':>7}  {'images per step':<48}{'a step':>7}{'in all':>10}  then"]
-    if 0 in forecast.measured.spec.plan.selection_steps:
-        lines.append(f"{'before step 0':<17}{'':>7}  {'':<48}{'':>7}{'':>10}  round 1")
+    plan = forecast.measured.spec.plan
+    if then := _ends(number_of(0, plan.selection_steps), number_of(0, plan.renewal_steps)):
+        lines.append(f"{'before step 0':<17}{'':>7}  {'':<48}{'':>7}{'':>10}  {then}")
     for phase in forecast.phases:
         last = "test" if phase is forecast.phases[-1] else "evaluation"
-        then = f"round {phase.round}" if phase.round else last
+        then = _ends(phase.round, phase.renewal) or last
         lines.append(
             f"{f'{phase.start:,} to {phase.stop:,}':<17}{phase.stop - phase.start:>7,}  {_data(forecast, phase):<48}"
             f"{duration(phase.step_seconds):>7}{duration(phase.seconds):>10}  {then}"
         )
     return lines
+
+
+def _ends(round_number: int | None, renewal_number: int | None) -> str:
+    """Return the names of a round and a renewal at the same step; empty without either."""
+    named = {"round": round_number, "renewal": renewal_number}
+    return ", ".join(f"{name} {number}" for name, number in named.items() if number is not None)
 
 
 def _data(forecast: Forecast, phase: Phase) -> str:
@@ -88,7 +95,7 @@ def _data(forecast: Forecast, phase: Phase) -> str:
     if forecast.measured.num_source:
         parts.append(f"{times * data.source_batch} source {data.source_size[0]}x{data.source_size[1]}")
     if phase.kind != "source":
-        labels = {"all": ", labels", "revealed": ", revealed" if phase.kind == "after" else ""}
+        labels = {"all": ", labels", "revealed": ", revealed" if phase.kind in ("after", "renewed") else ""}
         shown = labels.get(spec.setting.target_labels, "")
         parts.append(f"{times * data.target_batch} target {data.target_size[0]}x{data.target_size[1]}{shown}")
     return " + ".join(parts)
@@ -113,7 +120,7 @@ def _asked_lines(forecast: Forecast) -> list[str]:
 
     lines = [f"{f'budget ({rounds} rounds)':<26}{'image and round':>20}{'image':>16}{'round':>16}{'in all':>16}"]
     lines.append(row(budget.unit + ("" if budget.is_exact else " at most"), *picks))
-    if budget.unit == "regions":
+    if budget.unit != "pixels":
         lines.append(row("pixels at most", budget.image_round_px, budget.all_round_px, budget.all_px))
     clicks = budget.clicks_per_pick
     if spec.person is not None:
@@ -147,11 +154,17 @@ def _wrapped(name: str, text: str) -> list[str]:
     return textwrap.wrap(f"{name:<8}{text}", WIDTH, subsequent_indent=" " * 8)
 
 
+def _looks(measured: Measured) -> str:
+    plan = measured.spec.plan
+    named = {"a round": plan.selection_steps, "a renewal": plan.renewal_steps}
+    return "".join(f"{name} and " for name, steps in named.items() if steps)
+
+
 def _notes(forecast: Forecast) -> list[str]:
     measured = forecast.measured
     notes = [
-        f"Scaled from {STEPS - 1} steps of each kind, and a round and evaluations over a few images, under the present "
-        "load of this machine. Nothing was kept."
+        f"Scaled from {STEPS - 1} steps of each kind, and {_looks(measured)}evaluations over a few images, under the "
+        "present load of this machine. Nothing was kept."
     ]
     if any(phase.is_reading for phase in forecast.phases):
         notes.append("Steps wait for their images: more data.num_workers, or data.cache=FOLDER, makes them faster.")

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,16 +26,18 @@ from ripu.report.page import try_page
 from ripu.run.assembly.data import index_folder, make_datamodule, make_scenes, make_transforms, with_measured_range
 from ripu.run.assembly.network import check_start, make_module
 from ripu.run.assembly.selection import make_engine, make_store, target_images
-from ripu.run.device import num_processes
+from ripu.run.device import check_shares, num_processes
 from ripu.run.forecast.estimate import Carried, Measured, kind_of
 from ripu.run.lifecycle import report
+from ripu.run.memory import begin_peak
 from ripu.run.trainer import Run, add_callbacks, make_trainer
 from ripu.run.warm_start import StartLabels, find_labels
 from ripu.schedule import Plan
+from ripu.selection.renewal import Renewals, images_of_renewal
 from ripu.selection.round_report import carried_fraction
 from ripu.training.checkpoint_callback import RunCheckpoint
+from ripu.training.peak_memory import peak_memory_gib
 from ripu.training.progress import ProgressBar
-from ripu.training.training_log import memory
 
 STEPS = 4  # of each kind; the first of a kind warms up and is not counted
 BATCHES = 2  # of a round and of an evaluation; the first warms up
@@ -96,11 +97,14 @@ class _Stopwatch(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step in self.plan.selection_steps:
-            self.round = self._now(pl_module) - self._mark
+            renewals = _renewals(trainer)  # the only one of a trial may be at this step
+            renewed = 0.0 if renewals is None else renewals.seconds
+            self.round = self._now(pl_module) - self._mark - renewed
 
 
 def measure(spec: RunSpec) -> Measured:
     """Carry out the trial run."""
+    begin_peak()
     check_start(spec)
     spec = with_measured_range(spec)
     if spec.dataset.prepare is not None:
@@ -108,6 +112,7 @@ def measure(spec: RunSpec) -> Measured:
     began = time.monotonic()
     scenes = make_scenes(spec)
     found = time.monotonic() - began
+    check_shares(spec, len(scenes.val))
     with contextlib.ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="ripu-dry-run-", ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(temporary))
@@ -157,13 +162,14 @@ def measure(spec: RunSpec) -> Measured:
         _take_times(measured, watch, bar, len(small.target))
         _take_reads(measured, spec, scenes, folder / "cache")
         measured.round_image = max(0.0, measured.round_image - measured.first_reads["pool"])
+        _take_renewal(measured, run)
         if spec.has_rounds:
             measured.page = _seconds(try_page, folder)
             rest = watch.round - measured.page - (bar.done[-1] - bar.done[0])
             measured.round_rest = max(0.0, rest) / len(small.target)
         _take_sizes(measured, run, carried_bytes)
-        if sys.platform != "win32":
-            measured.memory["process"] = memory(device)["system/memory_gib"]
+        if (process := peak_memory_gib(device)["process"]) is not None:
+            measured.memory["process"] = process
             measured.memory_total["process"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
         if device.type == "cuda":
             # The card must have what the allocator holds; the driver's own part comes on top.
@@ -205,16 +211,15 @@ def _trial_spec(spec: RunSpec, folder: Path) -> RunSpec:
 
 
 def _trial_plan(spec: RunSpec) -> Plan:
-    """Return a plan of a few steps of each kind that the run has, with one round if it has any."""
+    """Return a plan of a few steps of each kind that the run has, with one round and one renewal if it has any."""
     plan = spec.plan
-    if not spec.setting.is_active:
-        return Plan(STEPS, STEPS if plan.pretrain_steps else 0)
     kinds = {kind_of(plan, step, has_labels=spec.start.has_labels) for step in plan.boundaries[:-1]}
-    pretrain = STEPS if "source" in kinds else 0
-    if not spec.has_rounds:
-        return Plan(pretrain + (STEPS if "after" in kinds else 0), pretrain)
-    first = max(1, pretrain + (STEPS if "before" in kinds else 0))
-    return Plan(first + STEPS, pretrain, (first,))
+    source, before, after, renewed = (STEPS * (kind in kinds) for kind in ("source", "before", "after", "renewed"))
+    first = source + before
+    rounds = (max(1, first),) if spec.has_rounds else ()
+    labelled = max(first, *rounds, 0) + after
+    renewals = (max(1, labelled),) if plan.renewal_steps else ()
+    return Plan(max(labelled, *renewals, 0) + renewed, source, rounds, renewals)
 
 
 def _seconds(work: Callable[..., Any], *arguments: Any) -> float:
@@ -238,6 +243,20 @@ def _take_times(measured: Measured, watch: _Stopwatch, bar: _QuietBar, num_image
         first = batch if num_images > batch else 0
         scored = len(bar.done) - 1  # twice as many as there are images if the pool is surveyed first
         measured.round_image = (bar.done[-1] - bar.done[first]) / (scored - first) * (scored / num_images)
+
+
+def _renewals(trainer: Any) -> Renewals | None:
+    return next((one for one in trainer.callbacks if isinstance(one, Renewals)), None)
+
+
+def _take_renewal(measured: Measured, run: Run) -> None:
+    if (renewals := _renewals(run.trainer)) is None:
+        return
+    num_images, objective = len(run.scenes.target), run.module.objective
+    image = renewals.seconds / images_of_renewal(objective, num_images)
+    measured.renewal_image = max(0.0, image - measured.first_reads["pool"])
+    measured.renewal_images = images_of_renewal(objective, measured.num_target)
+    measured.pseudo_label_bytes = _bytes(run.spec.output_dir / "pseudo_labels", "*") / num_images
 
 
 def _take_reads(measured: Measured, spec: RunSpec, scenes: Scenes, folder: Path) -> None:

@@ -1,8 +1,9 @@
-"""Dilated depthwise convolutions with fast gradients on a CPU.
+"""Convolutions with fast gradients on a CPU.
 
-oneDNN computes their output fast, but their gradients 20 to 40 times slower (measured with AVX2), and networks that
-keep an output stride of 16 or 8 have several. ``python scripts/bench.py --step`` measures their share of a training
-step.
+oneDNN computes the output of dilated depthwise convolutions fast, but their gradients 20 to 40 times slower (measured
+with AVX2), and networks that keep an output stride of 16 or 8 have several. 1 x 1 convolutions, which are most of a
+network of separable ones, are products of matrices in the channels-last layout, where BLAS is faster than oneDNN with
+several threads. ``python scripts/bench.py --step`` measures their share of a training step.
 """
 
 from __future__ import annotations
@@ -40,9 +41,7 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (B, C, H, W) to (B, C, H, W)."""
-        is_plain = input.device.type == "cpu" and input.dtype == self.weight.dtype == torch.float32 and input.dim() == 4
-        is_special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not torch.is_grad_enabled()
-        if not is_plain or is_special:
+        if not _is_plain(input, self.weight):
             return super().forward(input)
         output: Tensor = _DilatedDepthwise.apply(input, self.weight, self.padding, self.dilation)
         return output
@@ -76,12 +75,49 @@ class _DilatedDepthwise(torch.autograd.Function):
         return of_input, of_weight, None, None
 
 
-def quicken_dilated_depthwise(network: nn.Module) -> int:
-    """Give every dilated depthwise convolution of a network the gradients of :class:`DilatedDepthwiseConv2d`.
+class PointwiseConv2d(nn.Conv2d):
+    """1 x 1 convolution of stride 1 that is a product of matrices for channels-last inputs on CPUs.
 
-    The parameters, their names and the outputs stay the same. Return the number of these convolutions.
+    Output and gradients are those of ``nn.Conv2d``, up to the order of summation. Elsewhere ``nn.Conv2d`` runs: see
+    :class:`DilatedDepthwiseConv2d`.
     """
-    found = [module for module in network.modules() if DilatedDepthwiseConv2d.fits(module)]
-    for module in found:
-        module.__class__ = DilatedDepthwiseConv2d
-    return len(found)
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Return whether this class can replace a module."""
+        return (
+            type(module) is nn.Conv2d
+            and module.groups == 1
+            and module.kernel_size == module.stride == (1, 1)
+            and module.padding in ((0, 0), "same", "valid")
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve (B, C, H, W) to (B, K, H, W)."""
+        if not _is_plain(input, self.weight) or not input.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(input)
+        return F.linear(input.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+def _is_plain(input: Tensor, weight: Tensor) -> bool:
+    """Return whether this is training on a CPU in single precision, without a compiler."""
+    is_plain = input.device.type == "cpu" and input.dtype == weight.dtype == torch.float32 and input.dim() == 4
+    is_special = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or not torch.is_grad_enabled()
+    return is_plain and not is_special
+
+
+KINDS = (DilatedDepthwiseConv2d, PointwiseConv2d)
+
+
+def quicken_convolutions(network: nn.Module) -> dict[type[nn.Conv2d], int]:
+    """Give every convolution of a network that fits one of :data:`KINDS` its gradients.
+
+    The parameters, their names and, up to rounding, the outputs stay the same. Return the number of each kind.
+    """
+    count: dict[type[nn.Conv2d], int] = dict.fromkeys(KINDS, 0)
+    for module in network.modules():
+        for kind in KINDS:
+            if kind.fits(module):
+                module.__class__ = kind
+                count[kind] += 1
+    return count

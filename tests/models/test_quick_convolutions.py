@@ -1,4 +1,4 @@
-"""Dilated depthwise convolutions have PyTorch's outputs and gradients, and are quicker on a CPU."""
+"""The convolutions with own gradients have PyTorch's outputs and gradients, and are quicker on a CPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ripu.models.depthwise import DilatedDepthwiseConv2d, quicken_dilated_depthwise
+from ripu.models.quick_convolutions import KINDS, DilatedDepthwiseConv2d, PointwiseConv2d, quicken_convolutions
 from ripu.models.smp import SmpNetwork
 
 
@@ -43,7 +43,7 @@ def test_outputs_and_gradients_are_those_of_the_reference_in_double_precision(
     torch.manual_seed(0)
     reference = depthwise(6, size, dilation)
     layer = copy.deepcopy(reference)
-    assert quicken_dilated_depthwise(layer) == 1
+    assert quicken_convolutions(layer)[DilatedDepthwiseConv2d] == 1
     image = torch.randn(shape).contiguous(memory_format=layout)
     upstream = torch.randn(shape).contiguous(memory_format=layout)
     expected = gradients(reference.double(), image.double(), upstream.double())
@@ -54,9 +54,28 @@ def test_outputs_and_gradients_are_those_of_the_reference_in_double_precision(
         assert torch.equal(layer(image), found[0])
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(2, 6, 9, 7), (1, 6, 1, 1), (1, 6, 5, 8)])
+def test_pointwise_outputs_and_gradients_are_those_of_the_reference(
+    shape: tuple[int, ...], bias: bool, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    reference = nn.Conv2d(6, 10, 1, bias=bias)
+    layer = copy.deepcopy(reference)
+    assert quicken_convolutions(layer)[PointwiseConv2d] == 1
+    image = torch.randn(shape).contiguous(memory_format=layout)
+    upstream = torch.randn(shape[0], 10, *shape[2:]).contiguous(memory_format=layout)
+    expected = gradients(reference.double(), image.double(), upstream.double())
+    found = gradients(layer, image, upstream)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+    assert layer(image).is_contiguous(memory_format=layout)
+
+
 def test_only_what_needs_a_gradient_gets_one() -> None:
     layer = depthwise(4, 3, 2)
-    quicken_dilated_depthwise(layer)
+    quicken_convolutions(layer)
     layer.requires_grad_(False)
     image = torch.randn(1, 4, 8, 8, requires_grad=True)
     layer(image).sum().backward()
@@ -71,7 +90,7 @@ def test_gradients_of_gradients_are_those_of_pytorch() -> None:
     torch.manual_seed(0)
     reference = depthwise(3, 3, 2)
     layer = copy.deepcopy(reference)
-    quicken_dilated_depthwise(layer)
+    quicken_convolutions(layer)
     found = []
     image = torch.randn(1, 3, 6, 5)
     for one in (layer, reference):
@@ -93,16 +112,22 @@ def test_gradients_of_gradients_are_those_of_pytorch() -> None:
         nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4, bias=False, padding_mode="reflect"),
         nn.Conv2d(4, 4, 4, padding=4, dilation=2, groups=4, bias=False),
         nn.Conv2d(4, 8, 3, padding=2, dilation=2, groups=4, bias=False),
+        nn.Conv2d(4, 8, 1, stride=2),
+        nn.Conv2d(4, 8, 1, padding=1),
+        nn.Conv2d(4, 8, 1, groups=2),
+        nn.Conv2d(4, 8, (1, 3)),
+        nn.ConvTranspose2d(4, 8, 1),
     ],
 )
-def test_other_convolutions_are_left_alone(other: nn.Conv2d) -> None:
-    assert quicken_dilated_depthwise(nn.Sequential(other)) == 0
-    assert type(other) is nn.Conv2d
+def test_other_convolutions_are_left_alone(other: nn.Module) -> None:
+    kind = type(other)
+    assert not any(quicken_convolutions(nn.Sequential(other)).values())
+    assert type(other) is kind
 
 
 def test_autocast_and_double_precision_go_the_usual_way() -> None:
     layer = depthwise(4, 3, 2)
-    quicken_dilated_depthwise(layer)
+    quicken_convolutions(layer)
     image = torch.randn(1, 4, 8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = layer(image)
@@ -117,14 +142,16 @@ def test_the_default_network_learns_the_same_with_it() -> None:
     torch.manual_seed(0)
     network = SmpNetwork(num_classes=5, weights=None).eval()
     plain = copy.deepcopy(network)
-    own = [module for module in plain.modules() if isinstance(module, DilatedDepthwiseConv2d)]
-    assert len(own) == 7
+    own = [module for module in plain.modules() if isinstance(module, KINDS)]
+    assert [sum(type(module) is kind for module in own) for kind in KINDS] == [7, 41]
     for module in own:
         module.__class__ = nn.Conv2d
     assert list(network.state_dict()) == list(plain.state_dict())
-    image = torch.rand(1, 3, 64, 96)
+    image = torch.rand(1, 3, 64, 96).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert torch.equal(network(image), plain(image))
     outputs = [one(image) for one in (network, plain)]
-    assert torch.equal(*outputs)
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
     weight = torch.randn_like(outputs[0])
     for output in outputs:
         (output * weight).sum().backward()
@@ -140,7 +167,7 @@ def test_gradients_are_quicker_than_those_of_pytorch() -> None:
     """Four times on a CPU with AVX2; a third of that is asked for, in one run, on one thread, the best of five."""
     reference = depthwise(1152, 5, 2)
     layer = copy.deepcopy(reference)
-    quicken_dilated_depthwise(layer)
+    quicken_convolutions(layer)
     image = torch.randn(2, 1152, 12, 16).contiguous(memory_format=torch.channels_last).requires_grad_()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

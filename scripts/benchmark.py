@@ -1,0 +1,235 @@
+"""Benchmark of every system of the paper's tables that is here, on freely available data.
+
+    python scripts/benchmark.py                                  generated streets, two generator seeds
+    python scripts/benchmark.py --data-root FOLDER               also CamVid, which lies below FOLDER
+    python scripts/benchmark.py --systems "RA RIPU" AADA MADA    only these systems
+    python scripts/benchmark.py --no-runs                        rewrite docs/benchmark.md from the record
+
+One data module, one network, one schedule, one evaluation, the last iterate, and the same seeds for all. About two
+nights on two cores, unattended. Finished runs are kept as lines of ``docs/benchmark.jsonl`` (or --record) and are not
+repeated, so the benchmark can be stopped, restarted, continued on another machine, or run in parts (--data, --systems,
+--seeds). Runs that are the same until their first round share that beginning. ``docs/benchmark.md`` (or --report) has
+everything that is finished, with a picture of mIoU by labelled share beside it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from compare import Results, Runs, paired, run_script, spread
+from ripu.report.benchmark import peak_of
+from rows import FROM_SOURCE_ONLY, ROWS
+from study_frame import Frame, command, filled, study_parser, verdict
+
+OURS = "RA RIPU"
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the benchmark.
+
+    Attributes:
+        row: Its name in ``rows.py``.
+        labels: The target labels that it is given, in words.
+        gtav, synthia: mIoU in the paper's Tables 1, 2 and 5, on Cityscapes (19 and 16 classes); None: not there.
+        note: A remark.
+    """
+
+    row: str
+    labels: str
+    gtav: float | None = None
+    synthia: float | None = None
+    note: str = ""
+
+
+VARIANT = "variant"
+SYSTEMS = (
+    System("source only", "none", 36.6, 34.9),
+    System("CBST", "none", 45.9, 42.6, VARIANT),
+    System("MRKLD", "none", 47.1, 43.8, VARIANT),
+    System("Seg-Uncertainty", "none", 50.3, 47.9, VARIANT),
+    System("ProDA", "none", 57.5, 55.5, "variant of its first stage"),
+    System("URMA", "none, no source images", 45.1, 39.6, VARIANT),
+    System("LD", "none, no source images", 45.5, 42.6, VARIANT),
+    System("source free", "2.2 %, no source images", 67.1, 68.7),
+    System("target only", "2.2 %, no source at all"),
+    System("LabOR points", "40 pixels an image", 63.5, note=VARIANT),
+    System("LabOR mask", "2.2 %", 66.6, note=VARIANT),
+    System("PA random", "40 pixels an image"),
+    System("PA RIPU", "40 pixels an image", 65.5, 66.1),
+    System("RA random", "2.2 %"),
+    System("RA density", "2.2 %", note="after D2ADA"),
+    System("RA teacher", "2.2 %", note="RIPU with a teacher"),
+    System(OURS, "2.2 %", 69.6, 70.1),
+    System("AADA", "5 % of the images", 59.3, 61.9, VARIANT),
+    System("MADA", "5 % of the images", 64.9, 68.1, VARIANT),
+    System("RA RIPU at 5 %", "5 %", 71.2, 71.4),
+    System("all labels", "all", 70.2, 70.6),
+)
+
+GROUPS = {
+    "without target labels": ("source only", "CBST", "MRKLD", "Seg-Uncertainty", "ProDA"),
+    "without source images": ("URMA", "LD", "source free"),
+    "40 pixels and 2.2 %": ("LabOR points", "PA RIPU", "LabOR mask", OURS),
+    "5 %": ("AADA", "MADA", "RA RIPU at 5 %"),
+}
+"""Rows that the paper compares with one another, in its order on GTAV -> Cityscapes."""
+
+CURVES = (
+    *("LabOR points", "LabOR mask", "PA random", "PA RIPU", "RA random", "RA density", "RA teacher", OURS),
+    *("AADA", "MADA", "RA RIPU at 5 %"),
+)
+SETS = {
+    "streets": ("streets, generator seed 0", ["dataset=streets"]),
+    "streets1": ("streets, generator seed 1", ["dataset=streets", "dataset.generator_seed=1"]),
+    "camvid": ("CamVid, day -> dusk", ["dataset=camvid"]),
+}
+
+
+def table(found: Results, seeds: list[int]) -> list[str]:
+    """Return the lines of the systems that have a run on one data set."""
+    head = ["system", "target labels", "mIoU, mean ± std", "seeds", f"minus {OURS}", "s a run", "peak GiB"]
+    head.append("paper: GTAV, SYNTHIA")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for system in SYSTEMS:
+        results = [found[system.row, seed] for seed in seeds if (system.row, seed) in found]
+        if not results:
+            continue
+        differences = [] if system.row == OURS else paired(found, system.row, OURS, seeds)
+        peaks = [peak for one in results if (peak := peak_of(one)) is not None]
+        published = ", ".join("-" if value is None else f"{value}" for value in (system.gtav, system.synthia))
+        cells = [
+            system.row + (f" ({system.note})" if system.note else ""),
+            system.labels,
+            spread([one["mIoU"] for one in results]),
+            str(len(results)),
+            spread(differences) if differences else "-",
+            f"{statistics.median(sum(one['seconds'].values()) for one in results):.0f}",
+            f"{max(peaks):.2f}" if peaks else "-",
+            published,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def orders(data: dict[str, Results], seeds: list[int]) -> list[str]:
+    """Return a line for each pair of neighbours in the paper's order, over all data sets."""
+    lines = ["| the paper finds | here |", "|---|---|"]
+    for group in GROUPS.values():
+        for worse, better in pairwise(group):
+            differences = [value for found in data.values() for value in paired(found, better, worse, seeds)]
+            if differences:
+                lines.append(f"| {better} above {worse} | {verdict(differences)} |")
+    return lines if len(lines) > 2 else ["No pair has run yet."]
+
+
+def curves(data: dict[str, Results], seeds: list[int], path: Path) -> bool:
+    """Draw mIoU by labelled share of the rows that ask, one panel a data set; return False without runs."""
+    shown = {
+        title: found for title, found in data.items() if any((row, seed) in found for row in CURVES for seed in seeds)
+    }
+    if not shown:
+        return False
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(shown), figsize=(5.5 * len(shown), 4.2), squeeze=False)
+    for panel, (title, found) in zip(panels[0], shown.items(), strict=True):
+        for row in CURVES:
+            runs = [found[row, seed]["rounds"] for seed in seeds if (row, seed) in found]
+            if runs:
+                points = [
+                    tuple(statistics.mean(part) for part in zip(*one, strict=True)) for one in zip(*runs, strict=True)
+                ]
+                panel.plot(
+                    [100 * share for _, share, _ in points], [miou for *_, miou in points], marker="o", label=row
+                )
+        panel.set_xscale("log")
+        panel.set_xlabel("labelled pixels, % of all")
+        panel.set_ylabel("mIoU, %")
+        panel.set_title(title)
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=7)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return True
+
+
+def report(data: dict[str, Results], seeds: list[int], words: str, picture: str | None) -> str:
+    """Return ``docs/benchmark.md`` from everything that is finished; ``picture`` is the path of the curves, if any."""
+    done = sum((system.row, seed) in found for found in data.values() for system in SYSTEMS for seed in seeds)
+    commits = sorted({str(one["provenance"].get("commit")) for found in data.values() for one in found.values()})
+    lines = [
+        "# Benchmark of methods",
+        "",
+        filled(
+            f"{len(SYSTEMS)} systems with one data module, one network, one schedule and one evaluation; the last "
+            f"iterate. Written by `{words}`: {done} of {len(SYSTEMS) * len(SETS) * len(seeds)} runs. mIoU in percent; "
+            "differences are taken seed by seed. Commits: " + (", ".join(commits) or "-") + "."
+        ),
+        "",
+        filled(
+            "The figures of the paper are from other data, networks and programs: compare orders, not numbers. A "
+            "variant is not the published system; [Other methods](methods.md) says where it differs. Labels of "
+            "whole images count all their pixels. Peak memory is the largest of all seeds: that of the GPU, or of the "
+            "process on a CPU. `python -m ripu.report --benchmark` makes a page of the record to sort and filter."
+        ),
+        "",
+        *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SETS.values()),
+        "",
+        "## The order of the paper",
+        "",
+        filled("A pair holds, or is reversed, if a paired t test over seeds and data sets (two-sided, 5 %) says so."),
+        "",
+        *orders(data, seeds),
+        "",
+    ]
+    if picture is not None:
+        lines += ["## mIoU by labelled share", "", f"![mIoU by labelled share]({picture})", ""]
+    for title, found in data.items():
+        rows = table(found, seeds)
+        if len(rows) > 2:
+            lines += [f"## {title}", "", *rows, ""]
+    lines += ["## The commands", "", "| system | overrides |", "|---|---|"]
+    lines += [f"| {system.row} | `{' '.join(ROWS[system.row])}` |" for system in SYSTEMS]
+    lines += ["", filled(f"{', '.join(sorted(FROM_SOURCE_ONLY))} start from the network of `source only`.")]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = study_parser(__doc__, "benchmark", "benchmark")
+    names = [system.row for system in SYSTEMS]
+    listed = ", ".join(names).replace("%", "%%")
+    parser.add_argument(
+        "--systems", nargs="+", choices=names, default=names, metavar="SYSTEM", help=f"run only these: {listed}"
+    )
+    frame = Frame.parse(parser, "benchmark")
+    arguments = frame.arguments
+
+    def runs_of(name: str, rows: list[str], seeds: list[int]) -> Runs:
+        return Runs(frame.out / name, rows, seeds, [*SETS[name][1], *frame.common(name)], frame.record)
+
+    def write() -> None:
+        data = {title: frame.record.find(runs_of(name, [], []).overrides) for name, (title, _) in SETS.items()}
+        seeds = sorted({*arguments.seeds, *(seed for found in data.values() for _, seed in found)})
+        picture = frame.page.parent / "images" / "benchmark.png"
+        shown = "images/benchmark.png" if curves(data, seeds, picture) else None
+        frame.write(report(data, seeds, command(arguments.data_root), shown))
+
+    failures = frame.make(lambda name, seed: runs_of(name, arguments.systems, [seed]), write)
+    write()
+    frame.finish(failures)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,239 @@
+"""Study of when a score beats random regions: by the network at the first round, the budget and the size of regions.
+
+    python scripts/chance.py --out runs/chance                          generated streets, two generator seeds
+    python scripts/chance.py --out runs/chance --data-root FOLDER       also CamVid, which lies below FOLDER
+    python scripts/chance.py --no-runs                                  rewrite docs/chance.md from the record
+
+Every condition is trained with the recipe of its data set at three fifths of the image size, for 300 steps from the
+first round on, with three training seeds; runs of a condition share everything before that round. Finished runs are
+kept as lines of ``docs/chance.jsonl`` (or --record) and are not repeated, so the study can be stopped, resumed and
+continued on another machine, or run in parts (--data, --parts, --seeds). ``docs/chance.md`` (or --report) has
+everything that is finished. --screen compares the scores beyond the paper on scenes that the study does not use.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from compare import Record, Results, Runs, paired, run_script, spread
+from rows import PLUG_INS
+from study_frame import SEEDS, Frame, command, filled, study_parser, verdict
+
+BEST = "RA class_balanced"
+"""The score beyond the paper that the study compares: the best one of ``--screen``."""
+
+SCORES = ("RA random", "RA entropy", "RA RIPU", BEST)
+STEPS = 300
+ROUNDS = (10, 50, 90, 130, 170)
+"""Steps of training after pre-training, and the steps of the five rounds among them."""
+
+STREETS = ["dataset=streets", "data.source_size=[96,192]", "data.target_size=[96,192]"]
+CAMVID = ["dataset=camvid", "data.source_size=[120,160]", "data.target_size=[120,160]"]
+SETS = {
+    "streets": ("streets, generator seed 0", STREETS),
+    "streets1": ("streets, generator seed 1", [*STREETS, "dataset.generator_seed=1"]),
+    "camvid": ("CamVid, day -> dusk", CAMVID),
+}
+SCREEN = [*STREETS, "dataset.generator_seed=7"]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One training, up to what it queries by.
+
+    Attributes:
+        pretrain_steps: Steps on the source before the first round.
+        budget: Share of each target image.
+        radius: k of the regions and of the score.
+    """
+
+    pretrain_steps: int = 400
+    budget: float = 0.022
+    radius: int = 1
+
+    def words(self) -> list[str]:
+        """Return its overrides of ripu.train."""
+        steps = ",".join(str(self.pretrain_steps + step) for step in ROUNDS)
+        words = [f"pretrain_steps={self.pretrain_steps}", f"selection_steps=[{steps}]"]
+        words += [f"trainer.max_steps={self.pretrain_steps + STEPS}", f"budget={self.budget}"]
+        return words if self.radius == 1 else [*words, f"mode.radius={self.radius}"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A series of conditions that differ in one thing, named by ``label``."""
+
+    title: str
+    label: str
+    conditions: tuple[Condition, ...]
+
+    def name_of(self, condition: Condition) -> str:
+        return str(getattr(condition, self.label))
+
+
+PARTS = {
+    "network": Part(
+        "The network at the first round",
+        "pretrain_steps",
+        tuple(Condition(pretrain_steps=steps) for steps in (0, 160, 400, 1000)),
+    ),
+    "budget": Part("The budget", "budget", tuple(Condition(budget=budget) for budget in (0.005, 0.022, 0.05))),
+    "radius": Part("The size of regions", "radius", tuple(Condition(radius=radius) for radius in (1, 4))),
+}
+HEADS = {"pretrain_steps": "steps on the source", "budget": "share of the pixels", "radius": "k"}
+
+
+class Study:
+    """The runs of one data set by condition."""
+
+    def __init__(self, out: Path, base: list[str], seeds: list[int], common: list[str], record: Record) -> None:
+        self.out, self.base, self.seeds, self.common, self.record = out, base, seeds, common, record
+
+    def runs(self, condition: Condition, seeds: list[int], rows: tuple[str, ...] = SCORES) -> Runs:
+        """Return the runs of a condition."""
+        name = f"pretrain{condition.pretrain_steps}-budget{condition.budget}-k{condition.radius}"
+        return Runs(self.out / name, list(rows), seeds, [*self.base, *condition.words(), *self.common], self.record)
+
+    def found(self, condition: Condition) -> Results:
+        """Return the finished runs of a condition."""
+        return self.record.find(self.runs(condition, []).overrides)
+
+
+def make(
+    studies: list[Study], conditions: list[Condition], rows: tuple[str, ...], jobs: int, threads: int
+) -> list[str]:
+    """Carry out runs, one of a condition and seed at a time: the first makes the beginning that the others share."""
+    seeds = sorted({seed for study in studies for seed in study.seeds})
+    order = [(study, condition, seed) for seed in seeds for condition in conditions for study in studies]
+    with ThreadPoolExecutor(jobs) as pool:
+        parts = [pool.submit(study.runs(one, [seed], rows).make, 1, threads) for study, one, seed in order]
+        return [failure for part in parts for failure in part.result()]
+
+
+def before(found: Results, seeds: list[int]) -> str:
+    """Return the mIoU of the network that the first round queried by."""
+    values = [found["RA random", seed]["before"] for seed in seeds if ("RA random", seed) in found]
+    values = [value for value in values if value is not None]
+    return spread(values) if values else "-"
+
+
+def table(part: Part, study: Study) -> list[str]:
+    """Return the lines of a part on one data set; none without runs."""
+    head = [HEADS[part.label], "mIoU before the first round", *(row.removeprefix("RA ") for row in SCORES)]
+    head += [f"{row.removeprefix('RA ')} - random" for row in SCORES[1:]]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for condition in part.conditions:
+        found, seeds = study.found(condition), study.seeds
+        if not found:
+            continue
+        means = [spread(values) if (values := mious(found, row, seeds)) else "-" for row in SCORES]
+        differences = [paired(found, row, "RA random", seeds) for row in SCORES[1:]]
+        cells = [part.name_of(condition), before(found, seeds), *means, *map(verdict, differences)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines if len(lines) > 2 else []
+
+
+def mious(found: Results, row: str, seeds: list[int]) -> list[float]:
+    return [found[row, seed]["mIoU"] for seed in seeds if (row, seed) in found]
+
+
+def together(part: Part, studies: dict[str, Study]) -> list[str]:
+    """Return the lines of a part over all data sets."""
+    lines = [f"| {HEADS[part.label]} | {' | '.join(f'{row} - random' for row in names())} |", "|---|---|---|---|"]
+    for condition in part.conditions:
+        pooled: list[list[float]] = [[] for _ in SCORES[1:]]
+        for study in studies.values():
+            found = study.found(condition)
+            for values, row in zip(pooled, SCORES[1:], strict=True):
+                values += paired(found, row, "RA random", study.seeds)
+        if any(pooled):
+            lines.append(f"| {part.name_of(condition)} | {' | '.join(map(verdict, pooled))} |")
+    return lines if len(lines) > 2 else []
+
+
+def names() -> list[str]:
+    return [row.removeprefix("RA ") for row in SCORES[1:]]
+
+
+def report(studies: dict[str, Study], words: str) -> str:
+    """Write ``docs/chance.md`` from everything that is finished."""
+    every = {id(one): one for study in studies.values() for part in PARTS.values() for c in part.conditions
+             for one in study.found(c).values()}  # fmt: skip
+    wanted = len({c for part in PARTS.values() for c in part.conditions}) * len(SCORES)
+    wanted *= sum(len(study.seeds) for study in studies.values())
+    seconds = [sum(one["seconds"].values()) for one in every.values()]
+    done = len({(str(one["overrides"]), one["row"], one["seed"]) for one in every.values()})
+    lines = [
+        "# When a score beats chance",
+        "",
+        filled(
+            f"Final mIoU of RA with {len(SCORES)} scores, by the network at the first round, the budget and the size "
+            f"of regions. Written by `{words}`: {done} of {wanted} runs, "
+            f"{statistics.median(seconds or [0]):.0f} s each (median, without what runs share; several ran at a time). "
+            "mIoU in percent of the last iterate, mean ± standard deviation over training seeds. Differences are taken "
+            "seed by seed; they hold, or are reversed, if a paired t test (two-sided, 5 %) says so."
+        ),
+        "",
+        *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SETS.values()),
+        "",
+        filled(
+            f"Each run trains {STEPS} steps after pre-training, with rounds after {ROUNDS[0]}, {ROUNDS[1]}, ... "
+            f"{ROUNDS[-1]} of them. `{BEST.removeprefix('RA ')}` is the score beyond the paper that did best on "
+            "scenes that no table reports (`--screen`)."
+        ),
+        "",
+    ]
+    for part in PARTS.values():
+        lines += [f"## {part.title}", ""]
+        if pooled := together(part, studies):
+            lines += ["All data sets together:", "", *pooled, ""]
+        for title, study in studies.items():
+            if rows := table(part, study):
+                lines += [f"### {part.title}: {title}", "", *rows, ""]
+    return "\n".join(lines)
+
+
+def screen(study: Study, jobs: int, threads: int) -> list[str]:
+    """Compare the scores beyond the paper; print their table."""
+    rows = ("RA random", "RA RIPU", *(f"RA {name}" for name in PLUG_INS))
+    condition = Condition()
+    with ThreadPoolExecutor(jobs) as pool:
+        parts = [pool.submit(study.runs(condition, [seed], rows).make, 1, threads) for seed in study.seeds]
+        failures = [failure for part in parts for failure in part.result()]
+    found = study.runs(condition, study.seeds, rows).results()
+    for row in rows:
+        print(f"{row:28} {spread(values) if (values := mious(found, row, study.seeds)) else '-'}")
+    return failures
+
+
+def main() -> None:
+    parser = study_parser(__doc__, "chance", "chance")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="run only these parts")
+    parser.add_argument("--screen", action="store_true", help="only compare the scores beyond the paper")
+    frame = Frame.parse(parser, "chance", "screen")
+    arguments, record = frame.arguments, frame.record
+
+    def study_of(name: str, seeds: list[int]) -> Study:
+        return Study(frame.out / name, SETS[name][1], seeds, frame.common(name), record)
+
+    if arguments.screen:
+        screened = Study(frame.out / "screen", SCREEN, arguments.seeds, frame.common(), record)
+        sys.exit("\n".join(screen(screened, arguments.jobs, arguments.threads)) or None)
+    conditions = list(dict.fromkeys(one for name in arguments.parts for one in PARTS[name].conditions))
+    failures = []
+    if not arguments.no_runs:
+        made = [study_of(name, arguments.seeds) for name in frame.chosen]
+        failures = make(made, conditions, SCORES, arguments.jobs, arguments.threads)
+    whole = {SETS[name][0]: study_of(name, list(SEEDS)) for name in SETS}
+    frame.write(report(whole, command(arguments.data_root)))
+    frame.finish(failures)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,39 @@
+"""Rows of tables: the name of a kind of run, and its overrides of ``ripu.train``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+PLUG_INS = ("pixelpick", "diverse_to_uncertain", "margin_balanced", "class_balanced", "density")
+"""Scores beyond the paper."""
+
+ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "source only": ("setting=source_only",),
+        "PA random": ("mode=pa", "acquisition=random"),
+        "PA RIPU": ("mode=pa", "acquisition=ripu"),
+        "RA random": ("mode=ra", "acquisition=random"),
+        "RA entropy": ("mode=ra", "acquisition=entropy"),
+        "RA RIPU": ("mode=ra", "acquisition=ripu"),
+        "RA RIPU at 5 %": ("mode=ra", "acquisition=ripu", "budget=0.05"),
+        "RA teacher": ("mode=ra", "objective=ripu_teacher"),
+        **{f"RA {name}": ("mode=ra", f"acquisition={name}") for name in PLUG_INS},
+        "source free": ("mode=ra", "setting=source_free"),
+        "target only": ("mode=ra", "setting=target_only"),
+        "all labels": ("setting=fully_supervised",),
+        "CBST": ("method=cbst",),
+        "MRKLD": ("method=mrkld",),
+        "Seg-Uncertainty": ("method=seg_uncertainty",),
+        "ProDA": ("method=proda",),
+        "URMA": ("method=urma",),
+        "LD": ("method=ld",),
+        "LabOR points": ("method=labor",),
+        "LabOR mask": ("method=labor", "mode=ra", "mode.radius=0"),
+        "AADA": ("method=aada",),
+        "MADA": ("method=mada",),
+    }
+)
+
+FROM_SOURCE_ONLY = frozenset({"source free", "URMA", "LD"})
+"""Rows that start from the network of ``source only`` with the same seed."""

@@ -1,0 +1,24 @@
+"""The systems that the paper compares with, one file each; see docs/methods.md.
+
+A method is an objective (:class:`ripu.objectives.Objective`) with a ``conf/method/*.yaml``, which says what it needs.
+"""
+
+from ripu.methods.aada import Aada
+from ripu.methods.label_denoising import PositiveNegative
+from ripu.methods.labor import Labor
+from ripu.methods.mada import Mada
+from ripu.methods.proda import Proda
+from ripu.methods.seg_uncertainty import SegUncertainty
+from ripu.methods.self_training import SelfTraining
+from ripu.methods.uncertainty_reduction import UncertaintyReduction
+
+__all__ = [
+    "Aada",
+    "Labor",
+    "Mada",
+    "PositiveNegative",
+    "Proda",
+    "SegUncertainty",
+    "SelfTraining",
+    "UncertaintyReduction",
+]

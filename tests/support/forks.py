@@ -1,0 +1,229 @@
+"""Commands that are forked from a process with the libraries loaded; importing them is most of a short command's time.
+
+:func:`start` and :func:`run` take commands ``[sys.executable, "-m", MODULE, ...]``. What they start is a real process
+with its own id, environment, working folder, streams and signals. The server that forks it has imported libraries
+alone, nothing of ripu, and has one thread. Its processes answer to SIGINT, also where the tests run in the background
+and ignore it. A command whose environment differs in what libraries read while they are
+imported is started as usual, and so is every command of a system that cannot tell when a process ends (Linux can).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import logging
+import os
+import random
+import runpy
+import selectors
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("torch", "pytorch_lightning", "segmentation_models_pytorch", "albumentations", "torchmetrics", "hydra")
+READ_ON_IMPORT = (
+    "PYTHON",
+    "OMP_",
+    "MKL_",
+    "LD_",
+    "TORCH",
+    "PL_",
+    "CUDA_",
+    "SLURM_",
+    "RANK",
+    "LOCAL_",
+    "NODE_",
+    "WORLD_",
+    "WANDB_",  # it makes a folder, which the first process to end takes away
+)
+SETTINGS = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "NO_ALBUMENTATIONS_UPDATE": "1"}
+ONE = struct.Struct("<i")
+
+
+def start(arguments: list[str], *, fresh: bool = False, **options: Any) -> subprocess.Popen[Any]:
+    """Return ``subprocess.Popen(arguments, **options)``, forked where that is the same, and never if ``fresh``."""
+    return (_Forked if not fresh and _is_alike(arguments, options) else subprocess.Popen)(arguments, **options)
+
+
+def run(arguments: list[str], *, timeout: float | None = None, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a command and capture what it prints, like ``subprocess.run``."""
+    with start(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def _is_alike(arguments: list[str], options: dict[str, Any]) -> bool:
+    if not hasattr(os, "pidfd_open") or arguments[:2] != [sys.executable, "-m"]:
+        return False
+    env = options.get("env") or {}
+    path = env.get("PYTHONPATH", "")
+    mine = {**os.environ, **SETTINGS, "PYTHONPATH": path}
+    return os.path.dirname(__file__) in path.split(os.pathsep) and all(
+        mine.get(name) == env.get(name) for name in {*mine, *env} if name.startswith(READ_ON_IMPORT)
+    )
+
+
+class _Forked(subprocess.Popen[Any]):
+    """A process that the server forks and waits for; all else is the standard library's."""
+
+    def _execute_child(self, args: list[str], *given: Any) -> None:
+        streams = given[9:15]  # p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite
+        fds = [own if fd < 0 else fd for own, fd in enumerate((streams[0], streams[3], streams[5]))]
+        request = {"words": args[2:], "folder": os.fspath(given[4] or "."), "env": given[5], "session": given[20]}
+        text = json.dumps(request, default=os.fspath).encode()
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.connect(_address())
+        socket.send_fds(self._server, [ONE.pack(len(text))], fds)
+        self._server.sendall(text)
+        (self.pid,) = ONE.unpack(_receive(self._server, ONE.size))
+        self._child_created = True
+        self._close_pipe_fds(*streams)
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        self._server.setblocking(not wait_flags & os.WNOHANG)
+        try:
+            (status,) = ONE.unpack(_receive(self._server, ONE.size))
+        except BlockingIOError:
+            return 0, 0
+        self._server.close()
+        return self.pid, status
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None and self._waitpid_lock.acquire(blocking=False):
+            try:
+                pid, status = self._try_wait(os.WNOHANG)
+                if pid:
+                    self._handle_exitstatus(status)
+            finally:
+                self._waitpid_lock.release()
+        return self.returncode
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            raise EOFError("the server of forked commands has ended")
+        data += part
+    return data
+
+
+@functools.cache
+def _address() -> str:
+    """Return the socket of this process's server, started at the first call; it ends with this process."""
+    path = Path(tempfile.mkdtemp(prefix="forks-")) / "socket"
+    mine = subprocess.Popen(
+        [sys.executable, __file__, str(path)],
+        env={**os.environ, **SETTINGS},
+        stdin=subprocess.PIPE,  # its end is that of this process
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert mine.stdout is not None
+    assert mine.stdout.readline() == b"ready\n"
+    _address.server = mine  # type: ignore[attr-defined]  # keeps the pipes open
+    return str(path)
+
+
+def _serve(path: str) -> dict[str, Any]:
+    """Fork a process for each request, and tell how it ended; return the request in the forked process."""
+    handler = logging.NullHandler()
+    logging.getLogger().addHandler(handler)  # as Hydra's: Lightning leaves its messages to the handlers that it finds
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    logging.getLogger().removeHandler(handler)
+    gc.collect()
+    gc.freeze()
+    running: dict[int, tuple[int, socket.socket]] = {}  # by the file descriptor that becomes ready at the end
+    with selectors.DefaultSelector() as selector, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(sys.stdin, selectors.EVENT_READ)
+        os.write(1, b"ready\n")
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is sys.stdin:
+                    shutil.rmtree(os.path.dirname(path))
+                    os._exit(0)
+                if key.fileobj is not listener:
+                    selector.unregister(key.fd)
+                    _tell_end(key.fd, *running.pop(key.fd))
+                    continue
+                connection = listener.accept()[0]
+                request = _request(connection)
+                if not (pid := os.fork()):
+                    for pidfd, (_, other) in running.items():
+                        os.close(pidfd)
+                        other.close()
+                    connection.close()
+                    return request
+                for fd in request["fds"]:
+                    os.close(fd)
+                connection.sendall(ONE.pack(pid))
+                pidfd = os.pidfd_open(pid)
+                running[pidfd] = (pid, connection)
+                selector.register(pidfd, selectors.EVENT_READ)
+
+
+def _tell_end(pidfd: int, pid: int, connection: socket.socket) -> None:
+    os.close(pidfd)
+    with connection, contextlib.suppress(OSError):  # if nobody waits for it
+        connection.sendall(ONE.pack(os.waitpid(pid, 0)[1]))
+
+
+def _request(connection: socket.socket) -> dict[str, Any]:
+    head, fds, _, _ = socket.recv_fds(connection, ONE.size, 3)
+    return {**json.loads(_receive(connection, ONE.unpack(head)[0])), "fds": fds}
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Turn the forked process into the one that was asked for, and run its module."""
+    if request["session"]:
+        os.setsid()
+    for own, fd in enumerate(request["fds"]):
+        os.dup2(fd, own)
+    for fd in request["fds"]:
+        os.close(fd)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    # New objects: those of the server know whether its own streams can be sought.
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        errors, buffering = ("backslashreplace", 1) if name == "stderr" else ("strict", 1 if os.isatty(fd) else -1)
+        stream = open(fd, "w" if fd else "r", buffering, errors=errors, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    random.seed()
+    sys.modules["numpy"].random.seed()
+    importlib.invalidate_caches()
+    here = os.path.dirname(__file__)
+    known = {here, *filter(None, request["env"]["PYTHONPATH"].split(os.pathsep))}
+    named = request["env"]["PYTHONPATH"].split(os.pathsep)
+    sys.path[:] = [os.getcwd(), *named, *(folder for folder in sys.path if folder not in known)]
+    if any((Path(folder) / "sitecustomize.py").exists() for folder in named):
+        sys.modules.pop("sitecustomize", None)
+        importlib.import_module("sitecustomize")
+    module, *words = request["words"]
+    sys.argv = [module, *words]
+    sys.orig_argv[:] = [sys.executable, "-m", *request["words"]]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _become(_serve(sys.argv[1]))

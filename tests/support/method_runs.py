@@ -1,0 +1,43 @@
+"""Runs of the methods of conf/method: what each needs for two rounds or renewals in a few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ripu.config.validate import config_dir
+from running import compose, spec_of, untrained_checkpoint
+
+METHODS = sorted(path.stem for path in (Path(config_dir()) / "method").glob("*.yaml"))
+OTHERS = [name for name in METHODS if name != "ripu"]
+
+
+def words(name: str) -> tuple[str, ...]:
+    """Two rounds, or two renewals, in a run of 7 steps."""
+    spec = spec_of(compose(f"method={name}"))
+    found = [f"method={name}"]
+    if spec.has_rounds:
+        found += ["selection_steps=[2,4]", "pretrain_steps=1"]
+    if spec.query is not None and spec.query.pixel:
+        found.append("budget=4")
+    if spec.plan.renewal_steps:
+        steps = "3,5" if spec.has_rounds else "2,4" if spec.setting.uses_source else "0,4"
+        found.append(f"renewal_steps=[{steps}]")
+    if "teacher_decay" in (spec.method.node or {}):
+        found.append("ema.decay=0.9")
+    if not spec.has_rounds and spec.method.pretrain_fraction is not None:
+        found.append("pretrain_steps=1")
+    return tuple(found)
+
+
+def network_of(folder: Path, name: str) -> tuple[str, ...]:
+    """The network that a method without a source begins with."""
+    if not spec_of(compose(f"method={name}")).setting.needs_network:
+        return ()
+    if not (folder / "final.ckpt").exists():
+        untrained_checkpoint(folder)
+    return (f"model.checkpoint={folder / 'final.ckpt'}",)
+
+
+def pseudo_bytes(run: Path) -> dict[str, bytes]:
+    folder = run / "pseudo_labels"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
