@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,12 @@ class Output:
     logits: Tensor
     features: Features | None = None
 
+    def record(self, stream: Any) -> None:
+        """Keep the memory until what a stream of the same device has to do by the time of its release is done."""
+        for tensor in (self.logits, *(() if self.features is None else (self.features.values,))):
+            if tensor.is_cuda:
+                tensor.record_stream(stream)
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -77,10 +83,37 @@ class Source:
     device: torch.device
 
     def batches(self) -> Iterator[tuple[dict[str, Any], Iterator[Output]]]:
-        """Yield the batches of the pool with the outputs of their images."""
+        """Yield the batches of the pool with the outputs of their images, on a GPU one batch ahead."""
         forward = _Forward(self.network, self.device)
-        for batch in self.pool(self.images):
-            yield batch, forward(batch)
+        if self.device.type == "cuda":
+            return one_ahead(self.pool(self.images), forward, self.device)
+        return ((batch, forward(batch)) for batch in self.pool(self.images))
+
+
+def one_ahead(
+    batches: Iterable[dict[str, Any]], forward: Callable[[dict[str, Any]], Iterator[Output]], device: torch.device
+) -> Iterator[tuple[dict[str, Any], Iterator[Output]]]:
+    """Yield batches with their outputs, while the device computes those of the next batch on a stream of its own.
+
+    Copies and forward passes overlap with what the caller does with a batch; the outputs of two batches are in memory.
+    The work that the caller queues on its stream waits for the outputs that it has, and not for those of the next batch.
+    """
+    ahead, own = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    ahead.wait_stream(own)  # the weights are those after the last step
+    held: tuple[dict[str, Any], list[Output]] | None = None
+    for batch in batches:
+        if held is not None:
+            own.wait_stream(ahead)  # for what is queued by now
+        with torch.cuda.stream(ahead):
+            outputs = list(forward(batch))
+        for output in outputs:
+            output.record(own)
+        if held is not None:
+            yield held[0], iter(held[1])
+        held = batch, outputs
+    if held is not None:
+        own.wait_stream(ahead)
+        yield held[0], iter(held[1])
 
 
 @dataclass(frozen=True)
