@@ -124,8 +124,9 @@ def _cross_entropy(
     total = (torch.where(is_labelled, loss_BHW, 0.0) * weight_BHW).sum()
     if not is_training:
         return total, None
-    is_class_BCHW = class_BHW[:, None] == torch.arange(softmax.probs.shape[1], device=label.device)[:, None, None]
-    return total, (softmax.probs - is_class_BCHW.float()).mul_(weight_BHW[:, None])
+    gradient_BCHW = softmax.probs.clone()
+    gradient_BCHW.scatter_(1, class_BHW[:, None], gradient_BCHW.gather(1, class_BHW[:, None]).sub_(1.0))
+    return total, gradient_BCHW.mul_(weight_BHW[:, None])
 
 
 def is_image(like: Tensor, shape: Tensor | None) -> Tensor:
@@ -190,19 +191,15 @@ def label_boundary(label: Tensor, *, detector: Literal["neighbors", "laplacian"]
     >>> label_boundary(torch.tensor([[[0, 0, 0, 1]]]))
     tensor([[[False, False,  True,  True]]])
     """
-    ids_B1HW = label.float().unsqueeze(1)
     if detector == "neighbors":
-        # The padding of max_pool2d never wins, so windows are clipped at the image border.
-        largest_B1HW = F.max_pool2d(ids_B1HW, 3, stride=1, padding=1)
-        smallest_B1HW = -F.max_pool2d(-ids_B1HW, 3, stride=1, padding=1)
-        boundary_B1HW = largest_B1HW != smallest_B1HW
+        is_boundary_BHW = _window_3x3(label, torch.maximum) != _window_3x3(label, torch.minimum)
     elif detector == "laplacian":
         kernel = torch.full((1, 1, 3, 3), -1.0, device=label.device)
         kernel[0, 0, 1, 1] = 8.0
-        boundary_B1HW = F.conv2d(ids_B1HW, kernel, padding=1).round() != 0
+        is_boundary_BHW = F.conv2d(label.float().unsqueeze(1), kernel, padding=1).round().squeeze(1) != 0
     else:
         raise ValueError(f"boundary detector {detector!r} is unknown; use 'neighbors' or 'laplacian'")
-    return boundary_B1HW.squeeze(1) & (label != IGNORE)
+    return is_boundary_BHW & (label != IGNORE)
 
 
 def consistency_loss(
@@ -240,10 +237,10 @@ def consistency_loss(
         counted_B1HW = counted_BHW[:, None].float()
         size_HW = window_sum_3x3(torch.ones_like(softmax.probs[:1, :1]), border)  # 9, or less where windows are clipped
         difference_BCHW = softmax.probs - window_sum_3x3(softmax.probs, border).div_(size_HW)
-        total = (difference_BCHW.abs() * counted_B1HW).sum()
+        sign_BCHW = difference_BCHW.sign().mul_(counted_B1HW)
+        total = difference_BCHW.mul_(sign_BCHW).sum()
         if not is_training:
             return total, counted_BHW.sum(), None
-        sign_BCHW = difference_BCHW.sign_().mul_(counted_B1HW)
         by_probs_BCHW = sign_BCHW - window_sum_3x3(sign_BCHW / size_HW, border)  # the window sum is its own transpose
         return total, counted_BHW.sum(), softmax.by_logits(by_probs_BCHW)
 
@@ -258,14 +255,22 @@ def window_sum_3x3(x: Tensor, border: Literal["clip", "replicate"]) -> Tensor:
     >>> window_sum_3x3(torch.tensor([[[[1.0, 10.0, 100.0]]]]), "replicate")
     tensor([[[[ 36., 333., 630.]]]])
     """
+    return _window_3x3(x, torch.add, is_replicated=border == "replicate")
+
+
+def _window_3x3(x: Tensor, combine: Callable[..., Tensor], *, is_replicated: bool = False) -> Tensor:
+    """Combine the entries of the 3x3 window of each pixel of (..., H, W) inside the image; border pixels may repeat."""
     for dim in (-1, -2):
         length = x.shape[dim]
-        result = x.clone()
-        result.narrow(dim, 1, length - 1).add_(x.narrow(dim, 0, length - 1))
-        result.narrow(dim, 0, length - 1).add_(x.narrow(dim, 1, length - 1))
-        if border == "replicate":
+        result = torch.empty_like(x)
+        result.narrow(dim, 0, 1).copy_(x.narrow(dim, 0, 1))
+        combine(x.narrow(dim, 1, length - 1), x.narrow(dim, 0, length - 1), out=result.narrow(dim, 1, length - 1))
+        part = result.narrow(dim, 0, length - 1)
+        combine(part, x.narrow(dim, 1, length - 1), out=part)
+        if is_replicated:
             for end in (0, length - 1):
-                result.narrow(dim, end, 1).add_(x.narrow(dim, end, 1))
+                part = result.narrow(dim, end, 1)
+                combine(part, x.narrow(dim, end, 1), out=part)
         x = result
     return x
 
@@ -296,20 +301,13 @@ def negative_learning_loss(
         raise ValueError(f"negative threshold tau = {threshold} is outside (0, 1); the paper uses 0.05")
 
     def sums(softmax: Softmax, _: Tensor, is_training: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        below_BCHW = ~(softmax.probs >= threshold)  # includes NaN, which must reach the loss to be found
-        # Classes at or above tau are masked before the logarithm: log(1 - 1) would make the gradient NaN.
-        kept_BCHW = torch.where(below_BCHW, softmax.probs, 0.0)
-        rest_BCHW = 1.0 - kept_BCHW + epsilon
-        if epsilon == 0.0:
-            # log(1 - p) to the last bits of a small p, as log1p is: the logarithm of the rounded 1 - p, in proportion.
-            # torch's log1p takes ten times as long on a CPU.
-            rounded_BCHW = 1.0 - rest_BCHW
-            log_BCHW = rest_BCHW.log().mul_(kept_BCHW).div_(rounded_BCHW)
-            log_BCHW = torch.where(rounded_BCHW == 0.0, -kept_BCHW, log_BCHW)
-        else:
-            log_BCHW = rest_BCHW.log() * below_BCHW
-        by_logits = softmax.by_logits(below_BCHW / rest_BCHW) if is_training else None
-        return -log_BCHW.sum(), below_BCHW.sum(), by_logits
+        # Numbers 0 and 1, as torch is several times slower with truth values on a CPU
+        below_BCHW = torch.lt(softmax.probs, threshold, out=torch.empty_like(softmax.probs))
+        kept_BCHW = softmax.probs * below_BCHW  # 0 at tau and above: log(1 - 1) would make the gradient NaN
+        rest_BCHW = 1.0 - kept_BCHW + epsilon if epsilon else 1.0 - kept_BCHW
+        log_BCHW = rest_BCHW.log().mul_(below_BCHW) if epsilon else kept_BCHW.neg_().log1p_()
+        total, count = -log_BCHW.sum(), below_BCHW.sum()
+        return total, count, softmax.by_logits(below_BCHW.div_(rest_BCHW)) if is_training else None
 
     return _mean(sums, logits, logits[:, 0], shape, softmax)
 

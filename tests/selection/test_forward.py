@@ -62,7 +62,9 @@ def test_the_next_batch_is_queued_before_a_batch_is_used(monkeypatch: pytest.Mon
     assert list(one_ahead((), forward, CPU)) == []
 
 
-@pytest.mark.parametrize("changes", [{}, {"acquisition": DensityRatio(radius=1, dimensions=4, samples=16)}], ids=["logits", "features"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"acquisition": DensityRatio(radius=1, dimensions=4, samples=16)}], ids=["logits", "features"]
+)
 def test_a_round_ahead_is_the_same_round(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

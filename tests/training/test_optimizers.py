@@ -56,6 +56,38 @@ def test_rates_fall_from_layer_to_layer_towards_the_input() -> None:
     assert any(one is first for one in groups[0]["params"])
 
 
+def test_adamw_in_one_pass_is_its_formula() -> None:
+    network = TinyNetwork(4)
+    optimizer = Optimization(ADAMW, 0.01, weight_decay=0.1, norm_decay=False).optimizer(network)
+    assert [group["fused"] for group in optimizer.param_groups] == [True] * 4
+    weights = [one.detach().double() for group in optimizer.param_groups for one in group["params"]]
+    first, second = [0.0 * one for one in weights], [0.0 * one for one in weights]
+    for step in range(1, 4):
+        at = 0
+        for group in optimizer.param_groups:
+            for one in group["params"]:
+                one.grad = torch.randn(one.shape, generator=torch.Generator().manual_seed(100 * step + at))
+                gradient = one.grad.double()
+                first[at] = 0.9 * first[at] + 0.1 * gradient
+                second[at] = 0.999 * second[at] + 0.001 * gradient**2
+                unbiased = first[at] / (1 - 0.9**step), second[at] / (1 - 0.999**step)
+                weights[at] = weights[at] * (1 - group["lr"] * group["weight_decay"])
+                weights[at] = weights[at] - group["lr"] * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
+                at += 1
+        optimizer.step()
+    found = [one for group in optimizer.param_groups for one in group["params"]]
+    for one, wanted in zip(found, weights, strict=True):
+        torch.testing.assert_close(one.detach().double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_how_an_optimiser_updates_can_be_given() -> None:
+    for given in ({"fused": False}, {"foreach": True}):
+        optimizer = Optimization(partial(torch.optim.AdamW, **given), 0.01).optimizer(TinyNetwork(4))
+        assert not any(group["fused"] for group in optimizer.param_groups)
+    sgd = Optimization(partial(torch.optim.SGD), 0.01).optimizer(TinyNetwork(4))
+    assert not any(group["fused"] for group in sgd.param_groups)
+
+
 @pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
 @pytest.mark.parametrize("warmup", [0, 5])
 def test_the_schedule_is_its_formula(schedule: Schedule, warmup: int) -> None:

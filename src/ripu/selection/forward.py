@@ -95,10 +95,11 @@ def one_ahead(
 ) -> Iterator[tuple[dict[str, Any], Iterator[Output]]]:
     """Yield batches with their outputs, while the device computes those of the next batch on a stream of its own.
 
-    Copies and forward passes overlap with what the caller does with a batch; the outputs of two batches are in memory.
-    The work that the caller queues on its stream waits for the outputs that it has, and not for those of the next batch.
+    Copies and forward passes overlap with what the caller does with a batch; outputs of two batches are in memory. The
+    work that the caller queues on its stream waits for the outputs that it has, and not for those of the next batch.
     """
-    ahead, own = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    ahead: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    own = torch.cuda.current_stream(device)
     ahead.wait_stream(own)  # the weights are those after the last step
     held: tuple[dict[str, Any], list[Output]] | None = None
     for batch in batches:
