@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,27 @@ def interrupt(page: Page, path: str, status: int | None, error: str = "no") -> N
             route.fulfill(status=status, content_type="application/json", body=json.dumps({"error": error}))
 
     page.route(path, handle)
+
+
+def hold(page: Page, path: str) -> Callable[[], None]:
+    """Let requests wait until the function that is returned is called."""
+    held: list[Route] = []
+    is_held = True
+
+    def handle(route: Route) -> None:
+        if is_held:
+            held.append(route)
+        else:
+            route.continue_()
+
+    def release() -> None:
+        nonlocal is_held
+        is_held = False
+        for route in held:
+            route.continue_()
+
+    page.route(path, handle)
+    return release
 
 
 # ---- answering
@@ -333,7 +354,10 @@ def test_a_lost_server_and_a_refresh_lose_nothing(run: Path, context: BrowserCon
         following(page, qid)
         page.locator("#saved", has_text="offline, 1 answer kept in this browser").wait_for()
         page.unroute("**/api/answers")
+        release = hold(page, "**/api/answers")
         page.reload()
+        page.locator("#saved", has_text="saving 1").wait_for()
+        release()
         is_saved(page)
         assert served.get("/api/stats")["answered"] == 5
 
@@ -404,6 +428,29 @@ def test_a_refused_answer_is_put_aside_and_the_others_are_saved(served: Served, 
     assert served.get("/api/stats")["answered"] == 3
 
 
+def test_questions_that_come_after_the_last_answer_are_asked(tmp_path: Path, context: BrowserContext) -> None:
+    """The reply with further questions is under way until all questions of the first one are answered."""
+    with serve(annotation.make_run(tmp_path / "run", radius=0, per_image=80)) as served:
+        page = show(context, served)
+        qid = qid_of(page)
+        release = hold(page, "**/api/next?*")
+        order = [one["qid"] for one in served.get("/api/next?n=64&by=ann")["questions"]]
+        first = order[:48]
+        for number, one in enumerate(first):
+            assert qid == one
+            page.keyboard.press("r")
+            if number < len(first) - 1:
+                qid = following(page, qid)
+        page.get_by_role("heading", name="Fetching questions…").wait_for()
+        is_saved(page)
+        release()
+        assert qid_of(page) == order[48]
+        page.keyboard.press("r")
+        assert following(page, order[48]) == order[49]
+        is_saved(page)
+        assert served.get("/api/stats")["answered"] == 49
+
+
 def test_a_closed_round_keeps_late_answers(run: Path, served: Served, context: BrowserContext) -> None:
     page = show(context, served)
     qid = qid_of(page)
@@ -411,9 +458,12 @@ def test_a_closed_round_keeps_late_answers(run: Path, served: Served, context: B
     page.keyboard.press("r")
     page.get_by_role("heading", name="This round is closed").wait_for()
     page.get_by_text("1 answer of yours came too late").wait_for()
-    page.locator("#saved", has_text="the round is closed, 1 answer kept in this browser").wait_for()
+    kept = page.locator("#saved", has_text="the round is closed, 1 answer kept in this browser")
+    kept.wait_for()
+    page.reload()
+    kept.wait_for()
     served.post("/api/reopen", by="ann")
-    assert following(page, qid) != qid
+    assert qid_of(page) != qid
     is_saved(page)
     assert served.get("/api/stats")["answered"] == 1
 

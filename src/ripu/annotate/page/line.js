@@ -29,7 +29,7 @@ export function touch(one, other) {
 export class Line {
   #items = [];  // {question, answer: null | {client_id, labels}, wasSeen}
   #byName = new Map();
-  index = -1;
+  index = -1;  // Infinity: past the end, also of questions that come later
 
   get current() { return this.#items[this.index] || null; }
 
@@ -59,7 +59,7 @@ export class Line {
   advance() {
     const place = this.#next(this.index + 1);
     const target = place < 0 ? this.#next(0) : place;
-    this.index = target < 0 ? this.#items.length : target;
+    this.index = target < 0 ? Infinity : target;
     return target >= 0;
   }
 

@@ -38,6 +38,7 @@ export class Outbox extends EventTarget {
     this.#items = this.#read("out");
     this.#aside = this.#read("aside");
     for (const item of this.#items.values()) this.#note(item);
+    if (!this.isEmpty) this.state = "saving";  // left over from before a refresh
     if (typeof BroadcastChannel === "function") {
       this.#channel = new BroadcastChannel(`${PREFIX}${run}`);
       this.#channel.onmessage = ({ data }) => this.#hear(data);
@@ -77,6 +78,13 @@ export class Outbox extends EventTarget {
   unlock() {
     this.state = "saving";
     this.retry();
+  }
+
+  // Keep what is waiting: the round is closed.
+  hold() {
+    if (this.isEmpty || this.state === "locked") return;
+    this.state = "closed";
+    this.#report();
   }
 
   // Put answers to another round or to other classes aside.

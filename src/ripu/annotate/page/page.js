@@ -79,7 +79,10 @@ async function loadRun() {
   if (run.state === "waiting") return showWaiting();
   $("round").textContent = `round ${run.round + 1}${run.rounds ? ` of ${run.rounds}` : ""}`;
   sortOutbox();
-  if (run.state === "closed") return showClosed();
+  if (run.state === "closed") {
+    outbox.hold();
+    return showClosed();
+  }
   $("who").hidden = Boolean(run.me) || !me;
   $("who").textContent = me ?? "";
   if (!me) return askName();
