@@ -21,6 +21,7 @@ from running import (
     ROUNDS,
     SUPPORT,
     call,
+    call_printed,
     command,
     environment,
     label_bytes,
@@ -156,8 +157,7 @@ def test_a_job_is_requeued_cancelled_and_resumed(
     assert not list(folder.glob("hpc_ckpt_*"))
     line = log().rpartition("stopped; resume with: ")[2].splitlines()[0]
     assert line.startswith("python -m ripu.train dataset=camvid ")
-    pasted = line.replace("python", sys.executable, 1)
-    done = subprocess.run(["/bin/sh", "-c", pasted], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = call_printed(line, tmp_path)
     assert done.returncode == 0, done.stderr
     assert same_weights(two, folder)
     assert label_bytes(two) == label_bytes(folder)

@@ -5,6 +5,9 @@ with its own id, environment, working folder, streams and signals. The server th
 alone, nothing of ripu, and has one thread. Its processes answer to SIGINT, also where the tests run in the background
 and ignore it. A command whose environment differs in what libraries read while they are
 imported is started as usual, and so is every command of a system that cannot tell when a process ends (Linux can).
+
+The other ranks of a job with ``trainer.devices=N``, which Lightning starts from the first, are forked too, as its
+children: they stand by from its beginning on.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 LIBRARIES = ("torch", "pytorch_lightning", "segmentation_models_pytorch", "albumentations", "torchmetrics", "hydra")
 READ_ON_IMPORT = (
@@ -45,6 +49,8 @@ READ_ON_IMPORT = (
     "WORLD_",
     "WANDB_",  # it makes a folder, which the first process to end takes away
 )
+RANK = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
+"""Names of a rank's place: of the libraries, only Lightning reads one of them on import, see :func:`_know_rank`."""
 SETTINGS = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "NO_ALBUMENTATIONS_UPDATE": "1"}
 ONE = struct.Struct("<i")
 
@@ -72,7 +78,9 @@ def _is_alike(arguments: list[str], options: dict[str, Any]) -> bool:
     path = env.get("PYTHONPATH", "")
     mine = {**os.environ, **SETTINGS, "PYTHONPATH": path}
     return os.path.dirname(__file__) in path.split(os.pathsep) and all(
-        mine.get(name) == env.get(name) for name in {*mine, *env} if name.startswith(READ_ON_IMPORT)
+        mine.get(name) == env.get(name)
+        for name in {*mine, *env}
+        if name.startswith(READ_ON_IMPORT) and name not in RANK
     )
 
 
@@ -199,17 +207,23 @@ def _become(request: dict[str, Any]) -> None:
         os.dup2(fd, own)
     for fd in request["fds"]:
         os.close(fd)
-    os.chdir(request["folder"])
-    os.environ.clear()
-    os.environ.update(request["env"])
     # New objects: those of the server know whether its own streams can be sought.
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         errors, buffering = ("backslashreplace", 1) if name == "stderr" else ("strict", 1 if os.isatty(fd) else -1)
         stream = open(fd, "w" if fd else "r", buffering, errors=errors, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    _run(_rank_asked_for(request) or request)
+
+
+def _run(request: dict[str, Any]) -> None:
+    """Run a module as the command ``python -m`` does."""
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["env"])
     random.seed()
     sys.modules["numpy"].random.seed()
+    _know_rank()
     importlib.invalidate_caches()
     here = os.path.dirname(__file__)
     known = {here, *filter(None, request["env"]["PYTHONPATH"].split(os.pathsep))}
@@ -222,6 +236,59 @@ def _become(request: dict[str, Any]) -> None:
     sys.argv = [module, *words]
     sys.orig_argv[:] = [sys.executable, "-m", *request["words"]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _know_rank() -> None:
+    """Tell Lightning the rank that it reads from the environment when it is imported."""
+    rank = next((os.environ[name] for name in ("RANK", "LOCAL_RANK") if name in os.environ), "0")
+    sys.modules["lightning_utilities.core.rank_zero"].rank_zero_only.rank = int(rank)
+
+
+# ---- the other ranks of a job
+
+
+class _Rank(subprocess.Popen[Any]):
+    """A rank that stood by; a child of this process like any other."""
+
+    standing_by: ClassVar[list[tuple[int, int]]] = []  # process ids, and the pipes that wait for a request
+
+    def _execute_child(self, args: list[str], *given: Any) -> None:
+        self.pid, pipe = self.standing_by.pop(0)
+        self._child_created = True
+        request = {"words": args[2:], "folder": os.fspath(given[4] or "."), "env": given[5]}
+        with open(pipe, "w") as file:
+            json.dump(request, file)
+
+
+def _start_rank(arguments: list[str], **options: Any) -> subprocess.Popen[Any]:
+    kind = _Rank if _Rank.standing_by and arguments[:2] == [sys.executable, "-m"] else subprocess.Popen
+    return kind(arguments, **options)
+
+
+def _rank_asked_for(request: dict[str, Any]) -> dict[str, Any] | None:
+    """Let the other ranks of a job stand by; return, in such a rank, what it is asked for, and None in the first."""
+    counts = [word.partition("=")[2] for word in request["words"] if word.startswith("trainer.devices=")]
+    if request["words"][0] != "ripu.train" or not counts or {*RANK} & request["env"].keys():
+        return None
+    for _ in range(1, int(counts[-1]) if counts[-1].isdecimal() else 1):
+        reader, writer = os.pipe()
+        if not (pid := os.fork()):
+            os.close(writer)
+            for _, other in _Rank.standing_by:
+                os.close(other)
+            _Rank.standing_by.clear()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            with open(reader) as file:
+                text = file.read()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if not text:  # the first rank has ended
+                os._exit(0)
+            return dict(json.loads(text))
+        os.close(reader)
+        _Rank.standing_by.append((pid, writer))
+    launcher = importlib.import_module("pytorch_lightning.strategies.launchers.subprocess_script")
+    launcher.subprocess = SimpleNamespace(Popen=_start_rank)  # type: ignore[attr-defined]
+    return None
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any
 
 def run_group(jobs: Sequence[dict[str, Any]], folder: Path, world_size: int = 2) -> list[int]:
     """Carry out jobs in a group of processes; return their exit statuses, with their output in ``folder``/RANK.log."""
-    from running import environment
+    import forks
+    from running import command, environment
 
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs))
@@ -32,8 +32,8 @@ def run_group(jobs: Sequence[dict[str, Any]], folder: Path, world_size: int = 2)
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(world_size), "GROUP_RANK": "0"}
         there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "tests"}
         with (folder / f"{rank}.log").open("w") as log:
-            line, env = [sys.executable, "-m", "rank_job", str(path)], environment(**ranks, **there)
-            processes.append(subprocess.Popen(line, cwd=folder, env=env, stdout=log, stderr=log))
+            env = environment(**ranks, **there)
+            processes.append(forks.start(command("rank_job", str(path)), cwd=folder, env=env, stdout=log, stderr=log))
     try:
         return [process.wait(1200) for process in processes]
     finally:

@@ -118,6 +118,14 @@ def call(module: str, *words: str, cwd: Path, **more: str) -> subprocess.Complet
     return forks.run(command(module, *words), cwd=cwd, env=environment(**more), text=True, timeout=400)
 
 
+def call_printed(line: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command that was printed, with the words that a shell makes of it."""
+    words = line.replace("python", r"printf '%s\0'", 1)
+    given = subprocess.run(["/bin/sh", "-c", words], cwd=cwd, capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, *given.split("\0")[:-1]]
+    return forks.run(command, cwd=cwd, env=environment(), text=True, timeout=400)
+
+
 def kill_after(step: int, run: Path, *words: str) -> None:
     """Start training, and kill all its processes once it has saved a checkpoint of a step after ``step``."""
     log = run.parent / f"{run.name}.log"

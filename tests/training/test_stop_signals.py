@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ import forks
 from ripu.io import signals
 from ripu.io.console import override
 from ripu.training.stop_signals import StopSignals, replace_sigterm_notifier
-from running import ROUNDS, call, command, environment, label_bytes, same_weights, tiny, train_here
+from running import ROUNDS, call, call_printed, command, environment, label_bytes, same_weights, tiny, train_here
 
 LONG = ("selection_steps=[8,16]", "pretrain_steps=4", "trainer.max_steps=120", "evaluation.pictures=0")
 
@@ -75,8 +74,7 @@ def test_a_signal_to_the_whole_job_stops_it_at_a_whole_step(
     assert f" paths.data_root={data_root} " in line
     saved = max(run.glob("checkpoints/step-*.ckpt"))
     assert 20 < int(saved.stem.partition("-")[2]) < 120  # the step that it was at, not the end of a phase
-    pasted = line.replace("python", sys.executable, 1)
-    done = subprocess.run(["/bin/sh", "-c", pasted], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = call_printed(line, tmp_path)
     assert done.returncode == 0, done.stderr
     train_here(data_root, tmp_path / "whole", "trainer.max_steps=120", *LONG)
     assert same_weights(tmp_path / "whole", run)
