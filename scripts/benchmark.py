@@ -54,6 +54,7 @@ SYSTEMS = (
     System("CBST", "none", 45.9, 42.6, VARIANT),
     System("MRKLD", "none", 47.1, 43.8, VARIANT),
     System("Seg-Uncertainty", "none", 50.3, 47.9, VARIANT),
+    System("TPLD", "none", 51.2, 47.3, VARIANT),
     System("ProDA", "none", 57.5, 55.5, "variant of its first stage"),
     System("URMA", "none, no source images", 45.1, 39.6, VARIANT),
     System("LD", "none, no source images", 45.5, 42.6, VARIANT),
@@ -74,7 +75,7 @@ SYSTEMS = (
 )
 
 GROUPS = {
-    "without target labels": ("source only", "CBST", "MRKLD", "Seg-Uncertainty", "ProDA"),
+    "without target labels": ("source only", "CBST", "MRKLD", "Seg-Uncertainty", "TPLD", "ProDA"),
     "without source images": ("URMA", "LD", "source free"),
     "40 pixels and 2.2 %": ("LabOR points", "PA RIPU", "LabOR mask", OURS),
     "5 %": ("AADA", "MADA", "RA RIPU at 5 %"),

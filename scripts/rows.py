@@ -25,6 +25,7 @@ ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "CBST": ("method=cbst",),
         "MRKLD": ("method=mrkld",),
         "Seg-Uncertainty": ("method=seg_uncertainty",),
+        "TPLD": ("method=tpld",),
         "ProDA": ("method=proda",),
         "URMA": ("method=urma",),
         "LD": ("method=ld",),

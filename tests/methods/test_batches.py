@@ -23,6 +23,7 @@ FIXED: dict[str, Any] = {
     "rank_spread": 0,
     "regularizer": 0.1,
     "min_cells": 5,
+    "first_phase": 0,
 }
 """Parameters with which nothing in the terms is drawn, and every term counts."""
 

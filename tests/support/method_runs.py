@@ -24,6 +24,8 @@ def words(name: str) -> tuple[str, ...]:
         found.append(f"renewal_steps=[{steps}]")
     if "teacher_decay" in (spec.method.node or {}):
         found.append("ema.decay=0.9")
+    if "first_phase" in (spec.method.node or {}):
+        found.append("method.first_phase=1")
     if not spec.has_rounds and spec.method.pretrain_fraction is not None:
         found.append("pretrain_steps=1")
     return tuple(found)

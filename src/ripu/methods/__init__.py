@@ -4,6 +4,7 @@ A method is an objective (:class:`ripu.objectives.Objective`) with a ``conf/meth
 """
 
 from ripu.methods.aada import Aada
+from ripu.methods.densification import Densification
 from ripu.methods.label_denoising import PositiveNegative
 from ripu.methods.labor import Labor
 from ripu.methods.mada import Mada
@@ -14,6 +15,7 @@ from ripu.methods.uncertainty_reduction import UncertaintyReduction
 
 __all__ = [
     "Aada",
+    "Densification",
     "Labor",
     "Mada",
     "PositiveNegative",

@@ -56,19 +56,25 @@ class Adversary(nn.Module):
         super().__init__()
         self.discriminator = Discriminator(num_classes, width)
 
-    def told_apart(self, logits: Tensor, domain: float, shape: Tensor | None = None) -> Tensor:
-        """Return the cross-entropy of the discriminator for images of a domain; no gradient reaches the network."""
-        return _entropy(self.discriminator(logits.detach().float().softmax(dim=1), shape), domain, shape)
+    def told_apart(
+        self, logits: Tensor, domain: float, shape: Tensor | None = None, among: Tensor | None = None
+    ) -> Tensor:
+        """Return the cross-entropy of the discriminator for images of a domain; no gradient reaches the network.
 
-    def fooled(self, logits: Tensor, domain: float, shape: Tensor | None = None) -> Tensor:
+        ``among``, (B,) bool, says which images count, None: all; without any, the term is 0.
+        """
+        return _entropy(self.discriminator(logits.detach().float().softmax(dim=1), shape), domain, shape, among)
+
+    def fooled(self, logits: Tensor, domain: float, shape: Tensor | None = None, among: Tensor | None = None) -> Tensor:
         """Return the cross-entropy of the other ``domain`` for images; no gradient reaches the discriminator."""
         fixed = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         probs = logits.float().softmax(dim=1)
-        return _entropy(functional_call(self.discriminator, fixed, (probs, shape)), domain, shape)
+        return _entropy(functional_call(self.discriminator, fixed, (probs, shape)), domain, shape, among)
 
 
-def _entropy(found: Tensor, domain: float, shape: Tensor | None) -> Tensor:
-    """Return the mean cross-entropy of a domain over the cells of the images."""
+def _entropy(found: Tensor, domain: float, shape: Tensor | None, among: Tensor | None) -> Tensor:
+    """Return the mean cross-entropy of a domain over the cells of the images that count."""
     wanted = torch.full_like(found, domain, dtype=torch.float32)
     loss = F.binary_cross_entropy_with_logits(found.float(), wanted, reduction="none")
-    return masked_mean(loss[:, 0], is_image(found, None if shape is None else (shape + SIDE - 1) // SIDE))
+    counts = is_image(found, None if shape is None else (shape + SIDE - 1) // SIDE)
+    return masked_mean(loss[:, 0], counts if among is None else counts & among[:, None, None])

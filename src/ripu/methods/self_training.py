@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ MOST_NATS = 16.0
 """The end of the last step; float32 hardly tells probabilities beyond it from 1."""
 
 
-class Sure(NamedTuple):
+@dataclass(frozen=True)
+class Sure:
     """Choice of a renewal: the share of each predicted class that is sure, and its thresholds, (C,) float64."""
 
     share: float
@@ -100,12 +101,20 @@ def thresholds(count_CK: NDArray[np.int64], share: float) -> NDArray[np.float64]
     """
     found = np.ones(len(count_CK))
     for number, count_K in enumerate(count_CK):
-        if total := int(count_K.sum()):
-            wanted = math.ceil(round(share * total, 9))
-            reached = np.cumsum(count_K[::-1])  # pixels at or above each level, from the highest down
-            level = count_CK.shape[1] - 1 - int(np.searchsorted(reached, wanted))
-            found[number] = -math.expm1(-level * MOST_NATS / count_CK.shape[1])
+        if count_K.any():
+            found[number] = -math.expm1(-level_reached(count_K, share) * MOST_NATS / len(count_K))
     return found
+
+
+def level_reached(count_K: NDArray[np.int64], share: float) -> int:
+    """Return the highest level that the highest ``ceil(share * n)`` of ``n`` values reach, from counts of the levels.
+
+    >>> level_reached(np.array([0, 6, 4, 0]), 0.4), level_reached(np.array([0, 6, 4, 0]), 0.5)
+    (2, 1)
+    """
+    wanted = math.ceil(round(share * int(count_K.sum()), 9))
+    reached = np.cumsum(count_K[::-1])  # values at or above each level, from the highest down
+    return len(count_K) - 1 - int(np.searchsorted(reached, wanted))
 
 
 def labels_above(logits: Tensor, threshold_C: NDArray[np.float64]) -> Tensor:

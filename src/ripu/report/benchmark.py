@@ -48,6 +48,7 @@ SYSTEMS: Mapping[str, Published] = {
     "CBST": Published(SELF_TRAINING, "CBST"),
     "MRKLD": Published(SELF_TRAINING, "MRKLD"),
     "Seg-Uncertainty": Published(SELF_TRAINING, "Seg-Uncertainty"),
+    "TPLD": Published(SELF_TRAINING, "TPLD"),
     "ProDA": Published(SELF_TRAINING, "ProDA"),
     "URMA": Published(SOURCE_FREE, "URMA", "–"),
     "LD": Published(SOURCE_FREE, "LD", "–"),
