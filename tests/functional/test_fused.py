@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +36,7 @@ tl = pytest.importorskip("triton.language")
 maps: ModuleType = pytest.importorskip("ripu.functional.fused.maps")
 picks: ModuleType = pytest.importorskip("ripu.functional.fused.picks")
 windows: ModuleType = pytest.importorskip("ripu.functional.fused.windows")
+check: ModuleType = pytest.importorskip("ripu.functional.fused.check")
 
 HAS_GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
@@ -436,6 +437,40 @@ def test_a_machine_without_a_compiler_is_told_once(
     fused._works.cache_clear()
     assert [record.getMessage() for record in caplog.records] == [
         "the fused kernels do not run on cpu (RuntimeError: Failed to find C compiler.); plain torch computes instead"
+    ]
+
+
+def test_the_first_look_finds_no_difference() -> None:
+    assert check.first_difference(DEVICE) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wrong", "found"),
+    [
+        ("maps", "entropy_and_label", lambda made: (made[0] * 1.01, *made[1:]), "the entropy"),
+        ("maps", "entropy_and_label", lambda made: (made[0], 4 - made[1], made[2]), "the label"),
+        ("windows", "window_maps", lambda made: (made[0] + 0.01, *made[1:]), "the impurity for k = 1"),
+        ("windows", "window_maps", lambda made: (made[0], made[1] + 0.01, made[2]), "the uncertainty for k = 1"),
+        ("windows", "window_maps", lambda made: (*made[:2], made[2] + 0.01), "the score for k = 1"),
+        ("picks", "greedy_places", lambda made: made._replace(place=made.place.flip(0)), "the picks with r = 1"),
+    ],
+)
+def test_kernels_that_are_wrong_are_not_used(
+    module: str,
+    name: str,
+    wrong: Callable[[Any], Any],
+    found: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    right = getattr(getattr(check, module), name)
+    monkeypatch.setattr(getattr(check, module), name, lambda *given: wrong(right(*given)))
+    fused._works.cache_clear()
+    assert not fused._works(DEVICE)
+    fused._works.cache_clear()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"on {DEVICE}, the fused kernels and plain torch disagree about {found}; plain torch computes instead. Please "
+        "report this with the output of: python -m torch.utils.collect_env"
     ]
 
 

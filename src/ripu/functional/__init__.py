@@ -9,9 +9,10 @@ from ripu.functional.entropy import (
     mean_of_views,
     pixel_entropy,
 )
-from ripu.functional.impurity import ImpurityKernel, region_impurity, window_table
+from ripu.functional.impurity import ImpurityKernel, region_impurity
 from ripu.functional.parallel import for_each
 from ripu.functional.pixels import NonFiniteLogitsError, check_finite, check_logits, map_pixels
+from ripu.functional.tables import window_table
 from ripu.functional.windows import check_radius, running_sum, window_count, window_mean, window_mean_rows
 
 __all__ = [

@@ -9,15 +9,13 @@ step's work grows with the window.
 
 from __future__ import annotations
 
-import functools
-import math
-
 import torch
 from torch import Tensor
 
 from ripu.functional import fused
 from ripu.functional.entropy import label_dtype
 from ripu.functional.parallel import for_each, split_bands, split_rows, strip_rows
+from ripu.functional.tables import window_table
 from ripu.functional.windows import axis_count, check_radius, running_sum
 
 
@@ -172,7 +170,7 @@ class ImpurityKernel:
             torch.sub(full_RW, out_RW, out=out_RW).div_(window_RW)
 
     def _small(self, padded: Tensor, rows: slice, out_RW: Tensor) -> None:
-        """Write the impurity of windows of at most 3 x 3 pixels, in one-byte integers (:func:`_small_window_table`)."""
+        """Write the impurity of windows of at most 3 x 3 pixels, in one-byte integers (:func:`small_window_table`)."""
         other_CRW = self._is_other(padded[1:]).to(torch.uint8)
         other_CRW = running_sum(running_sum(other_CRW, self.side_down, 1), self.side_right, 2)
         code_RW = (other_CRW * other_CRW).mul_(other_CRW).sum(dim=0, dtype=torch.uint8).int()
@@ -180,56 +178,5 @@ class ImpurityKernel:
         torch.index_select(self.table, 0, code_RW.view(-1), out=out_RW.view(-1))
 
 
-def window_table(
-    size: tuple[int, int], num_classes: int, radius: int, device: torch.device, epsilon: float = 0.0
-) -> Tensor:
-    """Return what impurities are read from, for maps of one ``size``; float32, shared between calls.
-
-    Up to radius 1 it is :func:`_small_window_table`; above, entry n is n log n, up to the pixels of a window.
-    """
-    full = (2 * min(radius, size[0] - 1) + 1) * (2 * min(radius, size[1] - 1) + 1)
-    if radius <= 1:
-        return _small_window_table(num_classes, full, device, epsilon)
-    return _table_of_counts(full, device)
-
-
-@functools.lru_cache(maxsize=2)  # one may be as large as a map
-def _table_of_counts(most: int, device: torch.device) -> Tensor:
-    counts = torch.arange(most + 1, dtype=torch.float64)
-    table: Tensor = torch.special.xlogy(counts, counts).float()
-    return table.to(device)
-
-
-@functools.cache
-def _small_window_table(num_classes: int, full: int, device: torch.device, epsilon: float = 0.0) -> Tensor:
-    """Return the impurity of windows of at most 3 x 3 pixels by shape and code, (9 * 256,) float32.
-
-    Entry 256 * (3 * (rows - 1) + columns - 1) + code for windows of ``rows`` x ``columns`` pixels inside the image.
-    With o_c the pixels of an unclipped window (``full`` pixels) that are not of class c, the code is sum_c o_c^3 modulo
-    256. For a given number of pixels inside, every way to divide them among classes has a code of its own, so the code
-    stands for the counts. The tensor is shared between calls.
-
-    >>> table = _small_window_table(num_classes=2, full=9, device=torch.device("cpu"))
-    >>> table[256 * 8 + (1**3 + 8**3) % 256].item()  # eight pixels of one class, one of the other
-    0.3488321006298065
-    """
-    table = torch.zeros(9, 256, dtype=torch.float64)
-    for shape, total in enumerate(rows * columns for rows in (1, 2, 3) for columns in (1, 2, 3)):
-        for counts in _partitions(total, total):
-            if len(counts) > num_classes or total > full:
-                continue
-            shares = [count / total for count in counts]
-            impurity = -sum(share * math.log(share + epsilon) for share in shares)
-            others = [full - count for count in counts] + [full] * (num_classes - len(counts))
-            table[shape, sum(other**3 for other in others) % 256] = 0.0 if impurity == 0.0 else impurity
-    return table.float().flatten().to(device)
-
-
 def _dtype_for(largest: int) -> torch.dtype:
     return torch.uint8 if largest <= 255 else torch.int16 if largest <= 32767 else torch.int32
-
-
-def _partitions(total: int, largest: int) -> list[tuple[int, ...]]:
-    if total == 0:
-        return [()]
-    return [(part, *rest) for part in range(min(total, largest), 0, -1) for rest in _partitions(total - part, part)]

@@ -37,14 +37,20 @@ def is_used(*tensors: Tensor | None) -> bool:
 
 @functools.cache
 def _works(device: torch.device) -> bool:
-    """Return whether a first kernel runs on the device; if not, say once why."""
+    """Return whether the kernels run on the device and compute what the plain code does; if not, say once why."""
     try:
-        from ripu.functional.fused.maps import entropy_and_label
+        from ripu.functional.fused.check import first_difference
 
-        logits = torch.zeros((1, 2, 1, 1), device=device)
-        entropy_and_label(logits, (1, 1), 0.0, torch.uint8)[2].check()
+        difference = first_difference(device)
     except Exception as error:  # Triton raises what its compiler, the C compiler or the driver raises
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         _log.warning("the fused kernels do not run on %s (%s); plain torch computes instead", device, reason)
         return False
-    return True
+    if difference is not None:
+        _log.warning(
+            "on %s, the fused kernels and plain torch disagree about %s; plain torch computes instead. Please report "
+            "this with the output of: python -m torch.utils.collect_env",
+            device,
+            difference,
+        )
+    return difference is None

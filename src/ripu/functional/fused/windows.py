@@ -52,7 +52,7 @@ def _small_windows_kernel(
     SIDE: tl.constexpr = 2 * RIGHT + 1
     FULL: tl.constexpr = (2 * DOWN + 1) * SIDE
 
-    # The code of impurity._small_window_table, by pixels instead of classes: o^3 - F^3 = n (n (3 F - n) - 3 F^2).
+    # The code of tables.small_window_table, by pixels instead of classes: o^3 - F^3 = n (n (3 F - n) - 3 F^2).
     code = tl.zeros([BLOCK], tl.int32) + num_classes * FULL * FULL * FULL
     for one in tl.static_range(FULL):
         y, x = row + one // SIDE - DOWN, column + one % SIDE - RIGHT
