@@ -29,6 +29,7 @@ ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ProDA": ("method=proda",),
         "URMA": ("method=urma",),
         "LD": ("method=ld",),
+        "WeakDA points": ("method=weakda",),
         "LabOR points": ("method=labor",),
         "LabOR mask": ("method=labor", "mode=ra", "mode.radius=0"),
         "AADA": ("method=aada",),

@@ -12,6 +12,7 @@ from ripu.methods.proda import Proda
 from ripu.methods.seg_uncertainty import SegUncertainty
 from ripu.methods.self_training import SelfTraining
 from ripu.methods.uncertainty_reduction import UncertaintyReduction
+from ripu.methods.weak_labels import WeakLabels
 
 __all__ = [
     "Aada",
@@ -23,4 +24,5 @@ __all__ = [
     "SegUncertainty",
     "SelfTraining",
     "UncertaintyReduction",
+    "WeakLabels",
 ]

@@ -54,6 +54,7 @@ SYSTEMS: Mapping[str, Published] = {
     "LD": Published(SOURCE_FREE, "LD", "–"),
     "source free": Published(SOURCE_FREE, "Ours (RA)", "2.2 %, source free"),
     "target only": Published(ACTIVE),
+    "WeakDA points": Published(ACTIVE, "WeakDA (point)"),
     "LabOR points": Published(ACTIVE, "LabOR", "40 pixels"),
     "LabOR mask": Published(ACTIVE, "LabOR", "2.2 %"),
     "PA random": Published(ACTIVE),
