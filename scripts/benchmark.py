@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from compare import Results, Runs, paired, run_script, spread
 from ripu.report.benchmark import peak_of
-from rows import FROM_SOURCE_ONLY, ROWS
+from rows import ROWS, begins_with
 from study_frame import Frame, command, filled, study_parser, verdict
 
 OURS = "RA RIPU"
@@ -55,7 +55,9 @@ SYSTEMS = (
     System("MRKLD", "none", 47.1, 43.8, VARIANT),
     System("Seg-Uncertainty", "none", 50.3, 47.9, VARIANT),
     System("TPLD", "none", 51.2, 47.3, VARIANT),
-    System("ProDA", "none", 57.5, 55.5, "variant of its first stage"),
+    System("ProDA", "none", note="variant of its first stage"),
+    System("ProDA stage 2", "none", note=VARIANT),
+    System("ProDA stage 3", "none", 57.5, 55.5, VARIANT),
     System("URMA", "none, no source images", 45.1, 39.6, VARIANT),
     System("LD", "none, no source images", 45.5, 42.6, VARIANT),
     System("source free", "2.2 %, no source images", 67.1, 68.7),
@@ -76,7 +78,7 @@ SYSTEMS = (
 )
 
 GROUPS = {
-    "without target labels": ("source only", "CBST", "MRKLD", "Seg-Uncertainty", "TPLD", "ProDA"),
+    "without target labels": ("source only", "CBST", "MRKLD", "Seg-Uncertainty", "TPLD", "ProDA stage 3"),
     "without source images": ("URMA", "LD", "source free"),
     "40 pixels and 2.2 %": ("WeakDA points", "LabOR points", "PA RIPU", "LabOR mask", OURS),
     "5 %": ("AADA", "MADA", "RA RIPU at 5 %"),
@@ -214,7 +216,10 @@ def report(data: dict[str, Results], seeds: list[int], words: str, picture: str 
             lines += [f"## {title}", "", *rows, ""]
     lines += ["## The commands", "", "| system | overrides |", "|---|---|"]
     lines += [f"| {system.row} | `{' '.join(ROWS[system.row])}` |" for system in SYSTEMS]
-    lines += ["", filled(f"{', '.join(sorted(FROM_SOURCE_ONLY))} start from the network of `source only`.")]
+    begins = {system.row: found[0] for system in SYSTEMS if (found := begins_with(system.row)) is not None}
+    shared = {first: ", ".join(row for row in begins if begins[row] == first) for first in begins.values()}
+    said = "; ".join(f"{rows} with that of `{first}`" for first, rows in shared.items())
+    lines += ["", filled(f"Rows that begin with the network of another row, of the same seed: {said}.")]
     return "\n".join(lines) + "\n"
 
 

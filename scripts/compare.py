@@ -29,7 +29,7 @@ from typing import Any
 
 from ripu.io.errors import RipuError, print_error
 from ripu.report.benchmark import read_runs
-from rows import FROM_SOURCE_ONLY, ROWS
+from rows import ROWS, begins_with
 
 DEFAULT = ("source only", "PA random", "PA RIPU", "RA random", "RA RIPU", "all labels")
 PAIRS = (
@@ -133,8 +133,8 @@ class Runs:
         self, out: Path, rows: list[str], seeds: list[int], overrides: list[str], record: Record | None = None
     ) -> None:
         self.out, self.rows, self.seeds, self.overrides, self.record = out, rows, seeds, overrides, record
-        self._locks = {seed: threading.Lock() for seed in seeds}
-        self._networks: dict[int, str | None] = {}
+        self._locks = {(row, seed): threading.Lock() for row in {*ROWS, *rows} for seed in seeds}
+        self._ends: dict[tuple[str, int], str | None] = {}
         self._is_stopped = threading.Event()
         self._under_way: set[subprocess.Popen[bytes]] = set()
 
@@ -142,8 +142,9 @@ class Runs:
         """Return the overrides of a run."""
         words = [*ROWS.get(row, (f"experiment={row}",)), *self.overrides, f"seed={seed}", "resume=true"]
         words += [f"paths.output_dir={folder_of(self.out, row, seed)}", f"paths.beginnings={self.out / 'beginnings'}"]
-        if row in FROM_SOURCE_ONLY:
-            words.append(f"model.checkpoint={folder_of(self.out, 'source only', seed)}/checkpoints/final.ckpt")
+        if (found := begins_with(row)) is not None:
+            first, key = found
+            words.append(f"{key}={folder_of(self.out, first, seed)}/checkpoints/final.ckpt")
         return words
 
     def one(self, row: str, seed: int, threads: int) -> str | None:
@@ -154,18 +155,19 @@ class Runs:
         """
         if self.record is not None and (row, seed) in self.record.find(self.overrides):
             return None
-        if row == "source only":
-            return self._network(seed, threads)
-        if row in FROM_SOURCE_ONLY and (failure := self._network(seed, threads)) is not None:
-            return f"{row}, seed {seed}: the run that it starts from failed ({failure})"
-        return self.train(row, seed, threads)
+        return self._once(row, seed, threads)
 
-    def _network(self, seed: int, threads: int) -> str | None:
-        """Make the network of ``source only`` for all rows that need it, once; return the failure, if any."""
-        with self._locks[seed]:
-            if seed not in self._networks:
-                self._networks[seed] = self.train("source only", seed, threads)
-            return self._networks[seed]
+    def _once(self, row: str, seed: int, threads: int) -> str | None:
+        """Carry out a run after the one that it starts from, once for all rows that need it; return the failure."""
+        with self._locks[row, seed]:
+            if (row, seed) not in self._ends:
+                first = begins_with(row)
+                failure = None if first is None else self._once(first[0], seed, threads)
+                if failure is None:
+                    self._ends[row, seed] = self.train(row, seed, threads)
+                else:
+                    self._ends[row, seed] = f"{row}, seed {seed}: the run that it starts from failed ({failure})"
+            return self._ends[row, seed]
 
     def train(self, row: str, seed: int, threads: int) -> str | None:
         """Carry out one run here unless it is finished here, and record it; return the failure, if any."""

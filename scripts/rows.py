@@ -27,6 +27,8 @@ ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "Seg-Uncertainty": ("method=seg_uncertainty",),
         "TPLD": ("method=tpld",),
         "ProDA": ("method=proda",),
+        "ProDA stage 2": ("method=proda_distil",),
+        "ProDA stage 3": ("method=proda_distil",),
         "URMA": ("method=urma",),
         "LD": ("method=ld",),
         "WeakDA points": ("method=weakda",),
@@ -39,3 +41,17 @@ ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 FROM_SOURCE_ONLY = frozenset({"source free", "URMA", "LD"})
 """Rows that start from the network of ``source only`` with the same seed."""
+
+FROM_STAGE: Mapping[str, str] = MappingProxyType({"ProDA stage 2": "ProDA", "ProDA stage 3": "ProDA stage 2"})
+"""Rows that learn from the network of another one with the same seed."""
+
+
+def begins_with(row: str) -> tuple[str, str] | None:
+    """Return the row whose network a row begins with, and the key that names its checkpoint; None without one.
+
+    >>> begins_with("LD"), begins_with("ProDA stage 3"), begins_with("CBST")
+    (('source only', 'model.checkpoint'), ('ProDA stage 2', 'method.previous'), None)
+    """
+    if row in FROM_SOURCE_ONLY:
+        return "source only", "model.checkpoint"
+    return (FROM_STAGE[row], "method.previous") if row in FROM_STAGE else None

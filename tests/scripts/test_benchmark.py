@@ -13,7 +13,7 @@ from compare import Record, Runs
 from ripu.config.checks import checked_spec
 from ripu.config.validate import config_dir
 from ripu.report.benchmark import make_rows, paper_figures, read_runs
-from rows import FROM_SOURCE_ONLY, ROWS
+from rows import FROM_SOURCE_ONLY, FROM_STAGE, ROWS
 from running import compose
 
 
@@ -40,6 +40,7 @@ def test_every_run_is_a_valid_one(system: benchmark.System, tmp_path: Path) -> N
         words = Runs(tmp_path / name, [system.row], [0], overrides).words(system.row, 0)
         made = checked_spec(compose(*words))
         assert (made.model_checkpoint is not None) == (system.row in FROM_SOURCE_ONLY)
+        assert ((made.method.node or {}).get("previous") is not None) == (system.row in FROM_STAGE)
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.row)
@@ -101,4 +102,7 @@ def test_without_runs_there_is_no_picture(tmp_path: Path) -> None:
     assert not benchmark.curves(data, [], tmp_path / "curves.png")
     page = benchmark.report(data, [], "python scripts/benchmark.py", None)
     assert "No pair has run yet." in page
+    said = " ".join(page.splitlines()[-4:])
+    assert "URMA, LD, source free with that of `source only`" in said
+    assert "ProDA stage 3 with that of `ProDA stage 2`" in said
     assert all(f"| {row} | `{' '.join(ROWS[row])}` |" in page for row in (system.row for system in SYSTEMS))

@@ -11,7 +11,7 @@ import pytest
 
 import compare
 from compare import Record, Runs, folder_of, run_script
-from rows import FROM_SOURCE_ONLY, ROWS
+from rows import FROM_SOURCE_ONLY, FROM_STAGE, ROWS
 
 RESULT = {
     "mIoU": 40.0,
@@ -65,6 +65,26 @@ def test_rows_that_begin_together_share_one_network(
     assert order[0] == "source-only-seed0"
     assert sorted(order[1:]) == sorted(folder_of(tmp_path, row, 0).name for row in FREE)
     assert set(runs.results()) == {(row, 0) for row in rows}
+
+
+def test_stages_follow_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, str]] = []
+
+    def run(self: Runs, log: Path, words: list[str], threads: int) -> int:
+        previous = next((word for word in words if word.startswith("method.previous=")), "")
+        done.append((log.parent.name, previous))
+        (log.parent / "results.json").write_text(json.dumps(RESULT))
+        return 0
+
+    monkeypatch.setattr(Runs, "_run", run)
+    rows = [*reversed(FROM_STAGE)]
+    assert Runs(tmp_path, rows, [0], ["dataset=streets"]).make(jobs=2, threads=1) == []
+    before = [f"method.previous={tmp_path}/{name}-seed0/checkpoints/final.ckpt" for name in ("proda", "proda-stage-2")]
+    assert done == [
+        ("proda-seed0", ""),
+        ("proda-stage-2-seed0", before[0]),
+        ("proda-stage-3-seed0", before[1]),
+    ]
 
 
 def test_without_its_network_a_row_fails_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

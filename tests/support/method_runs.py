@@ -32,12 +32,13 @@ def words(name: str) -> tuple[str, ...]:
 
 
 def network_of(folder: Path, name: str) -> tuple[str, ...]:
-    """The network that a method without a source begins with."""
-    if not spec_of(compose(f"method={name}")).setting.needs_network:
-        return ()
-    if not (folder / "final.ckpt").exists():
+    """The network that a method begins with or learns from, if there is one."""
+    spec = spec_of(compose(f"method={name}"))
+    keys = ["model.checkpoint"] if spec.setting.needs_network else []
+    keys += ["method.previous"] if "previous" in (spec.method.node or {}) else []
+    if keys and not (folder / "final.ckpt").exists():
         untrained_checkpoint(folder)
-    return (f"model.checkpoint={folder / 'final.ckpt'}",)
+    return tuple(f"{key}={folder / 'final.ckpt'}" for key in keys)
 
 
 def pseudo_bytes(run: Path) -> dict[str, bytes]:

@@ -21,7 +21,8 @@ PLAIN_SECONDS = 15.0
 _T = TypeVar("_T")
 _PLAIN = re.compile(r"/?[A-Za-z_][\w.-]*(/[\w.+-]+)*", re.ASCII)
 _FOLDER_KEYS = (
-    *("paths.", "start.", "hydra.", "data.cache", "model.checkpoint", "model.weights", "--config-dir", "--config-path"),
+    *("paths.", "start.", "hydra.", "data.cache", "model.checkpoint", "model.weights", "method.previous"),
+    *("--config-dir", "--config-path"),
     *("dataset.root", "dataset.source", "dataset.target", "dataset.val", "dataset.static_mask"),
 )
 _FOLDER_OPTIONS = frozenset({"--config-dir", "-cd", "--config-path", "-cp"})  # the next word is a folder

@@ -9,6 +9,7 @@ from ripu.methods.label_denoising import PositiveNegative
 from ripu.methods.labor import Labor
 from ripu.methods.mada import Mada
 from ripu.methods.proda import Proda
+from ripu.methods.proda_distil import ProdaDistil
 from ripu.methods.seg_uncertainty import SegUncertainty
 from ripu.methods.self_training import SelfTraining
 from ripu.methods.uncertainty_reduction import UncertaintyReduction
@@ -21,6 +22,7 @@ __all__ = [
     "Mada",
     "PositiveNegative",
     "Proda",
+    "ProdaDistil",
     "SegUncertainty",
     "SelfTraining",
     "UncertaintyReduction",

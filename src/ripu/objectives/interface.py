@@ -58,6 +58,9 @@ class Objective(Protocol):
       gives it to the terms as ``student.kept``. Its parameters are trained at ``kept_lr_factor`` (default 1) times the
       learning rate. Its buffers may change in terms; ranks then take those of rank 0. ``kept_parts`` names those of
       its attributes that scores may read.
+    - ``previous``: the run, or the checkpoint, of a network to learn from. A new run refuses to begin without it, and
+      gives that network to ``kept.begin(network)``; a resumed run has it in its own checkpoint. ``previous_method`` is
+      the method whose run it may be.
     - ``survey(logits, features)`` and ``learn(found, kept, number)``: a renewal looks at every target image, logits
       (1, C, h, w) of the network in evaluation mode, and then learns from what it found, an array of one shape for all
       images: their sum if ``adds_surveys``, else all of them, stacked in the order of the images. They are held in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from ripu.acquisition.nested import surveying, with_parts
 from ripu.config.spec import RunSpec, instantiate
 from ripu.config.validate import locate
-from ripu.io.console import argument
+from ripu.io.console import argument, command_line, override
 from ripu.io.errors import ConfigError
 from ripu.loading.order import seed_of
 from ripu.models.checkpoints import CheckpointError, is_weights_file, load_weights, model_of
@@ -23,20 +24,23 @@ from ripu.training.optimizers import Optimization
 _INITIAL_WEIGHTS = 7  # key, beside the seed, of the stream of random numbers that initial weights are drawn from
 
 
-def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
+def make_network(spec: RunSpec, *, is_fresh: bool = True, previous: Path | None = None) -> Any:
     """Make the network of a run (:class:`ripu.models.interface.SegmentationNetwork`) with its initial weights.
 
     Random weights depend on ``seed`` only. ``model.checkpoint`` or the network of ``start.run`` is loaded strictly, and
     then ``model.weights`` is not fetched. Without ``is_fresh``, neither is read: other weights replace these.
+    ``previous`` is the checkpoint of ``method.previous``, for the network that a method learns from.
 
     Raises:
-        ConfigError: ``model.checkpoint`` cannot be read, or does not fit; lists the differences.
+        ConfigError: The checkpoint cannot be read, or does not fit; lists the differences.
         ValueError: The network's own refusal.
     """
     node = {key: value for key, value in spec.model.items() if key != "checkpoint"} | _input_bands(spec)
-    checkpoint: Any = None
+    checkpoint: Any = previous
     key = "model.checkpoint" if spec.model_checkpoint is not None else "start.run"
-    if is_fresh:
+    if previous is not None:
+        key = "method.previous"
+    elif is_fresh:
         checkpoint = spec.model_checkpoint if spec.model_checkpoint is not None else spec.start.weights
     if (checkpoint is not None or not is_fresh) and takes(node["_target_"], "pretrained"):
         node["pretrained"] = False
@@ -52,7 +56,7 @@ def make_network(spec: RunSpec, *, is_fresh: bool = True) -> Any:
             raise ConfigError(f"{key}: {error}") from error
         if layout == "torchvision":
             raise ConfigError(
-                f"model.checkpoint={checkpoint} is a torchvision ResNet file, which contains no head; start the "
+                f"{key}={checkpoint} is a torchvision ResNet file, which contains no head; start the "
                 f"backbone from it with {argument('model.weights', checkpoint)}"
             )
     return network
@@ -111,6 +115,7 @@ def check_start(spec: RunSpec) -> None:
     _check_objective(spec)
     check_scores(spec)
     check_files(spec.start)
+    _previous_network(spec, make_objective(spec))
     if spec.model_checkpoint is not None or spec.start.run is not None:
         make_network(spec)
     elif takes(str(spec.model["_target_"]), "pretrained"):
@@ -192,15 +197,15 @@ def check_scores(spec: RunSpec) -> None:
 
 def make_module(spec: RunSpec, *, is_fresh: bool = True) -> RipuModule:
     """Make the network with its losses and optimiser; see :func:`make_network`."""
-    network = make_network(spec, is_fresh=is_fresh)
+    network, objective = make_network(spec, is_fresh=is_fresh), make_objective(spec)
     if is_fresh:
         _check_single_images(spec, network)
-    return RipuModule(
+    module = RipuModule(
         network,
         spec.taxonomy,
         spec.plan,
         seed=spec.seed,
-        objective=make_objective(spec),
+        objective=objective,
         optimization=make_optimization(spec),
         average_decay=spec.average_decay,
         norm_statistics=spec.protocol.norm_statistics,  # type: ignore[arg-type]
@@ -210,6 +215,40 @@ def make_module(spec: RunSpec, *, is_fresh: bool = True) -> RipuModule:
         compile_network=spec.trainer.compile,
         config=spec.config,
     )
+    trained = _previous_network(spec, objective) if is_fresh else None
+    if trained is not None:
+        module.kept.begin(trained)  # type: ignore[union-attr,operator]
+    return module
+
+
+_OF_THIS_STAGE = ("method", "paths.output_dir=", "resume=", "dry_run=", "pretrain_steps=", "renewal_steps=")
+"""Beginnings of the words of a command line that the previous stage does not share."""
+
+
+def _previous_network(spec: RunSpec, objective: Objective) -> Any:
+    """Return the network that an objective learns from, with its weights; None if it learns from none.
+
+    Raises:
+        ConfigError: There is no such network, or it does not fit; says how to make it.
+    """
+    if not hasattr(objective, "previous"):
+        return None
+    given: str | None = objective.previous
+    path = Path("RUN" if given is None else given)
+    file = path if path.suffix == ".ckpt" else path / "checkpoints" / "final.ckpt"
+    if given is None or not file.is_file():
+        run = file.parent.parent if file.parent.name == "checkpoints" else path.with_suffix("")
+        method = objective.previous_method  # type: ignore[attr-defined]
+        words = [word for word in spec.words if not word.startswith(_OF_THIS_STAGE)]
+        words += [f"method={method}", override("paths.output_dir", run)]
+        cause = "names no run" if given is None else f"has no network: {file} does not exist"
+        finish = "" if given is None or not run.is_dir() else ", or finish that run (resume=true)"
+        raise ConfigError(
+            f"method.previous={'null' if given is None else given} {cause}; method={spec.method.name} learns from the "
+            f"network of the previous stage: make it with {command_line('train', words)}"
+            f"{', then give method.previous=RUN' if given is None else finish}"
+        )
+    return make_network(spec, previous=file)
 
 
 def make_objective(spec: RunSpec) -> Objective:
