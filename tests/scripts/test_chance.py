@@ -57,7 +57,15 @@ def test_the_page_has_what_is_finished(tmp_path: Path) -> None:
         for seed in runs.seeds:
             for row, more in zip(SCORES, (0.0, 1.0, gain, 0.5), strict=True):
                 record.add(row, seed, runs.overrides, result(30.0 + seed + more, before=10.0 + pretrain / 100))
-    page = chance.report({SETS["streets"][0]: study}, "python scripts/chance.py")
+    screened = Study(tmp_path, chance.SCREEN, [0, 1, 2], ["evaluation.pictures=0"], record)
+    runs = screened.runs(Condition(), [0, 1, 2])
+    for seed in runs.seeds:
+        for row, more in zip(chance.SCREENED, (0.0, 1.0, 4.0), strict=False):
+            record.add(row, seed, runs.overrides, result(20.0 + seed + more, before=10.0))
+    page = chance.report({SETS["streets"][0]: study}, screened, "python scripts/chance.py")
+    assert "| random | 21.0 ± 1.0 |  |" in page
+    assert "| pixelpick | 25.0 ± 1.0 | holds (4.0 ± 0.0, n = 3) |" in page
+    assert "density |" not in page
     assert "24 of 84 runs" in page
     line = next(line for line in page.splitlines() if line.startswith("| 1000 | 20.0 ± 0.0 |"))
     assert "| 31.0 ± 1.0 | 32.0 ± 1.0 | 34.0 ± 1.0 | 31.5 ± 1.0 |" in line
