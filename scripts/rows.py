@@ -31,6 +31,7 @@ ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ProDA stage 3": ("method=proda_distil",),
         "URMA": ("method=urma",),
         "LD": ("method=ld",),
+        "SFDA": ("method=sfda",),
         "WeakDA points": ("method=weakda",),
         "LabOR points": ("method=labor",),
         "LabOR mask": ("method=labor", "mode=ra", "mode.radius=0"),
@@ -39,7 +40,7 @@ ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
-FROM_SOURCE_ONLY = frozenset({"source free", "URMA", "LD"})
+FROM_SOURCE_ONLY = frozenset({"source free", "URMA", "LD", "SFDA"})
 """Rows that start from the network of ``source only`` with the same seed."""
 
 FROM_STAGE: Mapping[str, str] = MappingProxyType({"ProDA stage 2": "ProDA", "ProDA stage 3": "ProDA stage 2"})

@@ -24,6 +24,7 @@ FIXED: dict[str, Any] = {
     "regularizer": 0.1,
     "min_cells": 5,
     "first_phase": 0,
+    "hidden_share": 0.0,
 }
 """Parameters with which nothing in the terms is drawn, and every term counts."""
 

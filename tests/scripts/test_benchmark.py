@@ -103,6 +103,6 @@ def test_without_runs_there_is_no_picture(tmp_path: Path) -> None:
     page = benchmark.report(data, [], "python scripts/benchmark.py", None)
     assert "No pair has run yet." in page
     said = " ".join(page.splitlines()[-4:])
-    assert "URMA, LD, source free with that of `source only`" in said
+    assert "URMA, LD, SFDA, source free with that of `source only`" in said
     assert "ProDA stage 3 with that of `ProDA stage 2`" in said
     assert all(f"| {row} | `{' '.join(ROWS[row])}` |" in page for row in (system.row for system in SYSTEMS))

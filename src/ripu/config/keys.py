@@ -241,6 +241,8 @@ TABLE: Mapping[str, Key] = {
     "method.adversarial_weight": Key(NOT_NEGATIVE),
     "method.presence_weight": Key(NOT_NEGATIVE),
     "method.sharpness": Key(POSITIVE),
+    "method.prior_share": Key(rules.SHARE),
+    "method.hidden_share": Key(rules.SHARE),
     "method.discrepancy_weight": Key(NOT_NEGATIVE),
     "method.kept_lr_factor": Key(POSITIVE),
     "method.anchor_weight": Key(NOT_NEGATIVE),

@@ -12,6 +12,7 @@ from ripu.methods.proda import Proda
 from ripu.methods.proda_distil import ProdaDistil
 from ripu.methods.seg_uncertainty import SegUncertainty
 from ripu.methods.self_training import SelfTraining
+from ripu.methods.source_free_prior import PriorEnforcing
 from ripu.methods.uncertainty_reduction import UncertaintyReduction
 from ripu.methods.weak_labels import WeakLabels
 
@@ -21,6 +22,7 @@ __all__ = [
     "Labor",
     "Mada",
     "PositiveNegative",
+    "PriorEnforcing",
     "Proda",
     "ProdaDistil",
     "SegUncertainty",

@@ -54,6 +54,7 @@ SYSTEMS: Mapping[str, Published] = {
     "ProDA stage 3": Published(SELF_TRAINING, "ProDA"),
     "URMA": Published(SOURCE_FREE, "URMA", "–"),
     "LD": Published(SOURCE_FREE, "LD", "–"),
+    "SFDA": Published(SOURCE_FREE, "SFDA", "–"),
     "source free": Published(SOURCE_FREE, "Ours (RA)", "2.2 %, source free"),
     "target only": Published(ACTIVE),
     "WeakDA points": Published(ACTIVE, "WeakDA (point)"),
