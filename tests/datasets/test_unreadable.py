@@ -141,7 +141,7 @@ def test_a_skipping_run_resumes_exactly(own_data: Path, tmp_path: Path) -> None:
     ],
 )
 def test_by_default_the_run_stops_at_the_file_and_can_be_resumed(
-    name: str, workers: int, own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, workers: int, plain_run: Path, own_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, run = camvid(own_data)[name], tmp_path / "run"
     content = path.read_bytes()
@@ -157,9 +157,8 @@ def test_by_default_the_run_stops_at_the_file_and_can_be_resumed(
     path.write_bytes(content)
     results = train_here(own_data, run, "resume=true", f"data.num_workers={workers}")
     assert results["unreadable"] == []
-    train_here(own_data, tmp_path / "whole")
-    assert same_weights(tmp_path / "whole", run)
-    assert label_bytes(tmp_path / "whole") == label_bytes(run)
+    assert same_weights(plain_run, run)
+    assert label_bytes(plain_run) == label_bytes(run)
 
 
 @pytest.mark.slow
@@ -200,16 +199,15 @@ def test_skipping_everything_is_an_error(own_data: Path, tmp_path: Path) -> None
         train_here(own_data, tmp_path / "source", SKIP)
 
 
-def test_evaluate_skips_and_counts(data_root: Path, own_data: Path, tmp_path: Path) -> None:
+def test_evaluate_skips_and_counts(plain_run: Path, own_data: Path, tmp_path: Path) -> None:
     from ripu.evaluate import evaluate
 
-    train_here(data_root, tmp_path / "run")
     damaged = camvid(own_data)["val label"]
     cut(damaged)
 
     def measure(*words: str) -> dict[str, Any]:
         more = (f"paths.data_root={own_data}", f"paths.output_dir={tmp_path}/out", "accelerator=cpu", "num_workers=2")
-        return evaluate(compose(f"checkpoint={tmp_path}/run", *more, *words, config_name="evaluate"))
+        return evaluate(compose(f"checkpoint={plain_run}", *more, *words, config_name="evaluate"))
 
     with pytest.raises(SceneError) as caught:
         measure()

@@ -38,11 +38,9 @@ from tiny import TinyNetwork
 
 
 @pytest.fixture(scope="module")
-def whole(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(plain_run: Path) -> Path:
     """A run that nothing happened to."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    train_here(data_root, run)
-    return run
+    return plain_run
 
 
 def goes_on_as(whole: Path, data_root: Path, run: Path, *words: str) -> None:

@@ -213,14 +213,13 @@ def test_the_key_chooses_how_source_images_are_drawn(data_root: Path, tmp_path: 
     assert type(uniform.source_stream).__name__ == "ShuffledStream"
 
 
-def test_a_run_with_class_balanced_draws_differs_and_repeats(own_data: Path, tmp_path: Path) -> None:
+def test_a_run_with_class_balanced_draws_differs_and_repeats(plain_run: Path, own_data: Path, tmp_path: Path) -> None:
     balanced = "protocol.source_sampling=class_balanced"
-    running.train_here(own_data, tmp_path / "uniform")
     running.train_here(own_data, tmp_path / "first", balanced)
     assert list((own_data / ".ripu").glob("classes-*.npy"))
     running.train_here(own_data, tmp_path / "second", balanced, "data.num_workers=1")
     assert running.same_weights(tmp_path / "first", tmp_path / "second")
-    assert not running.same_weights(tmp_path / "first", tmp_path / "uniform")
+    assert not running.same_weights(tmp_path / "first", plain_run)
 
 
 def test_unknown_sampling_is_refused(data_root: Path, tmp_path: Path) -> None:

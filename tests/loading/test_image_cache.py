@@ -184,11 +184,10 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         ImageCache(tmp_path / "file" / "cache")
 
 
-def test_training_is_the_same_with_and_without(data_root: Path, tmp_path: Path) -> None:
-    running.train_here(data_root, tmp_path / "plain")
+def test_training_is_the_same_with_and_without(plain_run: Path, data_root: Path, tmp_path: Path) -> None:
     running.train_here(data_root, tmp_path / "filling", f"data.cache={tmp_path / 'cache'}", "data.num_workers=2")
     running.train_here(data_root, tmp_path / "reading", f"data.cache={tmp_path / 'cache'}")
     assert entries(tmp_path / "cache")
-    assert running.same_weights(tmp_path / "plain", tmp_path / "filling")
-    assert running.same_weights(tmp_path / "plain", tmp_path / "reading")
-    assert running.label_bytes(tmp_path / "plain") == running.label_bytes(tmp_path / "reading")
+    assert running.same_weights(plain_run, tmp_path / "filling")
+    assert running.same_weights(plain_run, tmp_path / "reading")
+    assert running.label_bytes(plain_run) == running.label_bytes(tmp_path / "reading")

@@ -101,11 +101,12 @@ def test_every_kind_of_step_is_timed(words: tuple[str, ...], kinds: list[str], d
     assert not (tmp_path / "run").exists()
 
 
-def test_labels_to_begin_with_are_forecast(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train_here(data_root, tmp_path / "first")
-    before = LabelStore.open(tmp_path / "first" / "labels").stats().total
+def test_labels_to_begin_with_are_forecast(
+    plain_run: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = LabelStore.open(plain_run / "labels").stats().total
     for name, rounds in (("more", "selection_steps=[3]"), ("none", "selection_steps=[]")):
-        words = ("setting=active", f"start.run={tmp_path / 'first'}", rounds)
+        words = ("setting=active", f"start.run={plain_run}", rounds)
         forecast = forecast_here(data_root, tmp_path / name, *words)
         assert "asked before: " in capsys.readouterr().out
         assert [one["kind"] for one in forecast["phases"]] == ["after"] * (2 if name == "more" else 1)
