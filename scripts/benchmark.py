@@ -55,6 +55,7 @@ SYSTEMS = (
     System("MRKLD", "none", 47.1, 43.8, VARIANT),
     System("Seg-Uncertainty", "none", 50.3, 47.9, VARIANT),
     System("TPLD", "none", 51.2, 47.3, VARIANT),
+    System("DPL-Dual", "none", 53.3, 47.0, VARIANT),
     System("ProDA", "none", note="variant of its first stage"),
     System("ProDA stage 2", "none", note=VARIANT),
     System("ProDA stage 3", "none", 57.5, 55.5, VARIANT),
@@ -79,7 +80,7 @@ SYSTEMS = (
 )
 
 GROUPS = {
-    "without target labels": ("source only", "CBST", "MRKLD", "Seg-Uncertainty", "TPLD", "ProDA stage 3"),
+    "without target labels": ("source only", "CBST", "MRKLD", "Seg-Uncertainty", "TPLD", "DPL-Dual", "ProDA stage 3"),
     "without source images": ("URMA", "LD", "SFDA", "source free"),
     "40 pixels and 2.2 %": ("WeakDA points", "LabOR points", "PA RIPU", "LabOR mask", OURS),
     "5 %": ("AADA", "MADA", "RA RIPU at 5 %"),

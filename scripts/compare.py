@@ -29,7 +29,7 @@ from typing import Any
 
 from ripu.io.errors import RipuError, print_error
 from ripu.report.benchmark import read_runs
-from rows import ROWS, begins_with
+from rows import FROM_TRANSLATED, ROWS, begins_with
 
 DEFAULT = ("source only", "PA random", "PA RIPU", "RA random", "RA RIPU", "all labels")
 PAIRS = (
@@ -135,6 +135,7 @@ class Runs:
         self.out, self.rows, self.seeds, self.overrides, self.record = out, rows, seeds, overrides, record
         self._locks = {(row, seed): threading.Lock() for row in {*ROWS, *rows} for seed in seeds}
         self._ends: dict[tuple[str, int], str | None] = {}
+        self._translation = threading.Lock()
         self._is_stopped = threading.Event()
         self._under_way: set[subprocess.Popen[bytes]] = set()
 
@@ -145,7 +146,14 @@ class Runs:
         if (found := begins_with(row)) is not None:
             first, key = found
             words.append(f"{key}={folder_of(self.out, first, seed)}/checkpoints/final.ckpt")
+        if row in FROM_TRANSLATED:
+            words.append(f"method.translated={self.translated}")
         return words
+
+    @property
+    def translated(self) -> Path:
+        """The folder of images in the style of the other domain, for rows that read them."""
+        return self.out / "translated"
 
     def one(self, row: str, seed: int, threads: int) -> str | None:
         """Carry out one run unless it is finished or recorded, after the run that it starts from.
@@ -183,6 +191,8 @@ class Runs:
         if not (folder / "results.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             made_with(folder).write_text(json.dumps(self._made_with(row)) + "\n")
+            if row in FROM_TRANSLATED and (failure := self._translate(threads)) is not None:
+                return failure
             status = self._run(folder / "log.txt", self.words(row, seed), threads)
             if self._is_stopped.is_set():
                 return None
@@ -204,12 +214,22 @@ class Runs:
             not file.exists() or json.loads(file.read_text()) != self._made_with(row)
         )
 
-    def _run(self, log: Path, words: list[str], threads: int) -> int:
+    def _translate(self, threads: int) -> str | None:
+        """Make the translated images unless they are there; return the failure, if any."""
+        with self._translation:
+            if self.translated.exists():
+                return None
+            words = [word for word in self.overrides if word.startswith(("dataset", "paths.data_root="))]
+            log = self.out / "translated.log"
+            status = self._run(log, [*words, f"output={self.translated}"], threads, "ripu.translate")
+            return None if status == 0 else f"translated images: see {log}"
+
+    def _run(self, log: Path, words: list[str], threads: int, module: str = "ripu.train") -> int:
         with log.open("a") as file:
             if self._is_stopped.is_set():
                 return 0
             process = subprocess.Popen(
-                [sys.executable, "-m", "ripu.train", *words],
+                [sys.executable, "-m", module, *words],
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": str(threads)},

@@ -26,6 +26,7 @@ ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "MRKLD": ("method=mrkld",),
         "Seg-Uncertainty": ("method=seg_uncertainty",),
         "TPLD": ("method=tpld",),
+        "DPL-Dual": ("method=dpl",),
         "ProDA": ("method=proda",),
         "ProDA stage 2": ("method=proda_distil",),
         "ProDA stage 3": ("method=proda_distil",),
@@ -45,6 +46,9 @@ FROM_SOURCE_ONLY = frozenset({"source free", "URMA", "LD", "SFDA"})
 
 FROM_STAGE: Mapping[str, str] = MappingProxyType({"ProDA stage 2": "ProDA", "ProDA stage 3": "ProDA stage 2"})
 """Rows that learn from the network of another one with the same seed."""
+
+FROM_TRANSLATED = frozenset({"DPL-Dual"})
+"""Rows that read images in the style of the other domain, which are made once for a data set."""
 
 
 def begins_with(row: str) -> tuple[str, str] | None:

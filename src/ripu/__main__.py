@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "label a folder of images, with uncertainty maps",
     "export": "write the network of a run for other programs",
     "replay": "repeat the rounds of a run under other scores",
+    "translate": "write images in the colours of the other domain",
     "doctor": "check that a data set is fit for training",
     "annotate": "answer the questions of a run on a page",
     "labels": "verify, count, compare, export or undo labels",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,20 @@ class RipuDataModule(pl.LightningDataModule):
     def pool_loader(self, indices: Sequence[int]) -> DataLoader[Any]:
         """Return a loader of target scenes for selection: no augmentation, no labels, in the given order."""
         return self._eval_loader(PoolScenes(self.target, self.target_size, indices, self.cache))
+
+    def views_loader(self, indices: Sequence[int]) -> DataLoader[Any]:
+        """Return the loader of :meth:`pool_loader`; each scene that has one is followed by its translation.
+
+        The ``index`` of a translation is that of its scene plus the number of target scenes.
+        """
+        others = self.target.translations
+        if others is None:
+            return self.pool_loader(indices)
+        count = len(self.target)
+        renamed = (replace(one, image_id=f"{one.image_id}, translated") for one in others.scenes)
+        views = (*self.target.scenes, *renamed)
+        both = [view for index in indices for view in (index, index + count)]
+        return self._eval_loader(PoolScenes(replace(self.target, scenes=views), self.target_size, both, self.cache))
 
     def source_pool_loader(self, indices: Sequence[int]) -> DataLoader[Any]:
         """Return a loader of source scenes with their labels for scores that know the source, in the given order."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from method_runs import METHODS, OTHERS, network_of, pseudo_bytes, words
+from method_runs import METHODS, OTHERS, files_of, pseudo_bytes, words
 from ripu.config.checks import checked_spec
 from ripu.config.command_line import check_command_line
 from ripu.config.spec import instantiate
@@ -32,7 +32,7 @@ def checked(*overrides: str) -> Any:
 
 def run_here(data_root: Path, run: Path, name: str, *more: str) -> dict[str, Any]:
     """Train with the setting that the method brings along."""
-    start = network_of(run.parent, name)
+    start = files_of(run.parent, name, data_root)
     return train(checked_spec(compose(*tiny(data_root, run, *words(name), *start, *more))))
 
 
@@ -181,6 +181,10 @@ def test_what_it_cannot_use_is_refused_with_the_remedy(overrides: list[str], mes
         (["method=proda_distil", "method.previous=gone"], r"gone has no network: gone/checkpoints/final\.ckpt does not "
          r"exist; .*make it with python -m ripu\.train method=proda paths\.output_dir=gone$"),
         (["method=proda_distil", "method.previous=one/checkpoints/final.ckpt"], r"paths\.output_dir=one$"),
+        (["method=dpl"], r"method\.translated=null names no folder; method=dpl reads images in the style of the other "
+         r"domain: make them with python -m ripu\.translate output=FOLDER, then give method\.translated=FOLDER$"),
+        (["method=dpl", "method.translated=gone"], r"gone has neither gone/source nor gone/target; .*make them with "
+         r"python -m ripu\.translate output=gone, or with a program of your own$"),
         (["acquisition=inconsistency"], r"reads the head that a method trains \(Inconsistency\).*such as method=labor"),
         *((["trainer.compile=true", f"method={name}", "ema.decay=0.9", "model.checkpoint=null"],
            rf"trainer\.compile=true has no effect on the terms of method={name}, which read features.*leave it out")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from method_runs import OTHERS, network_of, pseudo_bytes, words
+from method_runs import OTHERS, files_of, pseudo_bytes, words
 from rank_job import run_group
 from running import label_bytes, same_weights, tiny
 
@@ -18,7 +18,7 @@ def two_ranks(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("two_ranks")
 
     def job(name: str, run: str, *more: str, fails_at: int | None = None) -> dict[str, Any]:
-        given = (*words(name), *network_of(folder, name), "trainer.devices=2", "trainer.strategy=ddp", *more)
+        given = (*words(name), *files_of(folder, name, data_root), "trainer.devices=2", "trainer.strategy=ddp", *more)
         line = tiny(data_root, folder / f"{name}-{run}", *given)
         return {"words": line, "fails_at": fails_at, "killed": fails_at is not None and name == OTHERS[-1]}
 

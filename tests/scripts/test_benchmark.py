@@ -13,7 +13,7 @@ from compare import Record, Runs
 from ripu.config.checks import checked_spec
 from ripu.config.validate import config_dir
 from ripu.report.benchmark import make_rows, paper_figures, read_runs
-from rows import FROM_SOURCE_ONLY, FROM_STAGE, ROWS
+from rows import FROM_SOURCE_ONLY, FROM_STAGE, FROM_TRANSLATED, ROWS
 from running import compose
 
 
@@ -40,7 +40,8 @@ def test_every_run_is_a_valid_one(system: benchmark.System, tmp_path: Path) -> N
         words = Runs(tmp_path / name, [system.row], [0], overrides).words(system.row, 0)
         made = checked_spec(compose(*words))
         assert (made.model_checkpoint is not None) == (system.row in FROM_SOURCE_ONLY)
-        assert ((made.method.node or {}).get("previous") is not None) == (system.row in FROM_STAGE)
+        for key, rows in (("previous", FROM_STAGE), ("translated", FROM_TRANSLATED)):
+            assert ((made.method.node or {}).get(key) is not None) == (system.row in rows)
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.row)

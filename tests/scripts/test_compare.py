@@ -87,6 +87,26 @@ def test_stages_follow_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ]
 
 
+def test_translated_images_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, list[str]]] = []
+
+    def run(self: Runs, log: Path, words: list[str], threads: int, module: str = "ripu.train") -> int:
+        done.append((module, words))
+        if module == "ripu.translate":
+            self.translated.mkdir()
+        else:
+            (log.parent / "results.json").write_text(json.dumps(RESULT))
+        return 0
+
+    monkeypatch.setattr(Runs, "_run", run)
+    runs = Runs(tmp_path, ["DPL-Dual"], [0, 1], ["dataset=streets", "dataset.generator_seed=1", "trainer.max_steps=9"])
+    assert runs.make(jobs=2, threads=1) == []
+    assert [module for module, _ in done] == ["ripu.translate", "ripu.train", "ripu.train"]
+    folder = tmp_path / "translated"
+    assert done[0][1] == ["dataset=streets", "dataset.generator_seed=1", f"output={folder}"]
+    assert all(f"method.translated={folder}" in words for _, words in done[1:])
+
+
 def test_without_its_network_a_row_fails_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 

@@ -76,7 +76,7 @@ def renewal_of(objective: Any, run: Path, broken: frozenset[int] = frozenset()) 
         return Source(loader, images, lambda image: (rounds.network()(image), None), torch.device("cpu"))
 
     run.mkdir(exist_ok=True)
-    return _Renewal(objective, None, 2, part, Together(Ranks(), "renewal 2 at step 9"), run)
+    return _Renewal(objective, None, 2, part, Together(Ranks(), "renewal 2 at step 9"), run, rounds.NUM_IMAGES)
 
 
 def means(*indices: int) -> list[float]:

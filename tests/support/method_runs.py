@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ripu.config.validate import config_dir
+from ripu.translate import translate
 from running import compose, spec_of, untrained_checkpoint
 
 METHODS = sorted(path.stem for path in (Path(config_dir()) / "method").glob("*.yaml"))
@@ -31,14 +32,21 @@ def words(name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def network_of(folder: Path, name: str) -> tuple[str, ...]:
-    """The network that a method begins with or learns from, if there is one."""
+def files_of(folder: Path, name: str, data_root: Path) -> tuple[str, ...]:
+    """The network that a method begins with or learns from, and the translated images that it reads, if any."""
     spec = spec_of(compose(f"method={name}"))
     keys = ["model.checkpoint"] if spec.setting.needs_network else []
     keys += ["method.previous"] if "previous" in (spec.method.node or {}) else []
     if keys and not (folder / "final.ckpt").exists():
         untrained_checkpoint(folder)
-    return tuple(f"{key}={folder / 'final.ckpt'}" for key in keys)
+    found = [f"{key}={folder / 'final.ckpt'}" for key in keys]
+    if "translated" in (spec.method.node or {}):
+        translated = folder / "translated"
+        if not translated.exists():
+            words = ("dataset=camvid", f"paths.data_root={data_root}", f"output={translated}")
+            translate(compose(*words, config_name="translate"))
+        found.append(f"method.translated={translated}")
+    return tuple(found)
 
 
 def pseudo_bytes(run: Path) -> dict[str, bytes]:

@@ -28,12 +28,14 @@ from ripu.datasets.taxonomy import VOID, Taxonomy
 class Scene:
     """One image file with its label file, if it has one.
 
-    ``image_id`` is unique and stable within the data set, e.g. ``aachen/aachen_000000_000019``.
+    ``image_id`` is unique and stable within the data set, e.g. ``aachen/aachen_000000_000019``. ``translated`` is the
+    image in the style of the other domain, for methods that read it.
     """
 
     image_id: str
     image: Path
     label: Path | None
+    translated: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,15 @@ class SceneDataset:
     def without_labels(self) -> SceneDataset:
         """Return the same scenes with their labels out of reach, as training on an unlabelled domain gets them."""
         return replace(self, scenes=tuple(replace(scene, label=None) for scene in self.scenes))
+
+    @cached_property
+    def translations(self) -> SceneDataset | None:
+        """The same scenes with their images in the style of the other domain, unlabelled; None if they have none."""
+        found = [scene.translated for scene in self.scenes]
+        if None in found:
+            return None
+        others = (replace(one, image=path, label=None) for one, path in zip(self.scenes, found, strict=True) if path)
+        return replace(self, name=f"{self.name}, translated", scenes=tuple(others))
 
     def require_image(self, index: int) -> NDArray[np.uint8]:
         """Read the image of a scene, (H, W, B) uint8; see :class:`ripu.datasets.image_files.ImageReader`.

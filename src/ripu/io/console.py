@@ -21,7 +21,16 @@ PLAIN_SECONDS = 15.0
 _T = TypeVar("_T")
 _PLAIN = re.compile(r"/?[A-Za-z_][\w.-]*(/[\w.+-]+)*", re.ASCII)
 _FOLDER_KEYS = (
-    *("paths.", "start.", "hydra.", "data.cache", "model.checkpoint", "model.weights", "method.previous"),
+    *(
+        "paths.",
+        "start.",
+        "hydra.",
+        "data.cache",
+        "model.checkpoint",
+        "model.weights",
+        "method.previous",
+        "method.translated",
+    ),
     *("--config-dir", "--config-path"),
     *("dataset.root", "dataset.source", "dataset.target", "dataset.val", "dataset.static_mask"),
 )

@@ -64,7 +64,7 @@ class TrainScenes(Dataset[Sample]):
         """Describe the data set.
 
         Args:
-            scenes: Source of the images.
+            scenes: Source of the images; with ``scenes.translations``, half are taken from there.
             size: (height, width) that images and labels are resized to, or, under ``scenes.fit`` pad, into.
             read_label: Reads the label of a scene; None if there are no labels at all.
             transforms: Albumentations transforms, applied in order to image and label together.
@@ -94,7 +94,7 @@ class TrainScenes(Dataset[Sample]):
         faults: list[Fault] = []
         while True:
             try:
-                image, label = self._read(index)
+                image, label = self._read(position, index)
                 break
             except SkippedFileError as skipped:
                 faults.append(skipped.fault)
@@ -123,8 +123,10 @@ class TrainScenes(Dataset[Sample]):
             sample["fault"] = faults
         return sample
 
-    def _read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        image = _sized_image(self.scenes, index, self.size, self.cache)
+    def _read(self, position: int, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        others = self.scenes.translations
+        scenes = others if others is not None and seed_of(*self.key, position, 0) % 2 else self.scenes
+        image = _sized_image(scenes, index, self.size, self.cache)
         if self.read_label is None:
             return image, np.full(image.shape[:2], VOID, dtype=np.uint8)
         if self.cache is not None and self.read_label == self.scenes.require_label:

@@ -5,6 +5,7 @@ A method is an objective (:class:`ripu.objectives.Objective`) with a ``conf/meth
 
 from ripu.methods.aada import Aada
 from ripu.methods.densification import Densification
+from ripu.methods.dual_path import DualPath
 from ripu.methods.label_denoising import PositiveNegative
 from ripu.methods.labor import Labor
 from ripu.methods.mada import Mada
@@ -19,6 +20,7 @@ from ripu.methods.weak_labels import WeakLabels
 __all__ = [
     "Aada",
     "Densification",
+    "DualPath",
     "Labor",
     "Mada",
     "PositiveNegative",

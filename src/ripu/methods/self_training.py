@@ -68,13 +68,7 @@ class SelfTraining(Supervised):
 
     def survey(self, logits: Tensor, features: Features | None = None) -> NDArray[np.int64]:
         """Return the pixels of an image by predicted class and confidence, (C, K) int64."""
-        probs = logits.float().softmax(dim=1)
-        label = probs.argmax(dim=1)
-        rest = probs.scatter_(1, label[:, None], 0.0).sum(dim=1)  # 1 - P, which a difference would round
-        level = (rest.log().neg_().clamp_(max=MOST_NATS) * (NUM_LEVELS / MOST_NATS)).long().clamp_(max=NUM_LEVELS - 1)
-        counts = torch.bincount((label * NUM_LEVELS + level).flatten(), minlength=logits.shape[1] * NUM_LEVELS)
-        found: NDArray[np.int64] = counts.view(logits.shape[1], NUM_LEVELS).cpu().numpy()
-        return found
+        return confidences(logits)
 
     def learn(self, found: NDArray[np.int64], kept: Any, number: int) -> Sure:
         """Return the share of this renewal, and the threshold of each class from the counts of all images."""
@@ -88,6 +82,17 @@ class SelfTraining(Supervised):
     def facts(self, learnt: Sure) -> dict[str, Any]:
         """Return the share, and the thresholds by train id."""
         return {"share": learnt.share, "thresholds": learnt.threshold_C.tolist()}
+
+
+def confidences(logits: Tensor) -> NDArray[np.int64]:
+    """Return the pixels of images by predicted class and step of ``-log(1 - P)``, (C, K) int64."""
+    probs = logits.float().softmax(dim=1)
+    label = probs.argmax(dim=1)
+    rest = probs.scatter_(1, label[:, None], 0.0).sum(dim=1)  # 1 - P, which a difference would round
+    level = (rest.log().neg_().clamp_(max=MOST_NATS) * (NUM_LEVELS / MOST_NATS)).long().clamp_(max=NUM_LEVELS - 1)
+    counts = torch.bincount((label * NUM_LEVELS + level).flatten(), minlength=logits.shape[1] * NUM_LEVELS)
+    found: NDArray[np.int64] = counts.view(logits.shape[1], NUM_LEVELS).cpu().numpy()
+    return found
 
 
 def thresholds(count_CK: NDArray[np.int64], share: float) -> NDArray[np.float64]:

@@ -61,6 +61,9 @@ class Objective(Protocol):
     - ``previous``: the run, or the checkpoint, of a network to learn from. A new run refuses to begin without it, and
       gives that network to ``kept.begin(network)``; a resumed run has it in its own checkpoint. ``previous_method`` is
       the method whose run it may be.
+    - ``translated``: a folder of images in the style of the other domain (:mod:`ripu.datasets.translated`). A new run
+      refuses to begin without it. Training reads its images in the place of originals in half of the samples, and
+      renewals average the probabilities of both.
     - ``survey(logits, features)`` and ``learn(found, kept, number)``: a renewal looks at every target image, logits
       (1, C, h, w) of the network in evaluation mode, and then learns from what it found, an array of one shape for all
       images: their sum if ``adds_surveys``, else all of them, stacked in the order of the images. They are held in

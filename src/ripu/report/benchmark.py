@@ -49,6 +49,7 @@ SYSTEMS: Mapping[str, Published] = {
     "MRKLD": Published(SELF_TRAINING, "MRKLD"),
     "Seg-Uncertainty": Published(SELF_TRAINING, "Seg-Uncertainty"),
     "TPLD": Published(SELF_TRAINING, "TPLD"),
+    "DPL-Dual": Published(SELF_TRAINING, "DPL-Dual"),
     "ProDA": Published(SELF_TRAINING),
     "ProDA stage 2": Published(SELF_TRAINING),
     "ProDA stage 3": Published(SELF_TRAINING, "ProDA"),

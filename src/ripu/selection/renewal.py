@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,9 +77,9 @@ class Renewals(pl.Callback):
 
         def part(most: int | None) -> Source:
             images = share_of_rank(evenly_spread(len(image_ids), most), data.pool_loader, ranks)
-            return Source(data.pool_loader, images, forward, pl_module.device)
+            return Source(data.views_loader, images, forward, pl_module.device)
 
-        renewal = _Renewal(pl_module.objective, pl_module.kept, number, part, together, self.run)
+        renewal = _Renewal(pl_module.objective, pl_module.kept, number, part, together, self.run, len(image_ids))
         with evaluating(pl_module):
             learnt = renewal.learn()
             if hasattr(pl_module.objective, "pseudo_label"):
@@ -90,6 +91,23 @@ class Renewals(pl.Callback):
         if pl_module.device.type == "cuda":
             torch.cuda.empty_cache()
         self.seconds += time.monotonic() - began
+
+
+def averaged(views: Sequence[Output]) -> Output:
+    """Return the output whose probabilities are the means of those of the views of an image; one view as it is.
+
+    Raises:
+        SceneError: The views have different sizes.
+    """
+    if len(views) == 1:
+        return views[0]
+    sizes = [tuple(view.logits.shape[-2:]) for view in views]
+    if len({*sizes}) > 1:
+        raise SceneError(
+            f"an image and its translation reach the network in different sizes, {sizes}; give translations of the "
+            "same proportions, or data.fit=stretch"
+        )
+    return Output(torch.stack([view.logits.float().softmax(dim=1) for view in views]).mean(dim=0).log())
 
 
 def _forward(trainer: pl.Trainer, module: RipuModule) -> Network:
@@ -122,12 +140,22 @@ class _Renewal:
     part: Callable[[int | None], Source]  # this rank's share of at most so many images
     together: Together
     run: Path
+    num_images: int  # all target images; greater numbers are their translations
 
     def __post_init__(self) -> None:
         self.faults: list[Fault] = []
 
     def _batches(self, most: int | None = None) -> Iterator[tuple[int, Output]]:
-        """Yield the images that can be read, by their positions, with the outputs of the network."""
+        """Yield the images that can be read, by their positions, with the outputs of the network.
+
+        That of an image with a translation is the average of both (:func:`averaged`).
+        """
+        for index, views in groupby(self._views(most), lambda view: view[0] % self.num_images):
+            found = dict(views)
+            if index in found:
+                yield index, averaged(list(found.values()))
+
+    def _views(self, most: int | None) -> Iterator[tuple[int, Output]]:
         for batch, outputs in self.part(most).batches():
             self.faults += batch.get("fault", ())
             yield from zip(map(int, batch["index"]), outputs, strict=True)

@@ -18,7 +18,9 @@ from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import ImageReader, read_header
 from ripu.datasets.proportions import squashed
 from ripu.datasets.scenes import Scenes
+from ripu.datasets.translated import PARTS, with_translated
 from ripu.datasets.value_ranges import MOST_FILES, measure_ranges, spread
+from ripu.io.console import command_line, override
 from ripu.io.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +53,35 @@ def make_scenes(spec: RunSpec) -> Scenes:
             len(target),
             target.name,
         )
-    return Scenes(parts.get("source"), target, parts["val"], spec.taxonomy)
+    parts |= {name: with_translated(parts[name], folder) for name, folder in translated_folders(spec).items()}
+    return Scenes(parts.get("source"), parts["target"], parts["val"], spec.taxonomy)
+
+
+_OF_DATA = ("--config-dir", "dataset", "paths.data_root=")
+"""Beginnings of the words of a command line that say which data a run has."""
+
+
+def translated_folders(spec: RunSpec) -> dict[str, Path]:
+    """Return the folders of images in the style of the other domain by part; none if the method reads no such images.
+
+    Raises:
+        ConfigError: The method reads them, and there are none; says how to make them.
+    """
+    node = spec.method.node or {}
+    if "translated" not in node:
+        return {}
+    given: str | None = node["translated"]
+    root = Path("FOLDER" if given is None else given)
+    found = {name: root / name for name in PARTS if (root / name).is_dir()}
+    if given is None or not found:
+        cause = "names no folder" if given is None else f"has neither {root / 'source'} nor {root / 'target'}"
+        words = [*(word for word in spec.words if word.startswith(_OF_DATA)), override("output", root)]
+        raise ConfigError(
+            f"method.translated={'null' if given is None else given} {cause}; method={spec.method.name} reads images "
+            f"in the style of the other domain: make them with {command_line('translate', words)}"
+            f"{', then give method.translated=FOLDER' if given is None else ', or with a program of your own'}"
+        )
+    return found
 
 
 def make_val(spec: RunSpec) -> SceneDataset:

@@ -18,6 +18,7 @@ from ripu.models.checkpoints import CheckpointError, is_weights_file, load_weigh
 from ripu.models.interface import keeping_statistics
 from ripu.module import RipuModule
 from ripu.objectives import Objective, RipuObjective
+from ripu.run.assembly.data import translated_folders
 from ripu.run.warm_start import check_files
 from ripu.training.optimizers import Optimization
 
@@ -116,6 +117,7 @@ def check_start(spec: RunSpec) -> None:
     check_scores(spec)
     check_files(spec.start)
     _previous_network(spec, make_objective(spec))
+    translated_folders(spec)
     if spec.model_checkpoint is not None or spec.start.run is not None:
         make_network(spec)
     elif takes(str(spec.model["_target_"]), "pretrained"):
