@@ -177,7 +177,8 @@ def test_what_it_cannot_use_is_refused_with_the_remedy(overrides: list[str], mes
          r"acquisition reads the discriminator.*DomainEntropy\), and method=ripu trains none; use a method that does"),
         (["method=mada", "acquisition=domain_entropy"], r"method=mada trains none.*such as method=aada"),
         (["method=proda_distil"], r"method\.previous=null names no run; method=proda_distil learns from the network of "
-         r"the previous stage: make it with python -m ripu\.train method=proda paths\.output_dir=RUN, then give "),
+         r"the previous stage \(of method=proda; for the stage after that, of method=proda_distil\): make it with "
+         r"python -m ripu\.train method=proda paths\.output_dir=RUN, then give "),
         (["method=proda_distil", "method.previous=gone"], r"gone has no network: gone/checkpoints/final\.ckpt does not "
          r"exist; .*make it with python -m ripu\.train method=proda paths\.output_dir=gone$"),
         (["method=proda_distil", "method.previous=one/checkpoints/final.ckpt"], r"paths\.output_dir=one$"),

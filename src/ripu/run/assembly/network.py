@@ -247,7 +247,8 @@ def _previous_network(spec: RunSpec, objective: Objective) -> Any:
         finish = "" if given is None or not run.is_dir() else ", or finish that run (resume=true)"
         raise ConfigError(
             f"method.previous={'null' if given is None else given} {cause}; method={spec.method.name} learns from the "
-            f"network of the previous stage: make it with {command_line('train', words)}"
+            f"network of the previous stage (of method={method}; for the stage after that, of method="
+            f"{spec.method.name}): make it with {command_line('train', words)}"
             f"{', then give method.previous=RUN' if given is None else finish}"
         )
     return make_network(spec, previous=file)
