@@ -15,17 +15,21 @@ guard_start(__name__)  # before the imports that take long
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
 from ripu.config.spec import DatasetSpec, RunSpec, make_dataset, plain
+from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.shared_classes import SharedClasses, share_classes
 from ripu.io.errors import ConfigError, print_error
 from ripu.run import restore
 from ripu.run.assembly.data import make_val
 from ripu.run.device import check_device
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -40,8 +44,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """
     _check_folder(cfg)
     path, run = restore.checkpoint_path(cfg.checkpoint), Path(cfg.paths.output_dir)
-    import pytorch_lightning as pl
-
     from ripu.inference.prediction_writer import PredictionWriter
     from ripu.io.writing import write_json
     from ripu.report.summary import left_out, table
@@ -54,32 +56,18 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     trained = restore.restored_spec(stored, cfg.paths.data_root)
     size = trained.data.target_size if cfg.size is None else (cfg.size[0], cfg.size[1])
     trained = replace(trained, data=replace(trained.data, unreadable=cfg.unreadable, target_size=size))
-    taxonomy, shared = trained.taxonomy, None
-    if "dataset" in cfg:
-        val = make_val(replace(trained, dataset=_other_data(cfg, trained)))
-        shared = share_classes(taxonomy, val.taxonomy)
-        val = shared.relabel(val, taxonomy)
-    else:
-        val = make_val(trained)
+    val, shared = _scenes(cfg, trained)
     module = restore.restored_module(trained, stored)
     module.flip = module.flip if cfg.flip is None else cfg.flip
     precision: Any = trained.trainer.precision if cfg.precision is None else cfg.precision
     datamodule = restore.make_reader(trained, val, val, cfg.num_workers, cfg.batch)
     run.mkdir(parents=True, exist_ok=True)
-    writer: list[pl.Callback] = [PredictionWriter(run / "predictions", val, taxonomy)] if cfg.save_predictions else []
+    writer: list[Any] = []
+    if cfg.save_predictions:
+        writer.append(PredictionWriter(run / "predictions", val, trained.taxonomy))
     skipped = SkippedFiles(None)
-    trainer = pl.Trainer(
-        accelerator=cfg.accelerator,
-        devices=1,
-        precision=precision,
-        logger=False,
-        callbacks=[EvaluationBar(), skipped, *writer],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=run,
-    )
-    trainer.test(module, datamodule, verbose=False)
+    callbacks = [EvaluationBar(), skipped, *writer]
+    _trainer(cfg, precision, callbacks).test(module, datamodule, verbose=False)
     assert module.counts is not None
     scores = scores_from_confusion(module.counts, val.taxonomy, None if shared is None else shared.names)
     results: dict[str, Any] = {
@@ -101,6 +89,32 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     print(table([("mIoU", results)], tuple(scores.subsets)) + left_out(results["unreadable"]))
     print(f"\nin {run}: evaluation.json" + (", predictions/" if writer else ""))
     return results
+
+
+def _trainer(cfg: DictConfig, precision: Any, callbacks: list[Any]) -> pl.Trainer:
+    """Return a trainer that only measures."""
+    import pytorch_lightning as pl
+
+    return pl.Trainer(
+        accelerator=cfg.accelerator,
+        devices=1,
+        precision=precision,
+        logger=False,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=cfg.paths.output_dir,
+    )
+
+
+def _scenes(cfg: DictConfig, trained: RunSpec) -> tuple[SceneDataset, SharedClasses | None]:
+    """Return the validation scenes, and the classes that they share with the network if they are other data."""
+    if "dataset" not in cfg:
+        return make_val(trained), None
+    val = make_val(replace(trained, dataset=_other_data(cfg, trained)))
+    shared = share_classes(trained.taxonomy, val.taxonomy)
+    return shared.relabel(val, trained.taxonomy), shared
 
 
 def _other_data(cfg: DictConfig, trained: RunSpec) -> DatasetSpec:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ripu.io.errors import ConfigError, print_error
 from ripu.run import restore
 from ripu.run.device import make_device
+
+if TYPE_CHECKING:
+    import torch
 
 
 def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
@@ -31,9 +34,6 @@ def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
     """
     import torch
 
-    def is_finite(value: torch.Tensor) -> bool:
-        return bool(torch.isfinite(value).all())
-
     state = restore.read_checkpoint(path)
     if {"step", "micro_batch", "rank", "threads", "batch", "images"} - state.keys():
         raise ConfigError(f"{path} is not the state of a step that failed; name RUN/nonfinite/step-*.pt")
@@ -43,18 +43,7 @@ def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
     batch = {
         domain: {name: tensor.to(device) for name, tensor in part.items()} for domain, part in state["batch"].items()
     }
-    first: list[str] = []
-
-    def watch(name: str) -> Any:
-        def look(part: torch.nn.Module, inputs: Any, output: Any) -> None:
-            if not first and isinstance(output, torch.Tensor) and not is_finite(output):
-                first.append(name)
-
-        return look
-
-    for name, part in module.network.named_modules():
-        if not list(part.children()):
-            part.register_forward_hook(watch(name))
+    first = _watch(module.network)
     module.seed_step(state["step"], state["micro_batch"], state["rank"])
     is_adapting = not module.plan.is_pretraining(state["step"])
     kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -80,10 +69,33 @@ def repeat(path: Path, accelerator: str = "auto") -> dict[str, Any]:
         "terms": terms,
         "first": first[0] if first else None,
         "gradients": [
-            name for name, value in parameters.items() if value.grad is not None and not is_finite(value.grad)
+            name for name, value in parameters.items() if value.grad is not None and not _is_finite(value.grad)
         ],
-        "weights": [name for name, value in parameters.items() if not is_finite(value)],
+        "weights": [name for name, value in parameters.items() if not _is_finite(value)],
     }
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    return bool(value.isfinite().all())
+
+
+def _watch(network: torch.nn.Module) -> list[str]:
+    """Return a list that gets the name of the first module whose output is not finite."""
+    import torch
+
+    first: list[str] = []
+
+    def watch(name: str) -> Any:
+        def look(part: torch.nn.Module, inputs: Any, output: Any) -> None:
+            if not first and isinstance(output, torch.Tensor) and not _is_finite(output):
+                first.append(name)
+
+        return look
+
+    for name, part in network.named_modules():
+        if not list(part.children()):
+            part.register_forward_hook(watch(name))
+    return first
 
 
 def main(argv: list[str] | None = None) -> int:

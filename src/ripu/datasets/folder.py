@@ -124,29 +124,42 @@ def load_folder(
     image_patterns, label_patterns = _patterns(images, labels, name)
     masks = ClassMasks(taxonomy.class_names)
     coco = CocoLabels(taxonomy.class_names, ids, is_strict=ignore_ids is not None)
-    scenes = _find(root, key, image_patterns, label_patterns, masks, coco)
-    if list_file is not None:
-        scenes = choose(scenes, root / list_file, key)
+    scenes = _find(root, key, image_patterns, label_patterns, masks, coco, list_file)
     if verify and labels is not None and (missing_labels != "allow" or name != "target"):
         _refuse_unlabelled(scenes, key, label_patterns)
+    _refuse_color_map(key, color_map, ids, masks, coco)
+    decode: IdLabels | ColorLabels | ClassMasks | CocoLabels = coco if coco.sources else masks
+    if coco.sources:
+        taxonomy = make_taxonomy(taxonomy.name, classes, None, subsets)
+    elif not masks.files:
+        decode = _by_value(color_map, root, classes, ignore_ids, ignore_colors, taxonomy, key)
+    size_of, named = coco.size_of if coco.sources else None, f"{name} in {root}"
+    dataset = SceneDataset(named, tuple(scenes), taxonomy, decode, unreadable, name, size_of_label=size_of)
+    return _checked(dataset) if verify else dataset
+
+
+def _refuse_color_map(
+    key: str, color_map: ColorMap | None, ids: Mapping[int, str] | None, masks: ClassMasks, coco: CocoLabels
+) -> None:
+    """Refuse colours of labels that have none, and ids of masks."""
     if (coco.sources and color_map is not None) or (masks.files and (color_map is not None or ids is not None)):
         kind = "in a COCO file need no" if coco.sources else "with a mask for each class need no dataset.ids and no"
         raise SceneError(f"{key}: labels {kind} dataset.color_map; leave it out")
-    decode: IdLabels | ColorLabels | ClassMasks | CocoLabels
-    if coco.sources:
-        taxonomy, decode = make_taxonomy(taxonomy.name, classes, None, subsets), coco
-    elif masks.files:
-        decode = masks
-    elif color_map is None:
-        decode = id_labels(ignore_ids, taxonomy, key)
-    else:
-        decode = color_labels(read_color_map(color_map, root, classes), ignore_colors, taxonomy)
-    size_of = coco.size_of if coco.sources else None
-    named = f"{name} in {root}"
-    dataset = SceneDataset(named, tuple(scenes), taxonomy, decode, unreadable, name, size_of_label=size_of)
-    if verify:
-        _check(dataset)
-    return dataset
+
+
+def _by_value(
+    color_map: ColorMap | None,
+    root: Path,
+    classes: Classes,
+    ignore_ids: Sequence[int] | None,
+    ignore_colors: Sequence[Sequence[int]] | None,
+    taxonomy: Taxonomy,
+    key: str,
+) -> IdLabels | ColorLabels:
+    """Return the reader of labels whose pixels are ids, or colours if there is a map of them."""
+    if color_map is None:
+        return id_labels(ignore_ids, taxonomy, key)
+    return color_labels(read_color_map(color_map, root, classes), ignore_colors, taxonomy)
 
 
 def _patterns(images: Patterns | None, labels: Patterns | None, name: str) -> tuple[list[str], list[str]]:
@@ -167,9 +180,18 @@ def _patterns(images: Patterns | None, labels: Patterns | None, name: str) -> tu
 
 
 def _find(
-    root: Path, key: str, images: list[str], labels: list[str], masks: ClassMasks, coco: CocoLabels
+    root: Path,
+    key: str,
+    images: list[str],
+    labels: list[str],
+    masks: ClassMasks,
+    coco: CocoLabels,
+    list_file: str | None,
 ) -> list[Scene]:
-    """Pair images and labels; those that are a mask for each class or in COCO files are noted in their readers."""
+    """Pair images and labels; those that are a mask for each class or in COCO files are noted in their readers.
+
+    With a list file, only the pairs that it names are returned.
+    """
     all_or_none(labels, f"{key}.labels", is_class_pattern, "{class}")
     all_or_none(labels, f"{key}.labels", is_coco_file, ".json")
     by_path: dict[Path, Scene] = {}
@@ -185,7 +207,8 @@ def _find(
             partners = matches(root, labels[number], f"{key}.labels")
         for wildcards, path in found.items():
             by_path[path] = Scene(path.relative_to(root).with_suffix("").as_posix(), path, partners.get(wildcards))
-    return list(by_path.values())
+    scenes = list(by_path.values())
+    return scenes if list_file is None else choose(scenes, root / list_file, key)
 
 
 _NEEDED = {
@@ -210,8 +233,8 @@ def _refuse_unlabelled(scenes: list[Scene], key: str, patterns: list[str]) -> No
         )
 
 
-def _check(dataset: SceneDataset) -> None:
-    """Compare the sizes of all pairs, from the headers of the files, and decode a few labels."""
+def _checked(dataset: SceneDataset) -> SceneDataset:
+    """Compare the sizes of all pairs, from the headers of the files, and decode a few labels; return the same."""
     labelled = [index for index, scene in enumerate(dataset.scenes) if scene.label is not None]
     unequal: list[str] = []
     num_lying = 0
@@ -253,6 +276,7 @@ def _check(dataset: SceneDataset) -> None:
     for index in labelled[:: max(1, len(labelled) // CHECKED_LABELS)]:
         with contextlib.suppress(SkippedFileError):
             dataset.require_label(index)
+    return dataset
 
 
 def _made_up_color(train_id: int) -> Color:

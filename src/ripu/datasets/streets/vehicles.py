@@ -211,59 +211,37 @@ def _flank(stage: Stage, body: Body, color: Color, place: Place, side: float, fl
     for pane_outline in body.panes:
         tone = (236, 214, 160) if lit and dice.chance(0.7) else shade(glass, dice.uniform(0.8, 1.1))
         canvas.detail([place(u, y, side) for u, y in pane_outline], tone)
-    if body.label in ("bus", "train"):
-        stripe = dice.tone(((236, 236, 232), (40, 50, 90), (180, 30, 30), (40, 110, 70), (230, 190, 50)))
-        canvas.detail(
-            [
-                place(0.2, 0.75, side),
-                place(length - 0.2, 0.75, side),
-                place(length - 0.2, 1.0, side),
-                place(0.2, 1.0, side),
-            ],
-            shade(stripe, flank_light),
-        )
-        for door in (0.9, length * 0.5, length * 0.85) if body.label == "bus" else (4.0, 10.0, 17.0, 23.5):
-            canvas.detail(
-                [
-                    place(door, 0.4, side),
-                    place(door, 2.6, side),
-                    place(door + 1.2, 2.6, side),
-                    place(door + 1.2, 0.4, side),
-                ],
-                shade(glass, 0.7),
-            )
-    if body.label == "train":
-        canvas.detail(
-            [place(14.0, 0.2, side), place(14.0, 3.4, side), place(14.5, 3.4, side), place(14.5, 0.2, side)],
-            (44, 44, 46),
-        )
-    if body.label == "car":
-        middle = length * 0.55
-        canvas.detail(
-            [
-                place(middle, low + 0.15, side),
-                place(middle, 0.95, side),
-                place(middle + 0.04, 0.95, side),
-                place(middle + 0.04, low + 0.15, side),
-            ],
-            shade(color, 0.7 * flank_light),
-        )
-        for u, tone in ((0.02, LAMP), (length - 0.3, TAIL)):
-            canvas.detail(
-                [
-                    place(u, 0.62, side),
-                    place(u, 0.78, side),
-                    place(u + 0.26, 0.78, side),
-                    place(u + 0.26, 0.62, side),
-                ],
-                shade(tone, 0.8),
-            )
+    _flank_details(stage, body, color, place, side, flank_light)
     for wheel in body.wheels:
         canvas.fill([place(wheel + r * c, r + r * d, side) for c, d in CIRCLE], RUBBER)
         canvas.detail(
             [place(wheel + 0.58 * r * c, r + 0.58 * r * d, side) for c, d in CIRCLE],
             shade((150, 152, 156), flank_light),
         )
+
+
+def _flank_details(stage: Stage, body: Body, color: Color, place: Place, side: float, flank_light: float) -> None:
+    """Paint what only some vehicles have on their side: stripe, doors, joint, lamps."""
+    canvas, dice, length, low = stage.canvas, stage.dice, body.length, body.profile[0][1]
+
+    def upright(left: float, right: float, bottom: float, top: float, tone: Color) -> None:
+        corners = ((left, bottom), (left, top), (right, top), (right, bottom))
+        canvas.detail([place(u, y, side) for u, y in corners], tone)
+
+    if body.label in ("bus", "train"):
+        stripe = dice.tone(((236, 236, 232), (40, 50, 90), (180, 30, 30), (40, 110, 70), (230, 190, 50)))
+        corners = ((0.2, 0.75), (length - 0.2, 0.75), (length - 0.2, 1.0), (0.2, 1.0))
+        canvas.detail([place(u, y, side) for u, y in corners], shade(stripe, flank_light))
+        glass = mix(GLASS, stage.weather.zenith, 0.2)
+        for door in (0.9, length * 0.5, length * 0.85) if body.label == "bus" else (4.0, 10.0, 17.0, 23.5):
+            upright(door, door + 1.2, 0.4, 2.6, shade(glass, 0.7))
+    if body.label == "train":
+        upright(14.0, 14.5, 0.2, 3.4, (44, 44, 46))
+    if body.label == "car":
+        middle = length * 0.55
+        upright(middle, middle + 0.04, low + 0.15, 0.95, shade(color, 0.7 * flank_light))
+        for u, tone in ((0.02, LAMP), (length - 0.3, TAIL)):
+            upright(u, u + 0.26, 0.62, 0.78, shade(tone, 0.8))
 
 
 def _end(stage: Stage, body: Body, color: Color, place: Place, u: float, heading: int) -> None:

@@ -204,6 +204,43 @@ def _take_kernel(
     tl.store(found, tl.minimum(num_found, num_picks))
 
 
+def _sorted_candidates(
+    score: Tensor, tie: Tensor, mask: Tensor, step: int, rank: int, most: int, kinds: dict[str, bool]
+) -> tuple[Tensor, Tensor]:
+    """Return the places of at most ``most`` candidates, best first, and counts: candidates, available pixels, NaN.
+
+    The threshold is the ``rank``-th largest key of every ``step``-th pixel.
+    """
+    size, device = score.numel(), score.device
+    threshold = torch.empty(1, dtype=torch.int64, device=device)
+    _threshold_kernel[(1,)](score, tie, mask, threshold, size, step, rank, SAMPLES=_SAMPLES, num_warps=16, **kinds)
+    blocks = triton.cdiv(size, _BLOCK)
+    counts = torch.empty(3, blocks, dtype=torch.int32, device=device)
+    _count_kernel[(blocks,)](score, tie, mask, threshold, counts, size, blocks, BLOCK=_BLOCK, **kinds)
+    sums = counts.cumsum(dim=1, dtype=torch.int32)
+    places = torch.zeros(most, dtype=torch.int32, device=device)
+    sort_keys = torch.full((most,), _NOTHING.value, dtype=torch.int64, device=device)
+    _gather_kernel[(blocks,)](
+        score, tie, mask, threshold, sums, places, sort_keys, size, most, BLOCK=_BLOCK, **kinds
+    )  # fmt: skip
+    return places[torch.sort(sort_keys, descending=True, stable=True).indices], sums[:, -1].contiguous()
+
+
+def _settled(order: Tensor, total: Tensor, shape: Sequence[int], radius: int, most: int) -> Tensor:
+    """Return the map of ranks after the rounds of elimination: ranks of candidates that are left, and decisions."""
+    height, width = shape
+    ranks = torch.full((height * width,), _OUT.value, dtype=torch.int32, device=order.device)
+    grid = (triton.cdiv(most, _SETTLED),)
+    _enter_kernel[grid](order, total, ranks, most, BLOCK=_SETTLED)
+    for number in range(_LAUNCHES + 1):
+        decides = number < _LAUNCHES
+        _settle_kernel[grid](
+            order, total, ranks, height, width, radius, most, _ROUNDS if decides else 1, DECIDES=decides,
+            BLOCK=_SETTLED,
+        )  # fmt: skip
+    return ranks
+
+
 def greedy_places(
     score_HW: Tensor,
     num_picks: int,
@@ -228,40 +265,14 @@ def greedy_places(
     mask = score if available is None else available.contiguous().view(torch.uint8)
     kinds = {"HAS_TIE": tie_break is not None, "HAS_MASK": available is not None}
 
-    def empty(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=device)
-
     with on(device):
-        threshold = empty(1, dtype=torch.int64)
         step = max(1, size // _SAMPLES) | 1  # odd: no resonance with the width of the map
         rank = max(1, round(aim / step)) if aim < size else _SAMPLES + 1
-        _threshold_kernel[(1,)](
-            score, tie, mask, threshold, size, step, rank, SAMPLES=_SAMPLES, num_warps=16, **kinds
-        )  # fmt: skip
-        blocks = triton.cdiv(size, _BLOCK)
-        counts = empty(3, blocks)
-        _count_kernel[(blocks,)](score, tie, mask, threshold, counts, size, blocks, BLOCK=_BLOCK, **kinds)
-        sums = counts.cumsum(dim=1, dtype=torch.int32)
-        total = sums[:, -1].contiguous()
-        places = torch.zeros(most, dtype=torch.int32, device=device)
-        sort_keys = torch.full((most,), _NOTHING.value, dtype=torch.int64, device=device)
-        _gather_kernel[(blocks,)](
-            score, tie, mask, threshold, sums, places, sort_keys, size, most, BLOCK=_BLOCK, **kinds
-        )  # fmt: skip
-        order = places[torch.sort(sort_keys, descending=True, stable=True).indices]
+        order, total = _sorted_candidates(score, tie, mask, step, rank, most, kinds)
         is_settled = square <= _LARGEST_SQUARE and num_picks >= _MANY_PICKS
-        ranks = order
-        if is_settled:
-            ranks = torch.full((size,), _OUT.value, dtype=torch.int32, device=device)
-            grid = (triton.cdiv(most, _SETTLED),)
-            _enter_kernel[grid](order, total, ranks, most, BLOCK=_SETTLED)
-            for number in range(_LAUNCHES + 1):
-                decides = number < _LAUNCHES
-                _settle_kernel[grid](
-                    order, total, ranks, height, width, radius, most, _ROUNDS if decides else 1, DECIDES=decides,
-                    BLOCK=_SETTLED,
-                )  # fmt: skip
-        own, picks, found = empty(num_picks), torch.zeros(num_picks, dtype=torch.int32, device=device), empty(1)
+        ranks = _settled(order, total, score_HW.shape, radius, most) if is_settled else order
+        own, found = (torch.empty(count, dtype=torch.int32, device=device) for count in (num_picks, 1))
+        picks = torch.zeros(num_picks, dtype=torch.int32, device=device)
         _take_kernel[(1,)](
             order, total, ranks, own, picks, found, width, radius, most, num_picks, IS_SETTLED=is_settled,
             BLOCK=_CHUNK, num_warps=8,

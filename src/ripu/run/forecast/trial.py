@@ -117,22 +117,9 @@ def measure(spec: RunSpec) -> Measured:
         temporary = tempfile.TemporaryDirectory(prefix="ripu-dry-run-", ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(temporary))
         labels = find_labels(spec, scenes.target)
-        measured = Measured(
-            spec,
-            carried=None if labels is None else _carry(spec, scenes, labels, folder / "whole"),
-            num_source=0 if scenes.source is None else len(scenes.source),
-            num_target=len(scenes.target),
-            num_val=len(scenes.val),
-            label_sizes=[scenes.target.label_size(index) for index in range(len(scenes.target))],
-            world_size=num_processes(spec.trainer),
-            cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        )
-        few = BATCHES * spec.evaluation.batch
-        small = replace(
-            scenes,
-            target=replace(scenes.target, scenes=scenes.target.scenes[:few]),
-            val=replace(scenes.val, scenes=scenes.val.scenes[:few]),
-        )
+        carried = None if labels is None else _carry(spec, scenes, labels, folder / "whole")
+        measured = _about(spec, scenes, carried)
+        small = _first(scenes, BATCHES * spec.evaluation.batch)
         trial = _trial_spec(spec, folder)
         began = time.monotonic()
         module = make_module(trial)
@@ -168,14 +155,28 @@ def measure(spec: RunSpec) -> Measured:
             rest = watch.round - measured.page - (bar.done[-1] - bar.done[0])
             measured.round_rest = max(0.0, rest) / len(small.target)
         _take_sizes(measured, run, carried_bytes)
-        if (process := peak_memory_gib(device)["process"]) is not None:
-            measured.memory["process"] = process
-            measured.memory_total["process"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-        if device.type == "cuda":
-            # The card must have what the allocator holds; the driver's own part comes on top.
-            measured.memory["device"] = torch.cuda.max_memory_reserved(device) / 2**30
-            measured.memory_total["device"] = torch.cuda.get_device_properties(device).total_memory / 2**30
+        _take_memory(measured, device)
         return measured
+
+
+def _about(spec: RunSpec, scenes: Scenes, carried: Carried | None) -> Measured:
+    """Return what is known before the trial run."""
+    return Measured(
+        spec,
+        carried=carried,
+        num_source=0 if scenes.source is None else len(scenes.source),
+        num_target=len(scenes.target),
+        num_val=len(scenes.val),
+        label_sizes=[scenes.target.label_size(index) for index in range(len(scenes.target))],
+        world_size=num_processes(spec.trainer),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    )
+
+
+def _first(scenes: Scenes, count: int) -> Scenes:
+    """Return the scenes with no more than ``count`` to ask about and to evaluate on."""
+    target, val = (replace(part, scenes=part.scenes[:count]) for part in (scenes.target, scenes.val))
+    return replace(scenes, target=target, val=val)
 
 
 def _carry(spec: RunSpec, scenes: Scenes, labels: StartLabels, folder: Path) -> Carried:
@@ -322,6 +323,16 @@ def _take_sizes(measured: Measured, run: Run, carried_bytes: int) -> None:
     text = (folder / "metrics.csv").read_text("utf-8")
     measured.row_bytes = len(text) / max(1, text.count("\n"))
     measured.prediction_bytes = _bytes(folder / "predictions", "*") / len(run.scenes.val)
+
+
+def _take_memory(measured: Measured, device: torch.device) -> None:
+    if (process := peak_memory_gib(device)["process"]) is not None:
+        measured.memory["process"] = process
+        measured.memory_total["process"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    if device.type == "cuda":
+        # The card must have what the allocator holds; the driver's own part comes on top.
+        measured.memory["device"] = torch.cuda.max_memory_reserved(device) / 2**30
+        measured.memory_total["device"] = torch.cuda.get_device_properties(device).total_memory / 2**30
 
 
 def _bytes(folder: Path, pattern: str) -> int:
