@@ -254,6 +254,7 @@ class Runs:
             (row, seed) for seed in self.seeds for row in [*first[1:], *(row for row in self.rows if row not in first)]
         ]
         pool = ThreadPoolExecutor(jobs)
+        self._ends.clear()  # what failed before is tried again
         try:
             failures = []
             for future in [pool.submit(self.one, row, seed, threads) for row, seed in order]:
