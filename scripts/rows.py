@@ -36,6 +36,7 @@ ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "WeakDA points": ("method=weakda",),
         "LabOR points": ("method=labor",),
         "LabOR mask": ("method=labor", "mode=ra", "mode.radius=0"),
+        "HALO": ("method=halo", "mode=ra"),
         "AADA": ("method=aada",),
         "MADA": ("method=mada",),
     }

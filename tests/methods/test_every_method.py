@@ -187,6 +187,7 @@ def test_what_it_cannot_use_is_refused_with_the_remedy(overrides: list[str], mes
         (["method=dpl", "method.translated=gone"], r"gone has neither gone/source nor gone/target; .*make them with "
          r"python -m ripu\.translate output=gone, or with a program of your own$"),
         (["acquisition=inconsistency"], r"reads the head that a method trains \(Inconsistency\).*such as method=labor"),
+        (["method=labor", "acquisition=hyperbolic"], r"reads the ball .*method=labor trains none.*such as method=halo"),
         *((["trainer.compile=true", f"method={name}", "ema.decay=0.9", "model.checkpoint=null"],
            rf"trainer\.compile=true has no effect on the terms of method={name}, which read features.*leave it out")
           for name in ("mada", "proda", "seg_uncertainty", "urma")),

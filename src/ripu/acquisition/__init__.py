@@ -14,6 +14,7 @@ from ripu.acquisition.class_balanced import ClassBalanced
 from ripu.acquisition.color_clusters import ColorClusters
 from ripu.acquisition.density import DensityRatio, DensityToUncertain
 from ripu.acquisition.domain_entropy import DomainEntropy
+from ripu.acquisition.hyperbolic import HyperbolicRadius
 from ripu.acquisition.impurity_only import ImpurityOnly
 from ripu.acquisition.inconsistency import Inconsistency
 from ripu.acquisition.interface import Acquisition, Features, ScoreMaps
@@ -36,6 +37,7 @@ __all__ = [
     "DiverseToUncertain",
     "DomainEntropy",
     "Features",
+    "HyperbolicRadius",
     "ImpurityOnly",
     "Inconsistency",
     "Margin",

@@ -6,6 +6,7 @@ A method is an objective (:class:`ripu.objectives.Objective`) with a ``conf/meth
 from ripu.methods.aada import Aada
 from ripu.methods.densification import Densification
 from ripu.methods.dual_path import DualPath
+from ripu.methods.halo import Halo
 from ripu.methods.label_denoising import PositiveNegative
 from ripu.methods.labor import Labor
 from ripu.methods.mada import Mada
@@ -21,6 +22,7 @@ __all__ = [
     "Aada",
     "Densification",
     "DualPath",
+    "Halo",
     "Labor",
     "Mada",
     "PositiveNegative",

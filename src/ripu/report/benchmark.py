@@ -61,6 +61,7 @@ SYSTEMS: Mapping[str, Published] = {
     "WeakDA points": Published(ACTIVE, "WeakDA (point)"),
     "LabOR points": Published(ACTIVE, "LabOR", "40 pixels"),
     "LabOR mask": Published(ACTIVE, "LabOR", "2.2 %"),
+    "HALO": Published(ACTIVE),
     "PA random": Published(ACTIVE),
     "PA RIPU": Published(ACTIVE, "Ours (PA)", "40 pixels"),
     "RA random": Published(ACTIVE),
