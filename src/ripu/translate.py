@@ -27,7 +27,6 @@ from ripu.datasets.translated import PARTS, ColorStatistics, transferred
 from ripu.io.console import Progress, track
 from ripu.io.errors import ConfigError, print_error
 from ripu.io.writing import TMP_PREFIX, publish, write_bytes, writing
-from ripu.loading.order import evenly_spread
 from ripu.run.assembly.data import load_parts
 
 MOST_MEASURED = 500
@@ -73,6 +72,8 @@ def translate(cfg: DictConfig) -> int:
 
 
 def _measured(scenes: SceneDataset, name: str) -> ColorStatistics:
+    from ripu.loading.order import evenly_spread  # with torch, which --help does without
+
     chosen = evenly_spread(len(scenes), MOST_MEASURED)
     return ColorStatistics.of(
         scenes.require_image(index) for index in track(chosen, f"measuring the {name}", len(chosen))
