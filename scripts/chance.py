@@ -26,7 +26,7 @@ from compare import Record, Results, Runs, paired, run_script, spread
 from rows import PLUG_INS
 from study_frame import SEEDS, Frame, command, filled, study_parser, verdict
 
-BEST = "RA class_balanced"
+BEST = "RA pixelpick"
 """The score beyond the paper that the study compares: the best one of ``--screen``."""
 
 SCORES = ("RA random", "RA entropy", "RA RIPU", BEST)
@@ -163,6 +163,12 @@ def names() -> list[str]:
     return [row.removeprefix("RA ") for row in SCORES[1:]]
 
 
+def duration(seconds: list[float]) -> str:
+    if not seconds:
+        return ""
+    return f", {statistics.median(seconds):.0f} s each (median, without what runs share; several ran at a time)"
+
+
 def report(studies: dict[str, Study], screened: Study, words: str) -> str:
     """Write ``docs/chance.md`` from everything that is finished."""
     every = {id(one): one for study in studies.values() for part in PARTS.values() for c in part.conditions
@@ -176,8 +182,7 @@ def report(studies: dict[str, Study], screened: Study, words: str) -> str:
         "",
         filled(
             f"Final mIoU of RA with {len(SCORES)} scores, by the network at the first round, the budget and the size "
-            f"of regions. Written by `{words}`: {done} of {wanted} runs, "
-            f"{statistics.median(seconds or [0]):.0f} s each (median, without what runs share; several ran at a time). "
+            f"of regions. Written by `{words}`: {done} of {wanted} runs{duration(seconds)}. "
             "mIoU in percent of the last iterate, mean ± standard deviation over training seeds. Differences are taken "
             "seed by seed; they hold, or are reversed, if a paired t test (two-sided, 5 %) says so."
         ),
