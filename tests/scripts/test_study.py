@@ -172,6 +172,7 @@ def test_the_commands_of_the_docs_are_understood(tmp_path: Path, monkeypatch: py
     assert [(runs.rows, runs.seeds) for runs in seen] == [
         (["RA RIPU"], [0, 1, 2]),
         (["source only"], [0]),
+        (["all labels"], [0]),
         (["RA teacher"], [0]),
     ]
 
