@@ -20,7 +20,7 @@ from running import compose
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
 RECIPE = ["optimizer=sgd", "objective.class_balance=0", "ema.decay=null", "dataset.recipe.max_steps=400"]
-"""What streets learnt by at the time."""
+"""The recipe of streets at the time."""
 
 CHOICES = {
     "first": ["dataset=streets", "mode=pa", "model=smp", "logger=wandb", *RECIPE],

@@ -142,7 +142,7 @@ def _files_beside(path: Path) -> dict[str, bytes]:
 
 
 def _content_of(path: Path) -> bytes | None:
-    """Return the content of a file beside an image; None if there is no such file."""
+    """Return the content of a file beside an image; None without one."""
     if not os.path.exists(path) or os.path.isdir(path):
         return None
     try:

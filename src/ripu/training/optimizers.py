@@ -46,7 +46,7 @@ class Optimization:
     def optimizer(self, network: nn.Module, kept: nn.Module | None = None, kept_factor: float = 1.0) -> Optimizer:
         """Return the optimiser of a :class:`ripu.models.interface.SegmentationNetwork`; see :meth:`groups`.
 
-        On a CPU, Adam and AdamW update in one pass, four times faster, unless ``fused`` or ``foreach`` is given.
+        On a CPU, Adam and AdamW update in one pass over memory, unless ``fused`` or ``foreach`` is given.
         """
         made = self.make(self.groups(network, kept, kept_factor))
         for group in made.param_groups if isinstance(made, Adam | AdamW) else ():

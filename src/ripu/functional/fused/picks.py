@@ -3,7 +3,7 @@
 Legend: H W size of the map, M candidates, r suppression radius, N picks.
 
 The order of pixels is one 64-bit key: the score, then the tie break, then the place (by a stable sort, or in the key
-where there is no tie break).
+without a tie break).
 
 1. A threshold from a sample of the map leaves a little more than N (2 r + 1)^2 candidates, which always suffice: no
    pick blocks more than (2 r + 1)^2 of them. They are gathered in the order of their places, and sorted.

@@ -231,7 +231,7 @@ def _previous_network(spec: RunSpec, objective: Objective) -> Any:
     """Return the network that an objective learns from, with its weights; None if it learns from none.
 
     Raises:
-        ConfigError: There is no such network, or it does not fit; says how to make it.
+        ConfigError: The network is missing or does not fit; the message says how to make it.
     """
     if not hasattr(objective, "previous"):
         return None
