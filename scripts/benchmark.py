@@ -93,10 +93,12 @@ CURVES = (
     *("RA random", "RA density", "RA teacher", OURS),
     *("AADA", "MADA", "RA RIPU at 5 %"),
 )
+STREETS = ["dataset=streets", "data.source_size=[96,192]", "data.target_size=[96,192]"]
+CAMVID = ["dataset=camvid", "data.source_size=[120,160]", "data.target_size=[120,160]"]
 SETS = {
-    "streets": ("streets, generator seed 0", ["dataset=streets"]),
-    "streets1": ("streets, generator seed 1", ["dataset=streets", "dataset.generator_seed=1"]),
-    "camvid": ("CamVid, day -> dusk", ["dataset=camvid"]),
+    "streets": ("streets, generator seed 0", STREETS),
+    "streets1": ("streets, generator seed 1", [*STREETS, "dataset.generator_seed=1"]),
+    "camvid": ("CamVid, day -> dusk", CAMVID),
 }
 
 
