@@ -3,12 +3,12 @@
     python scripts/benchmark.py                                  generated streets, two generator seeds
     python scripts/benchmark.py --data-root FOLDER               also CamVid, which lies below FOLDER
     python scripts/benchmark.py --systems "RA RIPU" AADA MADA    only these systems
-    python scripts/benchmark.py --no-runs                        rewrite docs/benchmark.md from the record
+    python scripts/benchmark.py --no-runs                        rewrite docs/studies/benchmark.md from the record
 
 One data module, one network, one schedule, one evaluation, the last iterate, and the same seeds for all. About two
-nights on two cores, unattended. Finished runs are kept as lines of ``docs/benchmark.jsonl`` (or --record) and are not
+nights on two cores, unattended. Finished runs are kept as lines of ``docs/studies/benchmark.jsonl`` (or --record) and are not
 repeated, so the benchmark can be stopped, restarted, continued on another machine, or run in parts (--data, --systems,
---seeds). Runs that are the same until their first round share that beginning. ``docs/benchmark.md`` (or --report) has
+--seeds). Runs that are the same until their first round share that beginning. ``docs/studies/benchmark.md`` (or --report) has
 everything that is finished, with a picture of mIoU by labelled share beside it.
 """
 
@@ -176,7 +176,7 @@ def curves(data: dict[str, Results], seeds: list[int], path: Path) -> bool:
 
 
 def report(data: dict[str, Results], seeds: list[int], words: str, picture: str | None) -> str:
-    """Return ``docs/benchmark.md`` from everything that is finished; ``picture`` is the path of the curves, if any."""
+    """Return ``docs/studies/benchmark.md`` from everything that is finished; ``picture`` is the path of the curves, if any."""
     done = sum((system.row, seed) in found for found in data.values() for system in SYSTEMS for seed in seeds)
     commits = sorted({str(one["provenance"].get("commit")) for found in data.values() for one in found.values()})
     lines = [
@@ -190,7 +190,7 @@ def report(data: dict[str, Results], seeds: list[int], words: str, picture: str 
         "",
         filled(
             "The figures of the paper are from other data, networks and programs: compare orders, not numbers. A "
-            "variant is not the published system; [Other methods](methods.md) says where it differs. Labels of "
+            "variant is not the published system; [Other methods](../methods.md) says where it differs. Labels of "
             "whole images count all their pixels. Peak memory is the largest of all seeds: that of the GPU, or of the "
             "process on a CPU. `python -m ripu.report --benchmark` makes a page of the record to sort and filter."
         ),

@@ -2,12 +2,12 @@
 
     python scripts/chance.py --out runs/chance                          generated streets, two generator seeds
     python scripts/chance.py --out runs/chance --data-root FOLDER       also CamVid, which lies below FOLDER
-    python scripts/chance.py --no-runs                                  rewrite docs/chance.md from the record
+    python scripts/chance.py --no-runs                                  rewrite docs/studies/chance.md from the record
 
 Every condition is trained with the recipe of its data set at three fifths of the image size, for 300 steps from the
 first round on, with three training seeds; runs of a condition share everything before that round. Finished runs are
-kept as lines of ``docs/chance.jsonl`` (or --record) and are not repeated, so the study can be stopped, resumed and
-continued on another machine, or run in parts (--data, --parts, --seeds). ``docs/chance.md`` (or --report) has
+kept as lines of ``docs/studies/chance.jsonl`` (or --record) and are not repeated, so the study can be stopped, resumed and
+continued on another machine, or run in parts (--data, --parts, --seeds). ``docs/studies/chance.md`` (or --report) has
 everything that is finished. --screen carries out only the runs that choose the score beyond the paper, on scenes that
 the study does not use.
 """
@@ -170,7 +170,7 @@ def duration(seconds: list[float]) -> str:
 
 
 def report(studies: dict[str, Study], screened: Study, words: str) -> str:
-    """Write ``docs/chance.md`` from everything that is finished."""
+    """Write ``docs/studies/chance.md`` from everything that is finished."""
     every = {id(one): one for study in studies.values() for part in PARTS.values() for c in part.conditions
              for one in study.found(c).values()}  # fmt: skip
     wanted = len({c for part in PARTS.values() for c in part.conditions}) * len(SCORES)

