@@ -6,10 +6,11 @@
     python scripts/benchmark.py --no-runs                        rewrite docs/studies/benchmark.md from the record
 
 One data module, one network, one schedule, one evaluation, the last iterate, and the same seeds for all. About two
-nights on two cores, unattended. Finished runs are kept as lines of ``docs/studies/benchmark.jsonl`` (or --record) and are not
-repeated, so the benchmark can be stopped, restarted, continued on another machine, or run in parts (--data, --systems,
---seeds). Runs that are the same until their first round share that beginning. ``docs/studies/benchmark.md`` (or --report) has
-everything that is finished, with a picture of mIoU by labelled share beside it.
+nights on two cores, unattended. Finished runs are kept as lines of ``docs/studies/benchmark.jsonl`` (or --record) and
+are not repeated, so the benchmark can be stopped, restarted, continued on another machine, or run in parts (--data,
+--systems, --seeds). Runs that are the same until their first round share that beginning.
+``docs/studies/benchmark.md`` (or --report) has everything that is finished, with a picture of mIoU by labelled share
+beside it.
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ def curves(data: dict[str, Results], seeds: list[int], path: Path) -> bool:
 
 
 def report(data: dict[str, Results], seeds: list[int], words: str, picture: str | None) -> str:
-    """Return ``docs/studies/benchmark.md`` from everything that is finished; ``picture`` is the path of the curves, if any."""
+    """Return ``docs/studies/benchmark.md`` from everything that is finished; ``picture``: the path of the curves."""
     done = sum((system.row, seed) in found for found in data.values() for system in SYSTEMS for seed in seeds)
     commits = sorted({str(one["provenance"].get("commit")) for found in data.values() for one in found.values()})
     lines = [

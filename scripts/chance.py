@@ -6,10 +6,10 @@
 
 Every condition is trained with the recipe of its data set at three fifths of the image size, for 300 steps from the
 first round on, with three training seeds; runs of a condition share everything before that round. Finished runs are
-kept as lines of ``docs/studies/chance.jsonl`` (or --record) and are not repeated, so the study can be stopped, resumed and
-continued on another machine, or run in parts (--data, --parts, --seeds). ``docs/studies/chance.md`` (or --report) has
-everything that is finished. --screen carries out only the runs that choose the score beyond the paper, on scenes that
-the study does not use.
+kept as lines of ``docs/studies/chance.jsonl`` (or --record) and are not repeated, so the study can be stopped, resumed
+and continued on another machine, or run in parts (--data, --parts, --seeds). ``docs/studies/chance.md`` (or --report)
+has everything that is finished. --screen carries out only the runs that choose the score beyond the paper, on scenes
+that the study does not use.
 """
 
 from __future__ import annotations

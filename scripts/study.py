@@ -6,9 +6,9 @@
 
 Runs Tables 3, 4, 6 and 10, the sweep of k, and the reference settings with three training seeds each: a night on two
 cores, unattended. Finished runs are kept, so the study can be stopped and restarted at any time, or run in parts
-(--data, --tables, --seeds). Everything that has finished is written to ``docs/studies/results.md`` (or --report), and a line
-per run to ``docs/studies/results.jsonl`` (or --record). Recorded runs are not repeated, so a clone continues where its history
-left off.
+(--data, --tables, --seeds). Everything that has finished is written to ``docs/studies/results.md`` (or --report), and
+a line per run to ``docs/studies/results.jsonl`` (or --record). Recorded runs are not repeated, so a clone continues
+where its history left off.
 """
 
 from __future__ import annotations
@@ -270,8 +270,8 @@ def report(data: dict[str, Runs], command: str) -> str:
             f"Which of the paper's findings hold on freely available data. Written by `{command}`. {len(seconds)} runs "
             f"of {total}, without parts taken over from other runs; several ran at a time), "
             f"{' and '.join(f'{count} on {one}' for one, count in sorted(devices.items()))}; commits "
-            f"{', '.join(commits)}. mIoU in percent, of the last iterate. [Experiments](../experiments.md#main-results) "
-            "discusses the results."
+            f"{', '.join(commits)}. mIoU in percent, of the last iterate. "
+            "[Experiments](../experiments.md#main-results) discusses the results."
         ),
         "",
         filled(

@@ -47,7 +47,7 @@ def filled(text: str) -> str:
 
 
 def study_parser(description: str | None, name: str, page: str) -> argparse.ArgumentParser:
-    """Return the parser of a study: its runs lie in ``runs/NAME``, its page and its record are ``docs/studies/PAGE``."""
+    """Return the parser of a study: runs lie in ``runs/NAME``, its page and its record are ``docs/studies/PAGE``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="folder for the runs")
     parser.add_argument("--report", type=Path, default=None, help=f"docs/studies/{page}.md; with overrides, in --out")

@@ -100,7 +100,7 @@ def test_the_studies_have_the_same_options(monkeypatch: pytest.MonkeyPatch, caps
         "no_runs": False,
         "overrides": ["seed=1"],
     }
-    assert "docs/page.md" in parser.format_help()
+    assert "docs/studies/page.md" in parser.format_help()
     assert list(SETS) == list(study.SETS) == list(benchmark.SETS) == list(DATA)
     for module, own in ((study, "--tables"), (chance, "--parts"), (benchmark, "--systems")):
         monkeypatch.setattr(sys, "argv", ["x.py", "--data", "camvid"])
@@ -112,7 +112,7 @@ def test_the_studies_have_the_same_options(monkeypatch: pytest.MonkeyPatch, caps
             module.main()
         options = capsys.readouterr().out
         assert own in options
-        assert f"docs/{'results' if module is study else module.__name__}.jsonl" in options
+        assert f"docs/studies/{'results' if module is study else module.__name__}.jsonl" in options
 
 
 def test_without_runs_the_page_is_written_from_the_record(tmp_path: Path) -> None:
