@@ -9,8 +9,8 @@ One data module, one network, one schedule, one evaluation, the last iterate, an
 nights on two cores, unattended. Finished runs are kept as lines of ``docs/studies/benchmark.jsonl`` (or --record) and
 are not repeated, so the benchmark can be stopped, restarted, continued on another machine, or run in parts (--data,
 --systems, --seeds). Runs that are the same until their first round share that beginning.
-``docs/studies/benchmark.md`` (or --report) has everything that is finished, with a picture of mIoU by labelled share
-beside it.
+``docs/studies/benchmark.md`` (or --report) has everything that is finished, with a picture of mIoU by clicks and by
+labelled share beside it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from __future__ import annotations
 import statistics
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from compare import Results, Runs, paired, run_script, spread
-from ripu.report.benchmark import peak_of
+from compare import Results, Runs, paired, run_script
+from ripu.report.benchmark import Spread, make_rows
 from rows import ROWS, begins_with
 from study_frame import Frame, command, filled, study_parser, verdict
 
@@ -105,28 +105,34 @@ SETS = {
 
 def table(found: Results, seeds: list[int]) -> list[str]:
     """Return the lines of the systems that have a run on one data set."""
-    head = ["system", "target labels", "mIoU, mean ± std", "seeds", f"minus {OURS}", "s a run", "peak GiB"]
-    head.append("paper: GTAV, SYNTHIA")
+    head = ["system", "target labels", "labelled, %", "clicks", "mIoU, mean ± std", "seeds", f"minus {OURS}"]
+    head += ["s a run", "peak GiB", "paper: GTAV, SYNTHIA"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    runs = [run for (_, seed), run in found.items() if seed in seeds]
+    rows = {row.name: row for row in make_rows(runs)} if runs else {}
     for system in SYSTEMS:
-        results = [found[system.row, seed] for seed in seeds if (system.row, seed) in found]
-        if not results:
+        row = rows.get(system.row)
+        if row is None or row.miou is None:
             continue
-        differences = [] if system.row == OURS else paired(found, system.row, OURS, seeds)
-        peaks = [peak for one in results if (peak := peak_of(one)) is not None]
         published = ", ".join("-" if value is None else f"{value}" for value in (system.gtav, system.synthia))
         cells = [
             system.row + (f" ({system.note})" if system.note else ""),
             system.labels,
-            spread([one["mIoU"] for one in results]),
-            str(len(results)),
-            spread(differences) if differences else "-",
-            f"{statistics.median(sum(one['seconds'].values()) for one in results):.0f}",
-            f"{max(peaks):.2f}" if peaks else "-",
+            f"{100.0 * (row.share or 0.0):.2f}",
+            "-" if row.clicks is None else f"{row.clicks:,.0f}",
+            _said(row.miou),
+            str(row.miou.count),
+            "-" if row.difference is None else _said(row.difference),
+            f"{row.seconds:.0f}",
+            "-" if row.peak_gib is None else f"{row.peak_gib:.2f}",
             published,
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _said(spread: Spread) -> str:
+    return f"{spread.mean:.1f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.1f}")
 
 
 def orders(data: dict[str, Results], seeds: list[int]) -> list[str]:
@@ -141,7 +147,7 @@ def orders(data: dict[str, Results], seeds: list[int]) -> list[str]:
 
 
 def curves(data: dict[str, Results], seeds: list[int], path: Path) -> bool:
-    """Draw mIoU by labelled share of the rows that ask, one panel a data set; return False without runs."""
+    """Draw mIoU by clicks and by labelled share, one column of panels a data set; return False without runs."""
     shown = {
         title: found for title, found in data.items() if any((row, seed) in found for row in CURVES for seed in seeds)
     }
@@ -152,23 +158,21 @@ def curves(data: dict[str, Results], seeds: list[int], path: Path) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(shown), figsize=(5.5 * len(shown), 4.2), squeeze=False)
-    for panel, (title, found) in zip(panels[0], shown.items(), strict=True):
-        for row in CURVES:
-            runs = [found[row, seed]["rounds"] for seed in seeds if (row, seed) in found]
-            if runs:
-                points = [
-                    tuple(statistics.mean(part) for part in zip(*one, strict=True)) for one in zip(*runs, strict=True)
-                ]
-                panel.plot(
-                    [100 * share for _, share, _ in points], [miou for *_, miou in points], marker="o", label=row
-                )
-        panel.set_xscale("log")
-        panel.set_xlabel("labelled pixels, % of all")
-        panel.set_ylabel("mIoU, %")
-        panel.set_title(title)
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
+    figure, panels = pyplot.subplots(2, len(shown), figsize=(6.5 * len(shown), 9.0), squeeze=False)
+    styles = list(product(("o-", "s--", "^:"), (f"C{colour}" for colour in (0, 1, 2, 3, 4, 6))))
+    for column, (title, found) in enumerate(shown.items()):
+        for row, (style, colour) in zip(CURVES, styles, strict=False):
+            runs = [found[row, seed] for seed in seeds if (row, seed) in found]
+            shares = [[100 * share for _, share, _ in run["rounds"]] for run in runs]
+            mious = [[miou for *_, miou in run["rounds"]] for run in runs]
+            for panel, values in zip(panels[:, column], ([run.get("clicks") for run in runs], shares), strict=True):
+                if runs and all(values):
+                    points = [[statistics.mean(part) for part in zip(*one, strict=True)] for one in (values, mious)]
+                    panel.plot(*points, style, color=colour, label=row)
+        for panel, name in zip(panels[:, column], ("clicks", "labelled pixels, % of all"), strict=True):
+            panel.set(xscale="log", xlabel=name, ylabel="mIoU, %", title=title)
+            panel.grid(alpha=0.3)
+            panel.legend(fontsize=7)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -191,9 +195,10 @@ def report(data: dict[str, Results], seeds: list[int], words: str, picture: str 
         "",
         filled(
             "The figures of the paper are from other data, networks and programs: compare orders, not numbers. A "
-            "variant is not the published system; [Other methods](../methods.md) says where it differs. Labels of "
-            "whole images count all their pixels. Peak memory is the largest of all seeds: that of the GPU, or of the "
-            "process on a CPU. `python -m ripu.report --benchmark` makes a page of the record to sort and filter."
+            "variant is not the published system; [Other methods](../methods.md) says where it differs. A click gives "
+            "all pixels of one class in a pick their label; a pick is a region, a pixel or a whole image. Peak memory "
+            "is the largest of all seeds: that of the GPU, or of the process on a CPU. "
+            "`python -m ripu.report --benchmark` makes a page of the record to sort and filter."
         ),
         "",
         *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SETS.values()),
@@ -206,7 +211,7 @@ def report(data: dict[str, Results], seeds: list[int], words: str, picture: str 
         "",
     ]
     if picture is not None:
-        lines += ["## mIoU by labelled share", "", f"![mIoU by labelled share]({picture})", ""]
+        lines += ["## mIoU by what is spent", "", f"![mIoU by clicks and by labelled share]({picture})", ""]
     for title, found in data.items():
         rows = table(found, seeds)
         if len(rows) > 2:

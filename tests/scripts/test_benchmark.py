@@ -27,7 +27,13 @@ def result(miou: float) -> dict[str, Any]:
         "peak_memory_gib": {"process": 1.5, "device": None},
         "evaluations": [],
         "rounds": [
-            {"step": 300 + step, "labelled_fraction": 0.0044 * (1 + step), "mIoU": miou - 4 + step, "picks": 9}
+            {
+                "step": 300 + step,
+                "labelled_fraction": 0.0044 * (1 + step),
+                "mIoU": miou - 4 + step,
+                "clicks": 9 * (1 + step),
+                "labelled_pixels": 90 * (1 + step),
+            }
             for step in range(5)
         ],
         "provenance": {"commit": "abc", "device": "cpu", "command": ""},
@@ -89,7 +95,10 @@ def test_the_page_has_what_is_finished(tmp_path: Path) -> None:
     data = {title: record.find(words) for title, words in SETS.values()}
     page = benchmark.report(data, [0, 1, 2], "python scripts/benchmark.py", None)
     assert f"12 of {len(SYSTEMS) * 9} runs" in page
-    assert "| AADA (variant) | 5 % of the images | 43.0 ± 1.0 | 3 | -4.0 ± 0.0 | 63 | 1.50 | 59.3, 61.9 |" in page
+    assert (
+        "| AADA (variant) | 5 % of the images | 2.20 | 45 | 43.0 ± 1.0 | 3 | -4.0 ± 0.0 | 63 | 1.50 | 59.3, 61.9 |"
+        in page
+    )
     assert "| RA RIPU above LabOR mask | holds (3.0 ± 0.0, n = 3) |" in page
     assert "| MADA above AADA | REVERSED (-2.0 ± 0.0, n = 3) |" in page
     assert "CamVid, day -> dusk`" not in page

@@ -140,7 +140,8 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         cause = "is a folder" if path.is_dir() else "does not exist"
-        raise ConfigError(f"{path} {cause}; name a record of scripts/benchmark.py, such as docs/benchmark.jsonl")
+        remedy = "name a record of scripts/benchmark.py, such as docs/studies/benchmark.jsonl"
+        raise ConfigError(f"{path} {cause}; {remedy}")
     with open_regular(path, MOST_BYTES) as file:
         lines = file.read().splitlines()
     runs = [_read_run(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
