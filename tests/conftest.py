@@ -14,6 +14,8 @@ from parse_once import parse_once
 
 parse_once()
 
+collect_ignore_glob = ["*conftest.py"]  # no tests: --doctest-modules would import them again, all by the same name
+
 if importlib.util.find_spec("triton") is not None and not torch.cuda.is_available():
     # Without a GPU, its kernels run in Triton's interpreter, which has to be chosen before anything imports Triton.
     # Processes that tests start do not inherit it.

@@ -127,3 +127,12 @@ def test_no_test_file_imports_another() -> None:
         names = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         names += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         assert not [name for name in names if name.startswith("test_")], path
+
+
+def test_any_folders_of_tests_run_together() -> None:
+    """Several of them have a ``conftest.py``, and modules of one name get in each other's way."""
+    folders = sorted({str(path.parent) for path in (ROOT / "tests").rglob("conftest.py")} - {str(ROOT / "tests")})
+    assert len(folders) > 1
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *reversed(folders)]
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
