@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from ripu.config.spec import make_spec, plain
+from ripu.config.nodes import plain
+from ripu.config.spec import make_spec
 from ripu.config.validate import config_dir
 from ripu.module import RipuModule
 from ripu.run.assembly.network import make_module

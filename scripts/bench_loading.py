@@ -24,7 +24,8 @@ from hydra import compose, initialize_config_dir
 from torch.utils.data import DataLoader, Dataset
 
 from bench import cpu_name
-from ripu.config.spec import RunSpec, make_spec, plain
+from ripu.config.nodes import plain
+from ripu.config.spec import RunSpec, make_spec
 from ripu.config.validate import config_dir
 from ripu.datamodule import SOURCE, TARGET
 from ripu.io.errors import RipuError

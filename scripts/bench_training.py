@@ -20,7 +20,8 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from bench import cpu_name
-from ripu.config.spec import RunSpec, make_spec, plain
+from ripu.config.nodes import plain
+from ripu.config.spec import RunSpec, make_spec
 from ripu.config.validate import config_dir
 from ripu.module import RipuModule
 from ripu.run.assembly.network import make_module

@@ -19,7 +19,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ripu.config.spec import instantiate
+from ripu.config.nodes import instantiate
 from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError
 

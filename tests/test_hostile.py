@@ -22,7 +22,7 @@ import ripu
 from bombs import bomb
 from ripu import labels
 from ripu.config import targets
-from ripu.config.spec import plain
+from ripu.config.nodes import plain
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder

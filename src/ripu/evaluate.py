@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
-from ripu.config.spec import DatasetSpec, RunSpec, make_dataset, plain
+from ripu.config.nodes import plain
+from ripu.config.parts import DatasetSpec, make_dataset
+from ripu.config.spec import RunSpec
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.shared_classes import SharedClasses, share_classes
 from ripu.io.errors import ConfigError, print_error

@@ -20,7 +20,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
-from ripu.config.spec import fill, make_reader, plain
+from ripu.config.nodes import fill, plain
+from ripu.config.parts import make_reader
 from ripu.config.validate import check_values
 from ripu.datasets.image_files import ImageReader
 from ripu.io.errors import ConfigError, print_error

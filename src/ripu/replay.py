@@ -20,7 +20,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ripu.config.app import chosen, command, quiet_libraries
-from ripu.config.spec import make_spec, plain
+from ripu.config.nodes import plain
+from ripu.config.spec import make_spec
 from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError, print_error
 from ripu.run import restore

@@ -20,7 +20,8 @@ import cv2
 from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
-from ripu.config.spec import make_dataset, plain
+from ripu.config.nodes import plain
+from ripu.config.parts import make_dataset
 from ripu.config.validate import check_values
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.translated import PARTS, ColorStatistics, transferred

@@ -29,7 +29,7 @@ from ripu.acquisition import (
 )
 from ripu.acquisition.nested import for_round, of_single_pixels
 from ripu.config.command_line import check_command_line
-from ripu.config.spec import instantiate
+from ripu.config.nodes import instantiate
 from ripu.config.targets import accept_stored
 from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelStore

@@ -28,7 +28,7 @@ from ripu.acquisition import (
 from ripu.acquisition.color_clusters import k_means
 from ripu.acquisition.gaussian_mixtures import DensityPair
 from ripu.acquisition.nested import for_round
-from ripu.config.spec import instantiate
+from ripu.config.nodes import instantiate
 from ripu.datasets.errors import Fault
 from ripu.io.errors import ConfigError
 from ripu.regions import Rectangles

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ripu.config.checks import checked_spec
-from ripu.config.spec import instantiate
+from ripu.config.nodes import instantiate
 from ripu.config.validate import config_dir
 from ripu.module import RipuModule
 from ripu.run.assembly.network import make_module

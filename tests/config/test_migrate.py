@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from ripu.config.migrate import RENAMED, upgrade
-from ripu.config.spec import make_spec, plain
+from ripu.config.nodes import plain
+from ripu.config.spec import make_spec
 from ripu.config.targets import accept_stored
 from ripu.config.validate import locate, values_of
 from ripu.io.errors import ConfigError

@@ -10,7 +10,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from ripu.config.checks import checked_spec
-from ripu.config.spec import make_spec, plain
+from ripu.config.nodes import plain
+from ripu.config.spec import make_spec
 from ripu.io.errors import ConfigError
 from ripu.regions import Rectangles
 from running import compose, spec

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from method_runs import OTHERS
 from reference import losses as reference
-from ripu.config.spec import instantiate
+from ripu.config.nodes import instantiate
 from ripu.run.assembly.network import make_objective
 from running import compose, spec_of
 from students import Taught, make_batch, numpy

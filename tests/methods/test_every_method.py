@@ -14,7 +14,7 @@ import torch
 from method_runs import METHODS, OTHERS, files_of, pseudo_bytes, words
 from ripu.config.checks import checked_spec
 from ripu.config.command_line import check_command_line
-from ripu.config.spec import instantiate
+from ripu.config.nodes import instantiate
 from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError
 from ripu.run.assembly.network import check_start, make_module

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ripu.config.spec import instantiate
+from ripu.config.nodes import instantiate
 from ripu.config.validate import config_dir
 from ripu.io.errors import ConfigError
 from ripu.models.features import num_features, with_features

@@ -12,7 +12,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from ripu.config.checks import checked_spec
-from ripu.config.spec import instantiate, plain
+from ripu.config.nodes import instantiate, plain
 from ripu.config.validate import config_dir
 from ripu.datasets.errors import DatasetNotFoundError
 from ripu.io.errors import ConfigError

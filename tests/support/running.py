@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 
 import forks
 from ripu.config.checks import checked_spec
-from ripu.config.spec import RunSpec, make_spec, plain
+from ripu.config.nodes import plain
+from ripu.config.spec import RunSpec, make_spec
 from ripu.config.validate import config_dir
 
 SUPPORT = Path(__file__).parent

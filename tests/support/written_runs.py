@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ripu.config.migrate import read_values
-from ripu.config.spec import plain
+from ripu.config.nodes import plain
 from ripu.report.collect import find_runs
 from ripu.report.rows import Row, make_rows
 from running import compose

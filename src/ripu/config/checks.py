@@ -10,7 +10,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ripu.config.spec import MethodSpec, RunSpec, SettingSpec, fill, make_method, make_spec, plain
+from ripu.config.nodes import fill, plain
+from ripu.config.parts import MethodSpec, SettingSpec, make_method
+from ripu.config.spec import RunSpec, make_spec
 from ripu.config.validate import check_values
 from ripu.io.console import argument, command_line
 from ripu.io.errors import ConfigError

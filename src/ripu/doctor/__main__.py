@@ -20,7 +20,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
-from ripu.config.spec import make_dataset, make_reader, plain
+from ripu.config.nodes import plain
+from ripu.config.parts import make_dataset, make_reader
 from ripu.config.validate import check_values
 from ripu.datasets.value_ranges import measure_ranges, with_ranges
 from ripu.doctor.examine import examine

@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ripu.config.checks import check_processes
-from ripu.config.spec import RunSpec, TrainerSpec
+from ripu.config.parts import TrainerSpec
+from ripu.config.spec import RunSpec
 from ripu.io.errors import ConfigError
 from ripu.io.signals import is_slurm_job
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ripu.config.spec import RunSpec, instantiate
+from ripu.config.nodes import instantiate
+from ripu.config.spec import RunSpec
 from ripu.config.targets import accept_stored
 from ripu.io.console import without_folders
 from ripu.io.errors import ConfigError

@@ -16,7 +16,8 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from ripu import __version__
-from ripu.config.spec import RunSpec, instantiate
+from ripu.config.nodes import instantiate
+from ripu.config.spec import RunSpec
 from ripu.dashboards.callback import Dashboard
 from ripu.datamodule import RipuDataModule
 from ripu.datasets.scenes import Scenes

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ripu.config.spec import RunSpec, StartSpec
+from ripu.config.parts import StartSpec
+from ripu.config.spec import RunSpec
 from ripu.datasets.pairing import glob_files
 from ripu.datasets.scenes import SceneDataset
 from ripu.io.console import argument

@@ -51,7 +51,7 @@ class GroundTruthOracle:
 
 
 class HumanOracle:
-    """People who answer on the page of ``python -m ripu.annotate``; see :class:`ripu.config.spec.PersonSpec`."""
+    """People who answer on the page of ``python -m ripu.annotate``; see :class:`ripu.config.parts.PersonSpec`."""
 
     is_person = True
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ripu.config.migrate import read_stored
-from ripu.config.spec import DatasetSpec, RunSpec, instantiate
+from ripu.config.nodes import instantiate
+from ripu.config.parts import DatasetSpec
+from ripu.config.spec import RunSpec
 from ripu.config.validate import locate
 from ripu.datasets.errors import SceneError
 from ripu.datasets.image_files import ImageReader, read_header

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from ripu.acquisition.nested import surveying, with_parts
-from ripu.config.spec import RunSpec, instantiate
+from ripu.config.nodes import instantiate
+from ripu.config.spec import RunSpec
 from ripu.config.validate import locate
 from ripu.io.console import argument, command_line, override
 from ripu.io.errors import ConfigError

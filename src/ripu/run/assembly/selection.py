@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.config.checks import check_room
-from ripu.config.spec import RunSpec, instantiate
+from ripu.config.nodes import instantiate
+from ripu.config.spec import RunSpec
 from ripu.datasets.errors import SkippedFileError
 from ripu.datasets.image_files import open_image, resize_label
 from ripu.datasets.scenes import Scenes
