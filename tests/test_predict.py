@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from ripu.config import keys
+from ripu.config.key_messages import fault
 from ripu.datasets.image_files import read_image
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.inference import results as result_files
@@ -276,8 +276,8 @@ def test_what_cannot_be_done_is_refused(words: tuple[str, ...], message: str, ch
 
 def test_every_kind_of_file_may_be_given() -> None:
     kinds = list(result_files.KINDS)
-    assert keys.fault("write", kinds) is None
-    assert keys.fault("write", [*kinds, "other"]) is not None
+    assert fault("write", kinds) is None
+    assert fault("write", [*kinds, "other"]) is not None
 
 
 def test_sizes_in_the_network() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from ripu.config.keys import near
+from ripu.config.key_messages import near
 from ripu.io.errors import ConfigError, print_error
 
 COMMANDS = {

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ripu.config import keys, validate
+from ripu.config.key_messages import without_effect
+from ripu.config.key_properties import GIVEN, Unused
 
 COMMANDS = sorted(path.stem for path in Path(validate.config_dir()).glob("*.yaml"))
 LEAVES = {key: types for name in COMMANDS for key, types in validate.known_keys(name).items()}
@@ -34,16 +36,16 @@ def test_every_entry_stands_for_a_key(entry: str) -> None:
 def test_conditions_name_keys(entry: str) -> None:
     for unused in keys.TABLE[entry].unused:
         assert unused.when.keys() <= LEAVES.keys()
-        lines = keys.without_effect({**dict.fromkeys(LEAVES), **_first(unused)}.get, [entry.removesuffix(".*")])
+        lines = without_effect({**dict.fromkeys(LEAVES), **_first(unused)}.get, [entry.removesuffix(".*")])
         assert len(lines) == 1
         assert lines[0].startswith(f"{entry.removesuffix('.*')} has no effect: ")
         assert "{" not in lines[0]
 
 
-def _first(unused: keys.Unused) -> dict[str, object]:
+def _first(unused: Unused) -> dict[str, object]:
     """Return values with which a condition holds."""
     return {
-        key: "x" if wanted is keys.GIVEN else wanted[0] if isinstance(wanted, tuple) else wanted
+        key: "x" if wanted is GIVEN else wanted[0] if isinstance(wanted, tuple) else wanted
         for key, wanted in unused.when.items()
     }
 

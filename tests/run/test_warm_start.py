@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ripu import labels as labels_command
-from ripu.config.keys import without_effect
+from ripu.config.key_messages import without_effect
 from ripu.config.migrate import read_values
 from ripu.datasets.errors import SceneError
 from ripu.datasets.folder import load_folder

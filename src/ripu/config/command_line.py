@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ripu.config import keys
 from ripu.config.hydra_bridge import ConfigLoader, parse_arguments, split_sweep
-from ripu.config.keys import near
+from ripu.config.key_messages import near, without_effect
 from ripu.config.targets import check_target
 from ripu.config.validate import check_arguments, check_keys, check_values, config_dir, known_keys
 from ripu.io.errors import ConfigError
@@ -167,7 +167,7 @@ class _Checker:
                 check_target(str(OmegaConf.select(cfg, key)), key.removesuffix("._target_"))
         counts = Counter(given)
         lines = [f"{key} is given {count} times; the last one counts" for key, count in counts.items() if count > 1]
-        return lines + keys.without_effect(lambda key: OmegaConf.select(cfg, key), given)
+        return lines + without_effect(lambda key: OmegaConf.select(cfg, key), given)
 
     def _compose(self, words: Sequence[str], overrides: Sequence[Any]) -> DictConfig:
         try:

@@ -6,44 +6,13 @@ test keeps the two in step: every key of ``conf/`` has an entry, and every entry
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
 
 from ripu.config import value_rules as rules
+from ripu.config.key_properties import GIVEN, Key, Target, Unused
 from ripu.config.value_rules import NOT_NEGATIVE, NOTHING, POSITIVE, SIZE, TEXT, YES_NO, Rule, number, one_of, whole
-
-Target = Literal["", "network", "score", "oracle", "shape", "objective", "optimizer", "loader", "class table", "any"]
-"""A kind of object; ``any`` if it is made only from the user's own configuration, never from a file."""
-
-GIVEN = object()
-"""Any value but null, in a condition."""
-
-
-@dataclass(frozen=True)
-class Unused:
-    """A combination in which a key has no effect."""
-
-    when: Mapping[str, Any]  # values of other keys, all of which must match; a tuple lists alternatives
-    why: str  # the reason; {key} stands for the value of a key
-
-
-@dataclass(frozen=True)
-class Key:
-    """The properties of a key, or of every key of a group."""
-
-    rule: Rule | None = None  # the values that are allowed; None: those of the type that the key has in conf/
-    may_change: bool = False  # a resumed run may have another value: it does not change what is learnt
-    is_compared: bool = True  # runs with different values are different rows of a table
-    before_rounds: bool = True  # it counts before the first round: runs with another value share no beginning
-    target: Target = ""  # the kind of object that _target_ may name here in a configuration from a file
-    is_open: bool = False  # the names below it are the user's own words
-    is_optional: bool = False  # it is read if it is given, and most yaml files lack it
-    unused: tuple[Unused, ...] = ()  # when it has no effect
-
 
 _ASKS_NOTHING = (
     Unused({"setting.target_labels": "none"}, "setting={setting.name} queries nothing"),
@@ -406,20 +375,6 @@ _UNKNOWN = Key()
 """The properties of a key without an entry, e.g. one that only an older version had: it counts in full."""
 
 
-ALIASES: Mapping[str, str] = {
-    "tau": "objective.negative_threshold",
-    "alpha1": "objective.consistency_weight",
-    "alpha2": "objective.negative_weight",
-    "k": "mode.radius",
-    "rounds": "selection_steps",
-    "lr": "optimizer.learning_rate",
-    "batch_size": "data.source_batch",
-    "steps": "trainer.max_steps",
-    "gpus": "trainer.devices",
-}
-"""Names from the paper and from other programs -> keys."""
-
-
 def entry_of(key: str) -> str | None:
     """Return the name of the entry of :data:`TABLE` that describes a key, or a group; None if it has none."""
     if key in TABLE:
@@ -465,72 +420,3 @@ def _with_parents(name: str) -> list[str]:
 def rule_of(key: str, types: frozenset[type] = frozenset()) -> Rule | None:
     """Return the rule of a key's values; without one, that of its ``types`` in ``conf/``, or None if anything goes."""
     return key_of(key).rule or rules.of_types(types)
-
-
-def fault(key: str, value: Any, types: frozenset[type] = frozenset()) -> str | None:
-    """Return a line about a plain value that is not allowed, with the key and the rule; None if it is allowed."""
-    rule = rule_of(key, types)
-    if rule is None or rule.is_good(value) or (value is None and type(None) in types):
-        return None
-    shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
-    hint = near(str(value), rule.names) if rule.names and isinstance(value, str) else ""
-    return f"{key}={shown} is not allowed; it must be {rule.allowed}{hint}"
-
-
-def without_effect(get: Callable[[str], Any], given: Sequence[str]) -> list[str]:
-    """Return a line for each key or group that the user gave and this combination does not use.
-
-    ``get`` returns the value of a key, or None.
-    """
-    lines = []
-    for name in given:
-        unused = next((unused for unused in key_of(name).unused if _applies(unused, get)), None)
-        if unused is not None:
-            why = re.sub(r"\{([\w.]+)\}", lambda match: str(get(match[1])), unused.why)
-            lines.append(f"{name} has no effect: {why}")
-    return lines
-
-
-def _class_name(target: object) -> str:
-    return str(target).rpartition(".")[2]
-
-
-def _applies(unused: Unused, get: Callable[[str], Any]) -> bool:
-    for key, wanted in unused.when.items():
-        value = get(key)
-        if key.endswith("._target_") and wanted is not GIVEN:  # the class counts, wherever it is imported from
-            value, wanted = _class_name(value), tuple(map(_class_name, wanted))
-        if wanted is GIVEN:
-            is_met = value is not None
-        elif isinstance(wanted, bool):
-            is_met = value is wanted
-        else:
-            is_met = value in wanted if isinstance(wanted, tuple) else value == wanted
-        if not is_met:
-            return False
-    return True
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: ``; did you mean X?``, or nothing if no name is near.
-
-    >>> near("trainer.max_step", ["seed", "trainer.max_steps"])
-    '; did you mean trainer.max_steps?'
-    >>> near("radius", ["acquisition.radius", "mode.radius", "seed"])
-    '; did you mean mode.radius or acquisition.radius?'
-    >>> near("xyz", ["seed"])
-    ''
-    """
-    known = list(dict.fromkeys(names))
-    found = difflib.get_close_matches(name, known, 1, 0.75)
-    last = name.rpartition(".")[2]
-    alias = ALIASES.get(last.replace("_", "") if last.startswith("alpha") else last)
-    if not found and alias in known:
-        found = [str(alias)]
-    if not found:  # a key without its group, or in the wrong one
-        tails = difflib.get_close_matches(last, {key.rpartition(".")[2] for key in known}, 1, 0.8)
-        found = [key for key in known if key.rpartition(".")[2] in tails]
-        found = sorted(found, key=lambda key: (not key.startswith("mode."), key.count(".")))[:3]
-    if not found:
-        found = difflib.get_close_matches(name, known, 1, 0.6)
-    return f"; did you mean {' or '.join(found)}?" if found else ""

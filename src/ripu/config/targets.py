@@ -1,10 +1,11 @@
 """Objects that a configuration names by ``_target_``: only those of the kind that their place asks for.
 
 A checkpoint contains the configuration of its run. Whoever can write the file could name any installed function, so
-nothing that it names is made before each ``_target_`` has been checked against :attr:`ripu.config.keys.Key.target`.
-The check imports the module that a ``_target_`` names, so a module in the current folder, which may have come with the
-file, is refused unless the user has named that folder. Python's own search stays as it is, which protects less than
-taking the folder out of ``sys.path``: what an accepted module imports in turn may come from the current folder.
+nothing that it names is made before each ``_target_`` has been checked against
+:attr:`ripu.config.key_properties.Key.target`. The check imports the module that a ``_target_`` names, so a module in
+the current folder, which may have come with the file, is refused unless the user has named that folder. Python's own
+search stays as it is, which protects less than taking the folder out of ``sys.path``: what an accepted module imports
+in turn may come from the current folder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from ripu.config.keys import Target, target_of
+from ripu.config.key_properties import Target
+from ripu.config.keys import target_of
 from ripu.config.migrate import upgrade
 from ripu.config.validate import locate
 from ripu.io.errors import ConfigError

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ripu.config import keys, resolvers  # noqa: F401  conf/ needs the resolvers
+from ripu.config.key_messages import fault, near
 from ripu.io.errors import ConfigError
 from ripu.io.reading import leaves
 
@@ -135,7 +136,7 @@ def check_keys(cfg: DictConfig, known: Collection[str]) -> None:
             or (value in ({}, None) and any(one.startswith(f"{key}.") for one in known))
         )
         if not is_read:
-            raise ConfigError(f"{key}={value}: nothing reads the key {key}{keys.near(key, known)}")
+            raise ConfigError(f"{key}={value}: nothing reads the key {key}{near(key, known)}")
 
 
 def check_values(cfg: DictConfig, config_name: str) -> None:
@@ -151,7 +152,7 @@ def check_values(cfg: DictConfig, config_name: str) -> None:
         if has_rule and isinstance(given, dict) and given:  # a mapping, although one value is meant
             values[key] = given
     for key, value in values.items():
-        if (line := keys.fault(key, value, known.get(key, frozenset()))) is not None:
+        if (line := fault(key, value, known.get(key, frozenset()))) is not None:
             raise ConfigError(line)
 
 
@@ -171,7 +172,7 @@ def check_arguments(cfg: DictConfig, known: Collection[str]) -> None:
             continue
         for name in given:
             if name not in parameters and f"{key}.{name}" not in known:  # else the package reads it itself
-                hint = keys.near(f"{key}.{name}", [f"{key}.{one}" for one in parameters])
+                hint = near(f"{key}.{name}", [f"{key}.{one}" for one in parameters])
                 raise ConfigError(f"{key}.{name}={node[name]}: {node._target_} has no argument {name}{hint}")
 
 
@@ -189,7 +190,7 @@ def locate(target: str, key: str) -> Any:
     except Exception as error:  # importing a module may fail in any way
         folder, _, name = target.rpartition(".")
         names = dir(sys.modules[folder]) if folder in sys.modules else []
-        hint = keys.near(name, [other for other in names if not other.startswith("_")])
+        hint = near(name, [other for other in names if not other.startswith("_")])
         cause = str(error.__cause__ or error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{key}={target} cannot be found ({cause}){hint}") from error
     finally:
