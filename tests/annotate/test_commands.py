@@ -13,6 +13,7 @@ from ripu.annotate import __main__ as annotate
 from ripu.annotate.errors import AnnotationError
 from ripu.annotate.formats import FORMATS
 from ripu.annotate.images import Images
+from ripu.annotate.running_server import ask_server
 from ripu.io import signals
 
 
@@ -69,7 +70,7 @@ def test_the_address_is_open_as_soon_as_it_is_printed(tmp_path, monkeypatch, cap
 def test_another_server_on_the_port_is_no_server_of_the_run(other, tmp_path, status, content):
     other.status, other.content = status, content
     record(tmp_path, other.server_port)
-    assert annotate._ask_server(tmp_path, "/api/stats") is None
+    assert ask_server(tmp_path, "/api/stats") is None
     assert other.heard == ["Bearer key"]
 
 
@@ -77,7 +78,7 @@ def test_a_refusal_of_the_server_is_a_sentence(other, tmp_path):
     other.status, other.content = 423, b'{"error": "round 0 is closed"}'
     record(tmp_path, other.server_port)
     with pytest.raises(AnnotationError, match="round 0 is closed"):
-        annotate._ask_server(tmp_path, "/api/stats")
+        ask_server(tmp_path, "/api/stats")
 
 
 def test_a_proxy_never_sees_the_key(other, tmp_path, monkeypatch):
@@ -86,7 +87,7 @@ def test_a_proxy_never_sees_the_key(other, tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{other.server_port}")
     record(tmp_path, 1)
-    assert annotate._ask_server(tmp_path, "/api/stats") is None
+    assert ask_server(tmp_path, "/api/stats") is None
     assert other.heard == []
 
 
@@ -105,10 +106,10 @@ def test_a_server_on_a_socket_is_asked_too(tmp_path):
         (tmp_path / "annotation").mkdir()
         about = {"url": f"socket {path}", "socket": str(path), "token": "key"}
         (tmp_path / "annotation" / "server.json").write_text(json.dumps(about))
-        assert annotate._ask_server(tmp_path, "/api/stats") == {"closed": True}
+        assert ask_server(tmp_path, "/api/stats") == {"closed": True}
         server.shutdown()
     path.unlink()
-    assert annotate._ask_server(tmp_path, "/api/stats") is None
+    assert ask_server(tmp_path, "/api/stats") is None
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

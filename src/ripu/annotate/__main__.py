@@ -20,7 +20,6 @@ guard_start(__name__)
 import argparse
 import contextlib
 import getpass
-import http.client
 import json
 import logging
 import os
@@ -34,18 +33,17 @@ from typing import TYPE_CHECKING, Any
 
 from ripu.annotate.errors import AnnotationError
 from ripu.annotate.formats import FORMATS
+from ripu.annotate.running_server import ask_server, read_record, record_file, write_record
+from ripu.annotate.sockets import own_addresses, tcp_socket, unix_socket
 from ripu.io.errors import RipuError, print_error
 from ripu.io.lock import FileLock, LockedError
 from ripu.io.signals import end_guard, say_stopped, stop_on_sigterm, stop_status
-from ripu.io.writing import write_json, writing
+from ripu.io.writing import writing
 
 if TYPE_CHECKING:  # numpy and OmegaConf take long to import
     from ripu.annotate.images import Images
     from ripu.annotate.session import Session
     from ripu.datasets.scenes import SceneDataset
-
-SERVER_FILE = "server.json"
-"""Address and key of the running server, for the other commands; readable only by its owner."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -185,7 +183,7 @@ def _own_session(arguments: argparse.Namespace) -> Iterator[tuple[Session, Image
     try:
         lock = FileLock(folder / "server.lock")
     except LockedError as error:
-        address = (_running(arguments.run) or {}).get("url", "")
+        address = (read_record(arguments.run) or {}).get("url", "")
         where = f" at {address}" if address else ""
         raise AnnotationError(f"a server is running for this run{where}: {error}") from error
     with lock:
@@ -210,10 +208,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         host, hosts, sock = "127.0.0.1", None, None
         if arguments.socket is not None:
             address = f"socket {arguments.socket}"
-            sock = _unix_socket(arguments.socket)
+            sock = unix_socket(arguments.socket)
             stack.callback(lambda: arguments.socket.unlink(missing_ok=True))
         else:
-            sock = _tcp_socket(
+            sock = tcp_socket(
                 "0.0.0.0" if arguments.allow_remote else host,  # noqa: S104, asked for
                 arguments.port,
                 int(session.journal.about("port") or 0),
@@ -223,17 +221,16 @@ def _serve(arguments: argparse.Namespace) -> int:
             named = ["127.0.0.1", "localhost"]
             if arguments.allow_remote:
                 host = socket.getfqdn()
-                named += [host, socket.gethostname(), *_own_addresses()]
+                named += [host, socket.gethostname(), *own_addresses()]
             hosts = frozenset(f"{one.lower()}:{port}" for one in named)
             address = f"http://{host}:{port}/"
         sock.listen(128)  # before anybody hears of it: who comes early waits instead of being turned away
         app = make_app(session, images, {**tokens, own: None}, hosts)
-        record = arguments.run / "annotation" / SERVER_FILE
         about = {"url": address, "token": own, "pid": os.getpid(), "host": socket.gethostname()}
         if arguments.socket is not None:
             about["socket"] = str(arguments.socket.resolve())
-        _write_private(record, about)
-        stack.callback(lambda: record.unlink(missing_ok=True))
+        write_record(arguments.run, about)
+        stack.callback(lambda: record_file(arguments.run).unlink(missing_ok=True))
         for token, name in tokens.items():
             who = f" ({name})" if name is not None else ""
             print(f"annotate: {address}#{token}{who}", flush=True)
@@ -241,110 +238,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tcp_socket(host: str, port: int, last: int) -> socket.socket:
-    """Open the given port, else that of the last server (its page may have unsent answers), else a free one."""
-    if not port and last:
-        with contextlib.suppress(AnnotationError):
-            return _tcp_socket(host, last, 0)
-    sock = socket.socket(proto=socket.IPPROTO_TCP)  # without it, asyncio leaves Nagle's delay on
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise AnnotationError(
-            f"--port {port} cannot be used ({error.strerror}); choose another, or leave it out"
-        ) from error
-    return sock
-
-
-def _unix_socket(path: Path) -> socket.socket:
-    if not hasattr(socket, "AF_UNIX"):
-        raise AnnotationError("--socket needs Unix sockets, which this system does not have; use --port")
-    sock = socket.socket(socket.AF_UNIX)
-    old = os.umask(0o177)
-    try:
-        if path.is_socket():
-            path.unlink()
-        sock.bind(str(path))
-    except OSError as error:
-        sock.close()
-        raise AnnotationError(
-            f"--socket {path} cannot be made ({error.strerror or error}); name another path"
-        ) from error
-    finally:
-        os.umask(old)
-    return sock
-
-
-def _own_addresses() -> list[str]:
-    with contextlib.suppress(OSError):
-        return [str(one[4][0]) for one in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
-    return []
-
-
-def _write_private(path: Path, content: dict[str, Any]) -> None:
-    old = os.umask(0o077)
-    try:
-        write_json(path, content)
-    finally:
-        os.umask(old)
-
-
 # ---- commands beside a server
-
-
-def _running(run: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((run / "annotation" / SERVER_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "url" in found else None
-
-
-class _Connection(http.client.HTTPConnection):
-    """A connection to a running server on this machine, by its port or socket; never through a proxy."""
-
-    def __init__(self, about: dict[str, Any]) -> None:
-        port = str(about["url"]).rstrip("/").rpartition(":")[2]
-        super().__init__("127.0.0.1", int(port) if port.isdecimal() else 0, timeout=600)  # closing millions takes long
-        self._path = about.get("socket")
-
-    def connect(self) -> None:
-        if self._path is None:
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
-def _ask_server(run: Path, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """Send a request to the running server; return None if no server is running."""
-    about = _running(run)
-    if about is None:
-        return None
-    connection = _Connection(about)
-    status, content = 0, b""
-    with contextlib.suppress(OSError, ValueError, http.client.HTTPException):  # ended and left its file behind
-        connection.request(
-            "GET" if body is None else "POST",
-            path,
-            None if body is None else json.dumps(body),
-            {"Authorization": f"Bearer {about.get('token')}", "Content-Type": "application/json"},
-        )
-        answer = connection.getresponse()
-        status, content = answer.status, answer.read()
-    connection.close()
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return None  # something else has its port by now
-    if not isinstance(found, dict) or status in (401, 403):
-        return None
-    if status != 200:
-        raise AnnotationError(str(found.get("error", f"the server of the page answers with status {status}")))
-    return found
 
 
 def _login() -> str:
@@ -355,7 +249,7 @@ def _login() -> str:
 
 def _do(arguments: argparse.Namespace, path: str, body: dict[str, Any] | None, own: Any) -> dict[str, Any]:
     """Send a request to the running server, or do the same in this process."""
-    found = _ask_server(arguments.run, path, body)
+    found = ask_server(arguments.run, path, body)
     if found is not None:
         return found
     with _own_session(arguments) as (session, _):
