@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from ripu.annotate.errors import (
     UnknownQuestionError,
     WrongLabelsError,
 )
+from ripu.annotate.frozen import frozen_answers
 from ripu.annotate.import_report import ImportedAnswer, ImportReport
 from ripu.annotate.journal import Answer, Journal
 from ripu.annotate.open_round import OpenRound, Settings
@@ -32,7 +32,6 @@ from ripu.annotate.settled import ANSWERED, NOT_ANSWERED, contradict, counting, 
 from ripu.io.writing import WriteError
 from ripu.labelstore import VOID, LabelReader
 from ripu.labelstore.cut import is_closed, is_taken, reopen, write_cut
-from ripu.labelstore.records import Pixels
 
 
 def _digest(facts: object) -> str:
@@ -388,7 +387,8 @@ class Session:
         self._agreement = None  # that of all answers is frozen, not the last one shown
         people = sum(one.count > 0 for one in current.people.values())
         facts = {**counts, "seconds": current.seconds, "annotators": people, **self.quality()}
-        write_cut(self.folder, self.store, number, facts, self._frozen(number))
+        frozen = frozen_answers(self.journal, self.store, self.questions_of, number)
+        write_cut(self.folder, self.store, number, facts, frozen)
         with contextlib.suppress(WriteError):  # it is closed, if without a note
             self.journal.note(number, "closed", by)
         return counts
@@ -409,37 +409,6 @@ class Session:
             )
         with contextlib.suppress(WriteError):
             self.journal.note(number, "reopened", by)
-
-    def _frozen(self, round_index: int) -> Iterator[tuple[int, Pixels]]:
-        """Yield the answers that count and that the label store does not have, images ascending."""
-        rounds = [one for one in self.journal.rounds() if one <= round_index]
-        for number, image in enumerate(self.store.images):  # one at a time: a run may have millions of answers
-            is_open = len(rounds) > 1 and len(self.store.unanswered(image.image_id, round_index)) > 0
-            found = []
-            for asked_in in rounds if is_open else rounds[-1:]:
-                answers = self.journal.answers_about(asked_in, number)
-                for pick, group in itertools.groupby(answers, lambda one: one.pick):
-                    state, labels = settle(list(group))
-                    if state == ANSWERED and labels is not None:
-                        found.append((asked_in, pick, labels))
-            if found:
-                yield from self._frozen_image(number, found)
-
-    def _frozen_image(
-        self, number: int, answers: list[tuple[int, int, NDArray[np.uint8]]]
-    ) -> Iterator[tuple[int, Pixels]]:
-        parts = []
-        rounds = {one: self.questions_of(one) for one in {asked_in for asked_in, _, _ in answers}}
-        for asked_in, pick, labels in answers:
-            is_given = labels != NOT_ANSWERED
-            parts.append((rounds[asked_in].flat_of(number, pick)[is_given], labels[is_given]))
-        indices = np.concatenate([np.zeros(0, np.int64), *(part[0] for part in parts)])
-        labels = np.concatenate([np.zeros(0, np.uint8), *(part[1] for part in parts)])
-        _, is_known = self.store.answered(self.store.images[number].image_id, indices)
-        indices, labels = indices[~is_known], labels[~is_known]
-        order = np.argsort(indices, kind="stable")
-        if len(order):
-            yield number, (indices[order], labels[order])
 
     # ---- reports
 
