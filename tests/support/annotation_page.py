@@ -20,7 +20,7 @@ from ripu.annotate.server import Server, make_app
 from ripu.annotate.session import Session, Settings
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import BrowserContext, Page
 
 TOKEN = "key"  # noqa: S105
 
@@ -92,9 +92,27 @@ def serve(
             thread.join(20)
 
 
+def show(context: BrowserContext, served: Served) -> Page:
+    """Open the page in a tab."""
+    page = context.new_page()
+    page.goto(served.address)
+    return page
+
+
 def qid_of(page: Page) -> str:
     """Return the name of the question on the page, once its picture is there."""
     return str(page.locator("body[data-ready=true]").get_attribute("data-qid"))
+
+
+def following(page: Page, before: str) -> str:
+    """Wait for the question after one."""
+    page.locator(f"body[data-ready=true]:not([data-qid='{before}'])").wait_for()
+    return qid_of(page)
+
+
+def questions_of(served: Served) -> dict[str, dict[str, Any]]:
+    """Return the questions of the open round by name, as the page gets them."""
+    return {one["qid"]: one for one in served.get("/api/next?n=64&by=ann")["questions"]}
 
 
 def is_saved(page: Page) -> None:
