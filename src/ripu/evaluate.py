@@ -12,7 +12,6 @@ from ripu.io.signals import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from ripu.config.parts import DatasetSpec, make_dataset
 from ripu.config.spec import RunSpec
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.shared_classes import SharedClasses, share_classes
-from ripu.io.errors import ConfigError, print_error
+from ripu.io.errors import ConfigError, exit_on_error
 from ripu.run import restore
 from ripu.run.assembly.data import make_val
 from ripu.run.device import check_device
@@ -151,13 +150,11 @@ def _check_folder(cfg: DictConfig) -> None:
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
     quiet_libraries()
-    try:
-        evaluate(cfg)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from None
-    except Exception as error:
-        print_error(error)
-        sys.exit(1)
+    with exit_on_error():
+        try:
+            evaluate(cfg)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt from None
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from ripu.io.signals import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
 from ripu.config.validate import check_values
-from ripu.io.errors import ConfigError, print_error
+from ripu.io.errors import ConfigError, exit_on_error
 from ripu.run.trained import open_for_export, read_model_folder
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "huggingface": ""}
@@ -73,11 +72,8 @@ def export(cfg: DictConfig) -> float:
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
     quiet_libraries()
-    try:
+    with exit_on_error():
         difference = export(cfg)
-    except Exception as error:
-        print_error(error)
-        sys.exit(1)
     sizes = "any batch size, height and width" if cfg.size is None else f"any batch size, {cfg.size[0]} x {cfg.size[1]}"
     if cfg.format == "torch_export" and cfg.size is None:
         sizes += " (multiples of preprocessing.multiple in its description)"

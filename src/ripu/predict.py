@@ -24,7 +24,7 @@ from ripu.config.nodes import fill, plain
 from ripu.config.parts import make_reader
 from ripu.config.validate import check_values
 from ripu.datasets.image_files import ImageReader
-from ripu.io.errors import ConfigError, print_error
+from ripu.io.errors import ConfigError, exit_on_error
 from ripu.run import restore
 from ripu.run.device import make_device
 from ripu.run.trained import open_trained
@@ -82,13 +82,11 @@ def main(cfg: DictConfig) -> None:
     """Run the command line."""
     quiet_libraries()
     try:
-        results = predict(cfg)
+        with exit_on_error():
+            results = predict(cfg)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes", file=sys.stderr)
         raise SystemExit(130) from None
-    except Exception as error:
-        print_error(error)
-        sys.exit(1)
     from ripu.inference.folder_prediction import summary
 
     print(summary(results, Path(cfg.output)))

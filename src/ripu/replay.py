@@ -12,7 +12,6 @@ from ripu.io.signals import guard_start
 
 guard_start(__name__)  # before the imports that take long
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from ripu.config.app import chosen, command, quiet_libraries
 from ripu.config.nodes import plain
 from ripu.config.spec import make_spec
 from ripu.config.validate import config_dir
-from ripu.io.errors import ConfigError, print_error
+from ripu.io.errors import ConfigError, exit_on_error
 from ripu.run import restore
 from ripu.run.device import make_device
 
@@ -137,11 +136,8 @@ def main(cfg: DictConfig) -> None:
     with open_dict(cfg):
         cfg.paths.output_dir = HydraConfig.get().runtime.output_dir  # a job of a multirun has a folder of its own
     quiet_libraries()
-    try:
+    with exit_on_error():
         replay(cfg)
-    except Exception as error:
-        print_error(error)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

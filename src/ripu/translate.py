@@ -13,7 +13,6 @@ from ripu.io.signals import guard_start
 guard_start(__name__)  # before the imports that take long
 
 import shutil
-import sys
 from pathlib import Path
 
 import cv2
@@ -26,7 +25,7 @@ from ripu.config.validate import check_values
 from ripu.datasets.scenes import SceneDataset
 from ripu.datasets.translated import PARTS, ColorStatistics, transferred
 from ripu.io.console import Progress, track
-from ripu.io.errors import ConfigError, print_error
+from ripu.io.errors import ConfigError, exit_on_error
 from ripu.io.writing import TMP_PREFIX, publish, write_bytes, writing
 from ripu.run.assembly.data import load_parts
 
@@ -85,11 +84,8 @@ def _measured(scenes: SceneDataset, name: str) -> ColorStatistics:
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
     quiet_libraries()
-    try:
+    with exit_on_error():
         count = translate(cfg)
-    except Exception as error:
-        print_error(error)
-        sys.exit(1)
     print(f"{cfg.output}: {count} images in the colours of the other domain")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import ripu
-from ripu.io.errors import ConfigError, line_of, print_error
+from ripu.io.errors import ConfigError, exit_on_error, line_of, print_error
 
 _NOT_ERRORS = {"Terminated", "MalformedError", "NonFiniteLogitsError", "_BehindDeclarations"}
 """Control flow, and an error that the callers translate: none of them reaches a user."""
@@ -44,3 +44,15 @@ def test_an_error_is_printed_in_one_place(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(KeyError):
         print_error(KeyError("a fault of the program"))
     assert line_of(ValueError("raised by a library")) is None
+
+
+def test_a_command_ends_with_the_line_of_its_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, exit_on_error():
+        raise ConfigError("seed=x is not a number; give one")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "\nerror: seed=x is not a number; give one\n"
+    for other in (KeyError("a fault of the program"), KeyboardInterrupt()):
+        with pytest.raises(type(other)) as passed, exit_on_error():
+            raise other
+        assert passed.value is other
+    assert capsys.readouterr().err == ""

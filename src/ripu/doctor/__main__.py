@@ -28,7 +28,7 @@ from ripu.doctor.examine import examine
 from ripu.doctor.reading import read_all
 from ripu.doctor.report import as_mapping, text
 from ripu.io.console import Progress
-from ripu.io.errors import print_error
+from ripu.io.errors import exit_on_error
 from ripu.io.writing import write_json
 from ripu.run.assembly.data import load_parts
 
@@ -71,11 +71,8 @@ def main(cfg: DictConfig) -> None:
     """Run the command line."""
     quiet_libraries()
     logging.getLogger("ripu.datasets").setLevel(logging.ERROR)  # the findings say it, with the remedy
-    try:
+    with exit_on_error():
         report = doctor(cfg)
-    except Exception as error:
-        print_error(error)
-        sys.exit(1)
     print(text(report))
     if report["verdict"] == "unfit":
         sys.exit(1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -45,6 +47,16 @@ def print_error(error: BaseException) -> None:
     if line is None:
         raise error
     print(f"\nerror: {line}", file=sys.stderr)  # below a progress bar that is still on the screen
+
+
+@contextlib.contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Print an error that the user can act on and end the command with status 1; raise any other."""
+    try:
+        yield
+    except Exception as error:
+        print_error(error)
+        sys.exit(1)
 
 
 def line_of(error: BaseException) -> str | None:
