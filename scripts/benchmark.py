@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from compare import Results, Runs, paired, run_script
 from ripu.report.benchmark import Spread, make_rows
 from rows import ROWS, begins_with
-from study_frame import Frame, command, filled, study_parser, verdict
+from study_frame import SMALL_SETS, Frame, command, filled, study_parser, verdict
 
 OURS = "RA RIPU"
 
@@ -94,13 +94,6 @@ CURVES = (
     *("RA random", "RA density", "RA teacher", OURS),
     *("AADA", "MADA", "RA RIPU at 5 %"),
 )
-STREETS = ["dataset=streets", "data.source_size=[96,192]", "data.target_size=[96,192]"]
-CAMVID = ["dataset=camvid", "data.source_size=[120,160]", "data.target_size=[120,160]"]
-SETS = {
-    "streets": ("streets, generator seed 0", STREETS),
-    "streets1": ("streets, generator seed 1", [*STREETS, "dataset.generator_seed=1"]),
-    "camvid": ("CamVid, day -> dusk", CAMVID),
-}
 
 
 def table(found: Results, seeds: list[int]) -> list[str]:
@@ -189,8 +182,8 @@ def report(data: dict[str, Results], seeds: list[int], words: str, picture: str 
         "",
         filled(
             f"{len(SYSTEMS)} systems with one data module, one network, one schedule and one evaluation; the last "
-            f"iterate. Written by `{words}`: {done} of {len(SYSTEMS) * len(SETS) * len(seeds)} runs. mIoU in percent; "
-            "differences are taken seed by seed. Commits: " + (", ".join(commits) or "-") + "."
+            f"iterate. Written by `{words}`: {done} of {len(SYSTEMS) * len(SMALL_SETS) * len(seeds)} runs. mIoU in "
+            "percent; differences are taken seed by seed. Commits: " + (", ".join(commits) or "-") + "."
         ),
         "",
         filled(
@@ -201,7 +194,7 @@ def report(data: dict[str, Results], seeds: list[int], words: str, picture: str 
             "`python -m ripu.report --benchmark` makes a page of the record to sort and filter."
         ),
         "",
-        *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SETS.values()),
+        *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SMALL_SETS.values()),
         "",
         "## The order of the paper",
         "",
@@ -236,10 +229,10 @@ def main() -> None:
     arguments = frame.arguments
 
     def runs_of(name: str, rows: list[str], seeds: list[int]) -> Runs:
-        return Runs(frame.out / name, rows, seeds, [*SETS[name][1], *frame.common(name)], frame.record)
+        return Runs(frame.out / name, rows, seeds, [*SMALL_SETS[name][1], *frame.common(name)], frame.record)
 
     def write() -> None:
-        data = {title: frame.record.find(runs_of(name, [], []).overrides) for name, (title, _) in SETS.items()}
+        data = {title: frame.record.find(runs_of(name, [], []).overrides) for name, (title, _) in SMALL_SETS.items()}
         seeds = sorted({*arguments.seeds, *(seed for found in data.values() for _, seed in found)})
         picture = frame.page.parent / "images" / "benchmark.png"
         shown = "images/benchmark.png" if curves(data, seeds, picture) else None

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from compare import Record, Results, Runs, paired, run_script, spread
 from rows import PLUG_INS
-from study_frame import SEEDS, Frame, command, filled, study_parser, verdict
+from study_frame import SEEDS, SMALL_SETS, SMALL_STREETS, Frame, command, filled, study_parser, verdict
 
 BEST = "RA pixelpick"
 """The score beyond the paper that the study compares: the best one of ``--screen``."""
@@ -34,14 +34,7 @@ STEPS = 300
 ROUNDS = (10, 50, 90, 130, 170)
 """Steps of training after pre-training, and the steps of the five rounds among them."""
 
-STREETS = ["dataset=streets", "data.source_size=[96,192]", "data.target_size=[96,192]"]
-CAMVID = ["dataset=camvid", "data.source_size=[120,160]", "data.target_size=[120,160]"]
-SETS = {
-    "streets": ("streets, generator seed 0", STREETS),
-    "streets1": ("streets, generator seed 1", [*STREETS, "dataset.generator_seed=1"]),
-    "camvid": ("CamVid, day -> dusk", CAMVID),
-}
-SCREEN = [*STREETS, "dataset.generator_seed=7"]
+SCREEN = [*SMALL_STREETS, "dataset.generator_seed=7"]
 SCREENED = ("RA random", "RA RIPU", *(f"RA {name}" for name in PLUG_INS))
 
 
@@ -187,7 +180,7 @@ def report(studies: dict[str, Study], screened: Study, words: str) -> str:
             "seed by seed; they hold, or are reversed, if a paired t test (two-sided, 5 %) says so."
         ),
         "",
-        *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SETS.values()),
+        *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SMALL_SETS.values()),
         "",
         filled(
             f"Each run trains {STEPS} steps after pre-training, with rounds after {ROUNDS[0]}, {ROUNDS[1]}, ... "
@@ -236,7 +229,7 @@ def main() -> None:
     arguments, record = frame.arguments, frame.record
 
     def study_of(name: str, seeds: list[int]) -> Study:
-        return Study(frame.out / name, SETS[name][1], seeds, frame.common(name), record)
+        return Study(frame.out / name, SMALL_SETS[name][1], seeds, frame.common(name), record)
 
     def screen_of(seeds: list[int]) -> Study:
         return Study(frame.out / "screen", SCREEN, seeds, frame.common(), record)
@@ -248,7 +241,7 @@ def main() -> None:
     elif not arguments.no_runs:
         made = [study_of(name, arguments.seeds) for name in frame.chosen]
         failures = make(made, conditions, SCORES, arguments.jobs, arguments.threads)
-    whole = {SETS[name][0]: study_of(name, list(SEEDS)) for name in SETS}
+    whole = {SMALL_SETS[name][0]: study_of(name, list(SEEDS)) for name in SMALL_SETS}
     frame.write(report(whole, screen_of(list(SEEDS)), command(arguments.data_root)))
     frame.finish(failures)
 

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 import benchmark
-from benchmark import GROUPS, OURS, SETS, SYSTEMS
+from benchmark import GROUPS, OURS, SYSTEMS
 from compare import Record, Runs
 from ripu.config.checks import checked_spec
 from ripu.config.validate import config_dir
 from ripu.report.benchmark import make_rows, paper_figures, read_runs
 from rows import FROM_SOURCE_ONLY, FROM_STAGE, FROM_TRANSLATED, ROWS
 from running import compose
+from study_frame import SMALL_SETS
 
 
 def result(miou: float) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def result(miou: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.row)
 def test_every_run_is_a_valid_one(system: benchmark.System, tmp_path: Path) -> None:
-    for name, (_, overrides) in SETS.items():
+    for name, (_, overrides) in SMALL_SETS.items():
         words = Runs(tmp_path / name, [system.row], [0], overrides).words(system.row, 0)
         made = checked_spec(compose(*words))
         assert (made.model_checkpoint is not None) == (system.row in FROM_SOURCE_ONLY)
@@ -86,13 +87,13 @@ def test_groups_are_in_the_order_of_the_paper() -> None:
 
 def test_the_page_has_what_is_finished(tmp_path: Path) -> None:
     record = Record(tmp_path / "benchmark.jsonl")
-    overrides = SETS["streets"][1]
+    overrides = SMALL_SETS["streets"][1]
     for seed in range(3):
         for row, miou in ((OURS, 46.0), ("LabOR mask", 43.0), ("MADA", 40.0), ("AADA", 42.0)):
             record.add(row, seed, overrides, result(miou + seed))
     record.add("RA entropy", 0, overrides, result(50.0))  # a row of other studies
     record.add(OURS, 3, overrides, result(50.0))  # another seed
-    data = {title: record.find(words) for title, words in SETS.values()}
+    data = {title: record.find(words) for title, words in SMALL_SETS.values()}
     page = benchmark.report(data, [0, 1, 2], "python scripts/benchmark.py", None)
     assert f"12 of {len(SYSTEMS) * 9} runs" in page
     assert (
@@ -108,7 +109,7 @@ def test_the_page_has_what_is_finished(tmp_path: Path) -> None:
 
 
 def test_without_runs_there_is_no_picture(tmp_path: Path) -> None:
-    data: dict[str, Any] = {title: {} for title, _ in SETS.values()}
+    data: dict[str, Any] = {title: {} for title, _ in SMALL_SETS.values()}
     assert not benchmark.curves(data, [], tmp_path / "curves.png")
     page = benchmark.report(data, [], "python scripts/benchmark.py", None)
     assert "No pair has run yet." in page

@@ -13,10 +13,10 @@ import pytest
 import benchmark
 import chance
 import study
-from chance import PARTS, SCORES, SETS, Condition, Study
+from chance import PARTS, SCORES, Condition, Study
 from compare import Record
 from running import ROOT, environment, spec
-from study_frame import DATA
+from study_frame import DATA, SMALL_SETS
 
 COMMON = ("evaluation.pictures=0", "evaluation.gallery=0", "data.num_workers=1")
 CONDITIONS = list(dict.fromkeys(one for part in PARTS.values() for one in part.conditions))
@@ -35,11 +35,11 @@ def result(miou: float, before: float) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", SMALL_SETS)
 @pytest.mark.parametrize("condition", CONDITIONS, ids=str)
 def test_every_run_is_a_valid_one(name: str, condition: Condition, tmp_path: Path) -> None:
     for row in (*SCORES, *(f"RA {one}" for one in chance.PLUG_INS)):
-        words = Study(tmp_path, SETS[name][1], [0], [], Record(tmp_path / "r")).runs(condition, [0]).words(row, 0)
+        words = Study(tmp_path, SMALL_SETS[name][1], [0], [], Record(tmp_path / "r")).runs(condition, [0]).words(row, 0)
         made = spec(*words)
         assert made.plan.pretrain_steps == condition.pretrain_steps
         assert made.plan.max_steps == condition.pretrain_steps + chance.STEPS
@@ -51,7 +51,7 @@ def test_every_run_is_a_valid_one(name: str, condition: Condition, tmp_path: Pat
 
 def test_the_page_has_what_is_finished(tmp_path: Path) -> None:
     record = Record(tmp_path / "chance.jsonl")
-    study = Study(tmp_path, SETS["streets"][1], [0, 1, 2], ["evaluation.pictures=0"], record)
+    study = Study(tmp_path, SMALL_SETS["streets"][1], [0, 1, 2], ["evaluation.pictures=0"], record)
     for pretrain, gain in ((0, -2.0), (1000, 3.0)):
         runs = study.runs(Condition(pretrain_steps=pretrain), [0, 1, 2])
         for seed in runs.seeds:
@@ -62,7 +62,7 @@ def test_the_page_has_what_is_finished(tmp_path: Path) -> None:
     for seed in runs.seeds:
         for row, more in zip(chance.SCREENED, (0.0, 1.0, 4.0), strict=False):
             record.add(row, seed, runs.overrides, result(20.0 + seed + more, before=10.0))
-    page = chance.report({SETS["streets"][0]: study}, screened, "python scripts/chance.py")
+    page = chance.report({SMALL_SETS["streets"][0]: study}, screened, "python scripts/chance.py")
     assert "| random | 21.0 ± 1.0 |  |" in page
     assert "| pixelpick | 25.0 ± 1.0 | holds (4.0 ± 0.0, n = 3) |" in page
     assert "density |" not in page
@@ -101,7 +101,7 @@ def test_the_studies_have_the_same_options(monkeypatch: pytest.MonkeyPatch, caps
         "overrides": ["seed=1"],
     }
     assert "docs/studies/page.md" in parser.format_help()
-    assert list(SETS) == list(study.SETS) == list(benchmark.SETS) == list(DATA)
+    assert list(SMALL_SETS) == list(study.SETS) == list(DATA)
     for module, own in ((study, "--tables"), (chance, "--parts"), (benchmark, "--systems")):
         monkeypatch.setattr(sys, "argv", ["x.py", "--data", "camvid"])
         with pytest.raises(SystemExit):
