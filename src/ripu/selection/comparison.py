@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ripu.datasets.scenes import SceneDataset
 from ripu.labelstore import LabelStore
@@ -50,6 +51,7 @@ def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: 
             kinds[name] += int((found[:num_classes] > 0).sum())
 
     def facts(name: str, pixels: int) -> dict[str, Any]:
+        """Return the figures of a store, which asks about so many pixels, or of the truth."""
         known, revealed = int(counts[name].sum()), int(counts[name][:num_classes].sum())
         return {
             "asked_fraction": pixels / total,
@@ -64,14 +66,19 @@ def compare(stores: Mapping[str, LabelStore], scenes: SceneDataset, num_rounds: 
     return {
         "truth": facts("truth", total),
         "asked": {name: facts(name, int(both[number, number])) for number, name in enumerate(names)},
-        "overlap": {
-            name: {
-                other: float(both[row, column] / both[row, row]) if both[row, row] else None
-                for column, other in enumerate(names)
-                if column != row
-            }
-            for row, name in enumerate(names)
-        },
+        "overlap": _overlap(names, both),
+    }
+
+
+def _overlap(names: Sequence[str], both: NDArray[np.int64]) -> dict[str, dict[str, float | None]]:
+    """Return the shares of shared pixels; ``both`` counts them, row by column, on the diagonal those of one store."""
+    return {
+        name: {
+            other: float(both[row, column] / both[row, row]) if both[row, row] else None
+            for column, other in enumerate(names)
+            if column != row
+        }
+        for row, name in enumerate(names)
     }
 
 
