@@ -97,6 +97,7 @@ def ripu_maps(
     kernel = ImpurityKernel(size, int(logits.shape[1]), radius, score_BHW.device, epsilon)
 
     def task(b: int, first: int, last: int) -> None:
+        """Write rows ``first`` to ``last`` of the maps of image ``b``."""
         impurity_RW, uncertainty_RW = impurity_BHW[b, first:last], uncertainty_BHW[b, first:last]
         kernel.compute(label_BHW[b], first, last, impurity_RW)
         if not pixel:

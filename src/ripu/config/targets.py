@@ -78,6 +78,7 @@ def accept_stored(config: Any, source: Path, *, is_own: bool = False) -> dict[st
     """
 
     def walk(node: Any, key: str) -> None:
+        """Check the value of a key and everything below it."""
         if isinstance(node, str) and "${" in node:
             raise ConfigError(f"{source}: {key}={node} in its configuration refers to this machine; it is not used")
         if isinstance(node, (list, tuple)):

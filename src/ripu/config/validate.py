@@ -87,6 +87,7 @@ def values_of(cfg: DictConfig) -> dict[str, Any]:
     is_part = "dataset" not in cfg
 
     def walk(node: DictConfig, prefix: str) -> None:
+        """Add the values of a node, whose keys begin with ``prefix``."""
         for key in node:
             name = f"{prefix}{key!s}"
             if name == "hydra" or OmegaConf.is_missing(node, key):

@@ -98,6 +98,7 @@ def map_pixels(
     is_finite = torch.ones((batch, len(bands)), dtype=torch.bool, device=device)
 
     def task(b: int, number: int) -> None:
+        """Write a band of rows of the maps of image ``b``."""
         first, last = bands[number]
         stretched: dict[int, Tensor] = {}  # source row -> its (C, W) values, stretched along W
         start = upper[first]
@@ -142,6 +143,7 @@ def _map_rows_on_device(
     blend_H1 = torch.tensor(blend, device=device)[:, None]
 
     def task(b: int, top: int, bottom: int) -> None:
+        """Write rows ``top`` to ``bottom`` of the maps of image ``b``."""
         start = upper[top]
         source_Csw = logits_BChw[b, :, start : lower[bottom - 1] + 1].float()
         if width != source_width:
