@@ -192,9 +192,9 @@ def report(studies: dict[str, Study], screened: Study, words: str) -> str:
     if rows := screen_table(screened):
         lines += ["## The choice of the score beyond the paper", "", f"`{' '.join(SCREEN)}`", "", *rows, ""]
     for part in PARTS.values():
-        lines += [f"## {part.title}", ""]
-        if pooled := together(part, studies):
-            lines += ["All data sets together:", "", *pooled, ""]
+        pooled = together(part, studies)
+        shown = ["All data sets together:", "", *pooled] if pooled else ["No run yet."]
+        lines += [f"## {part.title}", "", *shown, ""]
         for title, study in studies.items():
             if rows := table(part, study):
                 lines += [f"### {part.title}: {title}", "", *rows, ""]

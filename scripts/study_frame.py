@@ -39,7 +39,7 @@ def verdict(differences: list[float]) -> str:
     """
     n = len(differences)
     if n < 2:
-        return "one seed: not decided" if n else "no run"
+        return f"one seed: not decided ({spread(differences)})" if n else "no run"
     said = f"{spread(differences)}, n = {n}"
     mean, error = statistics.mean(differences), statistics.stdev(differences) / n**0.5
     if abs(mean) > CRITICAL_T[min(n - 2, len(CRITICAL_T) - 1)] * error:
