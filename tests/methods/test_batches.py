@@ -11,6 +11,8 @@ from torch import Tensor
 
 from method_runs import OTHERS
 from reference import losses as reference
+from ripu.acquisition import Features
+from ripu.acquisition.nested import arguments_of, with_kept
 from ripu.config.nodes import instantiate
 from ripu.run.assembly.network import make_objective
 from running import compose, spec_of
@@ -113,3 +115,57 @@ def test_cross_entropies_have_the_recipe_and_the_protocol(name: str) -> None:
     terms = changed.target_terms(student, {**batch, "pseudo": batch["label"]}, source=None, teacher=None)
     if key := next((key for key in ("target_ce", "pseudo") if key in terms and "proda" not in name), None):
         assert float(terms[key].detach()) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("num_renewals", [0, 1])
+@pytest.mark.parametrize("name", OTHERS)
+def test_mixed_precision_changes_neither_means_nor_sums(
+    name: str, num_renewals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of large features, whose sums over the cells float16 cannot hold; the layers alone compute in float16."""
+
+    def precise(method: Any) -> Any:
+        def call(student: Taught, image: Tensor) -> Any:
+            with torch.autocast("cpu", enabled=False):
+                logits, features = method(student, image)
+            return logits, Features(250.0 + features.values, features.extent)
+
+        return call
+
+    for reading in ("with_features", "teacher_with_features"):
+        monkeypatch.setattr(Taught, reading, precise(getattr(Taught, reading)))
+    batch = {**make_batch(3), "pseudo": make_batch(4)["label"]}
+    wanted = terms_of(name, batch, num_renewals)
+    with torch.autocast("cpu", torch.float16):
+        found = terms_of(name, batch, num_renewals)
+    for key in wanted:
+        torch.testing.assert_close(
+            found[key], wanted[key], rtol=0.02, atol=2e-3, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+def active_scores() -> list[Any]:
+    """The methods that ask, in each of their labelling modes."""
+    specs = [(name, spec_of(compose(f"method={name}"))) for name in OTHERS]
+    return [(name, mode) for name, spec in specs if spec.has_rounds for mode in spec.method.modes]
+
+
+@pytest.mark.parametrize(("name", "mode"), active_scores())
+def test_rounds_of_a_network_in_mixed_precision(name: str, mode: str) -> None:
+    """Logits and features come in bfloat16, and the score is computed outside of the passes of the network."""
+    spec = spec_of(compose(f"method={name}", f"mode={mode}"))
+    assert spec.acquisition is not None
+    student = student_of(objective_of(name), 0)
+    score: Any = with_kept(instantiate(spec.acquisition), student.kept)
+    image = make_batch(5)["image"][:1]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits, features = student.with_features(image)
+    assert (logits.dtype, features.values.dtype) == (torch.bfloat16, torch.bfloat16)
+
+    def scored(logits: Tensor, features: Features) -> Tensor:
+        given = arguments_of(score, {"features": features})
+        return score(logits, (64, 80), [3], **given).score  # type: ignore[no-any-return]
+
+    found, wanted = scored(logits, features), scored(logits.float(), features.float())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted)

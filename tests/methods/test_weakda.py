@@ -164,6 +164,10 @@ def test_cells_outside_the_image_have_no_part_in_class_features() -> None:
     torch.testing.assert_close(smaller[0], found[0])
     at = numpy(logits[1])[:, rows[:2]][:, :, columns[:2]]
     np.testing.assert_allclose(smaller[1], pooled(at, numpy(values[1])[:, :2, :2]), atol=1e-5)
+    # No cell has its middle in 4 rows of pixels: all of them count alike
+    flat = class_features(logits, Features(values, (40, 50)), torch.tensor([[28, 38], [4, 38]]))
+    torch.testing.assert_close(flat[0], found[0])
+    torch.testing.assert_close(flat[1], values[1].mean(dim=(1, 2)).expand(CLASSES, -1))
 
 
 def test_classes_of_labels() -> None:

@@ -38,7 +38,16 @@ def class_sums(values_BDhw: Tensor, label_Bhw: Tensor, num_classes: int) -> tupl
     """
     class_C = torch.arange(num_classes, device=label_Bhw.device)
     member_BCM = (label_Bhw.flatten(1)[:, None] == class_C[:, None]).float()
-    return member_BCM @ values_BDhw.float().flatten(2).transpose(1, 2), member_BCM.sum(dim=2)
+    return weighted_sums(member_BCM, values_BDhw), member_BCM.sum(dim=2)
+
+
+def weighted_sums(weight_BCM: Tensor, values_BDhw: Tensor) -> Tensor:
+    """Return the sums of the features of the cells, M of them, by the weights of each class, (B, C, D) float32.
+
+    In mixed precision, too: half a precision would round the sums over many cells, or overflow.
+    """
+    with torch.autocast(values_BDhw.device.type, enabled=False):
+        return weight_BCM.float() @ values_BDhw.float().flatten(2).transpose(1, 2)
 
 
 def label_of_cells(logits: Tensor, features: Features) -> Tensor:

@@ -65,7 +65,7 @@ class Inconsistency:
             return UncertaintyOnly(self.radius, self.pixel)(logits, size, keys)
         check_logits(logits)
         with torch.no_grad():
-            second = self.head(features, (int(logits.shape[2]), int(logits.shape[3])))
+            second = self.head(features.float(), (int(logits.shape[2]), int(logits.shape[3])))
         if second.shape != logits.shape:
             raise ConfigError(
                 f"the second classifier gives logits {tuple(second.shape)}, not {tuple(logits.shape)} as the network"

@@ -49,6 +49,10 @@ class Features:
         """Return the features of one image of the batch."""
         return Features(self.values[number : number + 1], self.extent)
 
+    def float(self) -> Features:
+        """Return the features in float32; a network in mixed precision gives halves of it."""
+        return Features(self.values.float(), self.extent)
+
 
 def check_images(images: Tensor, logits: Tensor) -> None:
     """Refuse images that are not uint8 RGB, one for each of the logits."""

@@ -36,7 +36,7 @@ class Ball(nn.Module):
 
     def tangent(self, features: Features) -> Tensor:
         """Return the embeddings as tangent vectors at the origin, (B, E, h, w) float32, no longer than the limit."""
-        return limited(self.embedding(features.values).float(), self.root)
+        return limited(self.embedding(features.float().values), self.root)
 
     def radius(self, features: Features) -> Tensor:
         """Return the distance of the embeddings to the origin, (B, 1, h, w) float32: twice the vectors' length."""
@@ -46,9 +46,8 @@ class Ball(nn.Module):
     def forward(self, features: Features, size: tuple[int, int]) -> Tensor:
         """Return logits (B, C, H, W) at the ``size`` of those of the network."""
         with torch.autocast(features.values.device.type, enabled=False):
-            tangent = self.tangent(Features(features.values.float(), features.extent))
             offset = limited(self.offset, self.root)
-            small = class_logits(into_ball(tangent, self.root), self.normal, offset, self.root)
+            small = class_logits(into_ball(self.tangent(features), self.root), self.normal, offset, self.root)
         covered = F.interpolate(small, features.extent, mode="bilinear", align_corners=False)
         return covered[:, :, : size[0], : size[1]]
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ripu.acquisition import Features
+from ripu.acquisition.anchors import weighted_sums
 from ripu.acquisition.cells import Cells
 from ripu.losses import IGNORE, is_image, masked_mean
 from ripu.methods.adversary import SOURCE, TARGET
@@ -150,5 +151,6 @@ def class_features(logits: Tensor, features: Features, shape: Tensor | None = No
     middles = (..., torch.from_numpy(cells.rows)[:, None], torch.from_numpy(cells.columns))
     inside_Bhw = is_image(logits, shape)[middles]
     inside_Bhw[:, cells.inside[0] :], inside_Bhw[:, :, cells.inside[1] :] = False, False
-    own_BChw = logits.float()[middles].masked_fill(~inside_Bhw[:, None], -math.inf)
-    return own_BChw.flatten(2).softmax(dim=2) @ features.values.float().flatten(2).transpose(1, 2)
+    least = torch.finfo(torch.float32).min  # not -inf: an image of less than half a cell has no middle inside
+    own_BChw = logits.float()[middles].masked_fill(~inside_Bhw[:, None], least)
+    return weighted_sums(own_BChw.flatten(2).softmax(dim=2), features.values)
