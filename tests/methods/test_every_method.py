@@ -145,6 +145,9 @@ def test_it_has_a_forecast(
          r"method=cbst reads source images, and setting=source_free_unlabelled has none"),
         (["method=ld", "renewal_steps=[3]", "model.checkpoint=x.ckpt"], r"no source to train on before step 3"),
         (["method=ld"], r"setting=source_free_unlabelled begins with a trained network"),
+        (["method=sfda", "setting=unlabelled"], r"renewal_steps=\[0, 188, 375, 562\] lets method=sfda learn from the "
+         r"predictions of an untrained network; give model\.checkpoint=RUN.*or renewal_steps that begin later$"),
+        (["method=cbst", "renewal_steps=[0,300]"], r"renewal_steps=\[0, 300\] lets method=cbst learn from the "),
         (["renewal_steps=[3]"], r"renewal_steps=\[3\] has no effect with method=ripu"),
         (["method=cbst", "renewal_steps=[9,3]"], r"renewal_steps=\[9, 3\] must increase"),
         (["method=cbst", "renewal_steps=[750]"], r"renewal_steps=\[750\].*trainer\.max_steps"),
@@ -186,6 +189,8 @@ def test_what_it_cannot_use_is_refused_with_the_remedy(overrides: list[str], mes
          r"domain: make them with python -m ripu\.translate output=FOLDER, then give method\.translated=FOLDER$"),
         (["method=dpl", "method.translated=gone"], r"gone has neither gone/source nor gone/target; .*make them with "
          r"python -m ripu\.translate output=gone, or with a program of your own$"),
+        *(([f"method={name}", key], rf"renewal_steps=\[\]: method={name} learns nothing from target images before its ")
+          for name in ("cbst", "tpld", "dpl", "proda") for key in ("renewal_steps=[]", "method.renewal_fractions=[]")),
         (["acquisition=inconsistency"], r"reads the head that a method trains \(Inconsistency\).*such as method=labor"),
         (["method=labor", "acquisition=hyperbolic"], r"reads the ball .*method=labor trains none.*such as method=halo"),
         *((["trainer.compile=true", f"method={name}", "ema.decay=0.9", "model.checkpoint=null"],

@@ -109,6 +109,12 @@ def _check_spec(spec: RunSpec) -> None:
             f"setting={spec.setting.name} begins with a trained network; give "
             f"model.checkpoint=RUN/checkpoints/final.ckpt of a run with setting=source_only{or_run}"
         )
+    if 0 in spec.plan.renewal_steps and not spec.model_checkpoint and spec.start.run is None:
+        raise ConfigError(
+            f"renewal_steps={list(spec.plan.renewal_steps)} lets method={spec.method.name} learn from the predictions "
+            "of an untrained network; give model.checkpoint=RUN/checkpoints/final.ckpt of a run with "
+            "setting=source_only, or renewal_steps that begin later"
+        )
     if spec.query is not None and spec.query.whole_image and spec.person is not None:
         raise ConfigError(
             f"oracle._target_={spec.oracle['_target_']} asks people about places in images, but mode={spec.mode} asks "

@@ -42,6 +42,7 @@ class DualPath(Supervised):
     cap: float = 0.9
     translated: str | None = None
     adds_surveys: ClassVar[bool] = True
+    needs_renewal: ClassVar[bool] = True
 
     def target_terms(
         self, student: Student, batch: Batch, *, source: Batch | None = None, teacher: Network | None = None

@@ -75,6 +75,7 @@ class Proda(Supervised):
     needs_teacher: ClassVar[bool] = True
     needs_features: ClassVar[bool] = True
     adds_surveys: ClassVar[bool] = True
+    needs_renewal: ClassVar[bool] = True
 
     def keeps(self, network: nn.Module) -> Prototypes:
         """Return the prototypes."""

@@ -52,6 +52,7 @@ class SelfTraining(Supervised):
     most_share: float = 0.5
     regularizer: float = 0.0
     adds_surveys: ClassVar[bool] = True
+    needs_renewal: ClassVar[bool] = True
 
     def target_terms(
         self, student: Student, batch: Batch, *, source: Batch | None = None, teacher: Network | None = None

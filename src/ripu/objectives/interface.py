@@ -69,6 +69,7 @@ class Objective(Protocol):
       images: their sum if ``adds_surveys``, else all of them, stacked in the order of the images. They are held in
       memory, so ``most_surveyed`` limits the images, evenly spread; without it, all are looked at. ``learn`` may change
       buffers of ``kept``, on all ranks alike, and returns what ``pseudo_label`` needs.
+    - ``needs_renewal``: True if its target terms are of no use before the first renewal; runs without one are refused.
     - ``needs_features``: True if its terms or ``survey`` read :class:`ripu.acquisition.Features`; else ``survey`` gets
       None.
     - ``pseudo_label(logits, learnt)`` returns the pseudo-labels of an image, (1, h, w) uint8 with 255 for none. They

@@ -152,12 +152,17 @@ def _check_optimizer(spec: RunSpec) -> None:
 
 
 def _check_objective(spec: RunSpec) -> None:
-    """Refuse an objective that lacks its teacher or images to mix, or that cannot read a compiled network."""
+    """Refuse an objective that lacks its teacher, renewals or images to mix, or cannot read a compiled network."""
     objective = make_objective(spec)
     target = str((spec.method.node or spec.objective)["_target_"]).rpartition(".")[2]
     if objective.needs_teacher and spec.average_decay is None and spec.setting.target_labels not in ("all", "none"):
         raise ConfigError(
             f"ema.decay=null, but {target} learns from the moving average of the weights; give ema.decay=0.999"
+        )
+    if getattr(objective, "needs_renewal", False) and not spec.plan.renewal_steps:
+        raise ConfigError(
+            f"renewal_steps=[]: method={spec.method.name} learns nothing from target images before its first renewal; "
+            "leave it out (and method.renewal_fractions), or use setting=source_only method=ripu"
         )
     if spec.trainer.compile and getattr(objective, "needs_features", False):
         raise ConfigError(
