@@ -56,6 +56,7 @@ def translate(cfg: DictConfig) -> int:
     parts = load_parts(dataset, parts=PARTS)
     colors = {name: _measured(scenes, name) for name, scenes in parts.items()}
     unfinished = out.with_name(f"{TMP_PREFIX}{out.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a command that was killed
     try:
         with Progress("translating", sum(len(scenes) for scenes in parts.values())) as progress:
             for (name, scenes), other in zip(parts.items(), reversed(PARTS), strict=True):

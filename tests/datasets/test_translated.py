@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,9 +13,11 @@ from PIL import Image
 
 from ripu.datasets.camvid import load_camvid
 from ripu.datasets.errors import SceneError
+from ripu.datasets.image_files import ImageReader
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.datasets.translated import ColorStatistics, transferred, with_translated
+from ripu.io.errors import ConfigError
 
 WHITE = (0.950456, 1.0, 1.088754)
 """Of the illuminant D65, as XYZ."""
@@ -103,6 +107,24 @@ def test_missing_and_double_files_are_named(tmp_path: Path) -> None:
     write(folder, "rome/2.png", "rome/2_left.png")
     with pytest.raises(SceneError, match=r"has several of 1 of the 2 scenes of Rome: \['rome/2'\]; keep one"):
         with_translated(scenes, folder)
+
+
+def test_a_range_of_values_is_for_images_and_translations_of_one_depth(tmp_path: Path) -> None:
+    """Values of 16 bits in 0..4095 fill the range of 8 bits; those of a translation of 8 bits would be black."""
+    scenes, folder = scenes_of(tmp_path / "data"), tmp_path / "translated"
+    write(folder, "rome/1.png", "rome/2.png")
+    deep = np.full((4, 6, 3), 4095, dtype=np.uint16)
+    for one in scenes.scenes:
+        cv2.imwrite(str(one.image), deep)
+    assert with_translated(scenes, folder).translations is not None
+    ranged = replace(scenes, image_reader=ImageReader(ranges=((0.0, 4095.0),)))
+    with pytest.raises(ConfigError, match=r"1\.png has values of 8 bits, and .*1_left\.png of 16, so data\.value_range"):
+        with_translated(ranged, folder)
+    for path in folder.rglob("*.png"):
+        cv2.imwrite(str(path), deep)
+    found = with_translated(ranged, folder).translations
+    assert found is not None
+    assert (found.require_image(0) == 255).all()
 
 
 def test_labels_are_out_of_reach_of_translations(data_root: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ripu.datasets.camvid import load_camvid
 from ripu.datasets.errors import SceneError
 from ripu.datasets.translated import with_translated
 from ripu.io.errors import ConfigError
+from ripu.io.writing import TMP_PREFIX
 from ripu.loading.samples import TrainScenes
 from ripu.methods import DualPath
 from ripu.methods.self_training import MOST_NATS, NUM_LEVELS
@@ -183,6 +184,9 @@ def test_a_run_without_the_folder_says_which_command_makes_it(tmp_path: Path) ->
 
 def test_the_command_writes_both_domains_and_nothing_else(data_root: Path, tmp_path: Path) -> None:
     line = ["dataset=camvid", f"paths.data_root={data_root}", "output=FOLDER"]
+    killed = tmp_path / f"{TMP_PREFIX}FOLDER" / "source" / "of another data set.png"
+    killed.parent.mkdir(parents=True)
+    killed.touch()
     done = call("ripu.translate", *line, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "FOLDER: 8 images in the colours of the other domain\n"), done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["FOLDER"]

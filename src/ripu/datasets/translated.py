@@ -9,6 +9,7 @@ that of its own image file: ``target/rome/rome_000000_000001.png`` or
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ripu.datasets.errors import SceneError
-from ripu.datasets.image_files import SUFFIXES, files_below
+from ripu.datasets.image_files import SUFFIXES, files_below, read_header
 from ripu.datasets.scenes import Scene, SceneDataset
+from ripu.io.errors import ConfigError
 
 PARTS = ("source", "target")
 
@@ -28,6 +30,7 @@ def with_translated(scenes: SceneDataset, folder: Path) -> SceneDataset:
 
     Raises:
         SceneError: A scene has none, or several; names the first ones.
+        ConfigError: ``data.value_range`` is for values of another depth.
     """
     files: dict[str, list[Path]] = {}
     for path in sorted(files_below(folder)):
@@ -47,8 +50,23 @@ def with_translated(scenes: SceneDataset, folder: Path) -> SceneDataset:
             raise SceneError(
                 f"{folder} {fault} of {len(wrong)} of the {len(scenes)} scenes of {scenes.name}: {wrong[:3]}; {remedy}"
             )
-    known = (replace(scene, translated=own[0]) for scene, own in zip(scenes.scenes, found, strict=True))
-    return replace(scenes, scenes=tuple(known))
+    known = tuple(replace(scene, translated=own[0]) for scene, own in zip(scenes.scenes, found, strict=True))
+    if scenes.image_reader.ranges is not None:
+        _check_depth(scenes.scenes[0].image, found[0][0])
+    return replace(scenes, scenes=known)
+
+
+def _check_depth(image: Path, translated: Path) -> None:
+    """Refuse to read two images of different depths in the same range of values."""
+    with suppress(SceneError):  # left to the code that needs the images
+        own, other = read_header(image).bits, read_header(translated).bits
+        if own == other:
+            return
+        raise ConfigError(
+            f"{translated} has values of {other} bits, and {image} of {own}, so data.value_range cannot fit both; give "
+            f"translations of {own} bits, or images and translations of 8 bits and data.value_range=bit_depth (python "
+            "-m ripu.translate writes 8 bits)"
+        )
 
 
 def _files_of(scene: Scene, files: dict[str, list[Path]]) -> list[Path]:
