@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ripu.acquisition.cells import Cells, check_features, nearest
 from ripu.acquisition.color_clusters import k_means
-from ripu.acquisition.interface import Features, ScoreMaps
+from ripu.acquisition.interface import Features, ScoreMaps, size_of
 from ripu.acquisition.uncertainty_only import UncertaintyOnly
 from ripu.io.errors import ConfigError
 
@@ -57,7 +57,7 @@ def label_of_cells(logits: Tensor, features: Features) -> Tensor:
 
 def at_cells(label_BHW: Tensor, features: Features) -> Tensor:
     """Return the label in the middle of each cell, (B, h, w); 255 for cells outside the image."""
-    cells = Cells.of(features, (int(label_BHW.shape[1]), int(label_BHW.shape[2])))
+    cells = Cells.of(features, size_of(label_BHW))
     label = label_BHW[:, torch.from_numpy(cells.rows)[:, None], torch.from_numpy(cells.columns)]
     label[:, cells.inside[0] :], label[:, :, cells.inside[1] :] = 255, 255
     return label
@@ -114,7 +114,7 @@ class AnchorDistance:
     def survey_source(self, logits: Tensor, features: Features, label: Tensor) -> NDArray[np.float32]:
         """Return the class means of a source image by its label, (C * D,)."""
         check_features(logits, features)
-        cells = Cells.of(features, (int(logits.shape[2]), int(logits.shape[3])))
+        cells = Cells.of(features, size_of(logits))
         known = label.cpu().numpy()
         rows = nearest(cells.rows, int(logits.shape[2]), known.shape[0])
         columns = nearest(cells.columns, int(logits.shape[3]), known.shape[1])

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ripu.acquisition.cells import Cells, check_features, nearest
 from ripu.acquisition.gaussian_mixtures import DensityPair
-from ripu.acquisition.interface import Acquisition, Features, ScoreMaps
+from ripu.acquisition.interface import Acquisition, Features, ScoreMaps, size_of
 from ripu.acquisition.nested import arguments_of
 from ripu.acquisition.uncertainty_only import UncertaintyOnly
 from ripu.functional import check_radius, window_mean
@@ -96,7 +96,7 @@ class DensityRatio:
 
     def _samples(self, logits: Tensor, features: Features, label: Tensor | None) -> NDArray[np.float64]:
         check_features(logits, features)
-        cells = Cells.of(features, (int(logits.shape[2]), int(logits.shape[3])))
+        cells = Cells.of(features, size_of(logits))
         row_S, column_S = cells.spread(self.samples)
         if label is None:
             class_S = logits[0][:, cells.rows[row_S], cells.columns[column_S]].argmax(dim=0).cpu().numpy()
@@ -134,7 +134,7 @@ class DensityRatio:
         """Return the score of the pixels of an image, (1, H, W)."""
         assert self.pairs is not None
         check_features(logits, features)
-        small = (int(logits.shape[2]), int(logits.shape[3]))
+        small = size_of(logits)
         cells = Cells.of(features, small)
         class_hw = logits[0][:, torch.from_numpy(cells.rows)[:, None], torch.from_numpy(cells.columns)].argmax(dim=0)
         class_M = class_hw.cpu().numpy().reshape(-1)

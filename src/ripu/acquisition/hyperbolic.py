@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ripu.acquisition.interface import Features, ScoreMaps
+from ripu.acquisition.interface import Features, ScoreMaps, size_of
 from ripu.acquisition.uncertainty_only import UncertaintyOnly
 from ripu.functional import check_radius, map_entropy_and_label, window_mean
 
@@ -52,7 +52,7 @@ class HyperbolicRadius:
         """Score a batch; see :class:`ripu.acquisition.Acquisition`."""
         if self.ball is None or features is None:
             return UncertaintyOnly(self.radius, self.pixel)(logits, size, keys)
-        own_size = (int(logits.shape[2]), int(logits.shape[3]))
+        own_size = size_of(logits)
         with torch.no_grad():
             head = self.ball(features, own_size)
             far = interpolate(self.ball.radius(features), features.extent, mode="bilinear", align_corners=False)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ripu.acquisition.anchors import class_sums
-from ripu.acquisition.interface import Features, ScoreMaps
+from ripu.acquisition.interface import Features, ScoreMaps, size_of
 from ripu.acquisition.uncertainty_only import UncertaintyOnly
 from ripu.functional import check_logits, check_radius, label_dtype, map_pixels, window_mean
 from ripu.io.errors import ConfigError
@@ -65,7 +65,7 @@ class Inconsistency:
             return UncertaintyOnly(self.radius, self.pixel)(logits, size, keys)
         check_logits(logits)
         with torch.no_grad():
-            second = self.head(features.float(), (int(logits.shape[2]), int(logits.shape[3])))
+            second = self.head(features.float(), size_of(logits))
         if second.shape != logits.shape:
             raise ConfigError(
                 f"the second classifier gives logits {tuple(second.shape)}, not {tuple(logits.shape)} as the network"

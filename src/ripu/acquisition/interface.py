@@ -54,6 +54,11 @@ class Features:
         return Features(self.values.float(), self.extent)
 
 
+def size_of(maps: Tensor) -> tuple[int, int]:
+    """Return the (height, width) of maps (..., H, W)."""
+    return int(maps.shape[-2]), int(maps.shape[-1])
+
+
 def check_images(images: Tensor, logits: Tensor) -> None:
     """Refuse images that are not uint8 RGB, one for each of the logits."""
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != torch.uint8 or len(images) != len(logits):

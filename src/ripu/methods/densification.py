@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ripu.acquisition import Features
 from ripu.functional import running_sum
-from ripu.losses import IGNORE, is_image, masked_mean
+from ripu.losses import IGNORE, is_image
 from ripu.methods.adversary import Adversary
-from ripu.methods.self_training import MOST_NATS, NUM_LEVELS, SelfTraining, Sure, level_reached
+from ripu.methods.self_training import MOST_NATS, NUM_LEVELS, SelfTraining, Sure, level_reached, mean_entropy
 from ripu.methods.supervised import pseudo_of
 from ripu.objectives import Batch, Network, Student
 
@@ -84,8 +84,7 @@ class Densification(SelfTraining):
         inside = is_image(pseudo, shape)
         is_hard = (inside & (pseudo == IGNORE)).any(dim=2).any(dim=1)
         easy = ~is_hard[:, None, None]
-        log_p = logits.float().log_softmax(dim=1)
-        entropy = masked_mean(-(log_p.exp() * log_p).sum(dim=1), inside & easy)
+        entropy = mean_entropy(logits, inside & easy)
         full = self.ce(logits, torch.where(easy, pseudo, IGNORE), batch)
         kept: Adversary = student.kept
         return {

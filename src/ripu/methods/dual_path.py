@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ripu.acquisition import Features
-from ripu.losses import IGNORE
-from ripu.methods.self_training import confidences, thresholds
+from ripu.methods.self_training import confidences, labels_reaching, thresholds
 from ripu.methods.supervised import Supervised, pseudo_of
 from ripu.objectives import Batch, Network, Student
 
@@ -60,9 +58,7 @@ class DualPath(Supervised):
 
     def pseudo_label(self, logits: Tensor, learnt: NDArray[np.float64]) -> Tensor:
         """Return the pseudo-labels of an image, (1, h, w) uint8."""
-        highest, label = logits.float().softmax(dim=1).max(dim=1)
-        limit_C = torch.from_numpy(learnt.astype(np.float32)).to(logits.device)
-        return torch.where(highest >= limit_C[label], label, IGNORE).to(torch.uint8)
+        return labels_reaching(logits, learnt)
 
     def facts(self, learnt: NDArray[np.float64]) -> dict[str, Any]:
         """Return the thresholds by train id."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ripu.acquisition import Features
+from ripu.acquisition.interface import size_of
 from ripu.methods.supervised import Supervised
 from ripu.models.features import num_features
 from ripu.objectives import Batch, Network, Student
@@ -142,6 +143,6 @@ class Halo(Supervised):
 
     def _both(self, student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
         logits, features = student.with_features(batch["image"])
-        head = student.kept.ball(features, (int(logits.shape[2]), int(logits.shape[3])))
+        head = student.kept.ball(features, size_of(logits))
         first, second = (self.ce(one, batch["label"], batch) for one in (logits, head))
         return first, self.hyperbolic_weight * second

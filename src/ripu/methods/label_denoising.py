@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ripu.losses import IGNORE, is_image, masked_mean
-from ripu.methods.self_training import SelfTraining, Sure, thresholds
+from ripu.methods.self_training import SelfTraining, Sure, labels_reaching, mean_entropy, thresholds
 from ripu.methods.supervised import pseudo_of
 from ripu.objectives import Batch, Network, Student
 
@@ -48,22 +48,14 @@ class PositiveNegative(SelfTraining):
         is_open = is_image(pseudo, shape) & (pseudo == IGNORE)
         return {
             **self.pseudo_terms(logits, pseudo, batch),
-            "entropy": self.entropy_weight * mean_entropy(logits, shape),
+            "entropy": self.entropy_weight * mean_entropy(logits, is_image(logits, shape)),
             "negative": self.negative_weight * negative(logits, is_open, rank),
         }
 
     def pseudo_label(self, logits: Tensor, learnt: Sure) -> Tensor:
         """Return the pseudo-labels of an image, (1, h, w) uint8."""
         limit_C = np.minimum(learnt.threshold_C, thresholds(self.survey(logits), learnt.share))
-        highest, label = logits.float().softmax(dim=1).max(dim=1)
-        limit = torch.from_numpy(limit_C.astype(np.float32)).to(logits.device)
-        return torch.where(highest >= limit[label], label, IGNORE).to(torch.uint8)
-
-
-def mean_entropy(logits: Tensor, shape: Tensor | None = None) -> Tensor:
-    """Return the mean entropy of the pixels in nats; for ``shape`` see :mod:`ripu.losses`."""
-    log_p = logits.float().log_softmax(dim=1)
-    return masked_mean(-(log_p.exp() * log_p).sum(dim=1), is_image(logits, shape))
+        return labels_reaching(logits, limit_C)
 
 
 def negative(logits: Tensor, is_open: Tensor, rank_BHW: Tensor) -> Tensor:

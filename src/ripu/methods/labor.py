@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ripu.acquisition import Features
+from ripu.acquisition.interface import size_of
 from ripu.losses import is_image, masked_mean
 from ripu.methods.heads import Head
 from ripu.methods.supervised import Supervised
@@ -55,7 +56,7 @@ class Labor(Supervised):
     def source_terms(self, student: Student, batch: Batch, *, is_adapting: bool) -> dict[str, Tensor]:
         """Return ``source_ce`` and ``second_ce``."""
         logits, features = student.with_features(batch["image"])
-        second = student.kept.head(features, _size(logits))
+        second = student.kept.head(features, size_of(logits))
         return {
             "source_ce": self.ce(logits, batch["label"], batch),
             "second_ce": self.second_weight * self.ce(second, batch["label"], batch),
@@ -66,8 +67,8 @@ class Labor(Supervised):
     ) -> dict[str, Tensor]:
         """Return ``target_ce``, ``second_target_ce`` and ``discrepancy``."""
         logits, features = student.with_features(batch["image"])
-        second = student.kept.head(features, _size(logits))
-        apart = student.kept.head(Features(features.values.detach(), features.extent), _size(logits))
+        second = student.kept.head(features, size_of(logits))
+        apart = student.kept.head(Features(features.values.detach(), features.extent), size_of(logits))
         far_BHW = distance(logits.detach(), apart)
         return {
             "target_ce": self.ce(logits, batch["label"], batch),
@@ -84,7 +85,3 @@ def distance(first: Tensor, second: Tensor) -> Tensor:
     2.0
     """
     return (first.float().softmax(dim=1) - second.float().softmax(dim=1)).abs().sum(dim=1)
-
-
-def _size(logits: Tensor) -> tuple[int, int]:
-    return int(logits.shape[2]), int(logits.shape[3])

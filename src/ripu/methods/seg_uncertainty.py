@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ripu.acquisition.interface import size_of
 from ripu.losses import IGNORE, class_weights, is_image, masked_mean, weight_of_label
 from ripu.methods.adversary import SOURCE, TARGET, Adversary
 from ripu.methods.heads import Head, divergence
@@ -113,4 +114,4 @@ class SegUncertainty(Supervised):
     def _heads(self, student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the logits of both heads, (B, C, H, W)."""
         logits, features = student.with_features(batch["image"])
-        return logits, student.kept.head(features, (int(logits.shape[2]), int(logits.shape[3])))
+        return logits, student.kept.head(features, size_of(logits))

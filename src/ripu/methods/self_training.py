@@ -131,6 +131,18 @@ def labels_above(logits: Tensor, threshold_C: NDArray[np.float64]) -> Tensor:
     return torch.where(ratio >= 1.0, label, IGNORE).to(torch.uint8)
 
 
+def labels_reaching(logits: Tensor, threshold_C: NDArray[np.float64]) -> Tensor:
+    """Return the most probable class, (B, h, w) uint8; 255 where it does not reach its threshold.
+
+    >>> logits = torch.tensor([[0.6, 0.2], [0.4, 0.8]]).log().view(1, 2, 1, 2)
+    >>> labels_reaching(logits, np.array([0.5, 0.9])).tolist()
+    [[[0, 255]]]
+    """
+    highest, label = logits.float().softmax(dim=1).max(dim=1)
+    limit = torch.from_numpy(threshold_C.astype(np.float32)).to(logits.device)
+    return torch.where(highest >= limit[label], label, IGNORE).to(torch.uint8)
+
+
 def smoothness(logits: Tensor, label: Tensor) -> Tensor:
     """Return the mean of ``-1/C * sum_c log P_c`` over pixels with a label, in nats; 0 without any.
 
@@ -138,3 +150,13 @@ def smoothness(logits: Tensor, label: Tensor) -> Tensor:
     1.3862943649291992
     """
     return masked_mean(-logits.float().log_softmax(dim=1).mean(dim=1), label != IGNORE)
+
+
+def mean_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean entropy of the pixels of a mask, (B, H, W) bool, in nats; 0 without any.
+
+    >>> float(mean_entropy(torch.zeros(1, 4, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)))  # log 4
+    1.3862943649291992
+    """
+    log_p = logits.float().log_softmax(dim=1)
+    return masked_mean(-(log_p.exp() * log_p).sum(dim=1), mask)

@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ripu.acquisition.interface import size_of
 from ripu.losses import is_image, masked_mean
 from ripu.methods.heads import Head
-from ripu.methods.label_denoising import mean_entropy
-from ripu.methods.self_training import SelfTraining
+from ripu.methods.self_training import SelfTraining, mean_entropy
 from ripu.methods.supervised import pseudo_of
 from ripu.models.features import num_features
 from ripu.objectives import Batch, Network, Student
@@ -52,10 +52,10 @@ class UncertaintyReduction(SelfTraining):
         """Return ``pseudo``, ``entropy``, ``decoders_ce`` and ``stability``."""
         logits, features = student.with_features(batch["image"])
         pseudo, shape = pseudo_of(batch), batch.get("shape")
-        others = [head(features, (int(logits.shape[2]), int(logits.shape[3]))) for head in student.kept]
+        others = [head(features, size_of(logits)) for head in student.kept]
         return {
             **self.pseudo_terms(logits, pseudo, batch),
-            "entropy": self.entropy_weight * mean_entropy(logits, shape),
+            "entropy": self.entropy_weight * mean_entropy(logits, is_image(logits, shape)),
             "decoders_ce": torch.stack([self.ce(one, pseudo, batch) for one in others]).mean(),
             "stability": self.stability_weight * torch.stack([instability(logits, one, shape) for one in others]).sum(),
         }

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from ripu.acquisition import Features
 from ripu.acquisition.anchors import weighted_sums
 from ripu.acquisition.cells import Cells
+from ripu.acquisition.interface import size_of
 from ripu.losses import IGNORE, is_image, masked_mean
 from ripu.methods.adversary import SOURCE, TARGET
 from ripu.methods.supervised import Supervised
@@ -147,7 +148,7 @@ def class_features(logits: Tensor, features: Features, shape: Tensor | None = No
 
     The logits of a cell are those of the pixel in its middle.
     """
-    cells = Cells.of(features, (int(logits.shape[2]), int(logits.shape[3])))
+    cells = Cells.of(features, size_of(logits))
     middles = (..., torch.from_numpy(cells.rows)[:, None], torch.from_numpy(cells.columns))
     inside_Bhw = is_image(logits, shape)[middles]
     inside_Bhw[:, cells.inside[0] :], inside_Bhw[:, :, cells.inside[1] :] = False, False
