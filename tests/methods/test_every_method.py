@@ -212,6 +212,9 @@ def test_what_it_cannot_use_is_refused_with_the_remedy(overrides: list[str], mes
         *(([f"method={name}", key], rf"renewal_steps=\[\]: method={name} learns nothing from target images before its ")
           for name in ("cbst", "tpld", "dpl", "proda") for key in ("renewal_steps=[]", "method.renewal_fractions=[]")),
         (["acquisition=inconsistency"], r"reads the head that a method trains \(Inconsistency\).*such as method=labor"),
+        (["acquisition=anchor_distance"], r"acquisition gives every place of an image the same score "
+         r"\(AnchorDistance\), and mode=ra asks about places; use mode=images, or another score"),
+        (["method=weakda", "acquisition=anchor_distance"], r"\(AnchorDistance\), and mode=pa asks about places"),
         (["method=labor", "acquisition=hyperbolic"], r"reads the ball .*method=labor trains none.*such as method=halo"),
         *((["trainer.compile=true", f"method={name}", "ema.decay=0.9", "model.checkpoint=null"],
            rf"trainer\.compile=true has no effect on the terms of method={name}, which read features.*leave it out")

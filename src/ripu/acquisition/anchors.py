@@ -105,6 +105,7 @@ class AnchorDistance:
     anchors: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
     needs_image: ClassVar[bool] = False
     needs_features: ClassVar[bool] = True
+    is_of_images: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("num_anchors", "min_cells", "source_images"):

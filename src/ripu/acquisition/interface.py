@@ -77,6 +77,7 @@ class Acquisition(Protocol):
 
     - ``is_comparable``: False if scores of different images cannot be compared, e.g. because groups take turns; such a
       score needs a budget for each image. Without it, they can.
+    - ``is_of_images``: True if all places of an image have the same score, which only ``mode=images`` has a use for.
     - ``for_round(index, num_rounds)`` returns the score that a round, counted from 0, uses in its place.
     - ``survey(logits)`` returns what it wants to know of one image of the pool, from logits (1, C, h, w) without
       gradient, as float64 of one shape; ``with_pool(found)`` returns the score that knows them all, stacked in the

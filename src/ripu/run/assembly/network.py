@@ -182,7 +182,7 @@ def _check_objective(spec: RunSpec) -> None:
 
 
 def check_scores(spec: RunSpec) -> None:
-    """Refuse a score that knows the source in a run that has none, or a part of a method that does not keep it."""
+    """Refuse a score of whole images for places, one of a source that is not there, or of a part that nobody keeps."""
     if not spec.has_rounds:
         return
     kept = getattr(make_objective(spec), "kept_parts", ())
@@ -195,6 +195,11 @@ def check_scores(spec: RunSpec) -> None:
                 f"{spec.setting.name} has no source; use setting=active, or another score ({key}=...)"
             )
         for part in () if score is None else with_parts(score):
+            if getattr(part, "is_of_images", False) and spec.query is not None and not spec.query.whole_image:
+                raise ConfigError(
+                    f"{key} gives every place of an image the same score ({type(part).__name__}), and mode={spec.mode} "
+                    f"asks about places; use mode=images, or another score ({key}=...)"
+                )
             if (name := getattr(part, "reads_kept", None)) is not None and name not in kept:
                 raise ConfigError(
                     f"{key} reads the {name} that a method trains ({type(part).__name__}), and method="
