@@ -165,7 +165,7 @@ def curves(data: dict[str, Results], seeds: list[int], path: Path) -> bool:
         for panel, name in zip(panels[:, column], ("clicks", "labelled pixels, % of all"), strict=True):
             panel.set(xscale="log", xlabel=name, ylabel="mIoU, %", title=title)
             panel.grid(alpha=0.3)
-            panel.legend(fontsize=7)
+            panel.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
