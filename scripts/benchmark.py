@@ -89,6 +89,9 @@ GROUPS = {
 }
 """Rows that the paper compares with one another, in its order on GTAV -> Cityscapes."""
 
+AGAINST_CHANCE = (("PA random", "PA RIPU"), ("RA random", OURS))
+"""Rows without a score, and with the paper's."""
+
 CURVES = (
     *("WeakDA points", "LabOR points", "LabOR mask", "HALO", "PA random", "PA RIPU"),
     *("RA random", "RA density", "RA teacher", OURS),
@@ -130,13 +133,31 @@ def _said(spread: Spread) -> str:
 
 def orders(data: dict[str, Results], seeds: list[int]) -> list[str]:
     """Return a line for each pair of neighbours in the paper's order, over all data sets."""
-    lines = ["| the paper finds | here |", "|---|---|"]
+    lines = []
     for group in GROUPS.values():
         for worse, better in pairwise(group):
             differences = [value for found in data.values() for value in paired(found, better, worse, seeds)]
             if differences:
                 lines.append(f"| {better} above {worse} | {verdict(differences)} |")
-    return lines if len(lines) > 2 else ["No pair has run yet."]
+    return ["| the paper finds | here |", "|---|---|", *lines] if lines else ["No pair has run yet."]
+
+
+def chances(data: dict[str, Results], seeds: list[int]) -> list[str]:
+    """Return a line for each comparison of the paper's score with random picks, by data set and round."""
+    lines = []
+    for title, found in data.items():
+        for worse, better in AGAINST_CHANCE:
+            if not (differences := paired(found, better, worse, seeds)):
+                continue
+            both = [seed for seed in seeds if (better, seed) in found and (worse, seed) in found]
+            curves = [[[miou for *_, miou in found[row, seed]["rounds"]] for seed in both] for row in (better, worse)]
+            rounds = [
+                "/".join(f"{one - other:.1f}" for one, other in zip(*pair, strict=True))
+                for pair in zip(*(zip(*curve, strict=True) for curve in curves), strict=True)
+            ]
+            lines.append(f"| {title} | {better} - {worse} | {', '.join(rounds)} | {verdict(differences)} |")
+    head = ["| data | difference | after each round, by seed | at the end |", "|---|---|---|---|"]
+    return [*head, *lines] if lines else ["No pair has run yet."]
 
 
 def curves(data: dict[str, Results], seeds: list[int], path: Path) -> bool:
@@ -202,6 +223,10 @@ def report(data: dict[str, Results], seeds: list[int], words: str, picture: str 
         filled("A pair holds, or is reversed, if a paired t test over seeds and data sets (two-sided, 5 %) says so."),
         "",
         *orders(data, seeds),
+        "",
+        "## Against random picks",
+        "",
+        *chances(data, seeds),
         "",
     ]
     if picture is not None:

@@ -89,18 +89,20 @@ def test_the_page_has_what_is_finished(tmp_path: Path) -> None:
     record = Record(tmp_path / "benchmark.jsonl")
     overrides = SMALL_SETS["streets"][1]
     for seed in range(3):
-        for row, miou in ((OURS, 46.0), ("LabOR mask", 43.0), ("MADA", 40.0), ("AADA", 42.0)):
+        for row, miou in ((OURS, 46.0), ("RA random", 45.0), ("LabOR mask", 43.0), ("MADA", 40.0), ("AADA", 42.0)):
             record.add(row, seed, overrides, result(miou + seed))
     record.add("RA entropy", 0, overrides, result(50.0))  # a row of other studies
     record.add(OURS, 3, overrides, result(50.0))  # another seed
     data = {title: record.find(words) for title, words in SMALL_SETS.values()}
     page = benchmark.report(data, [0, 1, 2], "python scripts/benchmark.py", None)
-    assert f"12 of {len(SYSTEMS) * 9} runs" in page
+    assert f"15 of {len(SYSTEMS) * 9} runs" in page
     assert (
         "| AADA (variant) | 5 % of the images | 2.20 | 45 | 43.0 ± 1.0 | 3 | -4.0 ± 0.0 | 63 | 1.50 | 59.3, 61.9 |"
         in page
     )
     assert "| RA RIPU above LabOR mask | holds (3.0 ± 0.0, n = 3) |" in page
+    rounds = ", ".join(["1.0/1.0/1.0"] * 5)
+    assert f"| streets, generator seed 0 | RA RIPU - RA random | {rounds} | holds (1.0 ± 0.0, n = 3) |" in page
     assert "| MADA above AADA | REVERSED (-2.0 ± 0.0, n = 3) |" in page
     assert "CamVid, day -> dusk`" not in page
     assert "## CamVid" not in page
