@@ -16,6 +16,7 @@ ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "RA random": ("mode=ra", "acquisition=random"),
         "RA entropy": ("mode=ra", "acquisition=entropy"),
         "RA RIPU": ("mode=ra", "acquisition=ripu"),
+        "RA RIPU after random": ("mode=ra", "acquisition=ripu", "first_round=random"),
         "RA RIPU at 5 %": ("mode=ra", "acquisition=ripu", "budget=0.05"),
         "RA teacher": ("mode=ra", "objective=ripu_teacher"),
         **{f"RA {name}": ("mode=ra", f"acquisition={name}") for name in PLUG_INS},
