@@ -38,6 +38,8 @@ PAIRS = (
     ("RA RIPU", "source only"),
     ("RA RIPU", "RA random"),
     ("RA RIPU", "RA entropy"),
+    ("RA RIPU after random", "RA random"),
+    ("RA RIPU after random", "RA RIPU"),
     ("RA RIPU", "PA RIPU"),
     ("RA teacher", "RA RIPU"),
     ("target only", "RA RIPU"),

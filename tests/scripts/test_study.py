@@ -18,7 +18,8 @@ import pytest
 import compare
 import study
 from compare import Record, Runs, folder_of, made_with, pair_table, paired, row_table
-from running import ROOT
+from ripu.config.checks import checked_spec
+from running import ROOT, compose
 
 
 def result(miou: float, **more: Any) -> dict[str, Any]:
@@ -166,6 +167,13 @@ def test_the_commands_of_the_docs_are_understood(tmp_path: Path, monkeypatch: py
         (["all labels"], [0]),
         (["RA teacher"], [0]),
     ]
+    (words,) = re.findall(
+        r"^    python scripts/compare\.py (.*)$", (ROOT / "docs" / "selection.md").read_text(), re.MULTILINE
+    )
+    monkeypatch.setattr(sys, "argv", ["compare.py", *shlex.split(words)])
+    compare.main()
+    assert seen[-1].rows == ["RA random", "RA RIPU", "RA RIPU after random"]
+    checked_spec(compose(*seen[-1].words(seen[-1].rows[-1], 0)))
 
 
 def test_differences_of_all_data_sets_decide_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
