@@ -165,6 +165,7 @@ def test_the_commands_of_the_docs_are_understood(tmp_path: Path, monkeypatch: py
         (["RA RIPU"], [0, 1, 2]),
         (["source only"], [0]),
         (["all labels"], [0]),
+        (["target only"], [0, 1, 2]),
         (["RA teacher"], [0]),
     ]
     (words,) = re.findall(
