@@ -17,7 +17,7 @@ from ripu.labelstore.errors import StoreLockedError
 
 
 def test_a_manifest_that_another_process_wrote_is_not_written_over(tmp_path: Path) -> None:
-    """Where locks do not work (some network file systems), the manifest itself tells."""
+    """On file systems without locks, the manifest shows that another process has written."""
     from ripu.labelstore.log import Log, write_log
 
     folder = tmp_path / "labels"
