@@ -172,6 +172,8 @@ def test_it_has_a_forecast(
         (["method=cbst", "renewal_steps=[9,3]"], r"renewal_steps=\[9, 3\] must increase"),
         (["method=cbst", "renewal_steps=[750]"], r"renewal_steps=\[750\].*trainer\.max_steps"),
         (["method=cbst", "renewal_steps=[30]", "pretrain_steps=40"], r"renewal_steps=\[30\] must lie in 40"),
+        (["method=proda_distil", "pretrain_steps=750"], r"pretrain_steps=750 leaves none of trainer\.max_steps=750 to "
+         r"train on the target; lower it, or use setting=source_only method=ripu$"),
         (["method=cbst", "selection_steps=[30]"], r"selection_steps=\[30\] has no effect in setting=unlabelled"),
         (["method=cbst", "budget=0.05"], r"budget=0\.05 has no effect in setting=unlabelled"),
         (["method=cbst", "method.share=0"], r"method\.share=0 is not allowed"),
@@ -211,6 +213,17 @@ def test_what_it_cannot_use_is_refused_with_the_remedy(overrides: list[str], mes
          r"python -m ripu\.translate output=gone, or with a program of your own$"),
         *(([f"method={name}", key], rf"renewal_steps=\[\]: method={name} learns nothing from target images before its ")
           for name in ("cbst", "tpld", "dpl", "proda") for key in ("renewal_steps=[]", "method.renewal_fractions=[]")),
+        *((["method=tpld", f"method.first_phase={phase}", *more], rf"method\.first_phase={phase} leaves none of "
+           rf"renewal_steps={steps} to the second phase, .*; lower it, or give more renewal_steps$")
+          for phase, steps, more in ((4, r"\[300, 413, 525, 638\]", ()), (5, r"\[300, 413, 525, 638\]", ()),
+                                     (2, r"\[300, 400\]", ("renewal_steps=[300,400]",)))),
+        (["method=mada", "renewal_steps=[]"], r"renewal_steps=\[\] leaves out the second stage, .*; give a step$"),
+        (["method=seg_uncertainty", "renewal_steps=[]"], r"renewal_steps=\[\] leaves out the second stage, "),
+        (["method=seg_uncertainty", "renewal_steps=[50]"], r"renewal_steps=\[50\] leaves out the first stage, from "
+         r"the end of pre-training \(pretrain_steps=50\) to the first renewal; give a later step, or fewer "),
+        (["method=sfda", "renewal_steps=[0]", "model.checkpoint=x.ckpt"], r"renewal_steps=\[0\] leaves out the "
+         r"correction .*\(method\.prior_share=0\.3\); give a second step, or method\.prior_share=0$"),
+        (["method=cbst", "method.share=0.7"], r"method\.share=0\.7 is above its own limit, method\.most_share=0\.5; "),
         (["acquisition=inconsistency"], r"reads the head that a method trains \(Inconsistency\).*such as method=labor"),
         (["acquisition=anchor_distance"], r"acquisition gives every place of an image the same score "
          r"\(AnchorDistance\), and mode=ra asks about places; use mode=images, or another score"),

@@ -228,6 +228,11 @@ def _pretraining(config: Mapping[str, Any], max_steps: int, renewals: Sequence[i
         own = config["method"]["pretrain_fraction"]
         fraction = setting["pretrain_fraction"] if own is None else own
         steps = renewals[0] if renewals and own is None else min([round(float(fraction) * max_steps), *renewals])
+    if steps == max_steps and not renewals:
+        raise ConfigError(
+            f"pretrain_steps={steps} leaves none of trainer.max_steps={max_steps} to train on the target; lower it, or "
+            "use setting=source_only method=ripu"
+        )
     if steps and not setting["uses_source"]:
         raise ConfigError(
             f"setting={setting['name']} has no source to train on before step {steps} (pretrain_steps, or the first "

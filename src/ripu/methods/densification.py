@@ -21,6 +21,7 @@ from ripu.methods.adversary import Adversary
 from ripu.methods.self_training import MOST_NATS, NUM_LEVELS, SelfTraining, Sure, level_reached, mean_entropy
 from ripu.methods.supervised import pseudo_of
 from ripu.objectives import Batch, Network, Student
+from ripu.schedule import Plan
 
 EASY, HARD = 0.0, 1.0
 
@@ -69,6 +70,15 @@ class Densification(SelfTraining):
     bootstrap: float = 0.8
     adversarial_weight: float = 0.001
     kept_lr_factor: float = 1.0
+
+    def left_out(self, plan: Plan) -> str | None:
+        """Return that the second phase has no renewal, if so."""
+        if len(plan.renewal_steps) > self.first_phase:
+            return None
+        return (
+            f"method.first_phase={self.first_phase} leaves none of renewal_steps={list(plan.renewal_steps)} to the "
+            "second phase, in which easy images are filled; lower it, or give more renewal_steps"
+        )
 
     def keeps(self, network: nn.Module) -> Adversary:
         """Return the discriminator."""

@@ -19,6 +19,7 @@ from ripu.losses import IGNORE, is_image
 from ripu.methods.supervised import Supervised
 from ripu.models.features import num_features
 from ripu.objectives import Batch, Network, Student
+from ripu.schedule import Plan
 
 
 class Anchors(nn.Module):
@@ -63,6 +64,12 @@ class Mada(Supervised):
     anchor_seed: int = 31
     needs_features: ClassVar[bool] = True
     most_surveyed: ClassVar[int] = 500
+
+    def left_out(self, plan: Plan) -> str | None:
+        """Return that there is no second stage, if so."""
+        if plan.renewal_steps:
+            return None
+        return "renewal_steps=[] leaves out the second stage, in which images keep near anchors; give a step"
 
     def keeps(self, network: nn.Module) -> Anchors:
         """Return the anchors, all 0."""

@@ -19,6 +19,7 @@ from ripu.methods.heads import Head, divergence
 from ripu.methods.supervised import Supervised
 from ripu.models.features import num_features
 from ripu.objectives import Batch, Network, Student
+from ripu.schedule import Plan
 
 
 class TwoHeads(nn.Module):
@@ -57,6 +58,17 @@ class SegUncertainty(Supervised):
     dropout: float = 0.1
     kept_lr_factor: float = 1.0
     needs_features: ClassVar[bool] = True
+
+    def left_out(self, plan: Plan) -> str | None:
+        """Return the stage without a step, if there is one."""
+        if not plan.renewal_steps:
+            return "renewal_steps=[] leaves out the second stage, which learns from pseudo-labels; give a step"
+        if plan.renewal_steps[0] > plan.pretrain_steps:
+            return None
+        return (
+            f"renewal_steps={list(plan.renewal_steps)} leaves out the first stage, from the end of pre-training "
+            f"(pretrain_steps={plan.pretrain_steps}) to the first renewal; give a later step, or fewer pretrain_steps"
+        )
 
     def keeps(self, network: nn.Module) -> TwoHeads:
         """Return the second head and the discriminators."""

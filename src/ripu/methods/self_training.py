@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ripu.acquisition import Features
+from ripu.io.errors import ConfigError
 from ripu.losses import IGNORE, masked_mean
 from ripu.methods.supervised import Supervised, pseudo_of
 from ripu.objectives import Batch, Network, Student
@@ -53,6 +54,13 @@ class SelfTraining(Supervised):
     regularizer: float = 0.0
     adds_surveys: ClassVar[bool] = True
     needs_renewal: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.share > self.most_share:
+            raise ConfigError(
+                f"method.share={self.share} is above its own limit, method.most_share={self.most_share}; raise the "
+                "limit, or lower the share"
+            )
 
     def target_terms(
         self, student: Student, batch: Batch, *, source: Batch | None = None, teacher: Network | None = None

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ripu.methods.self_training import SelfTraining, Sure, labels_above
 from ripu.methods.supervised import pseudo_of
 from ripu.objectives import Batch, Network, Student
+from ripu.schedule import Plan
 
 SIDE = 8
 """Pixels along the side of a cell."""
@@ -84,6 +85,15 @@ class PriorEnforcing(SelfTraining):
     prior_share: float = 0.3
     hidden_share: float = 0.3
     kept_lr_factor: float = 10.0
+
+    def left_out(self, plan: Plan) -> str | None:
+        """Return that no renewal is corrected by the auto-encoder, if so."""
+        if len(plan.renewal_steps) > 1 or not self.prior_share:
+            return None
+        return (
+            f"renewal_steps={list(plan.renewal_steps)} leaves out the correction by the auto-encoder, from the second "
+            f"renewal on (method.prior_share={self.prior_share}); give a second step, or method.prior_share=0"
+        )
 
     def keeps(self, network: nn.Module) -> PriorAutoencoder:
         """Return the auto-encoder."""

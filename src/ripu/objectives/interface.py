@@ -70,6 +70,8 @@ class Objective(Protocol):
       memory, so ``most_surveyed`` limits the images, evenly spread; without it, all are looked at. ``learn`` may change
       buffers of ``kept``, on all ranks alike, and returns what ``pseudo_label`` needs.
     - ``needs_renewal``: True if its target terms are of no use before the first renewal; runs without one are refused.
+    - ``left_out(plan)`` returns the part of the method that a schedule leaves no steps for, with the remedy, or None;
+      such runs are refused, too.
     - ``needs_features``: True if its terms or ``survey`` read :class:`ripu.acquisition.Features`; else ``survey`` gets
       None.
     - ``pseudo_label(logits, learnt)`` returns the pseudo-labels of an image, (1, h, w) uint8 with 255 for none. They

@@ -152,7 +152,7 @@ def _check_optimizer(spec: RunSpec) -> None:
 
 
 def _check_objective(spec: RunSpec) -> None:
-    """Refuse an objective that lacks its teacher, renewals or images to mix, or cannot read a compiled network."""
+    """Refuse an objective that lacks its teacher, steps or images to mix, or cannot read a compiled network."""
     objective = make_objective(spec)
     target = str((spec.method.node or spec.objective)["_target_"]).rpartition(".")[2]
     if objective.needs_teacher and spec.average_decay is None and spec.setting.target_labels not in ("all", "none"):
@@ -164,6 +164,8 @@ def _check_objective(spec: RunSpec) -> None:
             f"renewal_steps=[]: method={spec.method.name} learns nothing from target images before its first renewal; "
             "leave it out (and method.renewal_fractions), or use setting=source_only method=ripu"
         )
+    if hasattr(objective, "left_out") and (left_out := objective.left_out(spec.plan)) is not None:
+        raise ConfigError(left_out)
     if spec.trainer.compile and getattr(objective, "needs_features", False):
         raise ConfigError(
             f"trainer.compile=true has no effect on the terms of method={spec.method.name}, which read features of a "
