@@ -81,20 +81,39 @@ def map_pixels(
     check_size(size)
     height, width = size
     logits_BChw = logits_BChw.detach()
-    batch, num_classes, source_height, source_width = logits_BChw.shape
+    batch, _, source_height, _ = logits_BChw.shape
     rows = rows or Rows(0, source_height, (0, height))
     upper, lower, blend = blend_taps(rows.height, height, rows.span)
     upper, lower = [row - rows.first for row in upper], [row - rows.first for row in lower]
     height = len(upper)
     device = logits_BChw.device
     maps = tuple(torch.empty((batch, height, width), dtype=dtype, device=device) for dtype in dtypes)
-    if device.type != "cpu":
+    if device.type == "cpu":
+        _map_rows_on_cpu(logits_BChw, maps, kernel, (upper, lower, blend), size[0])
+    else:
         _map_rows_on_device(logits_BChw, maps, kernel, (upper, lower, blend))
         refuse_broken(torch.isfinite(logits_BChw).flatten(1).all(dim=1))
-        return maps
+    return maps
+
+
+def _map_rows_on_cpu(
+    logits_BChw: Tensor,
+    maps_BHW: Sequence[Tensor],
+    kernel: PixelKernel,
+    taps: tuple[list[int], list[int], list[float]],
+    whole_height: int,
+) -> None:
+    """Write the maps of :func:`map_pixels`, a band at a time, and check the logits that are read on the way.
+
+    Rows of a band depend on ``whole_height``, that of the whole maps, alone.
+    """
+    batch, num_classes, source_height, source_width = logits_BChw.shape
+    height, width = maps_BHW[0].shape[1:]
+    upper, lower, blend = taps
+    device = logits_BChw.device
     most = strip_rows(num_classes, width, device)
     # A worker takes four strips in a row: only at the start of a band is a source row stretched a second time.
-    bands = split_rows(height, band_rows(size[0], 4 * most, device))
+    bands = split_rows(height, band_rows(whole_height, 4 * most, device))
     is_finite = torch.ones((batch, len(bands)), dtype=torch.bool, device=device)
 
     def task(b: int, number: int) -> None:
@@ -118,12 +137,11 @@ def map_pixels(
             strip_CRW = logits_BChw.new_empty((num_classes, bottom - top, width), dtype=torch.float32)
             for row, row_CW in enumerate(strip_CRW.unbind(1), top):
                 torch.lerp(stretched[upper[row]], stretched[lower[row]], blend[row], out=row_CW)
-            for target, part in zip(maps, kernel(strip_CRW), strict=True):
+            for target, part in zip(maps_BHW, kernel(strip_CRW), strict=True):
                 target[b, top:bottom] = part
 
     for_each(task, [(b, number) for b in range(batch) for number in range(len(bands))], device)
     refuse_broken(is_finite.all(dim=1))
-    return maps
 
 
 def map_on_device(logits_BChw: Tensor, maps_BHW: Sequence[Tensor], kernel: PixelKernel) -> None:

@@ -89,12 +89,10 @@ class SmpNetwork(nn.Module):
         self.num_classes = num_classes
         self.mean = checked_statistics("mean", mean, in_channels)
         self.std = checked_statistics("std", std, in_channels)
-        frozen_part: nn.Module = {"none": nn.Module(), "encoder": self.encoder, "all": self.net}[freeze_batchnorm]
-        norms = [part for part in frozen_part.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-        for part in norms:
-            part.requires_grad_(False)
+        frozen_part = {"none": nn.Module(), "encoder": self.encoder, "all": self.net}[freeze_batchnorm]
         is_random = pretrained and weights is None
-        self._resting = [*norms, *train_only(self.encoder, train_encoder, lora_rank, is_random=is_random)]
+        self._resting = _frozen_norms(frozen_part)
+        self._resting += train_only(self.encoder, train_encoder, lora_rank, is_random=is_random)
         self.train(self.training)
 
     @property
@@ -121,6 +119,14 @@ class SmpNetwork(nn.Module):
         trainable = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         backbone = [parameter for parameter in trainable if id(parameter) in inside]
         return backbone, [parameter for parameter in trainable if id(parameter) not in inside]
+
+
+def _frozen_norms(part: nn.Module) -> list[nn.Module]:
+    """Return the batch norms of a part of the network, whose affine parameters no longer train."""
+    norms: list[nn.Module] = [one for one in part.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    for one in norms:
+        one.requires_grad_(False)
+    return norms
 
 
 def _net(architecture: str, encoder: str, weights: str | None, options: dict[str, Any]) -> Any:

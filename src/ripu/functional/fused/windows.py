@@ -12,6 +12,8 @@ too. The tables of a few words exist at a time (48 MB).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -207,8 +209,7 @@ def window_maps(
         pixel: The uncertainty is the entropy itself instead of its window mean.
     """
     batch, height, width = label_BHW.shape
-    device = label_BHW.device
-    impurity_BHW = torch.empty((batch, height, width), dtype=torch.float32, device=device)
+    impurity_BHW = torch.empty((batch, height, width), dtype=torch.float32, device=label_BHW.device)
     uncertainty_BHW = score_BHW = None
     if entropy_BHW is not None:
         if pixel and normalizer != 1.0:
@@ -217,41 +218,54 @@ def window_maps(
         score_BHW = torch.empty_like(impurity_BHW)
     if impurity_BHW.numel() == 0:
         return impurity_BHW, uncertainty_BHW, score_BHW
-    grid = triton.cdiv(height * width, _BLOCK)
-    kinds = {"HAS_ENTROPY": entropy_BHW is not None, "IS_PIXEL": pixel, "BLOCK": _BLOCK, **EXACT}
-    with on(device):
+    maps = (label_BHW, entropy_BHW, impurity_BHW, uncertainty_BHW, score_BHW)
+    constants = {"HAS_ENTROPY": entropy_BHW is not None, "IS_PIXEL": pixel, "BLOCK": _BLOCK, **EXACT}
+    with on(label_BHW.device):
         if radius <= 1:
-            _small_windows_kernel[(grid, batch)](
+            _small_windows_kernel[(triton.cdiv(height * width, _BLOCK), batch)](
                 label_BHW, entropy_BHW, table, impurity_BHW, uncertainty_BHW, score_BHW, height, width, num_classes,
-                normalizer, DOWN=min(radius, height - 1), RIGHT=min(radius, width - 1), **kinds,
+                normalizer, DOWN=min(radius, height - 1), RIGHT=min(radius, width - 1), **constants,
             )  # fmt: skip
-            return impurity_BHW, uncertainty_BHW, score_BHW
-        window = min(2 * radius + 1, height) * min(2 * radius + 1, width)
-        bits = 16 if window < 1 << 16 else 32
-        # The largest power of two with which the sum of a window fits 63 bits.
-        exponent = 62 - math.ceil(math.log2(window * (math.log(num_classes) + 1.0)))
-        words = -(-num_classes * bits // 64)
-        has_mean = entropy_BHW is not None and not pixel
-        most = max(1, TABLE_BYTES // (8 * height * width) - has_mean)
-        planes = torch.empty((min(most, words) + has_mean, height, width), dtype=torch.int64, device=device)
-        for b in range(batch):
-            label, impurity = label_BHW[b], impurity_BHW[b]
-            entropy, uncertainty, score = (
-                None if one is None else one[b] for one in (entropy_BHW, uncertainty_BHW, score_BHW)
-            )
-            for first in range(0, words, most):
-                count, is_last = min(most, words - first), first + most >= words
-                num_planes, first_class = count + (has_mean and is_last), first * 64 // bits
-                _row_sums_kernel[(triton.cdiv(height, _ROW), num_planes)](
-                    label, impurity if entropy is None else entropy, planes, height, width, count, first_class,
-                    2.0**exponent, BITS=bits, ROWS=_ROW, BLOCK=_ROW_LENGTH,
-                )  # fmt: skip
-                _column_sums_kernel[(triton.cdiv(width, _COLUMNS), num_planes)](
-                    planes, height, width, COLUMNS=_COLUMNS, ROWS=_COLUMN_LENGTH
-                )
-                _large_windows_kernel[(grid,)](
-                    planes, entropy, table, impurity, uncertainty, score, height, width, height * width,
-                    min(radius, max(height, width)), count, normalizer, epsilon, 2.0**-exponent,
-                    IS_FIRST=first == 0, IS_LAST=is_last, HAS_EPSILON=epsilon > 0.0, BITS=bits, **kinds,
-                )  # fmt: skip
+        else:
+            for b in range(batch):
+                image = [None if one is None else one[b] for one in maps]
+                _large_windows(image, num_classes, radius, table, epsilon, normalizer, constants)
     return impurity_BHW, uncertainty_BHW, score_BHW
+
+
+def _large_windows(
+    maps: Sequence[Tensor | None],
+    num_classes: int,
+    radius: int,
+    table: Tensor,
+    epsilon: float,
+    normalizer: float,
+    constants: dict[str, Any],
+) -> None:
+    """Write the maps of one image from summed-area tables, as many at a time as fit; see :func:`window_maps`."""
+    label, entropy, impurity, uncertainty, score = maps
+    assert label is not None
+    height, width = label.shape
+    window = min(2 * radius + 1, height) * min(2 * radius + 1, width)
+    bits = 16 if window < 1 << 16 else 32
+    # The largest power of two with which the sum of a window fits 63 bits.
+    exponent = 62 - math.ceil(math.log2(window * (math.log(num_classes) + 1.0)))
+    words = -(-num_classes * bits // 64)
+    has_mean = entropy is not None and not constants["IS_PIXEL"]
+    most = max(1, TABLE_BYTES // (8 * height * width) - has_mean)
+    planes = torch.empty((min(most, words) + has_mean, height, width), dtype=torch.int64, device=label.device)
+    for first in range(0, words, most):
+        count, is_last = min(most, words - first), first + most >= words
+        num_planes, first_class = count + (has_mean and is_last), first * 64 // bits
+        _row_sums_kernel[(triton.cdiv(height, _ROW), num_planes)](
+            label, impurity if entropy is None else entropy, planes, height, width, count, first_class,
+            2.0**exponent, BITS=bits, ROWS=_ROW, BLOCK=_ROW_LENGTH,
+        )  # fmt: skip
+        _column_sums_kernel[(triton.cdiv(width, _COLUMNS), num_planes)](
+            planes, height, width, COLUMNS=_COLUMNS, ROWS=_COLUMN_LENGTH
+        )
+        _large_windows_kernel[(triton.cdiv(height * width, _BLOCK),)](
+            planes, entropy, table, impurity, uncertainty, score, height, width, height * width,
+            min(radius, max(height, width)), count, normalizer, epsilon, 2.0**-exponent,
+            IS_FIRST=first == 0, IS_LAST=is_last, HAS_EPSILON=epsilon > 0.0, BITS=bits, **constants,
+        )  # fmt: skip
