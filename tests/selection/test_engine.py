@@ -18,6 +18,7 @@ import rounds
 from reference import picking
 from ripu.acquisition import RandomScore, ripu_maps
 from ripu.labelstore import LabelStore, TargetImage
+from ripu.labelstore.predictions import PredictionFiles
 from ripu.selection.engine import SelectionEngine
 from ripu.selection.oracles import GroundTruthOracle
 from ripu.selection.ranks import SelectionError
@@ -45,6 +46,10 @@ class Nobody:
 
 def budget_of(engine: SelectionEngine) -> int:
     return engine.scorer.query.picks_per_round(LABEL, engine.scorer.train_size)
+
+
+class People(Nobody):
+    is_person = True
 
 
 @pytest.mark.parametrize("query", [{}, PIXELS], ids=["regions", "pixels"])
@@ -201,6 +206,29 @@ def test_a_static_mask_is_not_asked_about(query: dict[str, Any], tmp_path: Path)
             assert asked.any()
             assert not (asked & excluded(number)).any()
             assert (store.revealed_round(image_id)[excluded(number)] == 255).all()
+
+
+def test_people_see_the_label_of_the_nearest_logits(tmp_path: Path) -> None:
+    """Corners lie on corners, as in the up-sampling of the score."""
+
+    def network(image: Tensor) -> Tensor:
+        return rounds.network()(image)[:, :, ::2, ::3]
+
+    predicted = network(rounds.images()).argmax(dim=1).numpy()
+
+    def nearest(place: int, length: int, new_length: int) -> int:
+        return min(range(new_length), key=lambda other: abs(place / (length - 1) - other / (new_length - 1)))
+
+    with make_store(tmp_path / "labels") as store:
+        run_round(make_engine(oracle=People()), store, 0, network=network, with_features=None)
+        files = PredictionFiles(tmp_path / "annotation", store, 0)
+        for number, image_id in enumerate(IDS):
+            wanted = []
+            for pixel in store.asked(image_id, 0).indices.tolist():
+                row, column = divmod(pixel, LABEL[1])
+                at = nearest(row, LABEL[0], predicted.shape[1]), nearest(column, LABEL[1], predicted.shape[2])
+                wanted.append(predicted[number][at])
+            assert np.concatenate(files.read(number)).tolist() == wanted
 
 
 def test_a_whole_image_counts_by_the_mean_of_its_open_pixels(tmp_path: Path) -> None:

@@ -51,16 +51,16 @@ class RoundTally:
         picks: Places picked.
         short: Images with fewer picks than the budget, by image id.
         unreadable: Unreadable files; nothing was asked about their images.
-        impurity: Sum of the region impurity over picks, if the score computes it.
-        uncertainty: Sum of the prediction uncertainty over picks, if the score computes it.
+        impurity: Sum of the region impurity over picks; None if the score has none.
+        uncertainty: Sum of the prediction uncertainty over picks; None if the score has none.
     """
 
     images: int = 0
     picks: int = 0
     short: dict[str, int] = field(default_factory=dict)
     unreadable: list[Fault] = field(default_factory=list)
-    impurity: float = 0.0
-    uncertainty: float = 0.0
+    impurity: float | None = None
+    uncertainty: float | None = None
 
 
 @dataclass(frozen=True)
@@ -304,10 +304,14 @@ class _Part:
         return square_regions(offer.places, scorer.query.reveal_radius, *scorer.label_sizes[offer.index]).indices
 
     def _predicted(self, offer: Candidates, logits: Tensor) -> NDArray[np.uint8]:
-        """Return the network's labels of the pixels that candidates ask about, nearest in the logits (1, C, h, w)."""
-        height, width = self.engine.scorer.label_sizes[offer.index]
-        rows, columns = np.divmod(self._pixels(offer), width)
-        at = torch.from_numpy(rows * logits.shape[2] // height), torch.from_numpy(columns * logits.shape[3] // width)
+        """Return the network's labels of the pixels that candidates ask about, nearest in the logits (1, C, h, w).
+
+        As in up-sampling, the corner pixels of both lie on one another.
+        """
+        size = self.engine.scorer.label_sizes[offer.index]
+        places = np.divmod(self._pixels(offer), size[1])
+        scales = ((own - 1) / max(side - 1, 1) for own, side in zip(logits.shape[2:], size, strict=True))
+        at = tuple(torch.from_numpy(np.rint(place * scale)).long() for place, scale in zip(places, scales, strict=True))
         labels: NDArray[np.uint8] = logits[0].argmax(dim=0).cpu()[at].to(torch.uint8).numpy()
         return labels
 
@@ -379,9 +383,9 @@ class _Part:
             tally.short[image_id] = len(offer)
         tally.picks += len(offer)
         if offer.impurity is not None:
-            tally.impurity += float(torch.from_numpy(offer.impurity).sum())
+            tally.impurity = (tally.impurity or 0.0) + float(torch.from_numpy(offer.impurity).sum())
         if offer.uncertainty is not None:
-            tally.uncertainty += float(torch.from_numpy(offer.uncertainty).sum())
+            tally.uncertainty = (tally.uncertainty or 0.0) + float(torch.from_numpy(offer.uncertainty).sum())
         regions = Regions.from_sets([pixels][: len(offer)]) if scorer.query.whole_image else offer.regions
         yield ImagePicks(image_id, offer.places, offer.scores, regions)
         if answer is not None:
