@@ -12,6 +12,7 @@ import pytest
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Regions, TargetImage, square_regions
+from ripu.selection.engine import RoundTally
 from ripu.selection.round_report import neighbourhood, report_round, round_overlap, true_class_pixels
 from running import train_here
 from trees import draw_label
@@ -52,6 +53,21 @@ def test_a_round_is_counted_alone_and_with_those_before(tmp_path: Path) -> None:
     assert (second["mean_impurity"], second["mean_uncertainty"]) == (0.5, 1.5)
     assert (first["overlap"], first["overlap_by_chance"]) == (None, None)
     assert second["overlap"] == 0.5  # (5, 8) stands 3 from (5, 5), the other is far from both
+
+
+@pytest.mark.parametrize(
+    ("tally", "means"),
+    [((0.0, 1.0, 2), (0.0, 0.5)), ((None, 1.0, 2), (None, 0.5)), ((0.0, 0.0, 0), (None, None))],
+    ids=["pure windows", "a score without impurity", "no pick"],
+)
+def test_means_of_nothing_and_of_zeros_differ(
+    tally: tuple[float | None, float, int], means: tuple[float | None, float | None], tmp_path: Path
+) -> None:
+    impurity, uncertainty, picks = tally
+    with make(tmp_path) as store:
+        fill(store, [[(5, 5)]], np.zeros((HEIGHT, WIDTH), dtype=np.uint8))
+        report = report_round(store, 0, RoundTally(picks=picks, impurity=impurity, uncertainty=uncertainty), 0.0)
+    assert (report["mean_impurity"], report["mean_uncertainty"]) == means
 
 
 def test_chance_is_the_share_of_open_pixels_that_are_near(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def report_round(store: LabelReader, index: int, tally: RoundTally, started: flo
         ``new_class_pixels``: revealed pixels of this round only, by class name;
         ``overlap`` and ``overlap_by_chance``: see :func:`round_overlap`;
         ``images_per_second``: images scored per second, over all ranks;
-        ``mean_impurity`` (nats) and ``mean_uncertainty`` of this rank's picks; None if the score has none.
+        ``mean_impurity`` (nats) and ``mean_uncertainty`` of this rank's picks; None if the score has none, or without a
+            pick.
     """
     seconds = time.monotonic() - started
     counts = count_answers(store, index)
@@ -52,9 +53,13 @@ def report_round(store: LabelReader, index: int, tally: RoundTally, started: flo
         "overlap_by_chance": by_chance,
         "seconds": seconds,
         "images_per_second": len(store.images) / seconds,
-        "mean_impurity": tally.impurity / tally.picks if tally.picks and tally.impurity else None,
-        "mean_uncertainty": tally.uncertainty / tally.picks if tally.picks and tally.uncertainty else None,
+        "mean_impurity": _mean(tally.impurity, tally.picks),
+        "mean_uncertainty": _mean(tally.uncertainty, tally.picks),
     }
+
+
+def _mean(total: float | None, count: int) -> float | None:
+    return total / count if total is not None and count else None
 
 
 def count_answers(store: LabelReader, index: int) -> dict[str, Any]:
