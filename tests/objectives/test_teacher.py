@@ -154,6 +154,17 @@ def test_disturbed_images_stay_images(bands: int) -> None:
     assert not torch.equal(first, image)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 2), (5, 2)])
+def test_small_images_are_blurred_too(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    image = torch.randint(0, 256, (4, 3, *size), dtype=torch.uint8)
+    found = disturbed(image, 0.0, 1.0)
+    assert found.shape == image.shape
+    assert torch.equal(found, image) == (size == (1, 1))
+    flat = torch.full_like(image, 7)
+    assert torch.equal(disturbed(flat, 0.0, 1.0), flat)
+
+
 def test_every_term_is_logged_apart_and_adds_up(data_root: Path, tmp_path: Path) -> None:
     train_here(data_root, tmp_path / "run", "objective=ripu_teacher", "objective.mix=true", "objective.confidence=0.2")
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:

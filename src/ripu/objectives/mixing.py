@@ -117,6 +117,7 @@ def disturbed(image: Tensor, jitter: float, blur: float, shape: Tensor | None = 
         if len(one) == 3:
             value = torch.lerp(value.mean(dim=0, keepdim=True), value, saturation)
         if drawn[3] < blur:
-            value = T.gaussian_blur(value, [5, 5], [0.15 + drawn[4]])
+            sides = [min(5, 2 * int(side) - 1) for side in (width, height)]  # it mirrors the image at its border
+            value = T.gaussian_blur(value, sides, [0.15 + drawn[4]])
         result[place, :, :height, :width] = value.round_().clamp_(0.0, 255.0).to(torch.uint8)
     return result
