@@ -34,6 +34,7 @@ def test_a_round_gets_its_share_rounded_up(height: int, width: int, radius: int,
 
 def test_no_pick_too_many_by_rounding() -> None:
     assert query(radius=0, suppress_radius=0, budget=0.05).picks_per_round((10, 10), (32, 32)) == 1  # 0.05 * 100 / 5
+    assert query(budget=1e-12).picks_per_round((10, 10), (32, 32)) == 1
     assert query(pixel=True, budget=15, num_rounds=5).picks_per_round((32, 32), (32, 32)) == 3
 
 

@@ -20,7 +20,7 @@ class Stream(Protocol):
 
 
 def seed_of(*key: int) -> int:
-    """Return a 63-bit seed that depends on all parts of a key and on nothing else."""
+    """Return a 63-bit seed that depends on a key of non-negative integers alone; zeros at its end do not count."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 

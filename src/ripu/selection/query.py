@@ -103,7 +103,7 @@ class Query:
             exact = self.budget / self.num_rounds * area / (train_size[0] * train_size[1])
         else:
             exact = area * self.budget / self.num_rounds / (2 * self.radius + 1) ** 2
-        return math.ceil(round(exact, 9))  # 9 digits: 0.05 * 100 / 5 is one pick, not two
+        return max(1, math.ceil(round(exact, 9)))  # 9 digits: 0.05 * 100 / 5 is one pick, not two
 
     def most_picks(self, label_size: tuple[int, int], train_size: tuple[int, int]) -> int:
         """Return the most picks of one image in a round: its share, or the cap if images share the budget."""
