@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import ast
 import pickle
-import subprocess
 import sys
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +33,6 @@ from ripu.labelstore.errors import (
     BadPickError,
     OverBudgetError,
     RevealedTwiceError,
-    ShardMissingError,
     StoreExistsError,
     StoreLockedError,
     StoreWriteError,
@@ -42,11 +40,6 @@ from ripu.labelstore.errors import (
 )
 
 A, B, C, EMPTY = (image.image_id for image in IMAGES)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "labels"
 
 
 def test_what_is_created_is_read_back(folder: Path) -> None:
@@ -195,71 +188,6 @@ def test_undo_hides_the_round_and_keeps_its_answers(folder: Path) -> None:
     assert store.add_round(begin(store, 1), records(1))  # the same as at first
     check_labels(reader, 2)
     assert store.verify() == []
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_bytes_do_not_depend_on_the_shards(tmp_path: Path, world_size: int) -> None:
-    make(tmp_path / "one", 2).close()
-    store = make(tmp_path / "many")
-    for index in range(2):
-        spec = begin(store, index)
-        for rank in reversed(range(world_size)):  # and not on the order inside a shard
-            LabelStore.open(tmp_path / "many").write_shard(
-                spec, rank, records(index, list(range(rank, 3, world_size))[::-1])
-            )
-        assert store.commit_round(spec, world_size)
-    assert contents(tmp_path / "many") == contents(tmp_path / "one")
-
-
-def test_an_image_in_two_shards(folder: Path) -> None:
-    store = make(folder)
-    spec = begin(store, 0)
-    store.write_shard(spec, 0, records(0, [0, 1]))
-    store.write_shard(spec, 1, records(0, [1, 2]))  # a sampler that pads: the same record twice is one record
-    assert store.commit_round(spec, 2)
-    check_labels(store, 1)
-    spec = begin(store, 1)
-    store.write_shard(spec, 0, records(1))
-    store.write_shard(spec, 1, [ImagePicks(A, np.array([[0, 0]]))])
-    with pytest.raises((RoundConflictError, RevealedTwiceError)):
-        store.commit_round(spec, 2)
-    assert store.num_rounds == 1
-
-
-def test_a_missing_or_foreign_shard(folder: Path) -> None:
-    store = make(folder, 1)
-    spec = begin(store, 1)
-    store.write_shard(spec, 0, records(1))
-    with pytest.raises(ShardMissingError, match="rank 1 has not written"):
-        store.commit_round(spec, 2)
-    other = store.begin_round(1, 201, BUDGET, reveal_radius=1, suppress_radius=2)
-    store.write_shard(other, 1, [])
-    with pytest.raises(RoundConflictError, match="written for another round"):
-        store.commit_round(spec, 2)
-    with pytest.raises(RoundConflictError, match="two records of the same kind"):
-        store.write_shard(spec, 1, [*records(1, [0]), *records(1, [0])])
-    check_labels(store, 1)
-
-
-def test_opening_a_writer_saves_the_answers_of_stale_shards(folder: Path) -> None:
-    store = make(folder, 1)
-    before = contents(folder)
-    store.write_shard(begin(store, 1), 0, records(1))
-    store.close()
-    (folder / ".tmp-picks-0").write_bytes(b"half")
-    (folder / "notes.txt").write_text("mine")
-    with LabelStore.open(folder, write=True) as again:
-        assert again.num_rounds == 1
-        assert again.answered(A, ledger.asked(0, 1))[1].all()
-        names = set(contents(folder))
-        assert {name[:5] for name in names - set(before)} == {
-            "held-",
-            "notes",
-        }  # the saved answers and what is not ours
-        assert "notes.txt" in names
-        again.add_round(begin(again, 1), records(1, answered=False))
-        check_labels(again, 2)
-        assert again.verify() == []
 
 
 def bad(image_id: str = A, **kwargs: object) -> ImagePicks:
@@ -450,72 +378,6 @@ def test_a_round_that_is_shown_late_is_waited_for(folder: Path, monkeypatch: pyt
     check_labels(reader, 2)
     with pytest.raises(RoundOrderError, match=r"3 rounds are committed, but this machine .* sees 2 after 0 s"):
         reader.await_rounds(3, seconds=0)
-
-
-def test_writing_needs_the_lock(folder: Path) -> None:
-    store = make(folder, 1)
-    reader = LabelStore.open(folder)
-    assert not reader.is_writable
-    for write in (
-        lambda: reader.append_answers([]),
-        lambda: reader.undo_round(0),
-        lambda: reader.commit_round(begin(reader, 1)),
-        lambda: reader.add_round(begin(reader, 1), []),
-    ):
-        with pytest.raises(StoreLockedError, match="write=True"):
-            write()
-    with pytest.raises(StoreLockedError, match="this process"):
-        LabelStore.open(folder, write=True)
-    store.close()
-    store.close()
-    with pytest.raises(StoreLockedError):
-        store.undo_round(0)
-    second = LabelStore.open(folder, write=True)
-    del store  # the first writer's end does not end the second
-    assert second.is_writable
-    with pytest.raises(StoreLockedError, match="this process"):
-        LabelStore.open(folder, write=True)
-    del second  # a writer that nobody refers to any more holds nothing
-    LabelStore.open(folder, write=True).close()
-
-
-HOLD = """
-import sys
-from ripu.labelstore import LabelStore
-from ripu.labelstore.errors import StoreLockedError
-try:
-    store = LabelStore.open(sys.argv[1], write=True)
-except StoreLockedError as error:
-    print(f"refused: {error}", flush=True)
-else:
-    print("holding", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_second_process_is_refused_and_the_lock_dies_with_its_process(folder: Path) -> None:
-    def start() -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", HOLD, str(folder)]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def first_line(process: subprocess.Popen[str]) -> str:
-        assert process.stdout is not None
-        return process.stdout.readline()
-
-    make(folder, 1).close()
-    holder = start()
-    try:
-        assert first_line(holder) == "holding\n"
-        with start() as second:
-            assert f"locked by pid {holder.pid} on " in first_line(second)
-        with pytest.raises(StoreLockedError, match=f"pid {holder.pid} on "):
-            LabelStore.open(folder, write=True)
-        check_labels(LabelStore.open(folder), 1)  # readers do not mind
-    finally:
-        holder.kill()
-        holder.communicate()
-    with LabelStore.open(folder, write=True) as store:
-        assert store.is_writable
 
 
 def test_store_of_another_run_and_unknown_versions(tmp_path: Path) -> None:
