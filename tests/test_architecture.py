@@ -71,7 +71,10 @@ def test_a_planted_import_breaks_a_contract(file: str, planted: str, broken: str
     assert broken in done.stdout
 
 
-@pytest.mark.parametrize(("room", "libraries"), [("functional", {"torch"}), ("losses", {"torch"}), ("schedule", set())])
+@pytest.mark.parametrize(
+    ("room", "libraries"),
+    [("functional", {"torch"}), ("losses", {"torch", "ripu.functional.joint_gradient"}), ("schedule", set())],
+)
 def test_the_equations_and_the_schedule_stand_alone(room: str, libraries: set[str]) -> None:
     graph = grimp.build_graph("ripu", include_external_packages=True, cache_dir=None)
     inside = {f"ripu.{room}", *graph.find_descendants(f"ripu.{room}")}

@@ -37,8 +37,8 @@ def label_of(size: tuple[int, int], classes: int = 4, batch: int = 2, seed: int 
     return label
 
 
-def gradient(loss: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    (result,) = torch.autograd.grad(loss, logits)
+def gradient(loss: torch.Tensor, logits: torch.Tensor, **options: bool) -> torch.Tensor:
+    (result,) = torch.autograd.grad(loss, logits, **options)
     return result
 
 
@@ -301,10 +301,40 @@ def test_losses_of_the_same_logits_share_a_softmax() -> None:
     for loss, size in itertools.product(losses, (None, shape)):
         alone, shared = loss(size, None), loss(size, softmax)
         assert torch.equal(alone, shared)
-        assert torch.equal(gradient(alone, logits), gradient(shared, logits))
+        assert torch.equal(gradient(alone, logits), gradient(shared, logits, retain_graph=True))
         with torch.no_grad():
             assert torch.equal(loss(size, None), alone)
     assert torch.equal(kept, softmax.probs)
+
+
+@pytest.mark.parametrize("sizes", [None, [[9, 8], [7, 5]]])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_joint_gradient_is_the_sum_of_the_gradients(
+    dtype: torch.dtype, layout: torch.memory_format, sizes: list[list[int]] | None
+) -> None:
+    logits = logits_of((9, 8), classes=5).to(dtype, memory_format=layout).requires_grad_()
+    label, shape = label_of((9, 8), classes=5), None if sizes is None else torch.tensor(sizes)
+    weight = torch.rand(label.shape, generator=torch.Generator().manual_seed(1))
+    factors = (1.0, 0.1, 2.0, 0.5)
+
+    def losses(softmax: Softmax | None) -> list[torch.Tensor]:
+        return [
+            supervised_loss(logits, label, class_balance=0.5, shape=shape, softmax=softmax),
+            consistency_loss(logits, label, shape=shape, softmax=softmax),
+            negative_learning_loss(logits, shape=shape, softmax=softmax),
+            weighted_cross_entropy(logits, label, weight, softmax=softmax),
+        ]
+
+    parts = [gradient(factor * loss, logits).double() for factor, loss in zip(factors, losses(None), strict=True)]
+    joint = losses(Softmax.of(logits))
+    total = sum(factor * loss for factor, loss in zip(factors, joint, strict=True))
+    for _ in range(2):  # nothing is left from one backward pass to the next
+        got = gradient(total, logits, retain_graph=True)  # type: ignore[arg-type]
+        assert got.dtype == dtype
+        assert got.stride() == logits.stride()
+        torch.testing.assert_close(got.double(), sum(parts), rtol=0.02 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient(joint[2], logits).double(), parts[2] / 2.0, rtol=1e-5, atol=1e-9)
 
 
 def test_the_logarithm_of_what_a_small_probability_leaves_keeps_its_bits() -> None:

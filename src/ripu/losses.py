@@ -8,21 +8,21 @@ empty set of pixels gives exactly 0 with a zero gradient, never NaN.
 right (``data.fit=pad``), None if none is. A loss then is that of the images without their padding: no pixel of it
 counts, and windows end where the image does.
 
-Each loss is the quotient of a sum and a count, with a gradient in closed form: with ``g_c`` the derivative of the sum
-by ``P_c``, that by the logits is ``P_c (g_c - sum_k P_k g_k)``. This keeps one tensor of the size of the logits for the
-backward pass and costs a fifth of what automatic differentiation of the same formulas does.
+Each loss is the quotient of a sum and a count, with a gradient in closed form. Losses that share a :class:`Softmax`
+also share their backward pass, which writes the gradient once (:mod:`ripu.functional.joint_gradient`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from ripu.functional.joint_gradient import Cut, JointGradient, Slope, pixels_of
 
 IGNORE = 255
 
@@ -34,35 +34,36 @@ class Softmax:
     Attributes:
         logits, probs: (B, C, H, W).
         log_sum: (B, 1, H, W), the logarithm of the sum of the exponentials of the logits.
+        joint: The gradient of the losses of these logits; None if no gradient is wanted.
     """
 
     logits: Tensor
     probs: Tensor
     log_sum: Tensor
+    joint: JointGradient | None = None
 
     @classmethod
     def of(cls, logits: Tensor) -> Softmax:
         """Return the softmax of logits (B, C, H, W) of any floating type."""
-        logits = logits.detach().float().contiguous()
-        highest = logits.amax(dim=1, keepdim=True)
-        probs = (logits - highest).exp_()
+        values = logits.detach().float().contiguous()
+        highest = values.amax(dim=1, keepdim=True)
+        probs = (values - highest).exp_()
         total = probs.sum(dim=1, keepdim=True)
-        return cls(logits, probs.div_(total), total.log_().add_(highest))
+        probs.div_(total)
+        is_training = logits.requires_grad and torch.is_grad_enabled()
+        joint = JointGradient(logits, probs) if is_training else None
+        return cls(values, probs, total.log_().add_(highest), joint)
 
-    def part(self, rows: tuple[Any, ...]) -> Softmax:
-        """Return the softmax of some images or pixels."""
-        return Softmax(self.logits[rows], self.probs[rows], self.log_sum[rows])
-
-    def by_logits(self, by_probs: Tensor) -> Tensor:
-        """Return the derivative by the logits from that by the probabilities, whose memory is reused."""
-        mean = (by_probs * self.probs).sum(dim=1, keepdim=True)
-        return by_probs.sub_(mean).mul_(self.probs)
+    def part(self, cut: Cut) -> Softmax:
+        """Return the softmax of the pixels of a cut, without ``joint``."""
+        pixels = pixels_of(cut)
+        return Softmax(self.logits[pixels], self.probs[pixels], self.log_sum[pixels])
 
 
-Sums = Callable[[Softmax, Tensor, bool], tuple[Tensor, Tensor, Tensor | None]]
-"""The sum, the count and the derivative of the sum by the logits, from a softmax and labels.
+Sums = Callable[[Softmax, Tensor, bool], tuple[Tensor, Tensor, Slope | None]]
+"""The sum, the count and the slope of the sum, from a softmax and labels.
 
-The last argument says if the derivative is needed; otherwise it is None.
+The last argument says if the slope is needed; otherwise it is None.
 """
 
 
@@ -90,11 +91,11 @@ def supervised_loss(
         raise ValueError(f"average={average!r} is unknown; use 'labelled' or 'all'")
     weight_C = class_weights(label, logits.shape[1], class_balance) if class_balance else None
 
-    def sums(softmax: Softmax, label: Tensor, is_training: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def sums(softmax: Softmax, label: Tensor, is_training: bool) -> tuple[Tensor, Tensor, Slope | None]:
         is_labelled = label != IGNORE
         weight_BHW = is_labelled.float() if weight_C is None else weight_of_label(weight_C, label)
-        total, gradient = _cross_entropy(softmax, label, weight_BHW, is_training)
-        return total, is_labelled.sum() if average == "labelled" else _number(label.numel(), logits), gradient
+        total, slope = _cross_entropy(softmax, label, weight_BHW, is_training)
+        return total, is_labelled.sum() if average == "labelled" else _number(label.numel(), logits), slope
 
     return _mean(sums, logits, label, shape, softmax)
 
@@ -107,26 +108,22 @@ def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor, *, sof
     """
     _check_shapes(logits, label)
 
-    def sums(softmax: Softmax, label: Tensor, is_training: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        total, gradient = _cross_entropy(softmax, label, weight * (label != IGNORE), is_training)
-        return total, _number(1, logits), gradient
+    def sums(softmax: Softmax, label: Tensor, is_training: bool) -> tuple[Tensor, Tensor, Slope | None]:
+        total, slope = _cross_entropy(softmax, label, weight * (label != IGNORE), is_training)
+        return total, _number(1, logits), slope
 
     return _mean(sums, logits, label, None, softmax)
 
 
 def _cross_entropy(
     softmax: Softmax, label: Tensor, weight_BHW: Tensor, is_training: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Return the weighted sum over labelled pixels, and its derivative; the weight of others is 0."""
+) -> tuple[Tensor, Slope | None]:
+    """Return the weighted sum over labelled pixels, and its slope; the weight of others is 0."""
     is_labelled = label != IGNORE
     class_BHW = torch.where(is_labelled, label, 0).long()
     loss_BHW = (softmax.log_sum - softmax.logits.gather(1, class_BHW[:, None])).squeeze(1)
     total = (torch.where(is_labelled, loss_BHW, 0.0) * weight_BHW).sum()
-    if not is_training:
-        return total, None
-    gradient_BCHW = softmax.probs.clone()
-    gradient_BCHW.scatter_(1, class_BHW[:, None], gradient_BCHW.gather(1, class_BHW[:, None]).sub_(1.0))
-    return total, gradient_BCHW.mul_(weight_BHW[:, None])
+    return total, Slope(label=class_BHW, weight=weight_BHW) if is_training else None
 
 
 def is_image(like: Tensor, shape: Tensor | None) -> Tensor:
@@ -232,17 +229,18 @@ def consistency_loss(
     if border not in ("clip", "replicate"):
         raise ValueError(f"border={border!r} is unknown; use 'clip' or 'replicate'")
 
-    def sums(softmax: Softmax, label: Tensor, is_training: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def sums(softmax: Softmax, label: Tensor, is_training: bool) -> tuple[Tensor, Tensor, Slope | None]:
         counted_BHW = label_boundary(label, detector=boundary_detector) if boundary_only else torch.ones_like(label) > 0
         counted_B1HW = counted_BHW[:, None].float()
         size_HW = window_sum_3x3(torch.ones_like(softmax.probs[:1, :1]), border)  # 9, or less where windows are clipped
         difference_BCHW = softmax.probs - window_sum_3x3(softmax.probs, border).div_(size_HW)
-        sign_BCHW = difference_BCHW.sign().mul_(counted_B1HW)
-        total = difference_BCHW.mul_(sign_BCHW).sum()
-        if not is_training:
+        # Minus the sign over the size, so that the window sum, its own transpose, has the sign of the derivative
+        slope_BCHW = difference_BCHW.sign().mul_(counted_B1HW / -size_HW) if is_training else None
+        total = difference_BCHW.abs_().sum(dim=1, keepdim=True).mul_(counted_B1HW).sum()
+        if slope_BCHW is None:
             return total, counted_BHW.sum(), None
-        by_probs_BCHW = sign_BCHW - window_sum_3x3(sign_BCHW / size_HW, border)  # the window sum is its own transpose
-        return total, counted_BHW.sum(), softmax.by_logits(by_probs_BCHW)
+        by_probs_BCHW = window_sum_3x3(slope_BCHW, border).addcmul_(slope_BCHW, size_HW, value=-1)
+        return total, counted_BHW.sum(), Slope(by_probs_BCHW)
 
     return _mean(sums, logits, label, shape, softmax)
 
@@ -300,14 +298,14 @@ def negative_learning_loss(
     if not 0.0 < threshold < 1.0:
         raise ValueError(f"negative threshold tau = {threshold} is outside (0, 1); the paper uses 0.05")
 
-    def sums(softmax: Softmax, _: Tensor, is_training: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def sums(softmax: Softmax, _: Tensor, is_training: bool) -> tuple[Tensor, Tensor, Slope | None]:
         # Numbers 0 and 1, as torch is several times slower with truth values on a CPU
         below_BCHW = torch.lt(softmax.probs, threshold, out=torch.empty_like(softmax.probs))
         kept_BCHW = softmax.probs * below_BCHW  # 0 at tau and above: log(1 - 1) would make the gradient NaN
         rest_BCHW = 1.0 - kept_BCHW + epsilon if epsilon else 1.0 - kept_BCHW
         log_BCHW = rest_BCHW.log().mul_(below_BCHW) if epsilon else kept_BCHW.neg_().log1p_()
         total, count = -log_BCHW.sum(), below_BCHW.sum()
-        return total, count, softmax.by_logits(below_BCHW.div_(rest_BCHW)) if is_training else None
+        return total, count, Slope(below_BCHW.div_(rest_BCHW)) if is_training else None
 
     return _mean(sums, logits, logits[:, 0], shape, softmax)
 
@@ -315,38 +313,15 @@ def negative_learning_loss(
 def _mean(sums: Sums, logits: Tensor, label: Tensor, shape: Tensor | None, softmax: Softmax | None) -> Tensor:
     """Return the sum over the count that ``sums`` finds, in the whole batch or in its images without their padding."""
     softmax = Softmax.of(logits) if softmax is None else softmax
-    is_training = logits.requires_grad and torch.is_grad_enabled()
-    if shape is None:
-        total, count, gradient = sums(softmax, label, is_training)
-    else:
-        gradient = torch.zeros_like(softmax.probs) if is_training else None
-        totals, counts = [], []
-        for at, (height, width) in enumerate(shape.tolist()):
-            rows = (slice(at, at + 1), ..., slice(height), slice(width))
-            total, count, part = sums(softmax.part(rows), label[rows], is_training)
-            totals.append(total)
-            counts.append(count)
-            if gradient is not None and part is not None:
-                gradient[rows] = part
-        total, count = torch.stack(totals).sum(), torch.stack(counts).sum()
-    count = count.clamp(min=1)
-    return total / count if gradient is None else _GivenGradient.apply(logits, total, count, gradient)
-
-
-class _GivenGradient(torch.autograd.Function):
-    """A quotient whose numerator has a known derivative by the logits."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, total: Tensor, count: Tensor, gradient: Tensor) -> Tensor:
-        ctx.dtype = logits.dtype
-        ctx.save_for_backward(count, gradient)
+    is_training = softmax.joint is not None and torch.is_grad_enabled()
+    sizes = [] if shape is None else shape.tolist()
+    cuts: list[Cut] = [(place, *size) for place, size in enumerate(sizes)] or [None]
+    found = [sums(softmax.part(cut), label[pixels_of(cut)], is_training) for cut in cuts]
+    totals, counts, slopes = zip(*found, strict=True)
+    total, count = torch.stack(totals).sum(), torch.stack(counts).sum().clamp(min=1)
+    if softmax.joint is None or not is_training:
         return total / count
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
-        count, gradient = ctx.saved_tensors
-        return (gradient * (slope / count)).to(ctx.dtype), None, None, None
+    return softmax.joint.mean(total, count, zip(cuts, slopes, strict=True))
 
 
 def _number(value: int, like: Tensor) -> Tensor:

@@ -69,13 +69,13 @@ class MovingAverage(nn.Module):
         Without ``statistics``, those of batch norms stay: the average has seen images itself (:meth:`follow`).
         """
         share = 1.0 - min(self.decay, (1.0 + step) / (10.0 + step))
-        averaged, current = self.network.state_dict(), network.state_dict()
-        of_norms = statistics_of(self.network).keys()
-        floats = [name for name, value in averaged.items() if value.is_floating_point() and name not in of_norms]
-        torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], share)
-        for name in averaged.keys() - set(floats):
-            if statistics or name not in of_norms:
-                averaged[name].copy_(current[name])
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), share)
+        of_norms = {id(buffer) for buffer in statistics_of(self.network).values()}
+        for own, other in zip(self.network.buffers(), network.buffers(), strict=True):
+            if id(own) not in of_norms and own.is_floating_point():
+                own.lerp_(other, share)
+            elif id(own) not in of_norms or statistics:
+                own.copy_(other)
 
 
 def statistics_of(network: nn.Module) -> dict[str, Tensor]:
