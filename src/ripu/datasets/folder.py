@@ -134,7 +134,9 @@ def load_folder(
     elif not masks.files:
         decode = _by_value(color_map, root, classes, ignore_ids, ignore_colors, taxonomy, key)
     size_of, named = coco.size_of if coco.sources else None, f"{name} in {root}"
-    dataset = SceneDataset(named, tuple(scenes), taxonomy, decode, unreadable, name, size_of_label=size_of)
+    dataset = SceneDataset(
+        named, tuple(scenes), taxonomy, decode, unreadable, name, size_of_label=size_of, has_equal_sizes=True
+    )
     return _checked(dataset) if verify else dataset
 
 

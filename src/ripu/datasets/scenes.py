@@ -52,6 +52,7 @@ class SceneDataset:
         image_reader: Reads an image file into (H, W, B) uint8.
         size_of_label: Returns (height, width) of a label file; None reads it from the header of an image.
         fit: Bring images to the size of the network by stretching, or keep their proportions; see :func:`fitted`.
+        has_equal_sizes: Training refuses a label that has another size than its image.
     """
 
     name: str
@@ -63,6 +64,7 @@ class SceneDataset:
     image_reader: ImageReader = field(default_factory=ImageReader)
     fit: Fit = "stretch"
     size_of_label: Callable[[Path], tuple[int, int]] | None = None
+    has_equal_sizes: bool = False
 
     def __post_init__(self) -> None:
         counts = Counter(scene.image_id for scene in self.scenes)

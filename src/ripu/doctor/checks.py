@@ -122,7 +122,10 @@ def judge_sizes(name: str, scenes: SceneDataset, facts: Sequence[SceneFacts]) ->
         WARNING, name, what, "look at one: images are read upright, so labels must be upright too", unclear
     )
     what = "labels that differ in size from their image, in the same proportions"
-    found += _listed(NOTE, name, what, "nothing to do: both are resized for training", scaled)
+    level, remedy = NOTE, "nothing to do: both are resized for training"
+    if scenes.has_equal_sizes:
+        level, remedy = ERROR, "resize one of the two (labels without smoothing), or take them out"
+    found += _listed(level, name, what, remedy, scaled)
     sizes = Counter(one.image_size for one in facts if one.image_size)
     if len(sizes) > 3:
         shown = ", ".join(f"{size[1]} x {size[0]} ({count})" for size, count in sizes.most_common(3) if size)
