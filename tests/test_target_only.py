@@ -176,7 +176,7 @@ def test_people_answer_before_the_first_step(own: Path, data: Path, run: Path, t
     for number in range(2):
         asked = call("ripu.train", *given, *(["resume=true"] if number else []), cwd=tmp_path)
         assert asked.returncode == 75, asked.stderr
-        assert f"round {number} waits for answers" in asked.stdout
+        assert f"round {number + 1} waits for answers" in asked.stdout
         answer(tmp_path / "run", data)
     done = call("ripu.train", *given, "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -149,7 +149,7 @@ def test_an_import_counts_what_the_file_and_the_run_leave_out(run, tmp_path, cap
     assert annotate.main([run, "--as", "ben", "import", "bundle", str(tmp_path / "again.csv")]) == 0
     assert capsys.readouterr().out.endswith("conflicts): 2: 0-0-0, 0-1-1\n")
     assert annotate.main([run, "status"]) == 0
-    assert "1 of 6 questions answered, 1 unsure, 2 in conflict, 2 open" in capsys.readouterr().out
+    assert "round 1: open; 1 of 6 questions answered, 1 unsure, 2 in conflict, 2 open" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -95,7 +95,7 @@ def test_a_run_that_exits_and_resumes_is_the_run_of_label_files(data, reference,
         asked = call("ripu.train", *words, *(["resume=true"] if number else []), cwd=tmp_path)
         assert asked.returncode == 75, asked.stderr
         (line,) = [one for one in asked.stdout.splitlines() if "waits for answers" in one]
-        assert re.fullmatch(rf"round {number} waits for answers: (.*); then resume with: (.*)", line)
+        assert re.fullmatch(rf"round {number + 1} waits for answers: (.*); then resume with: (.*)", line)
         assert "'a run'" in line or "a run" in shlex.split(line.partition(": ")[2])[3]
         began = time.monotonic()
         again = call("ripu.train", *words, "resume=true", cwd=tmp_path)
@@ -194,7 +194,7 @@ def test_an_undone_round_is_asked_and_closed_again(data, tmp_path):
     (run / "annotation" / "taken-000").touch()  # as if the run had gone on
     assert call("ripu.labels", "undo", str(run), cwd=tmp_path).returncode == 0
     again = call("ripu.train", *words, "resume=true", cwd=tmp_path)
-    assert (again.returncode, again.stdout.splitlines()[-1].partition(":")[0]) == (75, "round 0 waits for answers")
+    assert (again.returncode, again.stdout.splitlines()[-1].partition(":")[0]) == (75, "round 1 waits for answers")
     store = LabelStore.open(run / "labels")
     session = Session(run, store, [COLORS[0]] * len(store.class_names))
     assert session.state == "open"

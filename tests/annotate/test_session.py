@@ -118,7 +118,7 @@ def test_a_closed_round_takes_no_answer_and_opens_again_until_the_run_goes_on(se
         lambda: session.next_questions("ann", 1),
         lambda: session.import_answers("x", []),
     ):
-        with pytest.raises(RoundClosedError, match="round 0 is closed"):
+        with pytest.raises(RoundClosedError, match="round 1 is closed"):
             refused()
     session.reopen("ann")
     assert session.state == "open"
@@ -217,7 +217,7 @@ def test_labels_that_do_not_fit_are_refused_and_nothing_is_saved(session, labels
 def test_other_rounds_classes_and_questions_are_refused(session):
     question = session.next_questions("ann", 1)[0][0]
     good = answer(question, true_labels(question))
-    with pytest.raises(OtherRoundError, match="round 3"):
+    with pytest.raises(OtherRoundError, match="round 4"):
         session.save([good], 3)
     with pytest.raises(OtherRoundError, match="other classes"):
         session.save([good], 0, "0123456789abcdef")

@@ -385,7 +385,7 @@ def test_a_committed_round_that_is_taken_again_stands_and_asks_nobody(
         other = rounds.network()
         with caplog.at_level("WARNING"):
             run_round(make_engine(oracle=NeverAgain()), store, 1, network=lambda image: other(image).flip(1).square())
-        assert "round 1 is committed, but this device now computes other picks on 7 images" in caplog.text
+        assert "round 2 is committed, but this device now computes other picks on 7 images" in caplog.text
         with pytest.raises(SelectionError, match="round 1 is committed already with other settings"):
             run_round(make_engine(suppress_radius=4), store, 1)
         assert store_bytes(tmp_path / "labels") == before

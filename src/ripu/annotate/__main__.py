@@ -269,8 +269,8 @@ def _status(arguments: argparse.Namespace) -> int:
         print("no question yet: the run has not reached its first round")
         return 0
     print(
-        f"round {found['round']}: {found['state']}; {found['answered']} of {found['questions']} questions answered, "
-        f"{found['unsure']} unsure, {found['conflicts']} in conflict, {found['unanswered']} open"
+        f"round {found['round'] + 1}: {found['state']}; {found['answered']} of {found['questions']} questions "
+        f"answered, {found['unsure']} unsure, {found['conflicts']} in conflict, {found['unanswered']} open"
     )
     if found["seconds_per_answer"] is not None:
         print(

@@ -127,7 +127,7 @@ class Questions:
         round_index, number, pick = parse_qid(qid)
         if round_index != self.round or number >= len(self.counts) or pick >= self.counts[number]:
             raise UnknownQuestionError(
-                f"question {qid} is not one of round {self.round}, which asked {len(self)} questions about "
+                f"question {qid} is not one of round {self.round + 1}, which asked {len(self)} questions about "
                 f"{len(self.counts)} images"
             )
         return int(self.offsets[number]) + pick

@@ -150,7 +150,8 @@ class Session:
         if round_index == self.questions.round:
             return self.questions
         if not 0 <= round_index < self.store.num_rounds:
-            raise UnknownQuestionError(f"round {round_index} has not been asked yet; {self.store.num_rounds} have been")
+            done = self.store.num_rounds
+            raise UnknownQuestionError(f"round {round_index + 1} has not been asked yet; {done} have been")
         if round_index not in self._older:
             self._older[round_index] = Questions(self.store, round_index)
         return self._older[round_index]
@@ -159,7 +160,7 @@ class Session:
         current = self.current
         if is_closed(self.folder, current.questions.round):
             raise RoundClosedError(
-                f"round {current.questions.round} is closed; the next one opens when the run asks its questions"
+                f"round {current.questions.round + 1} is closed; the next one opens when the run asks its questions"
             )
         return current
 
@@ -218,8 +219,8 @@ class Session:
         for one in answers:
             if one.round != number or (round_index is not None and round_index != number):
                 raise OtherRoundError(
-                    f"this answer is for round {one.round if round_index is None else round_index}, but round {number} "
-                    "is open now; reload the page"
+                    f"this answer is for round {(one.round if round_index is None else round_index) + 1}, but round "
+                    f"{number + 1} is open now; reload the page"
                 )
         if classes is not None and classes != self.classes_digest:
             raise OtherRoundError(
@@ -401,10 +402,10 @@ class Session:
         """
         number = self.current.questions.round
         if not is_closed(self.folder, number):
-            raise AnnotationError(f"round {number} is not closed")
+            raise AnnotationError(f"round {number + 1} is not closed")
         if is_taken(self.folder, number) or not reopen(self.folder, number):
             raise AnnotationError(
-                f"round {number} cannot be opened again: the run has begun to train on its answers; answers "
+                f"round {number + 1} cannot be opened again: the run has begun to train on its answers; answers "
                 "imported now go with the next round; or undo this one (python -m ripu.labels undo)"
             )
         with contextlib.suppress(WriteError):

@@ -37,7 +37,7 @@ class WaitingForAnswers(RipuError):
             run: The folder of the run.
             round_index: The round.
         """
-        super().__init__(f"round {round_index} waits for answers: {command_line('annotate', [str(run)])}")
+        super().__init__(f"round {round_index + 1} waits for answers: {command_line('annotate', [str(run)])}")
         self.round_index = round_index
 
 

@@ -123,7 +123,7 @@ def find_checkpoint(run: Path, plan: Plan) -> Path | None:
         newest,
         labels,
         before or "the start",
-        done,
+        done + 1,
     )
     return before
 

@@ -201,7 +201,7 @@ class SelectionEngine:
         if short:
             _log.warning(
                 "round %d: %d images had fewer places left than the budget of %d picks: %s",
-                index,
+                index + 1,
                 len(short),
                 spec.budget,
                 dict(list(short.items())[:5]),
@@ -261,7 +261,8 @@ class SelectionEngine:
             budget = sum(query.picks_per_round(size, scorer.fed_size(size)) for size in scorer.label_sizes)
             offered = sum(len(part) for part in scores)
             if offered < budget and exchange.ranks.rank == 0:
-                _log.warning("round %d: only %d places are left for a budget of %d picks", spec.index, offered, budget)
+                number = spec.index + 1
+                _log.warning("round %d: only %d places are left for a budget of %d picks", number, offered, budget)
         return global_cut(scores, costs, budget)
 
 
@@ -357,7 +358,7 @@ class _Part:
             _log.warning(
                 "round %d is committed, but this device now computes other picks on %d images than it did then; the "
                 "committed picks stand, and nothing is asked again",
-                self.spec.index,
+                self.spec.index + 1,
                 differing,
             )
 

@@ -93,7 +93,7 @@ class WaitForAnswers(pl.Callback):
         if trainer.is_global_zero:
             _log.warning(
                 "round %d waits for answers for at most %g minutes (oracle.hold_minutes)%s",
-                index,
+                index + 1,
                 self.hold_minutes,
                 "" if self.serve else f": {command_line('annotate', [str(self.run)])}",
             )
