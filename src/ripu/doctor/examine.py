@@ -47,11 +47,12 @@ def quick_check(parts: Mapping[str, SceneDataset]) -> None:
     """Check, before a run, that some files exist and that a few labels make sense.
 
     Takes about a second, however many scenes there are. Parts that skip unreadable files may have some. Images
-    with bands that are not read are logged.
+    with bands that are not read, and images that are both trained and reported on, are logged.
 
     Raises:
         SceneError: A file is missing, labels cannot be read or cannot be meant, or values use few of their bits.
     """
+    _warn_of_shared_images(parts)
     for name, scenes in parts.items():
         for index in [] if scenes.skips_unreadable else spread(len(scenes), SAMPLED_HEADS):
             for path in (scenes.scenes[index].image, scenes.scenes[index].label):
@@ -69,6 +70,21 @@ def quick_check(parts: Mapping[str, SceneDataset]) -> None:
         for finding in checks.judge_ids(name, scenes.taxonomy, read):
             if finding.level == ERROR:
                 raise SceneError(f"{scenes.name}: {finding.what}; {finding.remedy} ({_MORE})")
+
+
+def _warn_of_shared_images(parts: Mapping[str, SceneDataset]) -> None:
+    val = {scene.image for scene in parts["val"].scenes} if "val" in parts else set()
+    for name, scenes in parts.items():
+        shared = [scene.image for scene in scenes.scenes if scene.image in val] if name != "val" else []
+        if shared:
+            _log.warning(
+                "%d of the %d images of val are also in %s (%s, ...): results on images that were trained on are "
+                "worthless; take them out of one of the two",
+                len(shared),
+                len(val),
+                name,
+                shared[0],
+            )
 
 
 def _check_values(scenes: SceneDataset) -> None:
