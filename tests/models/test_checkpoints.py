@@ -258,13 +258,14 @@ def test_a_released_file_does_not_fit_another_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"", b"\x00" * 64, b"not weights", b"PK\x03\x04" + b"x" * 50, b"\x80\x02}q\x00", b"<html>"]
+    "garbage", [b"", b"\x00" * 64, b"not weights", b"PK\x03\x04" + b"x" * 50, b"\x80\x02}q\x00", b"<html>", b'{"a": 1}']
 )
 def test_garbage_is_refused(tmp_path: Path, garbage: bytes) -> None:
     path = tmp_path / "garbage.pth"
     path.write_bytes(garbage)
-    with pytest.raises(CheckpointError, match=r"garbage\.pth cannot be read as a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"garbage\.pth cannot be read as a checkpoint") as caught:
         load_weights(TinyDeepLab(), path)
+    assert "weights_only" not in str(caught.value)  # torch's advice to read the file without protection
 
 
 def test_a_cut_off_download_is_refused(tmp_path: Path) -> None:

@@ -32,12 +32,15 @@ SWEEP_SECONDS = 10.0
 
 
 def quote_texts(argv: Sequence[str], config_name: str) -> list[str]:
-    """Quote strings that Hydra's grammar refuses without quotes: paths with ``=``, brackets or letters beyond ASCII.
+    """Return a command line as Hydra reads it: options first, and strings quoted where its grammar asks for it.
 
-    Words that Hydra can read, and values of keys that take no string, stay as they are.
+    Those are paths with ``=``, brackets or letters beyond ASCII. Words that Hydra can read, and values of keys that
+    take no string, stay as they are.
     """
-    args = parse_arguments(argv)
-    return [_quoted(word, config_name, args.multirun) if word in args.overrides else word for word in argv]
+    args, options = parse_arguments(argv), list(argv)
+    for word in args.overrides:
+        options.remove(word)
+    return [*options, *(_quoted(word, config_name, args.multirun) for word in args.overrides)]
 
 
 def _quoted(word: str, config_name: str, is_sweep: bool) -> str:

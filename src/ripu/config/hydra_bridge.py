@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 
 
 def parse_arguments(words: Sequence[str]) -> Namespace:
-    """Return the options and ``overrides`` of a command line, as Hydra reads them."""
-    parsed: Namespace = get_args_parser().parse_args(list(words))
+    """Return the options and ``overrides`` of a command line; unlike for Hydra, they may come in any order."""
+    parsed: Namespace = get_args_parser().parse_intermixed_args(list(words))
     return parsed
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,10 +66,12 @@ def read_checkpoint(path: StrPath) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes make the reader fail with nearly any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "the file is empty or cut off"
+        cause = f": {type(error).__name__}: {reason}"
+        if isinstance(error, pickle.UnpicklingError):  # its advice is to load the file without this protection
+            cause = ""
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: {type(error).__name__}: {reason}. It is damaged (fetch it again) "
-            "or contains objects other than tensors and plain values, which are refused because loading them can run "
-            "code"
+            f"{path} cannot be read as a checkpoint{cause}. It is damaged (fetch it again), is no checkpoint, or "
+            "contains objects other than tensors and plain values, which are refused because loading them can run code"
         ) from error
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"{path} contains a {type(content).__name__}, not a dictionary of named weights")
