@@ -46,6 +46,22 @@ def test_nothing_is_written_over_the_work_of_people(run: Run, tmp_path: Path, na
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_an_export_that_fails_leaves_its_folder_free(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def read(number: int) -> np.ndarray:
+        if number:
+            raise AnnotationError("the image cannot be read")
+        return Run.read_image(run, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "read_image", read)
+        with pytest.raises(AnnotationError, match="cannot be read"):
+            run.export(name, tmp_path / "out")
+    assert run.export(name, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_every_file_lies_in_the_folder(run: Run, tmp_path: Path, name: str) -> None:
     run.export(name, tmp_path / "out" / "deep")
     outside = [path for path in tmp_path.rglob("*") if path.is_file() and "labels" not in path.parts[:-1]]

@@ -17,6 +17,7 @@ void (255). Two answers for a pixel are a conflict: its question is named and le
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -60,10 +61,14 @@ class Codec:
 
         Raises:
             AnnotationError: The folder is not empty.
-            WriteError: The operating system refused.
+            WriteError: The operating system refused. What was written is removed, as after any other failure.
         """
         check_free(out)
-        self.write(asked, out)
+        try:
+            self.write(asked, out)
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            raise
         return len(asked.questions)
 
     def import_answers(
