@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import pickle
 import sys
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -289,6 +290,10 @@ def test_creating(folder: Path, tmp_path: Path) -> None:
         LabelStore.create(folder, IMAGES, CLASSES, {"seed": 4}, planned_picks=18, exist_ok=True)
     with pytest.raises(StoreExistsError, match="other images, class_names"):
         LabelStore.create(folder, IMAGES[:1], ["x"], {"seed": 3}, planned_picks=18, exist_ok=True)
+    moved = [TargetImage("new", 4, 4), replace(IMAGES[0], height=99), *IMAGES[2:]]
+    changed = rf"\(1 added: new; 1 gone: {IMAGES[1].image_id}; 1 of another size: {IMAGES[0].image_id}\); continue"
+    with pytest.raises(StoreExistsError, match=f"other images {changed}"):
+        LabelStore.create(folder, moved, CLASSES, {"seed": 3}, planned_picks=18, exist_ok=True)
     with LabelStore.open(folder, write=True):
         pass  # none of them kept the lock
     with pytest.raises(StoreMissingError, match="no label store here"):

@@ -148,6 +148,18 @@ def header_body(
     }
 
 
+def other_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return how the images of two bodies differ, in brackets for a message; nothing if only their order does."""
+    old, new = ({image_id: size for image_id, *size in body["images"]} for body in (before, now))
+    found = {
+        "added": [one for one in new if one not in old],
+        "gone": [one for one in old if one not in new],
+        "of another size": [one for one in new if one in old and new[one] != old[one]],
+    }
+    text = "; ".join(f"{len(ids)} {what}: {', '.join(ids[:3])}" for what, ids in found.items() if ids)
+    return f" ({text})" if text else ""
+
+
 def check_json(value: Mapping[str, Any], name: str) -> None:
     """Refuse a value that is not plain JSON with a :class:`LabelStoreError`."""
     try:

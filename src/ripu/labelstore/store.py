@@ -35,6 +35,7 @@ from ripu.labelstore.log import (
     check_header,
     check_json,
     header_body,
+    other_images,
     write_log,
 )
 from ripu.labelstore.reader import LabelReader
@@ -112,8 +113,8 @@ class LabelStore(LabelReader):
                 mine = header_body(store.images, store.class_names, store.header.metadata, store.planned_picks)
                 names = ", ".join(key for key in body if body[key] != mine[key])
                 raise StoreExistsError(
-                    f"{folder}: contains a label store with other {names}; continue the run with the settings that it "
-                    "was started with, or choose another output folder"
+                    f"{folder}: contains a label store with other {names}{other_images(mine, body)}; continue the run "
+                    "with the settings and images that it was started with, or choose another output folder"
                 )
             store._hold(lock)
         return store
