@@ -92,3 +92,11 @@ def test_results_on_other_data_never_go_into_a_run(streets_run: Path) -> None:
     with pytest.raises(ConfigError, match="is the folder of a run; name another one"):
         evaluate(compose(*words_for(streets_run, streets_run), "dataset=camvid", config_name="evaluate"))
     assert not (streets_run / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize("words", [("ripu.evaluate", "checkpoint=RUN"), ("ripu.replay", "run=RUN")])
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, words: tuple[str, str]) -> None:
+    (tmp_path / "file").touch()
+    done = call(*words, "paths.output_dir=file/results", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.strip() == f"error: paths.output_dir=file/results: {tmp_path}/file is a file; name a folder"

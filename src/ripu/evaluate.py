@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from ripu.config.app import command, quiet_libraries
+from ripu.config.checks import check_output_folder
 from ripu.config.nodes import plain
 from ripu.config.parts import DatasetSpec, make_dataset
 from ripu.config.spec import RunSpec
@@ -137,13 +138,14 @@ def _about(shared: SharedClasses, name: str) -> str:
 
 
 def _check_folder(cfg: DictConfig) -> None:
-    """Refuse to write results on other data into the folder of a run, beside its own."""
+    """Refuse to write results on other data into the folder of a run, beside its own, and where nothing can be."""
     folder = Path(cfg.paths.output_dir)
     is_run = any((folder / name).exists() for name in ("config.yaml", "results.json", "checkpoints"))
     if "dataset" in cfg and is_run:
         raise ConfigError(
             f"paths.output_dir={folder} is the folder of a run; name another one for results on other data"
         )
+    check_output_folder(folder)
 
 
 @command("evaluate", _check_folder)

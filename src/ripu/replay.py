@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ripu.config.app import chosen, command, quiet_libraries
+from ripu.config.checks import check_output_folder
 from ripu.config.nodes import plain
 from ripu.config.spec import make_spec
 from ripu.config.validate import config_dir
@@ -128,7 +129,7 @@ def _config(config: Mapping[str, Any], cfg: DictConfig, acquisition: Any) -> Dic
     return job
 
 
-@command("replay")
+@command("replay", lambda cfg: check_output_folder(cfg.paths.output_dir))
 def main(cfg: DictConfig) -> None:
     """Run the command line."""
     from hydra.core.hydra_config import HydraConfig

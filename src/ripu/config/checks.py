@@ -66,6 +66,19 @@ def _check_output(cfg: DictConfig) -> None:
     given = OmegaConf.select(cfg, "paths.output_dir")
     if OmegaConf.select(cfg, "paths.data_root") is None:
         raise ConfigError("paths.data_root=null is not allowed; name the parent of the data sets' folders")
+    folder = check_output_folder(given)
+    for part in ("source", "target", "val"):
+        root = OmegaConf.select(cfg, f"dataset.{part}.root")
+        if OmegaConf.select(cfg, f"dataset.{part}._target_") == "ripu.datasets.folder.load_folder":
+            continue  # the user's own data may lie anywhere
+        if root and folder.is_relative_to(os.path.abspath(str(root))):
+            raise ConfigError(
+                f"paths.output_dir={given} lies in the data set (dataset.{part}.root={root}); name a folder outside it"
+            )
+
+
+def check_output_folder(given: object) -> Path:
+    """Return the absolute path of a ``paths.output_dir``; refuse a file, and a place where nothing can be written."""
     folder = Path(os.path.abspath(str(given)))
     parent = next(path for path in (folder, *folder.parents) if path.exists())
     if not parent.is_dir():
@@ -76,14 +89,7 @@ def _check_output(cfg: DictConfig) -> None:
         probe.rmdir()
     except OSError:
         raise ConfigError(f"paths.output_dir={given}: {parent} cannot be written to; name another folder") from None
-    for part in ("source", "target", "val"):
-        root = OmegaConf.select(cfg, f"dataset.{part}.root")
-        if OmegaConf.select(cfg, f"dataset.{part}._target_") == "ripu.datasets.folder.load_folder":
-            continue  # the user's own data may lie anywhere
-        if root and folder.is_relative_to(os.path.abspath(str(root))):
-            raise ConfigError(
-                f"paths.output_dir={given} lies in the data set (dataset.{part}.root={root}); name a folder outside it"
-            )
+    return folder
 
 
 def _check_spec(spec: RunSpec) -> None:
