@@ -100,8 +100,10 @@ def read_color_map(color_map: ColorMap, root: Path, classes: Classes) -> Mapping
         )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SceneError(f"dataset.color_map={path} cannot be read ({error}); name the labelmap.txt") from error
+    except UnicodeDecodeError as error:
+        raise SceneError(f"dataset.color_map={path} is not text in UTF-8 ({error}); save it as UTF-8") from error
     found: dict[str, list[list[int]]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

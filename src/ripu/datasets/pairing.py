@@ -133,8 +133,10 @@ def choose(scenes: list[Scene], path: Path, key: str) -> list[Scene]:
     file = f"{key}.list_file={path}"
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SceneError(f"{file} cannot be read ({error}); name a text file below dataset.root") from error
+    except UnicodeDecodeError as error:
+        raise SceneError(f"{file} is not text in UTF-8 ({error}); save it as UTF-8") from error
     by_name: dict[str, list[int]] = {}
     for index, scene in enumerate(scenes):
         by_name.setdefault(composed(scene.image.stem), []).append(index)
