@@ -257,6 +257,15 @@ def test_a_command_line_is_refused_without_torch_and_soon(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_yaml_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    path = tmp_path / "dataset" / "mine.yaml"
+    path.write_text("defaults: [folder, _self_]\nroot: /Stra\u00dfen\n", encoding="cp1252")
+    line = refused("dataset=mine", "--config-dir", str(tmp_path))
+    assert line.startswith(f"{path} is not text in UTF-8 (")
+    assert line.endswith("; save it as UTF-8")
+
+
 TEXTS = [
     "/x/mode=ra", "a b=c", "[old] run/x", "{x}", "straße", "数据/a", "it's=here", "a(b)", "back\\slash=", "end=\\",
     "a#b@c!", 'say "a=b"', "x=y,z", "a=${mode.name}",

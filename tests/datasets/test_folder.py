@@ -207,9 +207,9 @@ def test_lists_are_matched_by_the_end_of_their_paths(root: Path) -> None:
         camvid(root, list_file="other.txt")
     for encoding in ("utf-16", "cp1252"):  # of Windows
         (root / "mine.txt").write_text("train/Stra\u00dfe.png\n", encoding=encoding)
-        with pytest.raises(SceneError, match="mine.txt is not text in UTF-8 .*; save it as UTF-8"):
+        with pytest.raises(SceneError, match=r"mine\.txt is not text in UTF-8 .*; save it as UTF-8"):
             camvid(root, list_file="mine.txt")
-        with pytest.raises(SceneError, match="mine.txt is not text in UTF-8 .*; save it as UTF-8"):
+        with pytest.raises(SceneError, match=r"mine\.txt is not text in UTF-8 .*; save it as UTF-8"):
             camvid(root, color_map="mine.txt")
 
 

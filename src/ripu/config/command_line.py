@@ -179,9 +179,16 @@ class _Checker:
             self._explain(overrides)
             first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ConfigError(f"the configuration cannot be composed: {first}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except yaml.YAMLError as error:
             cause = " ".join(str(error).split())
             raise ConfigError(f"a yaml file of the configuration cannot be read: {cause}; correct it") from error
+        except UnicodeDecodeError as error:
+            file = next(filter(_is_in_other_encoding, self._own_files()), "a yaml file of the configuration")
+            raise ConfigError(f"{file} is not text in UTF-8 ({error}); save it as UTF-8") from error
+
+    def _own_files(self) -> list[Path]:
+        folder = self._args.config_dir
+        return [] if folder is None else sorted(Path(folder).rglob("*.yaml"))
 
     def _explain(self, overrides: Sequence[Any]) -> None:
         """Find the override whose key made composing fail, if it is one, and refuse it."""
@@ -215,3 +222,11 @@ class _Checker:
                 is_argument = isinstance(node, DictConfig) and "_target_" in node
                 more = f" (an argument that {node._target_} takes is added with +{key})" if is_argument else ""
                 raise ConfigError(f"{line}: there is no key {key}{hint}{more}")
+
+
+def _is_in_other_encoding(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
