@@ -10,6 +10,7 @@ from PIL import Image
 from ripu.datasets.taxonomy import CAMVID11, CITYSCAPES19
 from ripu.evaluate import evaluate
 from ripu.io.errors import ConfigError
+from ripu.run.restore import with_data_root
 from running import call, compose, train_here
 from trees import DUSK_TEST
 
@@ -100,3 +101,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, words: tuple[s
     done = call(*words, "paths.output_dir=file/results", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.strip() == f"error: paths.output_dir=file/results: {tmp_path}/file is a file; name a folder"
+
+
+def test_a_data_root_that_moves_nothing_is_refused() -> None:
+    paths = {"data_root": "data/"}
+    config = {"dataset": {"val": {"root": "data//mine"}}, "paths": paths}
+    moved = with_data_root(config, "/new")
+    assert (moved["dataset"], moved["paths"]) == ({"val": {"root": "/new/mine"}}, {"data_root": "/new"})
+    own = {"dataset": {"val": {"root": "/photos"}}, "paths": paths}
+    assert with_data_root(own, None) == with_data_root(own, "data/") == own
+    with pytest.raises(ConfigError, match="the data root /new has no effect: no path of the run's data begins with"):
+        with_data_root(own, "/new")

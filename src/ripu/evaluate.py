@@ -55,7 +55,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     check_device(cfg.accelerator, "accelerator")
     stored = restore.read_checkpoint(path)
-    trained = restore.restored_spec(stored, cfg.paths.data_root)
+    trained = restore.restored_spec(stored, None if "dataset" in cfg else cfg.paths.data_root)
     size = trained.data.target_size if cfg.size is None else (cfg.size[0], cfg.size[1])
     trained = replace(trained, data=replace(trained.data, unreadable=cfg.unreadable, target_size=size))
     val, shared = _scenes(cfg, trained)

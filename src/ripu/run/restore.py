@@ -70,7 +70,11 @@ def restore(path: Path) -> tuple[RunSpec, RipuModule]:
 
 
 def with_data_root(config: Mapping[str, Any], data_root: str | None) -> Mapping[str, Any]:
-    """Return a stored configuration with another data root, if given, wherever the old one begins a path of data."""
+    """Return a stored configuration with another data root, if given, wherever the old one begins a path of data.
+
+    Raises:
+        ConfigError: It begins none, e.g. since ``dataset.root`` of the user's own data is an absolute path.
+    """
     if data_root is None:
         return config
     old = str(config["paths"]["data_root"])
@@ -84,7 +88,13 @@ def with_data_root(config: Mapping[str, Any], data_root: str | None) -> Mapping[
             return data_root + node[len(old) :]
         return node
 
-    return {**config, "dataset": moved(config["dataset"]), "paths": {**config["paths"], "data_root": data_root}}
+    dataset = moved(config["dataset"])
+    if dataset == config["dataset"] and data_root != old:
+        raise ConfigError(
+            f"the data root {data_root} has no effect: no path of the run's data begins with its own, {old}; move the "
+            "data back, or put a link to them there (a dataset.root that begins with ${paths.data_root} can be moved)"
+        )
+    return {**config, "dataset": dataset, "paths": {**config["paths"], "data_root": data_root}}
 
 
 def make_reader(
