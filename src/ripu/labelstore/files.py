@@ -31,7 +31,6 @@ ZLIB_LEVEL = 6
 _MOST_RATIO = 1040  # zlib reaches 1032
 _FOOTER = struct.Struct("<QQ32s8s")
 _INDEX = np.dtype([("image", "<u4"), ("raw_bytes", "<u4"), ("offset", "<u8"), ("bytes", "<u8"), ("sha256", "V32")])
-_RESTORE = "restore the file from a copy of the run, or undo the round and commit it again"
 
 
 class StoreFile(AtomicFile):
@@ -55,6 +54,12 @@ def canonical_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
+def _remedy(path: Path) -> str:
+    """Return what helps if a file is lost: a round can be asked again, the documents that list rounds cannot."""
+    restore = "restore the file from a copy of the run"
+    return restore if path.suffix == ".json" else f"{restore}, or undo the round and commit it again"
+
+
 def write_document(path: Path, body: dict[str, Any]) -> str:
     """Write a JSON document with its own checksum; return the SHA-256 (hex) of the body."""
     text, digest = _document(body)
@@ -74,9 +79,9 @@ def read_document(path: Path) -> tuple[dict[str, Any], str]:
         # Byte for byte: a change that JSON does not see (white space) is damage all the same.
         is_intact = isinstance(body, dict) and (text, digest) == _document(body)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptStoreError(f"{path}: not a document of a label store ({error}); {_RESTORE}") from error
+        raise CorruptStoreError(f"{path}: not a document of a label store ({error}); {_remedy(path)}") from error
     if not is_intact:
-        raise CorruptStoreError(f"{path}: the checksum does not match, bytes were changed; {_RESTORE}")
+        raise CorruptStoreError(f"{path}: the checksum does not match, bytes were changed; {_remedy(path)}")
     return body, digest
 
 
@@ -203,7 +208,7 @@ class RecordFile:
         raise self._damage(f"the record of image number {image} does not hold the {raw_bytes} bytes that it claims")
 
     def _damage(self, what: str) -> CorruptStoreError:
-        return CorruptStoreError(f"{self.path}: {what}; {_RESTORE}")
+        return CorruptStoreError(f"{self.path}: {what}; {_remedy(self.path)}")
 
 
 def records_of(files: Iterable[RecordFile], image: int) -> list[bytes]:
@@ -216,9 +221,9 @@ def check_whole_file(path: Path, entry: FileEntry) -> None:
     with _reading(path) as handle:
         size = handle.seek(0, os.SEEK_END)
     if size != entry.num_bytes:
-        raise CorruptStoreError(f"{path}: {size} bytes instead of {entry.num_bytes}; {_RESTORE}")
+        raise CorruptStoreError(f"{path}: {size} bytes instead of {entry.num_bytes}; {_remedy(path)}")
     if file_digest(path) != entry.sha256:
-        raise CorruptStoreError(f"{path}: the checksum does not match, bytes were changed; {_RESTORE}")
+        raise CorruptStoreError(f"{path}: the checksum does not match, bytes were changed; {_remedy(path)}")
 
 
 def file_digest(path: Path) -> str:
@@ -236,10 +241,10 @@ def _reading(path: Path, most_bytes: int | None = None) -> Iterator[IO[bytes]]:
         with open_regular(path, most_bytes) as handle:
             yield handle
     except FileNotFoundError as error:
-        raise CorruptStoreError(f"{path}: the file is missing; {_RESTORE}") from error
+        raise CorruptStoreError(f"{path}: the file is missing; {_remedy(path)}") from error
     except OSError as error:  # a bad sector, for one
         raise CorruptStoreError(
-            f"{path}: cannot be read ({error.strerror}); make it readable, or {_RESTORE}"
+            f"{path}: cannot be read ({error.strerror}); make it readable, or {_remedy(path)}"
         ) from error
     except UntrustedError as error:
-        raise CorruptStoreError(f"{error}; {_RESTORE}") from error
+        raise CorruptStoreError(f"{error}; {_remedy(path)}") from error
