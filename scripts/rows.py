@@ -13,6 +13,7 @@ ROWS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "source only": ("setting=source_only",),
         "PA random": ("mode=pa", "acquisition=random"),
         "PA RIPU": ("mode=pa", "acquisition=ripu"),
+        "PA pixelpick": ("mode=pa", "acquisition=pixelpick"),
         "RA random": ("mode=ra", "acquisition=random"),
         "RA entropy": ("mode=ra", "acquisition=entropy"),
         "RA RIPU": ("mode=ra", "acquisition=ripu"),
