@@ -122,6 +122,7 @@ def table(part: Part, study: Study) -> list[str]:
     """Return the lines of a part on one data set; none without runs."""
     head = [HEADS[part.label], "mIoU before the first round", *(row.removeprefix("RA ") for row in SCORES)]
     head += [f"{row.removeprefix('RA ')} - random" for row in SCORES[1:]]
+    head.append("clicks, thousands")
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for condition in part.conditions:
         found, seeds = study.found(condition), study.seeds
@@ -129,9 +130,16 @@ def table(part: Part, study: Study) -> list[str]:
             continue
         means = [spread(values) if (values := mious(found, row, seeds)) else "-" for row in SCORES]
         differences = [paired(found, row, "RA random", seeds) for row in SCORES[1:]]
-        cells = [part.name_of(condition), before(found, seeds), *means, *map(verdict, differences)]
+        clicks = ", ".join(thousands(found, row, seeds) for row in SCORES)
+        cells = [part.name_of(condition), before(found, seeds), *means, *map(verdict, differences), clicks]
         lines.append(f"| {' | '.join(cells)} |")
     return lines if len(lines) > 2 else []
+
+
+def thousands(found: Results, row: str, seeds: list[int]) -> str:
+    """Return the mean clicks of all rounds in thousands; ``-`` without runs that have counted them."""
+    counts = [found[row, seed]["clicks"][-1] for seed in seeds if (row, seed) in found and "clicks" in found[row, seed]]
+    return f"{statistics.mean(counts) / 1000:.1f}" if counts else "-"
 
 
 def mious(found: Results, row: str, seeds: list[int]) -> list[float]:
@@ -177,7 +185,9 @@ def report(studies: dict[str, Study], screened: Study, words: str) -> str:
             f"Final mIoU of RA with {len(SCORES)} scores, by the network at the first round, the budget and the size "
             f"of regions. Written by `{words}`: {done} of {wanted} runs{duration(seconds)}. "
             "mIoU in percent of the last iterate, mean ± standard deviation over training seeds. Differences are taken "
-            "seed by seed; they hold, or are reversed, if a paired t test (two-sided, 5 %) says so."
+            "seed by seed; they hold, or are reversed, if a paired t test (two-sided, 5 %) says so. Clicks are those "
+            f"of all rounds of a run, for {', '.join(row.removeprefix('RA ') for row in SCORES)}: one gives all pixels "
+            "of one class in a region their label."
         ),
         "",
         *(f"- {title}: `{' '.join(overrides)}`" for title, overrides in SMALL_SETS.values()),
