@@ -300,18 +300,20 @@ def test_texts_of_every_command_and_of_new_keys() -> None:
     assert quote_texts(words, "train") == [
         "model.checkpoint='a=b'", "dataset.source.images='c=d/*.png'", "+dataset.source.list_file='e=f'"
     ]  # fmt: skip
-    assert quote_texts(["--config-dir", "a=b", "seed=1"], "train") == ["--config-dir", "a=b", "seed=1"]
+    assert quote_texts(["--config-dir", "a=b", "seed=1"], "train") == ["seed=1", "--config-dir", "a=b"]
 
 
 def test_options_may_stand_anywhere() -> None:
     words = ["seed=1", "--config-dir", "a=b", "a=b", "-m", "mode=ra,pa"]
-    assert quote_texts(words, "train") == ["--config-dir", "a=b", "-m", "seed=1", "a=b", "mode=ra,pa"]
+    assert quote_texts(words, "train") == ["seed=1", "a=b", "mode=ra,pa", "--config-dir", "a=b", "-m"]
+    # An option whose value may be left out would take a key behind it for its value
+    assert quote_texts(["mode=pa", "--info"], "train") == ["mode=pa", "--info"]
     assert "did you mean budget" in refused("seed=1", "--config-dir", str(Path(__file__).parent), "buget=2")
 
 
 def test_commas_in_a_sweep_mean_several_values() -> None:
-    assert quote_texts(["-m", "paths.data_root=a=1,b=2"], "train") == ["-m", "paths.data_root=a=1,b=2"]
-    assert quote_texts(["-m", "paths.data_root=a=1"], "train") == ["-m", "paths.data_root='a=1'"]
+    assert quote_texts(["-m", "paths.data_root=a=1,b=2"], "train") == ["paths.data_root=a=1,b=2", "-m"]
+    assert quote_texts(["-m", "paths.data_root=a=1"], "train") == ["paths.data_root='a=1'", "-m"]
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "replay", "doctor"])

@@ -32,7 +32,7 @@ SWEEP_SECONDS = 10.0
 
 
 def quote_texts(argv: Sequence[str], config_name: str) -> list[str]:
-    """Return a command line as Hydra reads it: options first, and strings quoted where its grammar asks for it.
+    """Return a command line as Hydra reads it: options last, and strings quoted where its grammar asks for it.
 
     Those are paths with ``=``, brackets or letters beyond ASCII. Words that Hydra can read, and values of keys that
     take no string, stay as they are.
@@ -40,7 +40,7 @@ def quote_texts(argv: Sequence[str], config_name: str) -> list[str]:
     args, options = parse_arguments(argv), list(argv)
     for word in args.overrides:
         options.remove(word)
-    return [*options, *(_quoted(word, config_name, args.multirun) for word in args.overrides)]
+    return [*(_quoted(word, config_name, args.multirun) for word in args.overrides), *options]
 
 
 def _quoted(word: str, config_name: str, is_sweep: bool) -> str:

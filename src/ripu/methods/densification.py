@@ -72,7 +72,7 @@ class Densification(SelfTraining):
     kept_lr_factor: float = 1.0
 
     def left_out(self, plan: Plan) -> str | None:
-        """Return that the second phase has no renewal, if so."""
+        """Return why the second phase is missing; None if it is there."""
         if len(plan.renewal_steps) > self.first_phase:
             return None
         return (

@@ -66,7 +66,7 @@ class Mada(Supervised):
     most_surveyed: ClassVar[int] = 500
 
     def left_out(self, plan: Plan) -> str | None:
-        """Return that there is no second stage, if so."""
+        """Return why the second stage is missing; None if it is there."""
         if plan.renewal_steps:
             return None
         return "renewal_steps=[] leaves out the second stage, in which images keep near anchors; give a step"

@@ -60,7 +60,7 @@ class SegUncertainty(Supervised):
     needs_features: ClassVar[bool] = True
 
     def left_out(self, plan: Plan) -> str | None:
-        """Return the stage without a step, if there is one."""
+        """Return why a stage is missing; None if both are there."""
         if not plan.renewal_steps:
             return "renewal_steps=[] leaves out the second stage, which learns from pseudo-labels; give a step"
         if plan.renewal_steps[0] > plan.pretrain_steps:

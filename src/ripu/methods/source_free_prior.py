@@ -87,7 +87,7 @@ class PriorEnforcing(SelfTraining):
     kept_lr_factor: float = 10.0
 
     def left_out(self, plan: Plan) -> str | None:
-        """Return that no renewal is corrected by the auto-encoder, if so."""
+        """Return why the auto-encoder corrects no renewal; None if it corrects one."""
         if len(plan.renewal_steps) > 1 or not self.prior_share:
             return None
         return (

@@ -70,7 +70,7 @@ def read_checkpoint(path: StrPath) -> dict[str, Any]:
         if isinstance(error, pickle.UnpicklingError):  # its advice is to load the file without this protection
             cause = ""
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint{cause}. It is damaged (fetch it again), is no checkpoint, or "
+            f"{path} cannot be read as a checkpoint{cause}. It is damaged (fetch it again), not a checkpoint, or "
             "contains objects other than tensors and plain values, which are refused because loading them can run code"
         ) from error
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
