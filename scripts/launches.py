@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 from bench import NUM_CLASSES, Case, baseline, make_logits
 from ripu.acquisition import RipuScore
 from ripu.functional import fused
-from ripu.functional.fused import maps, picks, windows
+from ripu.functional.fused.cuda import maps, picks, windows
 
 SIZE = (1024, 2048)
 FREE = {"empty", "view", "slice", "select", "detach", "expand", "as_strided", "unsqueeze", "alias", "split", "unbind"}

@@ -20,8 +20,8 @@ if importlib.util.find_spec("triton") is not None and not torch.cuda.is_availabl
     # Without a GPU, its kernels run in Triton's interpreter, which has to be chosen before anything imports Triton.
     # Processes that tests start do not inherit it.
     os.environ["TRITON_INTERPRET"] = "1"
-    import ripu.functional.fused.picks
-    import ripu.functional.fused.windows  # noqa: F401
+    import ripu.functional.fused.cuda.picks
+    import ripu.functional.fused.cuda.windows  # noqa: F401
 
     del os.environ["TRITON_INTERPRET"]
 

@@ -12,7 +12,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ripu.functional.fused import maps, picks, windows
+from ripu.functional.fused.cuda import maps, picks, windows
 
 POINTERS = {
     "*i8": ["available"],

@@ -20,7 +20,6 @@ from ripu.functional import (
     label_dtype,
     map_entropy_and_label,
     window_mean_rows,
-    window_table,
 )
 from ripu.io.errors import ConfigError
 
@@ -114,16 +113,12 @@ def ripu_maps(
 def _fused_maps(
     logits: Tensor, radius: int, size: tuple[int, int], pixel: bool, epsilon: float, normalizer: float
 ) -> ScoreMaps:
-    """Return the maps of :func:`ripu_maps`, computed by the kernels for CUDA."""
-    from ripu.functional.fused.maps import entropy_and_label
-    from ripu.functional.fused.windows import window_maps
-
+    """Return the maps of :func:`ripu_maps`, computed by the fused kernels."""
     check_logits(logits)
-    num_classes = int(logits.shape[1])
-    entropy, label, finite = entropy_and_label(logits, size, epsilon, label_dtype(num_classes))
-    table = window_table(size, num_classes, radius, logits.device, epsilon)
-    impurity, uncertainty, score = window_maps(
-        label, entropy, num_classes, radius, table, pixel=pixel, epsilon=epsilon, normalizer=normalizer
+    kernels, num_classes = fused.kernels_on(logits.device), int(logits.shape[1])
+    entropy, label, finite = kernels.entropy_and_label(logits, size, epsilon, label_dtype(num_classes))
+    impurity, uncertainty, score = kernels.window_maps(
+        label, entropy, num_classes, radius, pixel=pixel, epsilon=epsilon, normalizer=normalizer
     )
     finite.check()  # last: the device computes while the host waits for the answer
     assert score is not None

@@ -48,9 +48,8 @@ def map_entropy_and_label(logits_BChw: Tensor, size: tuple[int, int], epsilon: f
     """Return the (B, H, W) maps of :func:`entropy_and_label` for up-sampled logits; see :func:`map_pixels`."""
     check_logits(logits_BChw)
     if fused.is_used(logits_BChw):
-        from ripu.functional.fused.maps import entropy_and_label as fused_maps
-
-        entropy_BHW, label_BHW, finite = fused_maps(logits_BChw, size, epsilon, label_dtype(logits_BChw.shape[1]))
+        kernels, label = fused.kernels_on(logits_BChw.device), label_dtype(logits_BChw.shape[1])
+        entropy_BHW, label_BHW, finite = kernels.entropy_and_label(logits_BChw, size, epsilon, label)
         finite.check()
         return entropy_BHW, label_BHW
     entropy_BHW, label_BHW = map_pixels(

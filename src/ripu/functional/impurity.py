@@ -60,11 +60,9 @@ def region_impurity(pred_label_BHW: Tensor, num_classes: int, radius: int, *, ep
         )
     batch, height, width = pred_label_BHW.shape
     if fused.is_used(pred_label_BHW):
-        from ripu.functional.fused.windows import window_maps
-
-        table = window_table((height, width), num_classes, radius, pred_label_BHW.device, epsilon)
         label_BHW = pred_label_BHW.to(label_dtype(num_classes)).contiguous()
-        return window_maps(label_BHW, None, num_classes, radius, table, epsilon=epsilon)[0]
+        kernels = fused.kernels_on(label_BHW.device)
+        return kernels.window_maps(label_BHW, None, num_classes, radius, epsilon=epsilon)[0]
     kernel = ImpurityKernel((height, width), num_classes, radius, pred_label_BHW.device, epsilon)
 
     def task(b: int, first: int, last: int) -> None:

@@ -14,6 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+_LEAST_PIXELS = 1 << 17
+"""Pixels of a map below which starting a compiled task on another core takes longer than the task."""
+
 
 def strip_rows(num_planes: int, width: int, device: torch.device) -> int:
     """Return the number of rows in a strip of ``num_planes`` float32 planes of ``width`` pixels, at least 1."""
@@ -39,6 +42,22 @@ def band_rows(height: int, most: int, device: torch.device) -> int:
 def split_bands(height: int, most: int, device: torch.device) -> list[tuple[int, int]]:
     """Return row ranges of :func:`band_rows` that cover ``0 .. height``."""
     return split_rows(height, band_rows(height, most, device))
+
+
+def share_rows(height: int, width: int) -> list[tuple[int, int]]:
+    """Return row ranges for compiled tasks, whose results no cut changes: up to two for each worker."""
+    num_jobs, threads = max(1, height * width // _LEAST_PIXELS), torch.get_num_threads()
+    if num_jobs > threads:
+        num_jobs = threads * min(2, num_jobs // threads)  # no worker waits for the last job of another
+    return split_rows(height, -(-height // num_jobs))
+
+
+def run_compiled(task: Callable[..., None], jobs: Sequence[tuple[int, ...]]) -> None:
+    """Call a compiled task with the arguments of every job, in parallel if there is more than one."""
+    if len(jobs) == 1:
+        task(*jobs[0])
+    else:
+        for_each(task, jobs, torch.device("cpu"))
 
 
 def for_each(task: Callable[..., None], jobs: Sequence[tuple[int, ...]], device: torch.device) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -50,11 +51,22 @@ def small_window_table(num_classes: int, full: int, device: torch.device, epsilo
         for counts in _partitions(total, total):
             if len(counts) > num_classes or total > full:
                 continue
-            shares = [count / total for count in counts]
-            impurity = -sum(share * math.log(share + epsilon) for share in shares)
             others = [full - count for count in counts] + [full] * (num_classes - len(counts))
-            table[shape, sum(other**3 for other in others) % 256] = 0.0 if impurity == 0.0 else impurity
+            table[shape, sum(other**3 for other in others) % 256] = _impurity(counts, epsilon)
     return table.float().flatten().to(device)
+
+
+def small_impurities(epsilon: float = 0.0) -> Iterator[tuple[tuple[int, ...], float]]:
+    """Yield every way to divide the pixels of a window of at most 3 x 3, as counts by class, with its impurity."""
+    for total in (1, 2, 3, 4, 6, 9):
+        for counts in _partitions(total, total):
+            yield counts, _impurity(counts, epsilon)
+
+
+def _impurity(counts: Sequence[int], epsilon: float) -> float:
+    shares = [count / sum(counts) for count in counts]
+    impurity = -sum(share * math.log(share + epsilon) for share in shares)
+    return impurity or 0.0  # not -0.0
 
 
 def _partitions(total: int, largest: int) -> list[tuple[int, ...]]:

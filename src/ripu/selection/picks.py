@@ -8,7 +8,6 @@ blocked pixels. Only if they run out are the next best fetched. The result is th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,9 +16,6 @@ from torch import Tensor
 
 from ripu.functional import for_each, fused
 from ripu.io.errors import ConfigError
-
-if TYPE_CHECKING:
-    from ripu.functional.fused.picks import Found
 
 _SAMPLES, _FEWEST_CANDIDATES, _CANDIDATES_PER_PICK = 1 << 15, 4096, 16
 
@@ -89,16 +85,16 @@ def _fused(
     available: Tensor | None,
     tie_break: Tensor | None,
     maps: Sequence[Tensor],
-) -> Found | None:
-    """Return the picks of the kernels for CUDA; None if they do not apply, or leave the decision to the plain code."""
+) -> fused.Found | None:
+    """Return the picks of the fused kernels; None if they do not apply, or leave the decision to the plain code."""
     is_wide = any(one is not None and one.dtype == torch.float64 for one in (score_HW, tie_break))
     if is_wide or num_picks == 0 or not 0 < score_HW.numel() < 1 << 31:
         return None
     if not fused.is_used(score_HW, available, tie_break):
         return None
-    from ripu.functional.fused.picks import greedy_places
-
-    return greedy_places(score_HW, num_picks, suppress_radius, available, tie_break, maps)
+    return fused.kernels_on(score_HW.device).greedy_places(
+        score_HW, num_picks, suppress_radius, available, tie_break, maps
+    )
 
 
 def _plain(

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, one_hot
 
-from ripu.functional.fused import maps, picks, windows
-from ripu.functional.tables import window_table
+from ripu.functional.fused.interface import Kernels
 
 _CLASSES, _SOURCE, _SIZE = 5, (20, 27), (33, 41)
 _RADII, _PICKS = (1, 3), ((80, 1), (6, 5))
@@ -19,10 +18,10 @@ _RADII, _PICKS = (1, 3), ((80, 1), (6, 5))
 _TOLERANCE = 1e-4
 
 
-def first_difference(device: torch.device) -> str | None:
-    """Return what the kernels compute on a device otherwise than plain torch on the CPU; None if nothing."""
+def first_difference(kernels: Kernels, device: torch.device) -> str | None:
+    """Return what kernels compute on a device otherwise than plain torch on the CPU; None if nothing."""
     logits = 4.0 * torch.randn((1, _CLASSES, *_SOURCE), generator=torch.Generator().manual_seed(0))
-    entropy, label, finite = maps.entropy_and_label(logits.to(device), _SIZE, 0.0, torch.uint8)
+    entropy, label, finite = kernels.entropy_and_label(logits.to(device), _SIZE, 0.0, torch.uint8)
     finite.check()
     probs = interpolate(logits, _SIZE, mode="bilinear", align_corners=True).softmax(dim=1)
     if not _is_close(entropy, torch.special.entr(probs).sum(dim=1)):
@@ -30,8 +29,7 @@ def first_difference(device: torch.device) -> str | None:
     if (label.cpu() != probs.argmax(dim=1)).float().mean() > 0.01:  # another rounding may turn a near tie
         return "the label"
     for radius in _RADII:
-        table = window_table(_SIZE, _CLASSES, radius, device)
-        impurity, uncertainty, score = windows.window_maps(label, entropy, _CLASSES, radius, table)
+        impurity, uncertainty, score = kernels.window_maps(label, entropy, _CLASSES, radius)
         assert uncertainty is not None
         assert score is not None
         share = _window_mean(one_hot(label.cpu().long(), _CLASSES).movedim(-1, 1).float(), radius)
@@ -42,7 +40,7 @@ def first_difference(device: torch.device) -> str | None:
         if not _is_close(score, impurity.cpu() * uncertainty.cpu()):
             return f"the score for k = {radius}"
         for num_picks, suppress_radius in _PICKS:
-            found = picks.greedy_places(score[0], num_picks, suppress_radius, None, uncertainty[0], (score[0],))
+            found = kernels.greedy_places(score[0], num_picks, suppress_radius, None, uncertainty[0], (score[0],))
             places = _picks(score[0].cpu(), uncertainty[0].cpu(), num_picks, suppress_radius)
             if found is not None and found.place.tolist() != places:
                 return f"the picks with r = {suppress_radius}"

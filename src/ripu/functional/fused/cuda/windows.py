@@ -20,7 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ripu.functional.fused.maps import EXACT, on
+from ripu.functional.fused.cuda.maps import EXACT, on
+from ripu.functional.tables import window_table
 
 _BLOCK = 256
 _ROW, _ROW_LENGTH = 1, 1024
@@ -193,21 +194,12 @@ def window_maps(
     entropy_BHW: Tensor | None,
     num_classes: int,
     radius: int,
-    table: Tensor,
     *,
     pixel: bool = False,
     epsilon: float = 0.0,
     normalizer: float = 1.0,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return impurity, uncertainty and score of contiguous (B, H, W) labels and float32 entropies.
-
-    Args:
-        label_BHW: Labels in 0 .. C - 1; not checked.
-        entropy_BHW: At most log C, and more than -1; None: only the impurity is computed.
-        num_classes, radius, epsilon, normalizer: See :func:`ripu.acquisition.ripu.ripu_maps`.
-        table: That of :class:`ripu.functional.ImpurityKernel`.
-        pixel: The uncertainty is the entropy itself instead of its window mean.
-    """
+    """See :class:`ripu.functional.fused.Kernels`."""
     batch, height, width = label_BHW.shape
     impurity_BHW = torch.empty((batch, height, width), dtype=torch.float32, device=label_BHW.device)
     uncertainty_BHW = score_BHW = None
@@ -218,6 +210,7 @@ def window_maps(
         score_BHW = torch.empty_like(impurity_BHW)
     if impurity_BHW.numel() == 0:
         return impurity_BHW, uncertainty_BHW, score_BHW
+    table = window_table((height, width), num_classes, radius, label_BHW.device, epsilon)
     maps = (label_BHW, entropy_BHW, impurity_BHW, uncertainty_BHW, score_BHW)
     constants = {"HAS_ENTROPY": entropy_BHW is not None, "IS_PIXEL": pixel, "BLOCK": _BLOCK, **EXACT}
     with on(label_BHW.device):

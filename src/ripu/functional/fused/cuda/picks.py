@@ -20,14 +20,14 @@ so (``None``), and the plain code decides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ripu.functional.fused.maps import on
+from ripu.functional.fused.cuda.maps import on
+from ripu.functional.fused.interface import Found
 
 _SAMPLES, _BLOCK, _CHUNK, _SETTLED = 8192, 1024, 2048, 128
 _FEWEST, _MOST = 4096, 1 << 17
@@ -40,14 +40,6 @@ _NOTHING = tl.constexpr(-(1 << 63))
 """Key of a pixel that is not available; smaller than that of any score."""
 _PICKED, _OUT = tl.constexpr(-1), tl.constexpr((1 << 31) - 1)
 """Entries of the map of ranks that stand for decisions."""
-
-
-class Found(NamedTuple):
-    """Picks in their order: (n,) flat places on the host and on the device, and (V, n) float32 values there."""
-
-    place: Tensor
-    place_on_device: Tensor
-    values: Tensor
 
 
 @triton.jit
@@ -249,12 +241,7 @@ def greedy_places(
     tie_break: Tensor | None,
     maps: Sequence[Tensor] = (),
 ) -> Found | None:
-    """Return the first ``num_picks`` picks and the values of (H, W) ``maps`` there; None if the plain code must decide.
-
-    That is also the case if a score or a tie break is NaN. For the arguments and the rule see
-    :func:`ripu.selection.picks.greedy_picks`; a map has at least one pixel and fewer than 2^31, and is of at most 32
-    bits.
-    """
+    """See :class:`ripu.functional.fused.Kernels`."""
     height, width = score_HW.shape
     size, device = height * width, score_HW.device
     radius = min(suppress_radius, max(height, width))
