@@ -14,7 +14,7 @@ RUN pip install torch torchvision --index-url "https://download.pytorch.org/whl/
 COPY pyproject.toml README.md LICENSE /src/
 COPY src /src/src
 COPY conf /src/conf
-RUN pip install "/src[annotate,export,figures,tensorboard,superpixels,sweep,tiff]" \
+RUN pip install "/src[annotate,export,figures,fused,tensorboard,superpixels,sweep,tiff]" \
     && rm -r /src \
     && useradd --uid 1000 ripu
 

@@ -4,15 +4,14 @@
     python scripts/bench.py --quick    # the smallest size
     python scripts/bench.py --forward  # also the forward pass of a network
     python scripts/bench.py --step     # instead: a training step of the default network on this CPU
-    python scripts/bench.py --device cuda --full   # on a GPU, with the literal method in full
+    python scripts/bench.py --device cuda   # on a GPU
 
 T0 is the least that any method needs: ``interpolate`` to the label size (bilinear, align_corners) and ``softmax``.
-"engine" is everything from the logits to the picks; "plain" is the same without the kernels for CUDA (RIPU_FUSED=0), or
+"engine" is everything from the logits to the picks; "plain" is the same without the fused kernels (RIPU_FUSED=0), or
 "-" where they are not used. "literal" is a direct translation of the equations: softmax and entropy at full size,
-one-hot planes, a convolution with a window of ones, one arg-max per pick. A large window is timed on a part of
-the map and scaled by its number of products, marked "~"; --full runs it completely (for many minutes at k = 32 on a
-CPU). Times are wall-clock time, on a GPU until it is idle. T0 and engine alternate, so a busy machine affects both
-alike. Peak memory is the growth of the process during the call, on a GPU the memory allocated there.
+one-hot planes, a convolution with a window of ones, one arg-max per pick. Times are wall-clock time, on a GPU until it
+is idle. T0 and engine alternate, so a busy machine affects both alike. Peak memory is the growth of the process during
+the call, on a GPU the memory allocated there.
 """
 
 from __future__ import annotations
@@ -34,13 +33,11 @@ from torch.nn.functional import conv2d, interpolate, one_hot, pad
 
 from ripu.acquisition import RipuScore
 from ripu.functional import (
-    entropy_and_label,
     for_each,
     fused,
     map_confidence_and_label,
-    map_pixels,
+    map_entropy_and_label,
     region_impurity,
-    window_count,
     window_mean,
 )
 from ripu.selection.picks import greedy_picks
@@ -48,8 +45,6 @@ from ripu.selection.picks import greedy_picks
 NUM_CLASSES = 19
 SIZES = ((256, 512), (512, 1024), (1024, 2048))
 RADII = (1, 4, 32)
-CROP = (96, 192)
-"""Part of the map on which a large dense window is timed."""
 
 
 @dataclass(frozen=True)
@@ -99,21 +94,21 @@ def plain(logits: Tensor, case: Case) -> Tensor:
 
 
 def window_sums(planes: Tensor, radius: int) -> Tensor:
-    """Sum over N_k as a padded convolution with ones."""
+    """Sum over N_k as a convolution with ones; padded first, as torch takes a slow path where it pads widely itself."""
     num_planes, side = planes.shape[1], 2 * radius + 1
     ones = torch.ones(num_planes, 1, side, side, device=planes.device)
-    return conv2d(planes, ones, padding=radius, groups=num_planes)
+    return conv2d(pad(planes, (radius,) * 4), ones, groups=num_planes)
 
 
-def literal_score(logits: Tensor, case: Case, sums: Callable[[Tensor, int], Tensor] = window_sums) -> Tensor:
+def literal_score(logits: Tensor, case: Case) -> Tensor:
     probs = interpolate(logits, case.size, mode="bilinear", align_corners=True).softmax(dim=1)
     entropy = -(probs * probs.clamp_min(1e-30).log()).sum(dim=1, keepdim=True)
     planes = one_hot(probs.argmax(dim=1), NUM_CLASSES).permute(0, 3, 1, 2).float().contiguous()
-    count = sums(planes, case.radius)
+    count = window_sums(planes, case.radius)
     inside = count.sum(dim=1, keepdim=True)
     share = count / inside
     impurity = -(share * share.clamp_min(1e-30).log()).sum(dim=1, keepdim=True)
-    uncertainty = entropy if case.pixel else sums(entropy, case.radius) / inside
+    uncertainty = entropy if case.pixel else window_sums(entropy, case.radius) / inside
     return (impurity * uncertainty)[0, 0]
 
 
@@ -128,29 +123,8 @@ def literal_picks(score: Tensor, case: Case) -> list[tuple[int, int]]:
     return picks
 
 
-def time_literal(logits: Tensor, case: Case, full: bool) -> tuple[float, bool]:
-    """Return the seconds of the literal method, and True if its window was timed on a part of the map and scaled."""
-    is_scaled = not full and case.radius > 4 and case.size[0] > CROP[0]
-    extra = 0.0
-
-    def scaled_sums(planes: Tensor, radius: int) -> Tensor:
-        nonlocal extra
-        crop = planes[:, :, : CROP[0], : CROP[1]].contiguous()
-        seconds = timed(lambda: window_sums(crop, radius), logits.device)
-        extra += seconds * (_products(case.size, radius) / _products(CROP, radius) - 1)
-        return planes + 1.0
-
-    def literal() -> None:
-        literal_picks(literal_score(logits, case, scaled_sums if is_scaled else window_sums), case)
-
-    if logits.is_cuda:
-        literal()  # warms up
-    return timed(literal, logits.device) + extra, is_scaled
-
-
-def _products(size: tuple[int, int], radius: int) -> int:
-    """Count the products of a dense window over one plane: the sum of |N_k|."""
-    return int(window_count(size, radius).sum())
+def literal(logits: Tensor, case: Case) -> list[tuple[int, int]]:
+    return literal_picks(literal_score(logits, case), case)
 
 
 def peak_extra_mb(call: Callable[[], object], device: torch.device) -> float | None:
@@ -188,7 +162,7 @@ def spread(seconds: list[float]) -> str:
     return f"{middle:7.1f} ({low:.0f}-{high:.0f})"
 
 
-def run_case(case: Case, device: torch.device, repeats: int, full: bool, with_literal: bool) -> None:
+def run_case(case: Case, device: torch.device, repeats: int, with_literal: bool) -> None:
     logits = make_logits(case.size, device)
     calls: dict[str, Callable[[Tensor, Case], object]] = {"T0": baseline, "engine": engine}
     if fused.is_used(logits):
@@ -206,26 +180,24 @@ def run_case(case: Case, device: torch.device, repeats: int, full: bool, with_li
     text += f"  {spread(times['plain']):>20}" if "plain" in times else f"  {'-':>20}"
     text += "       -" if memory is None else f"  {memory:6.0f}"
     if with_literal:
-        seconds, is_scaled = time_literal(logits, case, full)
-        text += (
-            f"  {'~' if is_scaled else ' '}{1e3 * seconds:10.0f}  {seconds / statistics.median(times['engine']):7.0f}"
-        )
-        if not is_scaled:
-            peak = peak_extra_mb(lambda: literal_score(logits, case), device)
-            text += "       -" if peak is None else f"  {peak:6.0f}"
+        if device.type == "cuda":
+            literal(logits, case)  # warms up
+        seconds = timed(lambda: literal(logits, case), device)
+        text += f"  {1e3 * seconds:8.0f}  {seconds / statistics.median(times['engine']):7.0f}"
+        peak = peak_extra_mb(lambda: literal_score(logits, case), device)
+        text += "       -" if peak is None else f"  {peak:6.0f}"
     print(text, flush=True)
 
 
 def run_stages(size: tuple[int, int], device: torch.device, repeats: int) -> None:
     """Time the stages, and the floor: the exponentials alone."""
     logits = make_logits(size, device)
-    dtypes = (torch.float32, torch.uint8)
-    entropy, label = map_pixels(logits, size, entropy_and_label, dtypes)
+    entropy, label = map_entropy_and_label(logits, size)
     planes = one_hot(label.long(), NUM_CLASSES).permute(0, 3, 1, 2).float().contiguous()
     block = torch.randn(NUM_CLASSES, 16, size[1], device=device)
     stages: dict[str, Callable[[], object]] = {
         "T0": lambda: baseline(logits, Case(size, 1, False)),
-        "up-sampling, entropy, label": lambda: map_pixels(logits, size, entropy_and_label, dtypes),
+        "up-sampling, entropy, label": lambda: map_entropy_and_label(logits, size),
         "mean entropy, k = 1": lambda: window_mean(entropy, 1),
         "prediction of an evaluation": lambda: map_confidence_and_label(logits, size),
         "the same from up-sampled planes": lambda: (
@@ -314,7 +286,6 @@ def cpu_name() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the smallest size only, fewer repeats")
-    parser.add_argument("--full", action="store_true", help="run the literal method in full at every radius")
     parser.add_argument("--no-literal", action="store_true", help="skip the literal method")
     parser.add_argument("--forward", action="store_true", help="time a network's forward pass too")
     parser.add_argument("--step", action="store_true", help="only a training step of the default network")
@@ -334,18 +305,16 @@ def main() -> None:
     if arguments.step:
         run_step(repeats)
         return
-    print(
-        "T0 = interpolate + softmax; times in ms: median (min-max); memory in MB; ~: window timed on a part, scaled\n"
-    )
+    print("T0 = interpolate + softmax; times in ms: median (min-max); memory in MB\n")
     print(
         f"{'size':>12}  {'mode':>4}{'k':>3} {'picks':>5}  {'T0':>20}  {'engine':>20}  {'eng/T0':>6}"
-        f"  {'plain':>20}  {'peak':>6}  {'literal':>11}  {'lit/eng':>7}  {'peak':>6}"
+        f"  {'plain':>20}  {'peak':>6}  {'literal':>8}  {'lit/eng':>7}  {'peak':>6}"
     )
     with torch.inference_mode():
         for size in sizes:
             for pixel in (False, True):
                 for radius in RADII:
-                    run_case(Case(size, radius, pixel), device, repeats, arguments.full, not arguments.no_literal)
+                    run_case(Case(size, radius, pixel), device, repeats, not arguments.no_literal)
         run_stages(sizes[-1], device, repeats)
     if arguments.forward:
         run_forward(sizes[-1], device, max(1, repeats // 3))

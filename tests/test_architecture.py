@@ -83,10 +83,11 @@ def test_the_equations_and_the_schedule_stand_alone(room: str, libraries: set[st
     assert imported - inside - sys.stdlib_module_names == libraries
 
 
-def test_only_the_kernels_import_triton() -> None:
+def test_only_the_kernels_import_triton_and_numba() -> None:
     graph = grimp.build_graph("ripu", include_external_packages=True, cache_dir=None)
-    kernels = graph.find_descendants("ripu.functional.fused")
-    assert graph.find_modules_that_directly_import("triton") == kernels - {"ripu.functional.fused.check"}
+    for package, compiler in {"cuda": "triton", "cpu": "numba"}.items():
+        kernels = graph.find_descendants(f"ripu.functional.fused.{package}")
+        assert graph.find_modules_that_directly_import(compiler) <= kernels
     imported = {name for module in kernels for name in graph.find_modules_directly_imported_by(module)}
     assert {name for name in imported - sys.stdlib_module_names if not name.startswith("ripu.functional.")} == {
         "torch",

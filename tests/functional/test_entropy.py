@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel_cases import with_and_without_kernels  # noqa: F401
 from reference import equations
 from ripu.functional import (
     NonFiniteLogitsError,

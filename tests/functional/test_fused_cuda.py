@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-from kernel_cases import HAS_GPU, KINDS, expected_picks, label_of, noise, problem, smooth, use_large_blocks
+from kernel_cases import (
+    HAS_GPU,
+    KINDS,
+    expected_picks,
+    label_of,
+    network_output,
+    noise,
+    problem,
+    smooth,
+    use_large_blocks,
+)
 from ripu.acquisition import RipuScore
 from ripu.functional import fused, map_entropy_and_label, map_pixels, region_impurity
 from ripu.selection.picks import greedy_picks
@@ -164,14 +174,7 @@ def test_kernels_compile(architecture: int) -> None:
 @pytest.mark.parametrize(("radius", "pixel", "num_picks"), [(1, False, 257), (4, False, 29), (32, True, 6)])
 def test_cuda_picks_where_the_cpu_picks(kind: str, radius: int, pixel: bool, num_picks: int) -> None:
     """Labels are equal; scores are up to rounding; picks are, from equal scores, to the bit."""
-    size, num_classes = (512, 1024), 19
-    if kind == "trained":
-        logits = torch.nn.functional.interpolate(noise(1, num_classes, 20, 40), (320, 640), mode="bicubic")
-        logits = logits + noise(1, num_classes, 320, 640, seed=1, scale=0.3)
-    else:
-        coarse = torch.randint(num_classes, (1, 1, 8, 16), generator=torch.Generator().manual_seed(0))
-        label = torch.nn.functional.interpolate(coarse.float(), (320, 640)).long()[:, 0]
-        logits = torch.nn.functional.one_hot(label, num_classes).permute(0, 3, 1, 2) * 8.0
+    size, logits = (512, 1024), network_output(kind)
     assert fused.is_used(logits.cuda())
     assert torch.equal(map_entropy_and_label(logits.cuda(), size)[1].cpu(), map_entropy_and_label(logits, size)[1])
     expected, got = (RipuScore(radius, pixel)(one, size, [0]) for one in (logits, logits.cuda()))

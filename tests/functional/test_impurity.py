@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kernel_cases import with_and_without_kernels  # noqa: F401
 from reference import equations
 from ripu.functional import region_impurity, window_count, window_table
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kernel_cases import with_and_without_kernels  # noqa: F401
 from reference import picking
 from ripu.selection import picks as module
 from ripu.selection.picks import fair_picks, greedy_picks

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reference import picking
-from ripu.functional import label_dtype
+from ripu.functional import fused, label_dtype
 
 HAS_GPU = torch.cuda.is_available()
 
@@ -74,3 +74,22 @@ def problem(kind: str, height: int, width: int) -> tuple[Tensor, Tensor | None, 
 
 
 KINDS = ["smooth", "masked", "plateaus", "one plateau", "signed zeros", "infinite", "nothing left", "nothing available"]
+
+
+def network_output(kind: str) -> Tensor:
+    """Return logits (1, 19, 320, 640), ``trained`` or ``piecewise smooth``."""
+    if kind == "trained":
+        logits = torch.nn.functional.interpolate(noise(1, 19, 20, 40), (320, 640), mode="bicubic")
+        return logits + noise(1, 19, 320, 640, seed=1, scale=0.3)
+    coarse = torch.randint(19, (1, 1, 8, 16), generator=torch.Generator().manual_seed(0))
+    label = torch.nn.functional.interpolate(coarse.float(), (320, 640)).long()[:, 0]
+    return torch.nn.functional.one_hot(label, 19).permute(0, 3, 1, 2) * 8.0
+
+
+@pytest.fixture(autouse=True, params=["fused", "plain"])
+def with_and_without_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imported into a file, run every test of it by the kernels, where they are used, and by the plain code."""
+    if request.param == "plain":
+        monkeypatch.setenv(fused.SWITCH, "0")
+    elif not fused.is_used(torch.zeros(1)):
+        pytest.skip("the kernels for CPUs need the extra fused")

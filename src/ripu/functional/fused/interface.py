@@ -1,4 +1,4 @@
-"""What the kernels for every kind of device compute."""
+"""The functions that the kernels for every kind of device have."""
 
 from __future__ import annotations
 

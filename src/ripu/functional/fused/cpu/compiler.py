@@ -1,4 +1,4 @@
-"""How the kernels for CPUs are compiled: by Numba, without Python's lock, and kept on disk.
+"""Numba, which compiles the kernels for CPUs: without Python's lock, and kept on disk.
 
 Compiled code lies beside the sources, or in the user's cache where nobody may write there. It is made again when a file
 changes, but a change of one file goes unnoticed in kernels of another: **a kernel calls functions of its own file
@@ -12,7 +12,7 @@ from typing import Any
 
 from numba import njit
 
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 def kernel(function: Callable[..., Any]) -> Any:

@@ -78,8 +78,12 @@ def _write_large(
     table, unit = large_windows.table_of_counts(pixels)
     # The largest power of two with which the sum of the entropies of a window fits 63 bits
     scale = 2.0 ** (62 - math.ceil(math.log2(pixels * (math.log(num_classes) + 1.0))))
-    large_windows.write_rows(
-        image, *band, radius, slots, (table.numpy(), unit, epsilon, scale), kinds,
-        torch.zeros((width, num_slots), dtype=torch.int32).numpy(),
-        torch.zeros(num_slots, dtype=torch.int32).numpy(), torch.zeros(width, dtype=torch.int64).numpy(),
-    )  # fmt: skip
+    num_columns = width + 2 * radius + 1
+    columns = (
+        torch.zeros((num_columns, num_slots), dtype=torch.int32).numpy(),
+        torch.zeros(num_slots, dtype=torch.int32).numpy(),
+        torch.zeros(num_columns, dtype=torch.int64).numpy(),
+    )
+    spare, share = torch.empty((3, width), dtype=torch.int64).numpy(), torch.empty(width, dtype=torch.float64).numpy()
+    numbers = (table.numpy(), unit, epsilon, scale)
+    large_windows.write_rows(image, *band, radius, slots, numbers, kinds, columns, spare, share)
