@@ -64,7 +64,7 @@ def test_a_run_leaves_what_a_person_can_use(finished_run: Path) -> None:
     peaks = results["peak_memory_gib"]
     assert peaks["device"] is None  # of a run on a CPU
     assert 0.1 < peaks["process"] < 16
-    assert results["provenance"].keys() >= {"version", "commit", "device", "threads", "command"}
+    assert results["provenance"].keys() >= {"version", "commit", "device", "threads", "fused", "command"}
     assert results["provenance"]["command"].startswith("python -m ripu.train dataset=camvid")
     for name in ("config.yaml", "metrics.csv", "learning_curve.png", "checkpoints/final.ckpt", "labels/manifest.json"):
         assert (finished_run / name).stat().st_size > 0

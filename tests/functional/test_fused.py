@@ -330,3 +330,11 @@ def test_one_place_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RIPU_FUSED", "0")
     assert not fused.is_used(gpu)
     assert not fused.is_used(cpu)
+
+
+def test_a_result_says_what_compiled_its_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba", reason="it comes with the extra fused")
+    assert fused.compiler("cpu") == f"numba {numba.__version__}"
+    assert fused.compiler("mps") is None
+    monkeypatch.setenv(fused.SWITCH, "0")
+    assert fused.compiler("cpu") is None

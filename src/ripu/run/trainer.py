@@ -21,6 +21,7 @@ from ripu.config.spec import RunSpec
 from ripu.dashboards.callback import Dashboard
 from ripu.datamodule import RipuDataModule
 from ripu.datasets.scenes import Scenes
+from ripu.functional import fused
 from ripu.inference.prediction_writer import PredictionWriter
 from ripu.io.console import command_line
 from ripu.io.errors import ConfigError
@@ -70,14 +71,15 @@ class Run:
 
 
 def provenance() -> dict[str, Any]:
-    """Return the version, commit, device and threads that a result was made with."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    """Return the versions, commit, device and threads that a result was made with."""
+    has_gpu = torch.cuda.is_available()
     return {
         "version": __version__,
         "commit": _commit(),
         "torch": torch.__version__,
-        "device": device,
+        "device": torch.cuda.get_device_name() if has_gpu else "cpu",
         "threads": torch.get_num_threads(),
+        "fused": fused.compiler("cuda" if has_gpu else "cpu"),
     }
 
 

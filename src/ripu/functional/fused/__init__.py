@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from ripu.functional.fused.interface import Found, Kernels
 
-__all__ = ["SWITCH", "Found", "Kernels", "is_used", "kernels_on"]
+__all__ = ["SWITCH", "Found", "Kernels", "compiler", "is_used", "kernels_on"]
 
 SWITCH = "RIPU_FUSED"
 """Environment variable; 0 turns the kernels off."""
@@ -45,6 +46,17 @@ def kernels_on(device: torch.device) -> Kernels:
     """Return the kernels for a device, after a yes of :func:`is_used`."""
     kernels: Kernels = importlib.import_module(f"{__name__}.{device.type}")
     return kernels
+
+
+def compiler(device_type: str) -> str | None:
+    """Return name and version of what compiles the kernels for a type of device; None without it or with the switch.
+
+    It is asked of the installation alone: nothing is imported.
+    """
+    name = {"cpu": "numba", "cuda": "triton"}.get(device_type)
+    if name is None or os.environ.get(SWITCH, "1") == "0" or importlib.util.find_spec(name) is None:
+        return None
+    return f"{name} {importlib.metadata.version(name)}"
 
 
 @functools.cache
