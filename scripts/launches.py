@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from bench import NUM_CLASSES, Case, baseline, make_logits
 from ripu.acquisition import RipuScore
 from ripu.functional import fused
+from ripu.functional.fused import cuda
 from ripu.functional.fused.cuda import maps, picks, windows
 
 SIZE = (1024, 2048)
@@ -69,17 +70,20 @@ def counted(count: Count) -> Iterator[None]:
         count.is_on = False
         return before_cpu(tensor)
 
-    before_cpu, before_used, before_check = Tensor.cpu, fused.is_used, maps.Finite.check
+    before_cpu, before_check = Tensor.cpu, maps.Finite.check
+    before_fused = fused.is_used, fused.kernels_on
     undo = [
         replace(module, name) for module in (maps, windows, picks) for name in vars(module) if name.endswith("_kernel")
     ]
-    Tensor.cpu, fused.is_used = cpu, lambda *tensors: True  # type: ignore[assignment,method-assign]
+    Tensor.cpu = cpu  # type: ignore[assignment,method-assign]
+    fused.is_used, fused.kernels_on = lambda *tensors: True, lambda device: cuda  # type: ignore[assignment]
     maps.Finite.check = lambda finite: None  # type: ignore[method-assign]  # of the host
     try:
         with count:
             yield
     finally:
-        Tensor.cpu, fused.is_used = before_cpu, before_used  # type: ignore[method-assign]
+        Tensor.cpu = before_cpu  # type: ignore[method-assign]
+        fused.is_used, fused.kernels_on = before_fused
         maps.Finite.check = before_check  # type: ignore[method-assign]
         for kernel, name, before in undo:
             setattr(kernel, name, before)
