@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from kernel_cases import network_output
+from reference import equations
 from ripu.acquisition import RipuScore
-from ripu.functional import fused, map_entropy_and_label
+from ripu.functional import fused, map_entropy_and_label, region_impurity
 from ripu.functional.tables import small_impurities
 from ripu.selection.picks import greedy_picks
 
@@ -72,6 +73,13 @@ def test_exp_and_log_are_those_of_float64() -> None:
     found = np.array([softmax.log(value) for value in above])
     np.testing.assert_allclose(found, np.log(above.astype(np.float64)), rtol=1.5e-7, atol=1.5e-7)
     assert softmax.log(np.float32(1.0)) == 0.0
+
+
+def test_a_window_of_many_classes_is_that_of_float64() -> None:
+    label = torch.randint(300, (1, 10, 513), generator=torch.Generator().manual_seed(0))
+    found = region_impurity(label, 300, 400)
+    expected = equations.region_impurity(label[0].numpy(), 300, 400)
+    np.testing.assert_allclose(found[0], expected, rtol=1.2e-7)
 
 
 def test_codes_stand_for_the_counts() -> None:

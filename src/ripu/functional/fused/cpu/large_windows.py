@@ -23,14 +23,11 @@ from ripu.functional.fused.cpu.compiler import kernel, part
 
 @functools.lru_cache(maxsize=2)  # one may be as large as a map
 def table_of_counts(most: int) -> tuple[Tensor, float]:
-    """Return n log n up to ``most`` pixels, (most + 1,) int32, and the unit that it is in.
-
-    The impurity of a window is exact to log(most) C 2^-31.
-    """
+    """Return n log n up to ``most`` pixels, (most + 1,) int64, and the unit that it is in."""
     count = torch.arange(most + 1, dtype=torch.float64)
     # No sum over classes is larger than the last entry.
-    unit = 2.0 ** (math.ceil(math.log2(most * math.log(most) + 1.0)) - 30)
-    return (torch.special.xlogy(count, count) / unit).round().int(), unit
+    unit = 2.0 ** (math.ceil(math.log2(most * math.log(most) + 1.0)) - 52)
+    return (torch.special.xlogy(count, count) / unit).round().long(), unit
 
 
 @part
