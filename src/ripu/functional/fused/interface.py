@@ -66,3 +66,19 @@ class Kernels(Protocol):
         For the arguments and the rule see :func:`ripu.selection.picks.greedy_picks`; a map has at least one pixel and
         fewer than 2^31, and is of at most 32 bits. None if the plain code must decide, as it does about NaN.
         """
+
+
+def room_for_maps(
+    label_BHW: Tensor, entropy_BHW: Tensor | None, pixel: bool, normalizer: float
+) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor | None]:
+    """Return the entropy that ``window_maps`` reads, and impurity, uncertainty and score for it to write.
+
+    With ``pixel`` the uncertainty is the entropy, which is normalised here.
+    """
+    impurity_BHW = torch.empty(label_BHW.shape, dtype=torch.float32, device=label_BHW.device)
+    if entropy_BHW is None:
+        return None, impurity_BHW, None, None
+    if pixel and normalizer != 1.0:
+        entropy_BHW = entropy_BHW / normalizer
+    uncertainty_BHW = entropy_BHW if pixel else torch.empty_like(impurity_BHW)
+    return entropy_BHW, impurity_BHW, uncertainty_BHW, torch.empty_like(impurity_BHW)

@@ -1,6 +1,6 @@
 """Greedy picks from the best pixels of tiles.
 
-Legend: H W size of the map, T side of a tile, h w tiles down and across the map.
+Legend: H W size of the map, h w tiles of SIDE x SIDE pixels down and across the map.
 
 The best pixel of every tile is known, and the best tile of every row of tiles. A pick is the best of the rows; the
 tiles that its square touches are looked through again, and no others. That is the literal loop, ties included.
@@ -18,7 +18,8 @@ from ripu.functional.fused.cpu.compiler import kernel, part
 from ripu.functional.fused.interface import Found
 from ripu.functional.parallel import run_compiled, share_rows
 
-_TILE = 16
+SIDE = 16
+"""Pixels along a side of a tile."""
 
 
 @part
@@ -34,12 +35,12 @@ def _comes_before(score, tie, place, other_score, other_tie, other_place):
 
 
 @part
-def _search_tile(score_HW, tie_HW, has_tie, tile_row, tile_column, side):
+def _search_tile(score_HW, tie_HW, has_tie, tile_row, tile_column):
     """Return score, tie break and flat place of the best pixel of a tile; the first of equal ones."""
     height, width = score_HW.shape
     best, best_tie, place = f32(-float("inf")), f32(0.0), -1
-    left, right = tile_column * side, min(width, tile_column * side + side)
-    for y in range(tile_row * side, min(height, tile_row * side + side)):
+    left, right = tile_column * SIDE, min(width, tile_column * SIDE + SIDE)
+    for y in range(tile_row * SIDE, min(height, tile_row * SIDE + SIDE)):
         for x in range(left, right):
             score = score_HW[y, x]
             if score > best:
@@ -52,19 +53,19 @@ def _search_tile(score_HW, tie_HW, has_tie, tile_row, tile_column, side):
 
 
 @kernel
-def _search_rows(score_HW, tie_HW, has_tie, side, first, last, score_hw, tie_hw, place_hw):
+def _search_rows(score_HW, tie_HW, has_tie, first, last, score_hw, tie_hw, place_hw):
     """Search the tiles of rows ``first`` to ``last`` of tiles; return whether a score or a tie break is NaN."""
     height, width = score_HW.shape
     has_nan = False
     for tile_row in range(first, last):
-        for y in range(tile_row * side, min(height, tile_row * side + side)):
+        for y in range(tile_row * SIDE, min(height, tile_row * SIDE + SIDE)):
             for x in range(width):
                 has_nan |= score_HW[y, x] != score_HW[y, x]
             if has_tie:
                 for x in range(width):
                     has_nan |= tie_HW[y, x] != tie_HW[y, x]
         for tile_column in range(score_hw.shape[1]):
-            found = _search_tile(score_HW, tie_HW, has_tie, tile_row, tile_column, side)
+            found = _search_tile(score_HW, tie_HW, has_tie, tile_row, tile_column)
             score_hw[tile_row, tile_column], tie_hw[tile_row, tile_column], place_hw[tile_row, tile_column] = found
     return has_nan
 
@@ -81,7 +82,7 @@ def _best_of_row(score_w, tie_w, place_w):
 
 
 @kernel
-def _pick(score_HW, tie_HW, has_tie, side, radius, score_hw, tie_hw, place_hw, picks):
+def _pick(score_HW, tie_HW, has_tie, radius, score_hw, tie_hw, place_hw, picks):
     """Fill ``picks`` with flat places, and return their number; scores around picks become -inf."""
     height, width = score_HW.shape
     num_rows = score_hw.shape[0]
@@ -106,12 +107,12 @@ def _pick(score_HW, tie_HW, has_tie, side, radius, score_hw, tie_hw, place_hw, p
         left, right = max(0, x - radius), min(width - 1, x + radius)
         for blocked in range(top, bottom + 1):
             score_HW[blocked, left : right + 1] = f32(-float("inf"))
-        for tile_row in range(top // side, bottom // side + 1):
-            for tile_column in range(left // side, right // side + 1):
+        for tile_row in range(top // SIDE, bottom // SIDE + 1):
+            for tile_column in range(left // SIDE, right // SIDE + 1):
                 # A tile whose best pixel is left keeps it.
                 held = place_hw[tile_row, tile_column]
                 if held >= 0 and score_HW[held // width, held % width] == f32(-float("inf")):
-                    found = _search_tile(score_HW, tie_HW, has_tie, tile_row, tile_column, side)
+                    found = _search_tile(score_HW, tie_HW, has_tie, tile_row, tile_column)
                     score_hw[tile_row, tile_column], tie_hw[tile_row, tile_column] = found[0], found[1]
                     place_hw[tile_row, tile_column] = found[2]
             best_h[tile_row] = _best_of_row(score_hw[tile_row], tie_hw[tile_row], place_hw[tile_row])
@@ -132,16 +133,16 @@ def greedy_places(
     score = torch.where(available, score, -torch.inf) if available is not None else score.clone()
     score = score.contiguous()
     tie = score if tie_break is None else tie_break.detach().float().contiguous()
-    rows, columns = -(-height // _TILE), -(-width // _TILE)
+    rows, columns = -(-height // SIDE), -(-width // SIDE)
     tiles = (torch.empty(rows, columns), torch.zeros(rows, columns), torch.empty((rows, columns), dtype=torch.int64))
-    given = (score.numpy(), tie.numpy(), tie_break is not None, _TILE)
+    given = (score.numpy(), tie.numpy(), tie_break is not None)
     state = tuple(one.numpy() for one in tiles)
     has_nan: list[bool] = []
 
     def search(first: int, last: int) -> None:
         has_nan.append(_search_rows(*given, first, last, *state))
 
-    run_compiled(search, share_rows(rows, _TILE * width))
+    run_compiled(search, share_rows(rows, SIDE * width))
     if any(has_nan):
         return None
     places = torch.empty(num_picks, dtype=torch.int64)

@@ -21,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ripu.functional.fused.cuda.maps import EXACT, on
+from ripu.functional.fused.interface import room_for_maps
 from ripu.functional.tables import window_table
 
 _BLOCK = 256
@@ -201,13 +202,7 @@ def window_maps(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """See :class:`ripu.functional.fused.Kernels`."""
     batch, height, width = label_BHW.shape
-    impurity_BHW = torch.empty((batch, height, width), dtype=torch.float32, device=label_BHW.device)
-    uncertainty_BHW = score_BHW = None
-    if entropy_BHW is not None:
-        if pixel and normalizer != 1.0:
-            entropy_BHW = entropy_BHW / normalizer
-        uncertainty_BHW = entropy_BHW if pixel else torch.empty_like(impurity_BHW)
-        score_BHW = torch.empty_like(impurity_BHW)
+    entropy_BHW, impurity_BHW, uncertainty_BHW, score_BHW = room_for_maps(label_BHW, entropy_BHW, pixel, normalizer)
     if impurity_BHW.numel() == 0:
         return impurity_BHW, uncertainty_BHW, score_BHW
     table = window_table((height, width), num_classes, radius, label_BHW.device, epsilon)
