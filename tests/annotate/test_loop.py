@@ -60,6 +60,13 @@ def answer_with_truth(run, data, close=True):
         session.close_journal()
 
 
+def close_without_answers(run):
+    store = LabelStore.open(run / "labels")
+    session = Session(run, store, [COLORS[0]] * len(store.class_names))
+    session.close("ann")
+    session.close_journal()
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
@@ -183,6 +190,18 @@ def test_predictions_of_the_asked_pixels_are_kept(data, tmp_path):
         assert labels.max() < len(store.class_names)
     session.close_journal()
     assert not np.any([len(store.answers(image.image_id)[0]) for image in store.images])
+
+
+@pytest.mark.slow
+def test_a_network_that_has_seen_no_label_suggests_nothing_and_a_round_without_labels_is_named(data, tmp_path):
+    run = tmp_path / "run"
+    words = [*tiny(data, run, "selection_steps=[0,3,5]"), "setting=target_only", "oracle=human", "oracle.suggest=true"]
+    for number, resume in enumerate(([], ["resume=true"], ["resume=true"])):
+        asked = call("ripu.train", *words, *resume, cwd=tmp_path)
+        assert asked.returncode == 75, asked.stderr
+        assert asked.stdout.count("no label is known yet") == (number == 1)
+        assert bool(list((run / "annotation").glob(f"predictions-{number:03d}-*"))) is (number == 2)
+        answer_with_truth(run, data) if number else close_without_answers(run)
 
 
 @pytest.mark.slow

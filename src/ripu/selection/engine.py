@@ -16,8 +16,18 @@ from torch.utils.data import DataLoader
 from ripu.acquisition import Features, ScoreMaps
 from ripu.acquisition.nested import Survey
 from ripu.datasets.errors import Fault, SkippedFileError
+from ripu.datasets.taxonomy import VOID
 from ripu.io.errors import ConfigError
-from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Regions, Round, RoundConflictError, square_regions
+from ripu.labelstore import (
+    ImageAnswers,
+    ImagePicks,
+    LabelReader,
+    LabelStore,
+    Regions,
+    Round,
+    RoundConflictError,
+    square_regions,
+)
 from ripu.labelstore.cut import FOLDER as ANNOTATION_FOLDER
 from ripu.labelstore.cut import set_aside
 from ripu.labelstore.predictions import write_predictions
@@ -65,15 +75,28 @@ class RoundTally:
 
 @dataclass(frozen=True)
 class SelectionEngine:
-    """Runs rounds: the scorer finds the candidates of an image, and the oracle answers."""
+    """Runs rounds: the scorer finds the candidates of an image, and the oracle answers.
+
+    Attributes:
+        scorer: Finds the candidates.
+        oracle: Answers.
+        begins_trained: The run begins with a network that knows the classes, so its labels may be suggested to people
+            in a round before the first step too.
+    """
 
     scorer: Scorer
     oracle: Oracle
+    begins_trained: bool = False
 
     @property
     def asks_people(self) -> bool:
         """True if answers come after the round; an oracle that does not say so answers at once."""
         return bool(getattr(self.oracle, "is_person", False))
+
+    @property
+    def suggests(self) -> bool:
+        """True if the network's labels are kept for the people who answer."""
+        return self.asks_people and self.begins_trained
 
     def run(
         self,
@@ -114,6 +137,7 @@ class SelectionEngine:
                 rank on another machine does not see it.
         """
         engine = replace(self, scorer=self.scorer.of_round(index).with_kept(kept))
+        engine = replace(engine, begins_trained=self._knows_classes(store, step, source is not None))
         images = share_of_rank(list(range(len(self.scorer.image_ids))), pool, ranks)
         together = Together(ranks, f"round {index} at step {step}")
         forward = reading(network, with_features, needs_features=engine.scorer.needs_features)
@@ -128,6 +152,12 @@ class SelectionEngine:
         return engine._run(
             store, index, step, Source(pool, images, forward, device), together, _after(done, total, progress), watch
         )
+
+    def _knows_classes(self, store: LabelReader, step: int, has_source: bool) -> bool:
+        """Return whether the network has seen any label, before the run or in it."""
+        if self.begins_trained or step == 0:
+            return self.begins_trained
+        return has_source or any((store.revealed_label(image.image_id) != VOID).any() for image in store.images)
 
     def _of_source(
         self, source: Labelled | None, forward: Network, ranks: Ranks, device: torch.device
@@ -330,7 +360,7 @@ class _Part:
                 image = batch["image"][item] if scorer.needs_image else None
                 seen = (output.logits, image, output.features)
                 offer = scorer.candidates(self.store, self.spec, int(index), *seen)
-                if self.engine.asks_people and not self.is_committed:
+                if self.engine.suggests and not self.is_committed:
                     self.predicted[offer.index] = self._predicted(offer, output.logits)
                 if watch is not None and watch.wants(offer.index):
                     number = self.spec.index
@@ -344,7 +374,7 @@ class _Part:
         if not self.is_committed:
             records = (record for offer in offers for record in self._ask(offer, self.engine.oracle))
             self.store.write_shard(self.spec, self.rank, records)
-            if self.engine.asks_people:
+            if self.engine.suggests:
                 folder = self.store.path.parent / ANNOTATION_FOLDER
                 write_predictions(folder, self.store, self.spec, self.rank, self.asked_predictions)
             return

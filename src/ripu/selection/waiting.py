@@ -7,7 +7,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,24 @@ class WaitForAnswers(pl.Callback):
         if trainer.is_global_zero:
             facts = Cut(self.run / FOLDER, self.store, index).facts
         self.selection.count_again(trainer, index, trainer.strategy.broadcast(facts))
+        if trainer.is_global_zero and trainer.state.fn == "fit":  # after a round at step 0, training starts next
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self._warn_without_labels(self.selection.rounds[index], data.source is not None)
+
+    def _warn_without_labels(self, entry: Mapping[str, Any], has_source: bool) -> None:
+        """Say so if a round gave no label: the phase that follows cannot do what it was planned for."""
+        if any(entry["new_class_pixels"].values()):
+            return
+        if has_source or any(entry["class_pixels"].values()):
+            consequence = "training goes on without new ones"
+        else:
+            consequence = "no label is known yet and there is no source, so training learns no class"
+        _log.warning(
+            "round %d is closed, and its answers contain no label: %s; to ask its questions again: %s",
+            entry["index"] + 1,
+            consequence,
+            command_line("labels", ["undo", str(self.run)]),
+        )
 
 
 def take_answers(store: LabelStore, run: Path, plan: Plan, step: int) -> None:

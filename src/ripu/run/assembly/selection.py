@@ -55,7 +55,8 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
         region=region,
         fit=spec.data.fit,
     )
-    return SelectionEngine(scorer, instantiate({**spec.oracle, "_partial_": True})(scenes.target))
+    oracle = instantiate({**spec.oracle, "_partial_": True})(scenes.target)
+    return SelectionEngine(scorer, oracle, bool(spec.model_checkpoint) or spec.start.run is not None)
 
 
 def _check_fits(region: RegionShape, query: Query, height: int, width: int) -> None:
