@@ -47,6 +47,7 @@ READ_ON_IMPORT = (
     "LOCAL_",
     "NODE_",
     "WORLD_",
+    "NUMBA_",
     "WANDB_",  # it makes a folder, which the first process to end takes away
 )
 RANK = ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
@@ -153,6 +154,7 @@ def _serve(path: str) -> dict[str, Any]:
     logging.getLogger().addHandler(handler)  # as Hydra's: Lightning leaves its messages to the handlers that it finds
     for name in LIBRARIES:
         importlib.import_module(name)
+    _start_numba()
     logging.getLogger().removeHandler(handler)
     gc.collect()
     gc.freeze()
@@ -186,6 +188,12 @@ def _serve(path: str) -> dict[str, Any]:
                 pidfd = os.pidfd_open(pid)
                 running[pidfd] = (pid, connection)
                 selector.register(pidfd, selectors.EVENT_READ)
+
+
+def _start_numba() -> None:
+    """Compile something: Numba sets its compiler up at the first call, which takes longer than loading kernels."""
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("numba").njit(lambda: 0)()
 
 
 def _tell_end(pidfd: int, pid: int, connection: socket.socket) -> None:
