@@ -12,7 +12,7 @@ import pytest
 from ripu.datasets.scenes import Scene, SceneDataset
 from ripu.datasets.taxonomy import CAMVID11
 from ripu.labelstore import ImageAnswers, ImagePicks, LabelStore, Regions, TargetImage, square_regions
-from ripu.selection.engine import RoundTally
+from ripu.selection.rank_part import RoundTally
 from ripu.selection.round_report import neighbourhood, report_round, round_overlap, true_class_pixels
 from running import train_here
 from trees import draw_label

@@ -28,7 +28,7 @@ NUM_HARDEST = 6
 
 
 class GalleryWatch:
-    """Keeps the maps of a few target images at every round; see :class:`ripu.selection.engine.Watch`."""
+    """Keeps the maps of a few target images at every round; see :class:`ripu.selection.rank_part.Watch`."""
 
     def __init__(self, run: Path, scenes: Scenes, count: int) -> None:
         """Watch ``count`` target images; the report of the run gets a file per round and image."""

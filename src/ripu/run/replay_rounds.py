@@ -30,8 +30,9 @@ from ripu.run.assembly.selection import make_engine, make_store, target_images
 from ripu.run.restore import make_reader, restored_module
 from ripu.run.trainer import provenance
 from ripu.selection.comparison import compare, summary
-from ripu.selection.engine import RoundTally, SelectionEngine
+from ripu.selection.engine import SelectionEngine
 from ripu.selection.forward import Labelled
+from ripu.selection.rank_part import RoundTally
 
 _log = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from ripu.labelstore import LabelStore
 from ripu.models.interface import evaluating
 from ripu.module import RipuModule
 from ripu.schedule import Plan
-from ripu.selection.engine import SelectionEngine, Watch
+from ripu.selection.engine import SelectionEngine
 from ripu.selection.forward import Labelled
+from ripu.selection.rank_part import Watch
 from ripu.selection.ranks import Ranks
 from ripu.selection.round_report import carried_fraction, count_answers, report_round, round_metrics
 from ripu.training.progress import ProgressBar

@@ -15,7 +15,7 @@ from ripu.datasets.taxonomy import VOID
 from ripu.labelstore import LabelReader, TargetImage, regions_of
 from ripu.labelstore.accounts import count_clicks
 from ripu.selection.candidates import grown
-from ripu.selection.engine import RoundTally
+from ripu.selection.rank_part import RoundTally
 
 
 def report_round(store: LabelReader, index: int, tally: RoundTally, started: float) -> dict[str, Any]:

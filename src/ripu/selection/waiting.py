@@ -133,10 +133,12 @@ class WaitForAnswers(pl.Callback):
         """Say so if a round gave no label: the phase that follows cannot do what it was planned for."""
         if any(entry["new_class_pixels"].values()):
             return
-        if has_source or any(entry["class_pixels"].values()):
-            consequence = "training goes on without new ones"
+        if any(entry["class_pixels"].values()):
+            consequence = "training continues with the labels of earlier rounds"
+        elif has_source:
+            consequence = "no target label is known yet, so training continues without any"
         else:
-            consequence = "no label is known yet and there is no source, so training learns no class"
+            consequence = "no target label is known yet and there is no source, so training learns no class"
         _log.warning(
             "round %d is closed, and its answers contain no label: %s; to ask its questions again: %s",
             entry["index"] + 1,
