@@ -13,7 +13,9 @@ import browser
 if TYPE_CHECKING:  # its server needs libraries that may be missing
     from playwright.sync_api import Browser, BrowserContext
 
+    from annotation import Clock
     from annotation_page import Served
+    from ripu.annotate.session import Session
 
 WIDE = {"width": 1366, "height": 768}
 
@@ -45,3 +47,19 @@ def served(run: Path) -> Iterator[Served]:
 
     with serve(run) as started:
         yield started
+
+
+@pytest.fixture
+def clock() -> Clock:
+    import annotation
+
+    return annotation.Clock()
+
+
+@pytest.fixture
+def session(tmp_path: Path, clock: Clock) -> Iterator[Session]:
+    import annotation
+
+    opened = annotation.open_session(annotation.make_run(tmp_path), clock=clock)
+    yield opened
+    opened.close_journal()

@@ -27,13 +27,6 @@ def make_client(session, key="key"):
 
 
 @pytest.fixture
-def session(tmp_path):
-    opened = open_session(make_run(tmp_path))
-    yield opened
-    opened.close_journal()
-
-
-@pytest.fixture
 def client(session):
     return make_client(session)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from ripu.annotate.journal import Answer
 from ripu.annotate.open_round import Settings
+from ripu.annotate.questions import Question, parse_qid
 from ripu.annotate.session import Session
 from ripu.labelstore import ImagePicks, LabelStore, Regions, TargetImage, square_regions
 
@@ -94,6 +97,25 @@ def open_session(run: Path, settings: Settings | None = None, clock: Clock | Non
     return Session(run, LabelStore.open(run / "labels"), COLORS, settings, num_rounds=5, clock=clock or Clock())
 
 
-def true_labels(question) -> NDArray[np.uint8]:  # type: ignore[no-untyped-def]
+def true_labels(question: Question) -> NDArray[np.uint8]:
     """Return the right answer to a question."""
     return truth(question.number)[question.pixels[:, 0], question.pixels[:, 1]]
+
+
+def answer(
+    question: Question, labels: ArrayLike | None, by: str = "ann", name: str | None = None, **more: Any
+) -> Answer:
+    """Return an answer to a question; None for unsure."""
+    array = None if labels is None else np.asarray(labels, dtype=np.uint8)
+    return Answer(name or f"{by}-{question.qid}", *parse_qid(question.qid), by, array, **more)
+
+
+def answer_all(session: Session, by: str = "ann", count: int = 8) -> list[Question]:
+    """Answer rightly what a person is asked; return the questions."""
+    answered: list[Question] = []
+    while True:
+        questions, _ = session.next_questions(by, count)
+        if not questions:
+            return answered
+        session.save([answer(one, true_labels(one), by, ms=1500) for one in questions])
+        answered += questions

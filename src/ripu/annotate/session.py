@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import time
@@ -21,16 +20,16 @@ from ripu.annotate.errors import (
     OtherRoundError,
     RoundClosedError,
     UnknownQuestionError,
-    WrongLabelsError,
 )
 from ripu.annotate.frozen import frozen_answers
 from ripu.annotate.import_report import ImportedAnswer, ImportReport
+from ripu.annotate.incoming import Incoming, check_labels
 from ripu.annotate.journal import Answer, Journal
 from ripu.annotate.open_round import OpenRound, Settings
 from ripu.annotate.questions import Question, Questions, parse_qid, qid_of
-from ripu.annotate.settled import ANSWERED, NOT_ANSWERED, contradict, counting, joined, settle
+from ripu.annotate.settled import ANSWERED, counting, settle
 from ripu.io.writing import WriteError
-from ripu.labelstore import VOID, LabelReader
+from ripu.labelstore import LabelReader
 from ripu.labelstore.cut import is_closed, is_taken, reopen, write_cut
 
 
@@ -229,28 +228,15 @@ class Session:
             )
         self._require_open()
         for one in answers:
-            self._check(current.questions.question(qid_of(one.round, one.image, one.pick)), one.labels)
+            question = current.questions.question(qid_of(one.round, one.image, one.pick))
+            if one.labels is not None:
+                check_labels(question, one.labels, len(self.classes))
         is_new = self.journal.add(answers)
         current.count([one for one, new in zip(answers, is_new, strict=True) if new])
         is_spent = self.settings.hours is not None and current.seconds >= 3600 * self.settings.hours
         if is_spent and self.journal.last_event(number) != "reopened":  # somebody wants to go on
             self.close("the time box")
         return given
-
-    def _check(self, question: Question, labels: NDArray[np.uint8] | None, *, lowest_void: int = VOID) -> None:
-        if labels is None:
-            return
-        if len(labels) != len(question.pixels):
-            raise WrongLabelsError(
-                f"question {question.qid} has {len(question.pixels)} pixels, but the number of labels is "
-                f"{len(labels)}; give one per pixel"
-            )
-        wrong = labels[(labels >= len(self.classes)) & (labels < lowest_void)]
-        if wrong.size:
-            raise WrongLabelsError(
-                f"question {question.qid}: label {wrong[0]} is neither a class 0..{len(self.classes) - 1} nor {VOID} "
-                "(void)"
-            )
 
     def undo(self, by: str, client_id: str) -> bool:
         """Take back an answer to the open round.
@@ -288,75 +274,19 @@ class Session:
             WriteError: The disk is full; nothing is written.
         """
         self._require_open()
-        report = ImportReport() if report is None else report
-        added: dict[str, Answer] = {}  # by question
+        incoming = Incoming(by, self.journal, self.store, self._asked, len(self.classes), report or ImportReport())
         for qid, labels in answers:
             try:
-                question = self.questions_of(parse_qid(qid)[0]).question(qid)
+                questions = self.questions_of(parse_qid(qid)[0])
+                question = questions.question(qid)
             except UnknownQuestionError:
-                report.unknown_questions.append(str(qid)[:60])
+                incoming.report.unknown_questions.append(str(qid)[:60])
                 continue
-            answer = self._import_one(by, question, labels, added.get(qid), report)
-            if answer is not None:
-                added[qid] = answer
-        self.journal.add(list(added.values()))
+            incoming.add(questions, question, labels)
+        self.journal.add(list(incoming.added.values()))
         self._round = None  # counted again
         self.refresh()
-        return report
-
-    def _import_one(
-        self,
-        by: str,
-        question: Question,
-        labels: NDArray[np.uint8] | None,
-        pending: Answer | None,
-        report: ImportReport,
-    ) -> Answer | None:
-        """Return the answer to write to the journal, if any, and count it in the report.
-
-        Args:
-            by: The annotator.
-            question: The question.
-            labels: (M,) uint8; None for unsure.
-            pending: The answer to this question that the import adds already; None for none.
-            report: The report.
-        """
-        key = question.round, question.number, question.pick
-        earlier = self.journal.answers_to(*key)
-        if labels is None:
-            if pending is not None or earlier:
-                return None
-            report.unsure.append(question.qid)
-            name = hashlib.sha256(f"{by}\0{question.qid}\0unsure".encode()).hexdigest()
-            return Answer(f"import-{name[:32]}", *key, by, None)
-        labels = np.asarray(labels, dtype=np.uint8)
-        self._check(question, labels, lowest_void=NOT_ANSWERED)
-        is_given = labels != NOT_ANSWERED
-        if not is_given.any():
-            return None
-        report.incomplete += not is_given.all()
-        counted = counting([*earlier, *([] if pending is None else [pending])])
-        known = {one.by: one.labels for one in counted if one.labels is not None}
-        is_conflict = any(contradict(one, labels) for one in known.values())
-        if known and not is_conflict and (functools.reduce(joined, known.values()) != NOT_ANSWERED)[is_given].all():
-            report.known += 1
-            return None
-        if is_conflict or self._is_contradicted(question, labels):
-            report.conflicts.append(question.qid)
-            if not is_conflict or by in known:
-                return None
-        else:
-            report.new += pending is None
-        if by in known:
-            labels = joined(known[by], labels)
-        facts = f"{by}\0{question.qid}\0{self._asked[question.round]}\0".encode()
-        name = hashlib.sha256(facts + labels.tobytes()).hexdigest()
-        return Answer(f"import-{name[:32]}", *key, by, labels)
-
-    def _is_contradicted(self, question: Question, labels: NDArray[np.uint8]) -> bool:
-        """Return whether the label store has other answers, e.g. those of an earlier cut."""
-        found, is_known = self.store.answered(question.image_id, self.questions.flat(question))
-        return bool((is_known & (labels != NOT_ANSWERED) & (found != labels)).any())
+        return incoming.report
 
     # ---- what counts
 
