@@ -7,10 +7,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from annotation import IMAGES, SIZE, make_run, open_session, picture, true_labels
+from ripu.annotate.door import MOST_BODY_BYTES
 from ripu.annotate.errors import AnnotationError
 from ripu.annotate.images import Images
 from ripu.annotate.open_round import Settings
-from ripu.annotate.server import MOST_BODY_BYTES, make_app
+from ripu.annotate.server import make_app
 
 ORIGIN = {"Origin": "http://127.0.0.1:8000"}
 

@@ -27,3 +27,7 @@ class OtherRoundError(AnnotationError):
 
 class RoundClosedError(AnnotationError):
     """An answer to a round that is closed."""
+
+
+class BadRequestError(AnnotationError):
+    """A request to the annotation page that does not have the documented form."""
