@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -31,3 +32,23 @@ def test_the_image_gets_what_the_package_needs_and_nothing_else() -> None:
     extras = re.search(r"/src\[(.*)\]", dockerfile)
     assert extras is not None
     assert set(extras[1].split(",")) == project["optional-dependencies"].keys() - {"dev", "docs"}
+
+
+@pytest.mark.slow
+def test_the_image_has_all_kernels_compiled(tmp_path: Path) -> None:
+    pytest.importorskip("numba", reason="no kernels for CPUs without the extra fused")
+    code = re.search(r'python -c "(.*)"', (ROOT / "Dockerfile").read_text("utf-8"))
+    assert code is not None
+    use = """
+import torch, ripu
+for radius, pixel in ((1, False), (4, False), (32, True)):
+    score = ripu.ripu_score(torch.randn(1, 19, 40, 80), radius, size=(64, 128), pixel=pixel)
+    ripu.greedy_picks(score[0], 10, 2 * radius, torch.ones(64, 128, dtype=torch.bool))
+"""
+    found = []
+    for command in (code[1], use):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "RIPU_FUSED": "1"}
+        subprocess.run([sys.executable, "-c", command], env=environment, check=True)
+        found.append({path.relative_to(tmp_path) for path in tmp_path.rglob("*.nbc")})
+    assert found[0]
+    assert found[1] == found[0]
