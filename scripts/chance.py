@@ -147,16 +147,23 @@ def mious(found: Results, row: str, seeds: list[int]) -> list[float]:
 
 
 def together(part: Part, studies: dict[str, Study]) -> list[str]:
-    """Return the lines of a part over all data sets."""
-    lines = [f"| {HEADS[part.label]} | {' | '.join(f'{row} - random' for row in names())} |", "|---|---|---|---|"]
+    """Return the lines of a part over all data sets with runs; a cell that lacks some of them names its own."""
+    head = [HEADS[part.label], "data sets", *(f"{row} - random" for row in names())]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for condition in part.conditions:
-        pooled: list[list[float]] = [[] for _ in SCORES[1:]]
-        for study in studies.values():
-            found = study.found(condition)
-            for values, row in zip(pooled, SCORES[1:], strict=True):
-                values += paired(found, row, "RA random", study.seeds)
-        if any(pooled):
-            lines.append(f"| {part.name_of(condition)} | {' | '.join(map(verdict, pooled))} |")
+        by_row = [
+            {title: values for title, study in studies.items()
+             if (values := paired(study.found(condition), row, "RA random", study.seeds))}
+            for row in SCORES[1:]
+        ]  # fmt: skip
+        every = [title for title in studies if any(title in found for found in by_row)]
+        if not every:
+            continue
+        cells = []
+        for found in by_row:
+            said = verdict([value for values in found.values() for value in values])
+            cells.append(said if list(found) == every or not found else f"{'; '.join(found)}: {said}")
+        lines.append(f"| {part.name_of(condition)} | {'; '.join(every)} | {' | '.join(cells)} |")
     return lines if len(lines) > 2 else []
 
 
@@ -203,7 +210,7 @@ def report(studies: dict[str, Study], screened: Study, words: str) -> str:
         lines += ["## The choice of the score beyond the paper", "", f"`{' '.join(SCREEN)}`", "", *rows, ""]
     for part in PARTS.values():
         pooled = together(part, studies)
-        shown = ["All data sets together:", "", *pooled] if pooled else ["No run yet."]
+        shown = ["All data sets with runs together:", "", *pooled] if pooled else ["No run yet."]
         lines += [f"## {part.title}", "", *shown, ""]
         for title, study in studies.items():
             if rows := table(part, study):

@@ -75,6 +75,26 @@ def test_the_page_has_what_is_finished(tmp_path: Path) -> None:
     assert "| 160 |" not in page
 
 
+def test_a_pooled_line_names_its_data_sets(tmp_path: Path) -> None:
+    record = Record(tmp_path / "chance.jsonl")
+    studies = {}
+    for name, rows in (("streets", SCORES), ("camvid", ("RA random", "RA RIPU"))):
+        title, overrides = SMALL_SETS[name]
+        studies[title] = Study(tmp_path, overrides, [0, 1, 2], ["evaluation.pictures=0"], record)
+        runs = studies[title].runs(Condition(), [0, 1, 2])
+        for seed in runs.seeds:
+            for row in rows:
+                record.add(row, seed, runs.overrides, result(30.0 + seed + (row == "RA RIPU"), before=10.0))
+    lines = chance.together(PARTS["network"], studies)
+    (line,) = [line for line in lines if line.startswith("| 400 |")]
+    assert line.split(" | ")[1:] == [
+        "streets, generator seed 0; CamVid, day -> dusk",
+        "streets, generator seed 0: not decided (0.0 ± 0.0, n = 3, all against)",
+        "holds (1.0 ± 0.0, n = 6)",
+        "streets, generator seed 0: not decided (0.0 ± 0.0, n = 3, all against) |",
+    ]
+
+
 def test_conditions_differ_in_one_thing() -> None:
     for part in PARTS.values():
         first = dataclasses.asdict(part.conditions[0])
