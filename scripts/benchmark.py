@@ -211,9 +211,9 @@ def report(data: dict[str, Results], seeds: list[int], words: str, picture: str 
             "The figures of the paper are from other data, networks and programs: compare orders, not numbers. A "
             "variant is not the published system; [Other methods](../methods.md) says where it differs. A click gives "
             "all pixels of one class in a pick their label; a pick is a region, a pixel or a whole image, "
-            "in which every class has to be outlined: clicks of AADA and MADA do not compare with the others. Peak memory "
-            "is the largest of all seeds: that of the GPU, or of the process on a CPU. Seconds are those of a whole "
-            "run, without the one that it begins with; several ran at a time. "
+            "in which every class has to be outlined: clicks of AADA and MADA do not compare with the others. "
+            "Peak memory is the largest of all seeds: that of the GPU, or of the process on a CPU. Seconds are those "
+            "of a whole run, without the one that it begins with; several ran at a time. "
             "`python -m ripu.report --benchmark` makes a page of the record to sort and filter."
         ),
         "",
