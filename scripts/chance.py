@@ -147,7 +147,10 @@ def mious(found: Results, row: str, seeds: list[int]) -> list[float]:
 
 
 def together(part: Part, studies: dict[str, Study]) -> list[str]:
-    """Return the lines of a part over all data sets with runs; a cell that lacks some of them names its own."""
+    """Return the lines of a part over all data sets with runs; a cell that lacks some of them names its own.
+
+    Every seed counts once, so a data set with fewer finished seeds counts for less; ``n`` is their number.
+    """
     head = [HEADS[part.label], "data sets", *(f"{row} - random" for row in names())]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for condition in part.conditions:

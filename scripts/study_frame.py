@@ -44,8 +44,9 @@ def verdict(differences: list[float]) -> str:
     mean, error = statistics.mean(differences), statistics.stdev(differences) / n**0.5
     if abs(mean) > CRITICAL_T[min(n - 2, len(CRITICAL_T) - 1)] * error:
         return f"{'holds' if mean > 0 else 'REVERSED'} ({said})"
-    sides = {difference > 0 for difference in differences}
-    side = "" if len(sides) > 1 else f", all {'in favour' if sides == {True} else 'against'}"
+    side = ""
+    if min(differences) > 0 or max(differences) < 0:
+        side = f", all {'in favour' if mean > 0 else 'against'}"
     return f"not decided ({said}{side})"
 
 

@@ -89,9 +89,9 @@ def test_a_pooled_line_names_its_data_sets(tmp_path: Path) -> None:
     (line,) = [line for line in lines if line.startswith("| 400 |")]
     assert line.split(" | ")[1:] == [
         "streets, generator seed 0; CamVid, day -> dusk",
-        "streets, generator seed 0: not decided (0.0 ± 0.0, n = 3, all against)",
+        "streets, generator seed 0: not decided (0.0 ± 0.0, n = 3)",
         "holds (1.0 ± 0.0, n = 6)",
-        "streets, generator seed 0: not decided (0.0 ± 0.0, n = 3, all against) |",
+        "streets, generator seed 0: not decided (0.0 ± 0.0, n = 3) |",
     ]
 
 

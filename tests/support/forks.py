@@ -2,8 +2,8 @@
 
 :func:`start` and :func:`run` take commands ``[sys.executable, "-m", MODULE, ...]``. What they start is a real process
 with its own id, environment, working folder, streams and signals. The server that forks it has imported libraries
-alone, nothing of ripu, and has one thread. Its processes answer to SIGINT, also where the tests run in the background
-and ignore it. A command whose environment differs in what libraries read while they are
+alone, nothing of ripu, has started Numba's compiler, and has one thread. Its processes answer to SIGINT, also where the
+tests run in the background and ignore it. A command whose environment differs in what libraries read while they are
 imported is started as usual, and so is every command of a system that cannot tell when a process ends (Linux can).
 
 The other ranks of a job with ``trainer.devices=N``, which Lightning starts from the first, are forked too, as its
@@ -192,7 +192,7 @@ def _serve(path: str) -> dict[str, Any]:
 
 def _start_numba() -> None:
     """Compile something: Numba sets its compiler up at the first call, which takes longer than loading kernels."""
-    with contextlib.suppress(ModuleNotFoundError):
+    with contextlib.suppress(Exception):  # as ripu does, commands go on without it
         importlib.import_module("numba").njit(lambda: 0)()
 
 

@@ -124,7 +124,8 @@ class ThreadRanks:
 def run_round(engine: SelectionEngine, store: LabelStore, index: int, **changes: Any) -> Any:
     arguments: dict[str, Any] = {"network": network(), "pool": pool, "device": torch.device("cpu")}
     arguments |= {"with_features": with_features, "source": Labelled(11, source_loader)}
-    return engine.run(store, index, 10 * (index + 1), **(arguments | changes))
+    step = changes.pop("step", 10 * (index + 1))
+    return engine.run(store, index, step, **(arguments | changes))
 
 
 def run_ranks(engine: SelectionEngine, store: LabelStore, index: int, world_size: int, **changes: Any) -> list[Any]:

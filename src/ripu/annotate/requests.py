@@ -21,7 +21,7 @@ async def body_of(request: Request) -> dict[str, Any]:
     """Return the JSON object that a request brings.
 
     Raises:
-        BadRequestError: It brings none.
+        BadRequestError: It brings none, or is larger than :data:`ripu.annotate.door.MOST_BODY_BYTES`.
     """
     data = await request.body()
     try:
@@ -79,8 +79,8 @@ def answer_of(one: object, by: str) -> Answer:
 
     Raises:
         BadRequestError: It is not an object, or one of its parts has another form.
-        AnnotationError: It has neither labels nor ``unsure``.
-        UnknownQuestionError: Its question has no name of a question.
+        AnnotationError: It has neither labels nor ``unsure``, or its labels are no train ids.
+        UnknownQuestionError: ``qid`` is not the name of a question.
     """
     if not isinstance(one, dict):
         raise BadRequestError("an answer must be a JSON object")
@@ -99,5 +99,5 @@ def answer_of(one: object, by: str) -> Answer:
         raise BadRequestError("ms must be a number of milliseconds, at least 0")
     if suggestion not in (None, "accepted", "shown", "blind"):
         raise BadRequestError("suggestion must be accepted, shown, blind or null")
-    seconds = None if ms is None else int(ms)
-    return Answer(client_id, round_index, image, pick, by, array, seconds, suggestion, one.get("resolves") is True)
+    whole_ms = None if ms is None else int(ms)
+    return Answer(client_id, round_index, image, pick, by, array, whole_ms, suggestion, one.get("resolves") is True)

@@ -274,19 +274,20 @@ class Session:
             WriteError: The disk is full; nothing is written.
         """
         self._require_open()
-        incoming = Incoming(by, self.journal, self.store, self._asked, len(self.classes), report or ImportReport())
+        report = ImportReport() if report is None else report
+        incoming = Incoming(by, self.journal, self.store, self._asked, len(self.classes), report)
         for qid, labels in answers:
             try:
                 questions = self.questions_of(parse_qid(qid)[0])
                 question = questions.question(qid)
             except UnknownQuestionError:
-                incoming.report.unknown_questions.append(str(qid)[:60])
+                report.unknown_questions.append(str(qid)[:60])
                 continue
             incoming.add(questions, question, labels)
         self.journal.add(list(incoming.added.values()))
         self._round = None  # counted again
         self.refresh()
-        return incoming.report
+        return report
 
     # ---- what counts
 

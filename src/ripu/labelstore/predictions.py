@@ -42,6 +42,12 @@ def write_predictions(
         file.publish()
 
 
+def remove_predictions(folder: Path, round_index: int) -> None:
+    """Remove the predictions of all ranks for a round: it is asked anew, perhaps about other pixels or with none."""
+    for path in folder.glob(f"predictions-{round_index:03d}-*.dat"):
+        path.unlink(missing_ok=True)
+
+
 class PredictionFiles:
     """Reads what :func:`write_predictions` wrote on all ranks."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from ripu.io.errors import ConfigError
 from ripu.labelstore import LabelReader, LabelStore, Round, RoundConflictError
 from ripu.labelstore.cut import FOLDER as ANNOTATION_FOLDER
 from ripu.labelstore.cut import set_aside
+from ripu.labelstore.predictions import remove_predictions
 from ripu.loading.order import evenly_spread
-from ripu.selection.candidates import global_cut
+from ripu.selection.candidates import Candidates, global_cut
 from ripu.selection.forward import Labelled, Network, Source, reading, share_of_rank
 from ripu.selection.oracles import Oracle
 from ripu.selection.rank_part import RankPart, RoundTally, Watch
@@ -39,8 +41,7 @@ class SelectionEngine:
     Attributes:
         scorer: Finds the candidates.
         oracle: Answers.
-        begins_trained: The run begins with a network that knows the classes, so its labels may be suggested to people
-            in a round before the first step too.
+        begins_trained: The run begins with a network that knows the classes; people may see its labels in any round.
     """
 
     scorer: Scorer
@@ -51,11 +52,6 @@ class SelectionEngine:
     def asks_people(self) -> bool:
         """True if answers come after the round; an oracle that does not say so answers at once."""
         return bool(getattr(self.oracle, "is_person", False))
-
-    @property
-    def suggests(self) -> bool:
-        """True if the network's labels are kept for the people who answer."""
-        return self.asks_people and self.begins_trained
 
     def run(
         self,
@@ -96,7 +92,6 @@ class SelectionEngine:
                 rank on another machine does not see it.
         """
         engine = replace(self, scorer=self.scorer.of_round(index).with_kept(kept))
-        engine = replace(engine, begins_trained=self._knows_classes(store, step, source is not None))
         images = share_of_rank(list(range(len(self.scorer.image_ids))), pool, ranks)
         together = Together(ranks, f"round {index} at step {step}")
         forward = reading(network, with_features, needs_features=engine.scorer.needs_features)
@@ -104,15 +99,20 @@ class SelectionEngine:
         if engine.scorer.needs_survey:
             surveys.append((Source(pool, images, forward, device), "survey"))
         done, total = 0, sum(len(part.images) for part, _ in surveys) + len(images)
-        for part, content in surveys:
+        for survey, content in surveys:
             exchange = Exchange(store.path, index, ranks, content)
-            engine = engine._surveyed(exchange, part, together, _after(done, total, progress))
-            done += len(part.images)
-        return engine._run(
-            store, index, step, Source(pool, images, forward, device), together, _after(done, total, progress), watch
-        )
+            engine = engine._surveyed(exchange, survey, together, _after(done, total, progress))
+            done += len(survey.images)
+        spec, is_committed = together(lambda: engine._begin(store, index, step))
+        suggests = False
+        if self.asks_people and not is_committed:
+            suggests = together(lambda: self._knows_classes(store, step, has_source=source is not None))
+            together(lambda: remove_predictions(_annotation(store), index) if ranks.rank == 0 else None)
+        part = RankPart(engine.scorer, self.oracle, suggests, store, spec, is_committed, ranks.rank)
+        offers = part.candidates(Source(pool, images, forward, device), _after(done, total, progress), watch)
+        return engine._run(part, offers, together)
 
-    def _knows_classes(self, store: LabelReader, step: int, has_source: bool) -> bool:
+    def _knows_classes(self, store: LabelReader, step: int, *, has_source: bool) -> bool:
         """Return whether the network has seen any label, before the run or in it."""
         if self.begins_trained or step == 0:
             return self.begins_trained
@@ -158,23 +158,11 @@ class SelectionEngine:
         scorer = self.scorer.with_source(found) if exchange.content == "source" else self.scorer.with_pool(found)
         return replace(self, scorer=scorer)
 
-    def _run(
-        self,
-        store: LabelStore,
-        index: int,
-        step: int,
-        source: Source,
-        together: Together,
-        progress: Callable[[int, int], None],
-        watch: Watch | None,
-    ) -> RoundTally:
-        """Run a round with the scorer's own score."""
-        ranks = together.ranks
-        spec, is_committed = together(lambda: self._begin(store, index, step))
-        part = RankPart(self.scorer, self.oracle, self.suggests, store, spec, is_committed, ranks.rank)
-        offers = part.candidates(source, progress, watch)
+    def _run(self, part: RankPart, offers: Iterator[Candidates], together: Together) -> RoundTally:
+        """Ask about the candidates of this rank, and commit the round."""
+        ranks, store, spec = together.ranks, part.store, part.spec
         if self.scorer.has_shared_budget:
-            exchange = Exchange(store.path, index, ranks)
+            exchange = Exchange(store.path, spec.index, ranks)
             try:
                 held = together(lambda: exchange.write(offers))
                 kept = together(lambda: self._kept(store, spec, exchange))
@@ -183,14 +171,14 @@ class SelectionEngine:
                 exchange.remove()
         else:
             together(lambda: part.write(offers))
-        if not is_committed:
+        if not part.is_committed:
             together(lambda: self._commit(store, spec, ranks.world_size) if ranks.rank == 0 else None)
-            together(lambda: store.await_rounds(index + 1), "is committed, but not all processes see it")
+            together(lambda: store.await_rounds(spec.index + 1), "is committed, but not all processes see it")
         short = part.tally.short
         if short:
             _log.warning(
                 "round %d: %d images had fewer places left than the budget of %d picks: %s",
-                index + 1,
+                spec.index + 1,
                 len(short),
                 spec.budget,
                 dict(list(short.items())[:5]),
@@ -232,7 +220,7 @@ class SelectionEngine:
     def _commit(self, store: LabelStore, spec: Round, world_size: int) -> None:
         """Commit the round; nobody has answered it before, whatever was closed under its number."""
         if self.asks_people:
-            set_aside(store.path.parent / ANNOTATION_FOLDER, spec.index)
+            set_aside(_annotation(store), spec.index)
         store.commit_round(spec, world_size)
 
     def _kept(self, store: LabelStore, spec: Round, exchange: Exchange) -> NDArray[np.int64]:
@@ -253,6 +241,10 @@ class SelectionEngine:
                 number = spec.index + 1
                 _log.warning("round %d: only %d places are left for a budget of %d picks", number, offered, budget)
         return global_cut(scores, costs, budget)
+
+
+def _annotation(store: LabelStore) -> Path:
+    return store.path.parent / ANNOTATION_FOLDER
 
 
 def _read_surveys(exchange: Exchange) -> list[list[Survey]]:

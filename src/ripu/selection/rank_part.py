@@ -63,7 +63,7 @@ class RankPart:
     Attributes:
         scorer: Finds the candidates, with the score of the round.
         oracle: Answers.
-        suggests: Keep the network's labels for the people who answer.
+        suggests: Keep the network's labels for the people who answer; never in a round that is committed already.
         store: The label store.
         spec: The round.
         is_committed: It is committed already: compare the picks, and write nothing.
@@ -79,8 +79,8 @@ class RankPart:
     is_committed: bool
     rank: int
     tally: RoundTally = field(default_factory=RoundTally)
-    _predicted: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
-    _asked_predictions: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
+    _predicted: dict[int, NDArray[np.uint8]] = field(default_factory=dict, init=False)
+    _asked_predictions: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list, init=False)
 
     def _pixels(self, offer: Candidates) -> NDArray[np.int64]:
         """Return the flat indices that candidates ask about, in their order."""
@@ -117,7 +117,7 @@ class RankPart:
                 image = batch["image"][item] if scorer.needs_image else None
                 seen = (output.logits, image, output.features)
                 offer = scorer.candidates(self.store, self.spec, int(index), *seen)
-                if self.suggests and not self.is_committed:
+                if self.suggests:
                     self._predicted[offer.index] = self._labels_of(offer, output.logits)
                 if watch is not None and watch.wants(offer.index):
                     number = self.spec.index

@@ -131,18 +131,24 @@ class WaitForAnswers(pl.Callback):
 
     def _warn_without_labels(self, entry: Mapping[str, Any], has_source: bool) -> None:
         """Say so if a round gave no label: the phase that follows cannot do what it was planned for."""
-        if any(entry["new_class_pixels"].values()):
+        if not entry["picks"] or any(entry["new_class_pixels"].values()):
             return
         if any(entry["class_pixels"].values()):
-            consequence = "training continues with the labels of earlier rounds"
+            consequence = "training continues with the labels known before"
         elif has_source:
-            consequence = "no target label is known yet, so training continues without any"
+            consequence = "training continues on the source, without any target label"
         else:
             consequence = "no target label is known yet and there is no source, so training learns no class"
+        number = entry["index"] + 1
+        if entry["people"]["answered"]:
+            _log.warning("round %d is closed, and all its answers are void: %s", number, consequence)
+            return
         _log.warning(
-            "round %d is closed, and its answers contain no label: %s; to ask its questions again: %s",
-            entry["index"] + 1,
+            "round %d is closed without an answer: %s; to ask its questions again, stop the run before round %d, then: "
+            "%s; and resume",
+            number,
             consequence,
+            number + 1,
             command_line("labels", ["undo", str(self.run)]),
         )
 

@@ -56,7 +56,8 @@ def make_engine(spec: RunSpec, scenes: Scenes, images: Sequence[TargetImage]) ->
         fit=spec.data.fit,
     )
     oracle = instantiate({**spec.oracle, "_partial_": True})(scenes.target)
-    return SelectionEngine(scorer, oracle, bool(spec.model_checkpoint) or spec.start.run is not None)
+    begins_trained = bool(spec.model_checkpoint) or spec.start.run is not None
+    return SelectionEngine(scorer, oracle, begins_trained=begins_trained)
 
 
 def _check_fits(region: RegionShape, query: Query, height: int, width: int) -> None:
