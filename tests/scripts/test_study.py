@@ -163,8 +163,8 @@ def test_the_commands_of_the_docs_are_understood(tmp_path: Path, monkeypatch: py
         compare.main()
     assert [(runs.rows, runs.seeds) for runs in seen] == [
         (["RA RIPU"], [0, 1, 2]),
-        (["source only"], [0]),
-        (["all labels"], [0]),
+        (["source only"], [0, 1, 2]),
+        (["all labels"], [0, 1, 2]),
         (["target only"], [0, 1, 2]),
         (["RA teacher"], [0]),
     ]
