@@ -18,7 +18,7 @@ from ripu.selection.waiting import WaitForAnswers
         (
             {},
             False,
-            ["closed without an answer", "there is no source", "before round 3, then: python -m ripu.labels undo"],
+            ["closed without an answer", "there is no source", "before round 3, run python -m ripu.labels undo"],
         ),
         ({}, True, ["closed without an answer", "on the source, without any target label", "ripu.labels undo"]),
         (

@@ -192,7 +192,7 @@ def _serve(path: str) -> dict[str, Any]:
 
 def _start_numba() -> None:
     """Compile something: Numba sets its compiler up at the first call, which takes longer than loading kernels."""
-    with contextlib.suppress(Exception):  # as ripu does, commands go on without it
+    with contextlib.suppress(Exception):  # like ripu, commands work without it
         importlib.import_module("numba").njit(lambda: 0)()
 
 

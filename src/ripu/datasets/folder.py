@@ -119,7 +119,7 @@ def load_folder(
     Raises:
         SceneError: No image exists, an image has no label, sizes differ, or a label has undeclared ids or colours.
     """
-    root, key = Path(root), f"dataset.{name}"
+    root, key, named = Path(root), f"dataset.{name}", f"{name} in {root}"
     taxonomy = make_taxonomy(f"{name} of folder", classes, ids if color_map is None else None, subsets)
     image_patterns, label_patterns = _patterns(images, labels, name)
     masks = ClassMasks(taxonomy.class_names)
@@ -133,10 +133,9 @@ def load_folder(
         taxonomy = make_taxonomy(taxonomy.name, classes, None, subsets)
     elif not masks.files:
         decode = _by_value(color_map, root, classes, ignore_ids, ignore_colors, taxonomy, key)
-    size_of, named = coco.size_of if coco.sources else None, f"{name} in {root}"
-    dataset = SceneDataset(
-        named, tuple(scenes), taxonomy, decode, unreadable, name, size_of_label=size_of, has_equal_sizes=True
-    )
+    size_of = coco.size_of if coco.sources else None
+    found = named, tuple(scenes), taxonomy, decode, unreadable, name
+    dataset = SceneDataset(*found, size_of_label=size_of, has_equal_sizes=True)
     return _checked(dataset) if verify else dataset
 
 

@@ -138,14 +138,14 @@ class WaitForAnswers(pl.Callback):
         elif has_source:
             consequence = "training continues on the source, without any target label"
         else:
-            consequence = "no target label is known yet and there is no source, so training learns no class"
+            consequence = "no target label is known yet and there is no source, so training cannot learn any class"
         number = entry["index"] + 1
         if entry["people"]["answered"]:
             _log.warning("round %d is closed, and all its answers are void: %s", number, consequence)
             return
         _log.warning(
-            "round %d is closed without an answer: %s; to ask its questions again, stop the run before round %d, then: "
-            "%s; and resume",
+            "round %d is closed without an answer: %s; to ask its questions again, stop the run before round %d, run "
+            "%s, and resume",
             number,
             consequence,
             number + 1,
